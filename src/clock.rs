@@ -1,0 +1,58 @@
+//! The two clocks: monotonic milliseconds for deadlines, wall time for the Date field.
+
+use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, SystemTime};
+
+/// Milliseconds of CLOCK_MONOTONIC: the same clock in every process, so that deadlines can cross to a successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// A deadline that never comes.
+    pub const NEVER: Millis = Millis(u64::MAX);
+
+    /// Now, to a few milliseconds: the coarse clock costs no system call and no time-stamp counter.
+    pub fn now() -> Millis {
+        let time = clock_gettime(ClockId::MonotonicCoarse);
+        Millis(time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000)
+    }
+
+    /// That much later.
+    pub fn after(self, duration: Duration) -> Millis {
+        Millis(self.0.saturating_add(duration.as_millis().try_into().unwrap_or(u64::MAX)))
+    }
+
+    /// How long until then, nothing if it has passed.
+    pub fn until(self, then: Millis) -> Duration {
+        Duration::from_millis(then.0.saturating_sub(self.0))
+    }
+
+    /// How long since then.
+    pub fn since(self, then: Millis) -> Duration {
+        then.until(self)
+    }
+}
+
+/// The Date field, formatted once a second.
+pub struct DateCache {
+    second: i64,
+    text: String,
+}
+
+impl DateCache {
+    /// Formats nothing yet.
+    pub fn new() -> DateCache {
+        DateCache { second: i64::MIN, text: String::new() }
+    }
+
+    /// The current date as RFC 9110 §5.6.7 wants it.
+    pub fn text(&mut self) -> &str {
+        let second = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
+        if second != self.second {
+            self.second = second;
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(second).unwrap_or(0));
+            self.text = httpdate::fmt_http_date(time);
+        }
+        &self.text
+    }
+}

@@ -1,0 +1,163 @@
+//! Settings, their defaults and where these come from.
+
+use crate::Error;
+use crate::http::head::HeadLimits;
+use crate::listener::Address;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where a server listens unless told otherwise: the port of the Tornado recipe.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
+/// Threads in the pool. Parked connections hold none, so a few serve thousands.
+pub const DEFAULT_WORKERS: usize = 4;
+/// How long a stop waits for what is pending: `max_wait` of the Tornado recipe.
+pub const DEFAULT_STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// Stack of a worker. Only pages that were touched count; a handler may go about 200 KiB deep.
+pub const DEFAULT_WORKER_STACK: usize = 256 * 1024;
+/// The most workers a pool may have.
+pub const MAX_WORKERS: usize = 1024;
+
+/// What one client may cost. Every limit is on by default.
+///
+/// ```
+/// let limits = handover::Limits { body_size: 10 << 20, ..Default::default() };
+/// assert_eq!(limits.head_size, 16 * 1024);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request head, at most 65,535; more is 431. Default 16 KiB.
+    pub head_size: usize,
+    /// Bytes of a request target; more is 414. Default 8 KiB.
+    pub target_size: usize,
+    /// Header fields in a request; more is 431. Default 100.
+    pub header_count: usize,
+    /// Bytes of a request body, unless the handler says otherwise; more is 413. Default 1 MiB.
+    pub body_size: u64,
+    /// Bytes of a body collected before the handler starts; a larger one is streamed to it. Default 64 KiB.
+    pub buffered_body: usize,
+    /// From the first byte of a head to its last; later is 408. Default 10 s.
+    pub head_timeout: Duration,
+    /// What a body may take before `body_rate` counts; later is 408. Default 10 s.
+    pub body_timeout: Duration,
+    /// Bytes per second that a body must bring on average once `body_timeout` has passed.
+    /// Default 500, as in Apache's `mod_reqtimeout`.
+    pub body_rate: u64,
+    /// How long a connection may wait between requests. Default 30 s.
+    pub idle_timeout: Duration,
+    /// How long a client may take nothing of a response that waits for it. Default 30 s.
+    pub write_timeout: Duration,
+    /// How long a ready request may wait for a worker; then 503 with Retry-After. Default 5 s.
+    pub queue_timeout: Duration,
+    /// How long a request may wait for its turn to stream while half of the pool streams; then 503. Default 30 s.
+    pub stream_wait: Duration,
+    /// After the last answer: how long what the client still sends is read and thrown away,
+    /// so that the answer is not lost to a reset. Default 1 s.
+    pub linger: Duration,
+    /// Open connections. At the limit the longest idle one goes for a new one. Default 1,024.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            head_size: 16 * 1024,
+            target_size: 8 * 1024,
+            header_count: 100,
+            body_size: 1024 * 1024,
+            buffered_body: 64 * 1024,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            body_rate: 500,
+            idle_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            queue_timeout: Duration::from_secs(5),
+            stream_wait: Duration::from_secs(30),
+            linger: Duration::from_secs(1),
+            connections: 1024,
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn head(&self) -> HeadLimits {
+        HeadLimits { size: self.head_size, target: self.target_size, fields: self.header_count }
+    }
+}
+
+/// Everything the program's flags say; an application gets the same by [`Config::from_args`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; empty means [`DEFAULT_LISTEN`].
+    pub listen: Vec<Address>,
+    /// The positional ROOT, if given: the directory that the program serves.
+    pub root: Option<PathBuf>,
+    /// Threads in the pool, 1 to 1,024. Default 4.
+    pub workers: usize,
+    /// Stack of a worker in bytes. Default 256 KiB.
+    pub worker_stack: usize,
+    /// What one client may cost.
+    pub limits: Limits,
+    /// How long a stop waits for what is pending. Default 10 s.
+    pub stop_deadline: Duration,
+    /// How long to go on serving, with `/-/ready` at 503, before a stop. Default 0.
+    pub lame_duck: Duration,
+    /// Where the log goes; `None` is stderr.
+    pub log_file: Option<PathBuf>,
+    /// Check the settings, print what would run, bind nothing.
+    pub check: bool,
+    /// Answer `/-/healthy` and `/-/ready`. Default true.
+    pub status_routes: bool,
+    /// Take TERM, INT, QUIT, HUP, USR1 and USR2 for this process. Default true; the first server to run gets them.
+    pub signals: bool,
+    /// Print `listening on …` and `ready …` on stdout. Default false; true when the settings came from the command line.
+    pub announce: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: Vec::new(),
+            root: None,
+            workers: DEFAULT_WORKERS,
+            worker_stack: DEFAULT_WORKER_STACK,
+            limits: Limits::default(),
+            stop_deadline: DEFAULT_STOP_DEADLINE,
+            lame_duck: Duration::ZERO,
+            log_file: None,
+            check: false,
+            status_routes: true,
+            signals: true,
+            announce: false,
+        }
+    }
+}
+
+impl Config {
+    /// Refuses what cannot work, naming the setting and what is allowed.
+    pub fn validate(&self) -> Result<(), Error> {
+        let limits = &self.limits;
+        let within = |name: &str, value: u64, low: u64, high: u64| {
+            if (low..=high).contains(&value) {
+                return Ok(());
+            }
+            Err(Error::config(format!("{name} is {value}, allowed is {low} to {high}")))
+        };
+        within("workers", self.workers as u64, 1, MAX_WORKERS as u64)?;
+        within("worker_stack", self.worker_stack as u64, 64 * 1024, 1 << 30)?;
+        within("head_size", limits.head_size as u64, 256, 65_535)?;
+        within("target_size", limits.target_size as u64, 16, limits.head_size as u64)?;
+        within("header_count", limits.header_count as u64, 1, 10_000)?;
+        within("connections", limits.connections as u64, 1, 1 << 20)?;
+        within("body_rate", limits.body_rate, 1, u64::MAX)?;
+        within("buffered_body", limits.buffered_body as u64, 0, 1 << 30)?;
+        Ok(())
+    }
+
+    /// Where to listen, the default filled in.
+    pub(crate) fn addresses(&self) -> Result<Vec<Address>, Error> {
+        if self.listen.is_empty() {
+            return Ok(vec![DEFAULT_LISTEN.parse()?]);
+        }
+        Ok(self.listen.clone())
+    }
+}

@@ -1,0 +1,82 @@
+//! The error at the library's edge.
+
+use std::fmt;
+use std::io;
+
+/// Why a server could not be built or could not run.
+///
+/// ```
+/// let error = handover::Server::builder().bind("no-port").err().expect("no port");
+/// assert!(error.is_usage());
+/// assert_eq!(error.exit_code(), 2);
+/// ```
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    source: Option<io::Error>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Usage,
+    Bind,
+    Config,
+    Runtime,
+}
+
+impl Error {
+    pub(crate) fn usage(message: impl Into<String>) -> Error {
+        Error { kind: Kind::Usage, message: message.into(), source: None }
+    }
+
+    pub(crate) fn config(message: impl Into<String>) -> Error {
+        Error { kind: Kind::Config, message: message.into(), source: None }
+    }
+
+    pub(crate) fn bind(message: impl Into<String>, source: io::Error) -> Error {
+        Error { kind: Kind::Bind, message: message.into(), source: Some(source) }
+    }
+
+    pub(crate) fn runtime(message: impl Into<String>, source: impl Into<io::Error>) -> Error {
+        Error { kind: Kind::Runtime, message: message.into(), source: Some(source.into()) }
+    }
+
+    /// Whether the caller asked for something impossible: an unknown flag, a malformed address, a missing ROOT.
+    pub fn is_usage(&self) -> bool {
+        self.kind == Kind::Usage
+    }
+
+    /// Whether a listener could not be bound.
+    pub fn is_bind(&self) -> bool {
+        self.kind == Kind::Bind
+    }
+
+    /// Whether the settings contradict each other or are out of range.
+    pub fn is_config(&self) -> bool {
+        self.kind == Kind::Config
+    }
+
+    /// The exit code for it: 1 runtime failure, 2 usage, 69 cannot bind, 78 bad configuration
+    /// (the latter two as in `sysexits.h`).
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Runtime => 1,
+            Kind::Usage => 2,
+            Kind::Bind => 69,
+            Kind::Config => 78,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,228 @@
+//! The request as a handler sees it.
+
+use crate::http::head::{Head, HeadLimits};
+use crate::http::{Reject, head};
+use percent_encoding::percent_decode;
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::fmt;
+use std::io::{self, Cursor, Read};
+use std::net::SocketAddr;
+use tiny_http::{HTTPVersion, Header, Method};
+
+/// A request: its raw bytes, what they say, and its body.
+///
+/// The accessors of `tiny_http::Request` are here under the same names; `header`, `path`, `query` and `param`
+/// read the raw bytes and are cheaper than `headers`.
+pub struct Request {
+    bytes: Vec<u8>,
+    head: Head,
+    version: HTTPVersion,
+    headers: OnceCell<Vec<Header>>,
+    params: Vec<(String, String)>,
+    remote: Option<SocketAddr>,
+    body: RequestBody,
+    length: Option<u64>,
+}
+
+impl Request {
+    pub(crate) fn empty() -> Request {
+        Request {
+            bytes: Vec::new(),
+            head: Head::default(),
+            version: HTTPVersion(1, 1),
+            headers: OnceCell::new(),
+            params: Vec::new(),
+            remote: None,
+            body: RequestBody::empty(),
+            length: None,
+        }
+    }
+
+    /// Reads a complete head; what it allocated for earlier requests is used again.
+    pub(crate) fn parse(&mut self, head: &[u8], limits: &HeadLimits, remote: Option<SocketAddr>) -> Result<(), Reject> {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(head);
+        self.headers.take();
+        self.params.clear();
+        self.remote = remote;
+        self.body = RequestBody::empty();
+        self.length = None;
+        self.head.parse(&self.bytes, limits)?;
+        self.version = HTTPVersion(1, self.head.minor);
+        Ok(())
+    }
+
+    pub(crate) fn set_body(&mut self, body: RequestBody, length: Option<u64>) {
+        self.body = body;
+        self.length = length;
+    }
+
+    pub(crate) fn set_params(&mut self, params: Vec<(String, String)>) {
+        self.params = params;
+    }
+
+    pub(crate) fn head(&self) -> (&Head, &[u8]) {
+        (&self.head, &self.bytes)
+    }
+
+    /// Drops the body, and with it a streamed one's hold on the connection.
+    pub(crate) fn release_body(&mut self) {
+        self.body = RequestBody::empty();
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// The request target as sent: usually path and query.
+    pub fn url(&self) -> &str {
+        ascii(self.head.target.in_bytes(&self.bytes))
+    }
+
+    /// The path, percent-encoded as sent; `*` for `OPTIONS *`, and `/` where an absolute target has none.
+    pub fn path(&self) -> &str {
+        match ascii(self.head.path.in_bytes(&self.bytes)) {
+            "" => "/",
+            path => path,
+        }
+    }
+
+    /// The query without its `?`, percent-encoded as sent.
+    pub fn query(&self) -> Option<&str> {
+        self.head.query.map(|query| ascii(query.in_bytes(&self.bytes)))
+    }
+
+    /// The host, with its port if it has one: from an absolute target, else from Host (RFC 9112 §3.3).
+    pub fn host(&self) -> Option<&str> {
+        self.head.host.map(|host| ascii(host.in_bytes(&self.bytes)))
+    }
+
+    /// The part of the path that the router's `{name}` matched, percent-decoded.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of that field as text; `None` where it is missing or not UTF-8. Names ignore case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.header_bytes(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// The first value of that field as bytes.
+    pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
+        self.header_values(name).next()
+    }
+
+    /// Every value of that field, in order.
+    pub fn header_values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.head.all(&self.bytes, name)
+    }
+
+    /// The fields as `tiny_http` headers, made when first asked for. Values that are not ASCII are left out.
+    pub fn headers(&self) -> &[Header] {
+        self.headers.get_or_init(|| {
+            let fields = self.head.fields.iter();
+            fields
+                .filter_map(|&head::Field { name, value }| {
+                    Header::from_bytes(name.in_bytes(&self.bytes), value.in_bytes(&self.bytes)).ok()
+                })
+                .collect()
+        })
+    }
+
+    /// The version; 1.1 for every minor version above.
+    pub fn http_version(&self) -> &HTTPVersion {
+        &self.version
+    }
+
+    /// Bytes of the body: Content-Length, or what was collected of a chunked body; `None` for a chunked body that
+    /// is still on its way.
+    pub fn body_length(&self) -> Option<usize> {
+        self.length.and_then(|length| usize::try_from(length).ok())
+    }
+
+    /// The client's address; `None` on a Unix socket.
+    pub fn remote_addr(&self) -> Option<&SocketAddr> {
+        self.remote.as_ref()
+    }
+
+    /// Reads the body. Up to `buffered_body` bytes are there already; a larger body waits for the client.
+    pub fn as_reader(&mut self) -> &mut dyn Read {
+        &mut self.body
+    }
+
+    /// Takes the body, for a response that streams it; what stays is empty.
+    pub fn take_body(&mut self) -> RequestBody {
+        std::mem::replace(&mut self.body, RequestBody::empty())
+    }
+
+    /// The whole body, at most as large as the limit for this request.
+    pub fn body_bytes(&mut self) -> io::Result<Vec<u8>> {
+        match self.take_body().0 {
+            Source::Buffered(cursor) if cursor.position() == 0 => Ok(cursor.into_inner()),
+            Source::Buffered(cursor) => Ok(cursor.get_ref()[cursor.position() as usize..].to_vec()),
+            Source::Streamed(mut reader) => {
+                let mut bytes = Vec::new();
+                reader.read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Request({} {} HTTP/{})", self.method(), self.url(), self.version)
+    }
+}
+
+/// The body of a request, to be read.
+pub struct RequestBody(Source);
+
+enum Source {
+    Buffered(Cursor<Vec<u8>>),
+    Streamed(Box<dyn Read + Send>),
+}
+
+impl RequestBody {
+    pub(crate) fn empty() -> RequestBody {
+        RequestBody::buffered(Vec::new())
+    }
+
+    pub(crate) fn buffered(bytes: Vec<u8>) -> RequestBody {
+        RequestBody(Source::Buffered(Cursor::new(bytes)))
+    }
+
+    pub(crate) fn streamed(reader: impl Read + Send + 'static) -> RequestBody {
+        RequestBody(Source::Streamed(Box::new(reader)))
+    }
+}
+
+impl Read for RequestBody {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Source::Buffered(cursor) => cursor.read(buf),
+            Source::Streamed(reader) => reader.read(buf),
+        }
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Source::Buffered(_) => "RequestBody(buffered)",
+            Source::Streamed(_) => "RequestBody(streamed)",
+        })
+    }
+}
+
+/// The parser lets only ASCII into targets and hosts.
+fn ascii(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or("")
+}
+
+/// Percent-decodes a path segment; what is not UTF-8 becomes U+FFFD.
+pub(super) fn decode(segment: &str) -> Cow<'_, str> {
+    percent_decode(segment.as_bytes()).decode_utf8_lossy()
+}

@@ -1,0 +1,463 @@
+//! The request head: where it ends, and what it says.
+//!
+//! [`Scanner`] finds the end of the head as bytes arrive, looking at each byte
+//! once; [`Head::parse`] then reads the whole head once. Both decide from the
+//! bytes alone, so a head cut anywhere has the same outcome as the whole.
+
+use super::{Reject, is_token_byte, list_elements};
+use tiny_http::Method;
+
+/// A piece of the head, as offsets into its bytes. A head is at most 64 KiB − 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Offset of the first byte.
+    pub start: u16,
+    /// Offset behind the last byte.
+    pub end: u16,
+}
+
+impl Span {
+    fn of(base: &[u8], part: &[u8]) -> Span {
+        let start = part.as_ptr() as usize - base.as_ptr() as usize;
+        Span { start: start as u16, end: (start + part.len()) as u16 }
+    }
+
+    /// The bytes it stands for.
+    pub fn in_bytes(self, bytes: &[u8]) -> &[u8] {
+        &bytes[usize::from(self.start)..usize::from(self.end)]
+    }
+
+    /// Whether it stands for nothing.
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// One header field.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// The field name.
+    pub name: Span,
+    /// The field value, without surrounding white space.
+    pub value: Span,
+}
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Bytes of the whole head.
+    pub size: usize,
+    /// Bytes of the request target.
+    pub target: usize,
+    /// Number of header fields.
+    pub fields: usize,
+}
+
+/// What a request line can hold besides its target: a method of 32 bytes, two spaces, `HTTP/1.1` and CRLF.
+const REQUEST_LINE_SLACK: usize = 44;
+
+/// Finds the end of a head incrementally.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scanner {
+    seen: usize,
+    line_start: usize,
+    lines: usize,
+}
+
+impl Scanner {
+    /// Looks at the bytes not yet seen; `buf` always starts where the head starts.
+    ///
+    /// Answers the length of the head once it is complete, `None` while it is not.
+    pub fn scan(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Reject> {
+        let window = &buf[..buf.len().min(limits.size)];
+        while let Some(lf) = find(b'\n', &window[self.seen..]) {
+            let lf = self.seen + lf;
+            self.seen = lf + 1;
+            let line = &window[self.line_start..lf];
+            // RFC 9112 §2.2: one empty line before the request line is forgiven.
+            let leading = self.lines == 0 && line == b"\r" && lf == 1;
+            if self.lines == 0 && !leading {
+                self.check_request_line(line.len() + 1, limits)?;
+            }
+            if line.last() != Some(&b'\r') {
+                return Err(Reject::BareLf);
+            }
+            if find(b'\r', &line[..line.len() - 1]).is_some() {
+                return Err(Reject::BareCr);
+            }
+            self.line_start = lf + 1;
+            if leading {
+                continue;
+            }
+            if line.len() == 1 {
+                return Ok(Some(lf + 1));
+            }
+            self.lines += 1;
+        }
+        self.seen = window.len();
+        if self.lines == 0 {
+            self.check_request_line(window.len() - self.line_start, limits)?;
+        }
+        if buf.len() >= limits.size {
+            return Err(Reject::HeadTooLarge);
+        }
+        Ok(None)
+    }
+
+    fn check_request_line(&self, length: usize, limits: &HeadLimits) -> Result<(), Reject> {
+        match length > limits.target + REQUEST_LINE_SLACK {
+            true => Err(Reject::TargetTooLong),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Whether `buf` holds nothing of a request yet: it is empty, or only the line end that some clients send after a body.
+pub fn is_blank(buf: &[u8]) -> bool {
+    matches!(buf, b"" | b"\r" | b"\r\n")
+}
+
+fn find(byte: u8, haystack: &[u8]) -> Option<usize> {
+    // A word at a time: eight bytes are tested with one subtraction, as in glibc's generic memchr.
+    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    let pattern = u64::from_ne_bytes([byte; 8]);
+    let (words, _) = haystack.as_chunks::<8>();
+    let mut at = 0;
+    for word in words {
+        let differing = u64::from_ne_bytes(*word) ^ pattern;
+        if differing.wrapping_sub(LOW) & !differing & HIGH != 0 {
+            break;
+        }
+        at += 8;
+    }
+    haystack[at..].iter().position(|&b| b == byte).map(|i| at + i)
+}
+
+/// What a head says. Reused from request to request, so that parsing allocates nothing once warm.
+#[derive(Debug)]
+pub struct Head {
+    /// The method.
+    pub method: Method,
+    /// The minor version: 0 or 1; `HTTP/1.7` counts as 1 (RFC 9110 §2.5).
+    pub minor: u8,
+    /// The request target as sent.
+    pub target: Span,
+    /// The path, still percent-encoded; `*` for `OPTIONS *`.
+    pub path: Span,
+    /// The query without its `?`.
+    pub query: Option<Span>,
+    /// The host that the request is for: the target's authority if it has one, else Host (RFC 9112 §3.3).
+    pub host: Option<Span>,
+    /// The header fields in order.
+    pub fields: Vec<Field>,
+    /// Whether the client wants the connection to live on (RFC 9112 §9.3).
+    pub keep_alive: bool,
+}
+
+impl Default for Head {
+    fn default() -> Head {
+        Head {
+            method: Method::Get,
+            minor: 1,
+            target: Span::default(),
+            path: Span::default(),
+            query: None,
+            host: None,
+            fields: Vec::new(),
+            keep_alive: false,
+        }
+    }
+}
+
+impl Head {
+    /// Reads a complete head, `bytes` being exactly what [`Scanner::scan`] found.
+    pub fn parse(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<(), Reject> {
+        self.fields.clear();
+        self.host = None;
+        self.query = None;
+        let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
+        let line_end = find(b'\r', &bytes[start..]).ok_or(Reject::RequestLine)? + start;
+        self.parse_request_line(bytes, &bytes[start..line_end], limits)?;
+
+        // 100 fields is the default limit; a larger one takes a heap array, which only who raised it pays.
+        let section = &bytes[line_end + 2..];
+        if limits.fields <= 100 {
+            let mut fields = [httparse::EMPTY_HEADER; 100];
+            self.parse_fields(bytes, section, &mut fields[..limits.fields])?;
+        } else {
+            let mut fields = vec![httparse::EMPTY_HEADER; limits.fields];
+            self.parse_fields(bytes, section, &mut fields)?;
+        }
+        self.check_host(bytes)?;
+        self.keep_alive = self.wants_keep_alive(bytes);
+        Ok(())
+    }
+
+    fn parse_request_line(&mut self, bytes: &[u8], line: &[u8], limits: &HeadLimits) -> Result<(), Reject> {
+        let method_end = find(b' ', line).ok_or(Reject::RequestLine)?;
+        let (method, rest) = (&line[..method_end], &line[method_end + 1..]);
+        let target_end = find(b' ', rest).ok_or(Reject::RequestLine)?;
+        let (target, version) = (&rest[..target_end], &rest[target_end + 1..]);
+        if method.is_empty() || !method.iter().copied().all(is_token_byte) || target.is_empty() {
+            return Err(Reject::RequestLine);
+        }
+        if target.len() > limits.target {
+            return Err(Reject::TargetTooLong);
+        }
+        self.minor = parse_version(version)?;
+        // The bytes are a token, which is ASCII, so neither conversion can fail.
+        self.method =
+            std::str::from_utf8(method).ok().and_then(|method| method.parse().ok()).ok_or(Reject::RequestLine)?;
+        // Only what RFC 3986 allows in a URI; the fragment's `#` is never sent (RFC 9112 §3.2).
+        if !target.iter().all(|&b| (0x21..=0x7e).contains(&b) && b != b'#') {
+            return Err(Reject::Target);
+        }
+        self.target = Span::of(bytes, target);
+        self.parse_target(bytes, target)
+    }
+
+    fn parse_target(&mut self, bytes: &[u8], target: &[u8]) -> Result<(), Reject> {
+        match (&self.method, target) {
+            // CONNECT alone has an authority for a target (RFC 9112 §3.2.3), and we are no proxy.
+            (Method::Connect, _) => Err(Reject::MethodNotAllowed),
+            (Method::Options, b"*") => {
+                self.path = self.target;
+                Ok(())
+            }
+            (_, [b'/', ..]) => {
+                self.split_path(bytes, target);
+                Ok(())
+            }
+            _ => {
+                // absolute-form: a server accepts it from anyone, and it overrides Host (RFC 9112 §3.2.2).
+                let scheme = target.iter().position(|&b| b == b':').ok_or(Reject::Target)?;
+                let known = [&b"http"[..], b"https"].iter().any(|s| s.eq_ignore_ascii_case(&target[..scheme]));
+                let rest = target[scheme + 1..].strip_prefix(b"//").ok_or(Reject::Target)?;
+                if !known {
+                    return Err(Reject::Target);
+                }
+                let end = rest.iter().position(|&b| b == b'/' || b == b'?').unwrap_or(rest.len());
+                let (authority, path) = rest.split_at(end);
+                // RFC 9110 §4.2.1 and §4.2.4: an empty host is invalid, userinfo is not for requests.
+                if authority.is_empty() || !is_host(authority) {
+                    return Err(Reject::Target);
+                }
+                self.host = Some(Span::of(bytes, authority));
+                self.split_path(bytes, path);
+                Ok(())
+            }
+        }
+    }
+
+    fn split_path(&mut self, bytes: &[u8], path_and_query: &[u8]) {
+        let question = path_and_query.iter().position(|&b| b == b'?');
+        self.path = Span::of(bytes, &path_and_query[..question.unwrap_or(path_and_query.len())]);
+        self.query = question.map(|at| Span::of(bytes, &path_and_query[at + 1..]));
+    }
+
+    fn parse_fields<'b>(
+        &mut self,
+        bytes: &'b [u8],
+        section: &'b [u8],
+        fields: &mut [httparse::Header<'b>],
+    ) -> Result<(), Reject> {
+        match httparse::parse_headers(section, fields) {
+            Ok(httparse::Status::Complete((_, parsed))) => {
+                self.fields.extend(parsed.iter().map(|field| Field {
+                    name: Span::of(bytes, field.name.as_bytes()),
+                    value: match field.value {
+                        // httparse gives an empty value an address of its own, outside our bytes.
+                        b"" => Span::default(),
+                        value => Span::of(bytes, value),
+                    },
+                }));
+                Ok(())
+            }
+            Err(httparse::Error::TooManyHeaders) => Err(Reject::TooManyHeaders),
+            Err(httparse::Error::HeaderValue) => Err(Reject::ControlCharacter),
+            // The scanner saw the empty line, so "partial" is a line that is none.
+            Ok(httparse::Status::Partial) | Err(_) => Err(Reject::HeaderLine),
+        }
+    }
+
+    fn check_host(&mut self, bytes: &[u8]) -> Result<(), Reject> {
+        let mut hosts = self.all(bytes, "host");
+        match (hosts.next(), hosts.next()) {
+            (None, _) if self.minor >= 1 => Err(Reject::MissingHost),
+            (Some(_), Some(_)) => Err(Reject::BadHost),
+            (Some(host), None) if !is_host(host) => Err(Reject::BadHost),
+            (host, None) => {
+                let host = host.filter(|host| !host.is_empty()).map(|host| Span::of(bytes, host));
+                drop(hosts);
+                self.host = self.host.or(host);
+                Ok(())
+            }
+            (None, Some(_)) => unreachable!("a second Host without a first"),
+        }
+    }
+
+    fn wants_keep_alive(&self, bytes: &[u8]) -> bool {
+        let mut keep_alive = self.minor >= 1;
+        for token in self.all(bytes, "connection").flat_map(list_elements) {
+            if token.eq_ignore_ascii_case(b"close") {
+                return false;
+            }
+            keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+        }
+        keep_alive
+    }
+
+    /// The values of every field of that name, in order.
+    pub fn all<'b>(&self, bytes: &'b [u8], name: &str) -> impl Iterator<Item = &'b [u8]> {
+        self.fields
+            .iter()
+            .filter(move |field| field.name.in_bytes(bytes).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|field| field.value.in_bytes(bytes))
+    }
+}
+
+/// `HTTP/1.x` → x; another major version is 505, anything else 400 (RFC 9112 §2.3: exactly one digit each).
+fn parse_version(version: &[u8]) -> Result<u8, Reject> {
+    match version {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+            match (major, minor) {
+                (b'1', b'0') => Ok(0),
+                (b'1', _) => Ok(1),
+                _ => Err(Reject::Version),
+            }
+        }
+        _ => Err(Reject::BadVersion),
+    }
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110 §7.2, RFC 3986 §3.2.2); empty is allowed, userinfo is not.
+fn is_host(host: &[u8]) -> bool {
+    let (name, port) = if host.first() == Some(&b'[') {
+        let Some(close) = host.iter().position(|&b| b == b']') else {
+            return false;
+        };
+        let literal = &host[1..close];
+        let v6 = std::str::from_utf8(literal).is_ok_and(|l| l.parse::<std::net::Ipv6Addr>().is_ok());
+        if !v6 {
+            return false;
+        }
+        (&b""[..], &host[close + 1..])
+    } else {
+        let colon = host.iter().position(|&b| b == b':').unwrap_or(host.len());
+        host.split_at(colon)
+    };
+    let name_is_valid = name.iter().all(|&b| {
+        b.is_ascii_alphanumeric()
+            || matches!(b, b'-' | b'.' | b'_' | b'~' | b'%')
+            || matches!(b, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+    });
+    let port_is_valid = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    name_is_valid && port_is_valid
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { size: 1024, target: 256, fields: 8 };
+
+    fn outcome(bytes: &[u8], step: usize) -> Result<(String, String, u8, bool), Reject> {
+        let mut scanner = Scanner::default();
+        let mut have = 0;
+        loop {
+            have = (have + step).min(bytes.len());
+            if let Some(length) = scanner.scan(&bytes[..have], &LIMITS)? {
+                let mut head = Head::default();
+                head.parse(&bytes[..length], &LIMITS)?;
+                return Ok((
+                    head.method.to_string(),
+                    String::from_utf8_lossy(head.path.in_bytes(bytes)).into_owned(),
+                    head.minor,
+                    head.keep_alive,
+                ));
+            }
+            assert!(have < bytes.len(), "never ends: {:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    fn everywhere(bytes: &[u8]) -> Result<(String, String, u8, bool), Reject> {
+        let whole = outcome(bytes, bytes.len());
+        for step in 1..bytes.len() {
+            assert_eq!(outcome(bytes, step), whole, "in steps of {step}");
+        }
+        whole
+    }
+
+    fn ok(method: &str, path: &str, minor: u8, keep: bool) -> Result<(String, String, u8, bool), Reject> {
+        Ok((method.into(), path.into(), minor, keep))
+    }
+
+    #[test]
+    fn requests_that_are_right() {
+        assert_eq!(everywhere(b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n"), ok("GET", "/a", 1, true));
+        assert_eq!(everywhere(b"\r\nGET / HTTP/1.0\r\n\r\n"), ok("GET", "/", 0, false));
+        assert_eq!(
+            everywhere(b"PURGE http://h:1/p HTTP/1.9\r\nHost:\t[::1]:80 \r\nConnection: TE, Close\r\n\r\n"),
+            ok("PURGE", "/p", 1, false)
+        );
+        assert_eq!(everywhere(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"), ok("GET", "/", 0, true));
+        assert_eq!(everywhere(b"OPTIONS * HTTP/1.1\r\nHost:\r\nX: \xff\r\n\r\n"), ok("OPTIONS", "*", 1, true));
+    }
+
+    #[test]
+    fn requests_that_are_wrong() {
+        let cases: &[(&[u8], Reject)] = &[
+            (b"GET / HTTP/1.1\nHost: x\n\n", Reject::BareLf),
+            (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\rc\r\n\r\n", Reject::BareCr),
+            (b"GET /\r\n\r\n", Reject::RequestLine),
+            (b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n", Reject::RequestLine),
+            (b"GET / HTTP/1.1 \r\nHost: x\r\n\r\n", Reject::BadVersion),
+            (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", Reject::Version),
+            (b"GET / http/1.1\r\nHost: x\r\n\r\n", Reject::BadVersion),
+            (b"GET x HTTP/1.1\r\nHost: x\r\n\r\n", Reject::Target),
+            (b"GET /#a HTTP/1.1\r\nHost: x\r\n\r\n", Reject::Target),
+            (b"GET /\xc3\xa4 HTTP/1.1\r\nHost: x\r\n\r\n", Reject::Target),
+            (b"GET http://u@h/ HTTP/1.1\r\nHost: x\r\n\r\n", Reject::Target),
+            (b"CONNECT h:1 HTTP/1.1\r\nHost: x\r\n\r\n", Reject::MethodNotAllowed),
+            (b"GET / HTTP/1.1\r\nA: x\r\n\r\n", Reject::MissingHost),
+            (b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", Reject::BadHost),
+            (b"GET / HTTP/1.1\r\nHost: x/y\r\n\r\n", Reject::BadHost),
+            (b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", Reject::HeaderLine),
+            (b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", Reject::HeaderLine),
+            (b"GET / HTTP/1.1\r\n Host: x\r\n\r\n", Reject::HeaderLine),
+            (b"GET / HTTP/1.1\r\nHost: x\r\nA: \0\r\n\r\n", Reject::ControlCharacter),
+            (b"GET / HTTP/1.1\r\nHost: x\r\nnocolon\r\n\r\n", Reject::HeaderLine),
+            (b"GET / HTTP/1.1\r\na:\r\nb:\r\nc:\r\nd:\r\ne:\r\nf:\r\ng:\r\nh:\r\ni:\r\n\r\n", Reject::TooManyHeaders),
+            (b"\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", Reject::RequestLine),
+        ];
+        for (bytes, reject) in cases {
+            assert_eq!(everywhere(bytes), Err(*reject), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn limits_are_the_same_whole_and_in_pieces() {
+        let long_target = [b"GET /", &[b'a'; 400][..], b" HTTP/1.1\r\nHost: x\r\n\r\n"].concat();
+        assert_eq!(everywhere(&long_target), Err(Reject::TargetTooLong));
+        let slightly_long = [b"GET /", &[b'a'; 256][..], b" HTTP/1.1\r\nHost: x\r\n\r\n"].concat();
+        assert_eq!(everywhere(&slightly_long), Err(Reject::TargetTooLong));
+        let large = [b"GET / HTTP/1.1\r\nHost: x\r\nA: ", &[b'a'; 1024][..], b"\r\n\r\n"].concat();
+        assert_eq!(everywhere(&large), Err(Reject::HeadTooLarge));
+    }
+
+    #[test]
+    fn find_agrees_with_the_plain_loop() {
+        let text: Vec<u8> = (0..=255).cycle().take(700).collect();
+        for start in 0..40 {
+            for byte in [0, 1, 10, 13, 127, 128, 255] {
+                let plain = text[start..].iter().position(|&b| b == byte);
+                assert_eq!(find(byte, &text[start..]), plain);
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Bytes only: no sockets, no clocks.
+//!
+//! Every function here takes slices and answers with what it consumed and
+//! what it learned, so that it can be tested at every byte boundary and fuzzed.
+
+pub mod chunked;
+pub mod framing;
+pub mod head;
+pub mod response;
+
+use std::fmt;
+
+/// Why a request is refused. Each reason has a status and a name; the name is what the log shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// A line ends in LF without CR (RFC 9112 §2.2 lets us refuse it).
+    BareLf,
+    /// A CR that is not followed by LF (RFC 9112 §2.2).
+    BareCr,
+    /// NUL or another control character in the head (RFC 9110 §5.5).
+    ControlCharacter,
+    /// The request line is not `method SP target SP version` (RFC 9112 §3).
+    RequestLine,
+    /// The target has none of the four forms (RFC 9112 §3.2).
+    Target,
+    /// The version does not parse (RFC 9112 §2.3).
+    BadVersion,
+    /// A major version other than 1 (RFC 9110 §15.6.6).
+    Version,
+    /// A header line that is not `name: value`: space before the colon, folding, a bad name (RFC 9112 §5).
+    HeaderLine,
+    /// More header fields than the limit (RFC 6585 §5).
+    TooManyHeaders,
+    /// The head is longer than the limit (RFC 6585 §5).
+    HeadTooLarge,
+    /// The request target is longer than the limit (RFC 9110 §15.5.15).
+    TargetTooLong,
+    /// HTTP/1.1 without Host (RFC 9112 §3.2).
+    MissingHost,
+    /// More than one Host, or one that is not `host[:port]` (RFC 9112 §3.2).
+    BadHost,
+    /// Content-Length is not all digits, overflows, or stands twice (RFC 9112 §6.3).
+    BadContentLength,
+    /// Content-Length together with Transfer-Encoding (RFC 9112 §6.1).
+    LengthAndEncoding,
+    /// Transfer-Encoding in an HTTP/1.0 request (RFC 9112 §6.1).
+    EncodingInHttp10,
+    /// `chunked` is not the last coding, or stands twice (RFC 9112 §6.3).
+    ChunkedNotLast,
+    /// A transfer coding we do not know (RFC 9112 §6.1).
+    UnknownCoding,
+    /// A chunk size that is not hexadecimal, overflows, or has a malformed extension (RFC 9112 §7.1).
+    BadChunk,
+    /// A chunk extension or trailer section longer than the limit.
+    ChunkOverhead,
+    /// A malformed trailer field (RFC 9112 §7.1.2).
+    BadTrailer,
+    /// The body is larger than the limit (RFC 9110 §15.5.14).
+    BodyTooLarge,
+    /// An expectation other than `100-continue` (RFC 9110 §10.1.1).
+    Expectation,
+    /// A method the server does not implement: CONNECT, TRACE (RFC 9110 §9.1).
+    MethodNotAllowed,
+    /// The head did not arrive in time (RFC 9110 §15.5.9).
+    HeadTimeout,
+    /// The body did not arrive in time (RFC 9110 §15.5.9).
+    BodyTimeout,
+    /// Nobody could take the request in time (RFC 9110 §15.6.4).
+    Overloaded,
+}
+
+impl Reject {
+    /// The status that answers it.
+    pub fn status(self) -> u16 {
+        use Reject::*;
+        match self {
+            BareLf | BareCr | ControlCharacter | RequestLine | Target | BadVersion | HeaderLine | MissingHost
+            | BadHost | BadContentLength | LengthAndEncoding | EncodingInHttp10 | ChunkedNotLast | BadChunk
+            | ChunkOverhead | BadTrailer => 400,
+            MethodNotAllowed => 405,
+            HeadTimeout | BodyTimeout => 408,
+            BodyTooLarge => 413,
+            TargetTooLong => 414,
+            Expectation => 417,
+            TooManyHeaders | HeadTooLarge => 431,
+            UnknownCoding => 501,
+            Overloaded => 503,
+            Version => 505,
+        }
+    }
+
+    /// The name, as logged and as sent in the body of the answer.
+    pub fn name(self) -> &'static str {
+        use Reject::*;
+        match self {
+            BareLf => "bare LF in the head",
+            BareCr => "bare CR in the head",
+            ControlCharacter => "control character in the head",
+            RequestLine => "malformed request line",
+            Target => "malformed request target",
+            BadVersion => "malformed HTTP version",
+            Version => "HTTP version not supported",
+            HeaderLine => "malformed header line",
+            TooManyHeaders => "too many header fields",
+            HeadTooLarge => "request head too large",
+            TargetTooLong => "request target too long",
+            MissingHost => "missing Host",
+            BadHost => "malformed or repeated Host",
+            BadContentLength => "malformed or repeated Content-Length",
+            LengthAndEncoding => "both Content-Length and Transfer-Encoding",
+            EncodingInHttp10 => "Transfer-Encoding in HTTP/1.0",
+            ChunkedNotLast => "chunked is not the final transfer coding",
+            UnknownCoding => "unknown transfer coding",
+            BadChunk => "malformed chunk",
+            ChunkOverhead => "chunk extensions or trailers too large",
+            BadTrailer => "malformed trailer",
+            BodyTooLarge => "request body too large",
+            Expectation => "unknown expectation",
+            MethodNotAllowed => "method not allowed",
+            HeadTimeout => "request head not received in time",
+            BodyTimeout => "request body not received in time",
+            Overloaded => "overloaded, try again later",
+        }
+    }
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Whether `byte` may stand in a token (RFC 9110 §5.6.2).
+pub fn is_token_byte(byte: u8) -> bool {
+    matches!(byte,
+        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`'
+        | b'|' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z')
+}
+
+/// The comma-separated elements of a list field, trimmed, without empty ones (RFC 9110 §5.6.1).
+pub fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+/// Digits only, no sign, no overflow: the standard parser takes `+5` (RFC 9110 §8.6).
+pub fn parse_decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |number, &byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}

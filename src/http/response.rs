@@ -1,0 +1,225 @@
+//! The response head, written as bytes and validated field by field.
+//!
+//! `tiny_http`'s types let CR LF into a header value; here such a field is an
+//! error, which the connection turns into a 500, never into a split response.
+
+use tiny_http::{Header, StatusCode};
+
+/// How the body of a response is delimited (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseFraming {
+    /// No body, and no field that describes one: 204 and 304.
+    None,
+    /// `Content-Length`.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+    /// The end of the connection ends the body: unknown length to an HTTP/1.0 client.
+    Close,
+}
+
+/// What the head says besides the handler's own fields.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadOptions<'a> {
+    /// The framing.
+    pub framing: ResponseFraming,
+    /// Whether the connection lives on.
+    pub keep_alive: bool,
+    /// The minor version the client spoke: an HTTP/1.0 client must be told that we keep the connection.
+    pub client_minor: u8,
+    /// The date, as in RFC 9110 §5.6.7.
+    pub date: &'a str,
+}
+
+/// A response that cannot be sent as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvalidResponse {
+    /// The status is not in 200..=999.
+    Status(u16),
+    /// A field name is no token, or its value has a control character.
+    Field(String),
+}
+
+/// Appends the head to `out`; on an error `out` is as before.
+pub fn encode_head(
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    headers: &[Header],
+    options: &HeadOptions<'_>,
+) -> Result<(), InvalidResponse> {
+    if !(200..=999).contains(&status.0) {
+        return Err(InvalidResponse::Status(status.0));
+    }
+    let start = out.len();
+    push_status_line(out, status);
+    let mut dated = false;
+    for header in headers {
+        let name = header.field.as_str().as_bytes();
+        let value = header.value.as_bytes();
+        let name_is_valid = !name.is_empty() && name.iter().copied().all(super::is_token_byte);
+        if !name_is_valid || !value.iter().all(|&b| b == b'\t' || (b >= b' ' && b != 0x7f)) {
+            out.truncate(start);
+            return Err(InvalidResponse::Field(header.field.to_string()));
+        }
+        // A handler's own framing would desynchronise the connection; these are ours to say.
+        if is_ours(name) {
+            continue;
+        }
+        dated |= name.eq_ignore_ascii_case(b"date");
+        push_field(out, name, value);
+    }
+    if !dated {
+        push_field(out, b"Date", options.date.as_bytes());
+    }
+    match options.framing {
+        ResponseFraming::Length(length) => {
+            out.extend_from_slice(b"Content-Length: ");
+            push_decimal(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
+        ResponseFraming::Chunked => push_field(out, b"Transfer-Encoding", b"chunked"),
+        ResponseFraming::None | ResponseFraming::Close => {}
+    }
+    match (options.keep_alive, options.client_minor) {
+        (false, _) => push_field(out, b"Connection", b"close"),
+        (true, 0) => push_field(out, b"Connection", b"keep-alive"),
+        (true, _) => {}
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// Appends a complete plain-text answer made of nothing but a status and one line: for errors.
+pub fn encode_plain(out: &mut Vec<u8>, status: u16, reason: &str, extra: &[(&str, &str)], date: &str) {
+    push_status_line(out, StatusCode(status));
+    push_field(out, b"Content-Type", b"text/plain; charset=utf-8");
+    push_field(out, b"Date", date.as_bytes());
+    for (name, value) in extra {
+        push_field(out, name.as_bytes(), value.as_bytes());
+    }
+    out.extend_from_slice(b"Content-Length: ");
+    push_decimal(out, reason.len() as u64 + 5);
+    out.extend_from_slice(b"\r\nConnection: close\r\n\r\n");
+    push_decimal(out, u64::from(status));
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
+    out.push(b'\n');
+}
+
+/// Appends the size line of a chunk.
+pub fn push_chunk_size(out: &mut Vec<u8>, length: usize) {
+    let mut digits = [0; 2 * size_of::<usize>()];
+    let mut at = digits.len();
+    let mut rest = length;
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[rest & 15];
+        rest >>= 4;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The chunk that ends a body, without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+fn is_ours(name: &[u8]) -> bool {
+    [&b"connection"[..], b"content-length", b"transfer-encoding", b"trailer", b"upgrade", b"keep-alive"]
+        .iter()
+        .any(|ours| ours.eq_ignore_ascii_case(name))
+}
+
+fn push_status_line(out: &mut Vec<u8>, status: StatusCode) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    push_decimal(out, u64::from(status.0));
+    out.push(b' ');
+    out.extend_from_slice(status.default_reason_phrase().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_decimal(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = number;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn head(
+        status: u16,
+        headers: &[Header],
+        framing: ResponseFraming,
+        keep_alive: bool,
+    ) -> Result<String, InvalidResponse> {
+        let mut out = Vec::new();
+        let options = HeadOptions { framing, keep_alive, client_minor: 1, date: DATE };
+        encode_head(&mut out, StatusCode(status), headers, &options).map(|()| String::from_utf8(out).expect("ASCII"))
+    }
+
+    fn header(name: &str, value: &str) -> Header {
+        Header::from_bytes(name, value).expect("ASCII")
+    }
+
+    #[test]
+    fn heads() {
+        assert_eq!(
+            head(200, &[header("A", "b")], ResponseFraming::Length(1234567890), true).as_deref(),
+            Ok("HTTP/1.1 200 OK\r\nA: b\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 1234567890\r\n\r\n")
+        );
+        assert_eq!(
+            head(304, &[header("content-length", "9"), header("Date", "x")], ResponseFraming::None, false).as_deref(),
+            Ok("HTTP/1.1 304 Not Modified\r\nDate: x\r\nConnection: close\r\n\r\n")
+        );
+    }
+
+    #[test]
+    fn a_response_is_never_split() {
+        for (name, value) in [("A", "b\r\nC: d"), ("A", "b\0"), ("A b", "c"), ("", "c"), ("A:", "c"), ("A\r\nB", "c")] {
+            let bad = head(200, &[header(name, value)], ResponseFraming::None, true);
+            assert!(matches!(bad, Err(InvalidResponse::Field(_))), "{name:?}: {value:?}");
+        }
+        assert_eq!(head(101, &[], ResponseFraming::None, true), Err(InvalidResponse::Status(101)));
+    }
+
+    #[test]
+    fn plain_answers_have_the_length_they_say() {
+        let mut out = Vec::new();
+        encode_plain(&mut out, 400, "bare LF in the head", &[], DATE);
+        let text = String::from_utf8(out).expect("ASCII");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{text}");
+    }
+
+    #[test]
+    fn chunk_sizes() {
+        for (length, line) in [(1, "1\r\n"), (16, "10\r\n"), (0xabcdef, "abcdef\r\n")] {
+            let mut out = Vec::new();
+            push_chunk_size(&mut out, length);
+            assert_eq!(out, line.as_bytes());
+        }
+    }
+}
