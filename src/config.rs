@@ -14,6 +14,8 @@ pub const DEFAULT_WORKERS: usize = 4;
 pub const DEFAULT_STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Stack of a worker. Only pages that were touched count; a handler may go about 200 KiB deep.
 pub const DEFAULT_WORKER_STACK: usize = 256 * 1024;
+/// How long a stop waits for a request on an idle connection before it says FIN.
+pub const DRAIN_LINGER: Duration = Duration::from_secs(1);
 /// The most workers a pool may have.
 pub const MAX_WORKERS: usize = 1024;
 

@@ -1,20 +1,29 @@
 //! handover: in progress
+mod acceptor;
 mod clock;
 mod config;
+mod connection;
 mod error;
 mod handler;
 mod http;
-pub use error::Error;
-pub use handler::*;
-pub use tiny_http::{HTTPVersion, Header, HeaderField, Method, StatusCode};
-mod connection {}
-mod listener {
-    #[derive(Clone, Debug)]
-    pub struct Address;
-    impl std::str::FromStr for Address {
-        type Err = crate::Error;
-        fn from_str(_: &str) -> Result<Address, crate::Error> {
-            Ok(Address)
-        }
+mod lifecycle;
+mod listener;
+mod server;
+mod slot;
+mod table;
+mod worker;
+mod cli {
+    pub fn program_name() -> String {
+        "handover".into()
     }
 }
+mod logging {
+    pub fn reopen() {}
+}
+
+pub use config::*;
+pub use error::Error;
+pub use handler::{Body, Handler, IntoResponse, Request, RequestBody, Response, Router};
+pub use listener::{Address, Bound};
+pub use server::{Builder, Ended, Server, StopHandle, exit_code, generation};
+pub use tiny_http::{HTTPVersion, Header, HeaderField, Method, StatusCode};

@@ -199,7 +199,7 @@ impl IntoResponse for Body {
     }
 }
 
-pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A field that is known to be right: the name a token, the value ASCII without control characters.
 pub(crate) fn known_header(name: &str, value: &str) -> Header {

@@ -26,11 +26,6 @@ impl Span {
     pub fn in_bytes(self, bytes: &[u8]) -> &[u8] {
         &bytes[usize::from(self.start)..usize::from(self.end)]
     }
-
-    /// Whether it stands for nothing.
-    pub fn is_empty(self) -> bool {
-        self.start == self.end
-    }
 }
 
 /// One header field.

@@ -3,6 +3,7 @@
 //! `tiny_http`'s types let CR LF into a header value; here such a field is an
 //! error, which the connection turns into a 500, never into a split response.
 
+use std::fmt;
 use tiny_http::{Header, StatusCode};
 
 /// How the body of a response is delimited (RFC 9112 §6.3).
@@ -20,15 +21,13 @@ pub enum ResponseFraming {
 
 /// What the head says besides the handler's own fields.
 #[derive(Clone, Copy, Debug)]
-pub struct HeadOptions<'a> {
+pub struct HeadOptions {
     /// The framing.
     pub framing: ResponseFraming,
     /// Whether the connection lives on.
     pub keep_alive: bool,
     /// The minor version the client spoke: an HTTP/1.0 client must be told that we keep the connection.
     pub client_minor: u8,
-    /// The date, as in RFC 9110 §5.6.7.
-    pub date: &'a str,
 }
 
 /// A response that cannot be sent as it is.
@@ -40,12 +39,22 @@ pub enum InvalidResponse {
     Field(String),
 }
 
-/// Appends the head to `out`; on an error `out` is as before.
-pub fn encode_head(
+impl fmt::Display for InvalidResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InvalidResponse::Status(status) => write!(f, "status {status} is not final, allowed is 200 to 999"),
+            InvalidResponse::Field(name) => write!(f, "header {name:?} has a malformed name or value"),
+        }
+    }
+}
+
+/// Appends the status line and the handler's fields to `out`, and a Date if they have none; on an error `out` is as
+/// before. [`finish_head`] follows.
+pub fn encode_fields(
     out: &mut Vec<u8>,
     status: StatusCode,
     headers: &[Header],
-    options: &HeadOptions<'_>,
+    date: &str,
 ) -> Result<(), InvalidResponse> {
     if !(200..=999).contains(&status.0) {
         return Err(InvalidResponse::Status(status.0));
@@ -69,8 +78,13 @@ pub fn encode_head(
         push_field(out, name, value);
     }
     if !dated {
-        push_field(out, b"Date", options.date.as_bytes());
+        push_field(out, b"Date", date.as_bytes());
     }
+    Ok(())
+}
+
+/// Appends what the connection says, and the empty line.
+pub fn finish_head(out: &mut Vec<u8>, options: &HeadOptions) {
     match options.framing {
         ResponseFraming::Length(length) => {
             out.extend_from_slice(b"Content-Length: ");
@@ -86,7 +100,6 @@ pub fn encode_head(
         (true, _) => {}
     }
     out.extend_from_slice(b"\r\n");
-    Ok(())
 }
 
 /// Appends a complete plain-text answer made of nothing but a status and one line: for errors.
@@ -176,8 +189,9 @@ mod tests {
         keep_alive: bool,
     ) -> Result<String, InvalidResponse> {
         let mut out = Vec::new();
-        let options = HeadOptions { framing, keep_alive, client_minor: 1, date: DATE };
-        encode_head(&mut out, StatusCode(status), headers, &options).map(|()| String::from_utf8(out).expect("ASCII"))
+        encode_fields(&mut out, StatusCode(status), headers, DATE)?;
+        finish_head(&mut out, &HeadOptions { framing, keep_alive, client_minor: 1 });
+        Ok(String::from_utf8(out).expect("ASCII"))
     }
 
     fn header(name: &str, value: &str) -> Header {

@@ -1,0 +1,501 @@
+//! The acceptor thread: it accepts, watches every parked connection, enforces their deadlines, and sends ready ones
+//! into the channel. It never parses, never calls a handler and never waits for a client.
+
+use crate::clock::{DateCache, Millis};
+use crate::connection::socket::{Moved, Socket};
+use crate::connection::{CloseReason, Connection, Expiry, Services};
+use crate::http::Reject;
+use crate::listener::{Accepted, Listener};
+use crate::slot::{Notified, Place, Readiness, Slot};
+use crate::table::Table;
+use crate::worker::{Return, Returns};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The poller's token of the waker; listeners follow.
+pub const WAKER: Token = Token(Table::special(0));
+/// How precisely deadlines are kept while something is under way. Parked connections alone wake nobody before their
+/// time.
+const TICK: u64 = 250;
+/// The same while the server stops.
+const DRAIN_TICK: u64 = 25;
+/// Connections accepted before parked ones are looked at again.
+const ACCEPTS: usize = 64;
+/// How long to leave the listener alone when descriptors or places have run out.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// A connection is not evicted before it has been idle for that long: its request may be on the way.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
+/// At least that long passes between the SYN filter and the close: a SYN that the kernel was just handling is in
+/// SYN_RECV by then.
+const FILTER_SETTLES: Duration = Duration::from_millis(10);
+/// How long to wait for handshakes where the kernel does not tell about them.
+const BLIND_WAIT: Duration = Duration::from_secs(1);
+
+/// What the main thread tells the acceptor.
+#[derive(Debug)]
+pub enum Command {
+    /// Close the listeners without resetting anyone, within `patience`; let the connections end.
+    Drain { patience: Duration },
+    /// End what is left. Answers how many requests that cut.
+    Cut { answer: Sender<usize> },
+}
+
+/// The acceptor's state.
+pub struct Acceptor {
+    poll: Poll,
+    listeners: Vec<Listener>,
+    table: Table,
+    /// The only sender: when it is dropped, the pool ends.
+    jobs: Sender<Arc<Slot>>,
+    /// What did not fit into the channel because stale entries stand there.
+    overflow: VecDeque<Arc<Slot>>,
+    returned: Receiver<Return>,
+    returns: Returns,
+    commands: Receiver<Command>,
+    services: Arc<Services>,
+    date: DateCache,
+    now: Millis,
+    next_scan: Millis,
+    /// Whether a listener may have more.
+    ready: bool,
+    /// Until then no accepting: places or descriptors have run out.
+    accept_again: Millis,
+    exhausted: bool,
+    /// Since when the listeners are being closed, and until when they have to be.
+    closing: Option<(Millis, Millis)>,
+    over: bool,
+}
+
+impl Acceptor {
+    /// `poll` has the waker of `returns` registered.
+    pub fn new(
+        poll: Poll,
+        listeners: Vec<Listener>,
+        jobs: Sender<Arc<Slot>>,
+        returned: Receiver<Return>,
+        returns: Returns,
+        commands: Receiver<Command>,
+        services: Arc<Services>,
+    ) -> io::Result<Acceptor> {
+        for (number, listener) in listeners.iter().enumerate() {
+            let token = Token(Table::special(number + 1));
+            poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        Ok(Acceptor {
+            poll,
+            listeners,
+            table: Table::default(),
+            jobs,
+            overflow: VecDeque::new(),
+            returned,
+            returns,
+            commands,
+            services,
+            date: DateCache::new(),
+            now: Millis::now(),
+            next_scan: Millis::NEVER,
+            ready: true,
+            accept_again: Millis(0),
+            exhausted: false,
+            closing: None,
+            over: false,
+        })
+    }
+
+    /// Runs until it was told to drain and nothing is left, or until the poller fails.
+    pub fn run(mut self) -> io::Result<()> {
+        schedule(Policy::Batch);
+        let mut events = Events::with_capacity(256);
+        while !self.over {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => other?,
+            }
+            self.now = Millis::now();
+            for event in &events {
+                match Table::as_special(event.token().0) {
+                    Some(0) => {}
+                    Some(_) => self.ready = true,
+                    None => self.event(event),
+                }
+            }
+            self.take_returns();
+            self.take_commands();
+            self.send_overflow();
+            if self.ready && self.now >= self.accept_again {
+                self.accept();
+            }
+            if self.closing.is_some() {
+                self.close_listeners();
+            }
+            if self.now >= self.next_scan {
+                self.scan();
+            }
+            self.over |= self.services.is_draining() && self.closing.is_none() && self.table.len() == 0;
+        }
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let mut until = self.next_scan;
+        if self.ready {
+            until = until.min(self.accept_again);
+        }
+        if self.closing.is_some() || !self.overflow.is_empty() {
+            until = until.min(self.now.after(Duration::from_millis(DRAIN_TICK)));
+        }
+        // The coarse clock lags by a tick: a millisecond more, or the loop would spin until it has moved.
+        (until != Millis::NEVER).then(|| match self.now.until(until) {
+            Duration::ZERO => Duration::ZERO,
+            wait => wait + Duration::from_millis(1),
+        })
+    }
+
+    fn scan_within(&mut self, milliseconds: u64) {
+        self.next_scan = self.next_scan.min(self.now.after(Duration::from_millis(milliseconds)));
+    }
+
+    fn tick(&self) -> u64 {
+        if self.services.is_draining() { DRAIN_TICK } else { TICK }
+    }
+
+    fn event(&mut self, event: &mio::event::Event) {
+        let Some(slot) = self.table.get(event.token().0).cloned() else { return };
+        let broken = event.is_error();
+        let ready = Readiness {
+            readable: event.is_readable() || broken,
+            writable: event.is_writable() || event.is_write_closed() || broken,
+            closed: event.is_read_closed() || broken,
+        };
+        match slot.notify(ready) {
+            Notified::Enqueue => self.enqueue(slot),
+            Notified::Nothing => {}
+            Notified::Discard => {
+                let over = slot.connection().as_mut().and_then(Connection::discard);
+                if let Some(reason) = over {
+                    self.close(&slot, reason);
+                }
+            }
+        }
+    }
+
+    fn enqueue(&mut self, slot: Arc<Slot>) {
+        slot.set_queued_at(self.now);
+        self.scan_within(self.tick());
+        match self.jobs.try_send(slot) {
+            Ok(()) => {}
+            Err(TrySendError::Full(slot)) => self.overflow.push_back(slot),
+            // The pool ends only after this thread has.
+            Err(TrySendError::Disconnected(_)) => self.over = true,
+        }
+    }
+
+    fn send_overflow(&mut self) {
+        while let Some(slot) = self.overflow.pop_front() {
+            if slot.place() != Place::Queued {
+                continue;
+            }
+            if let Err(error) = self.jobs.try_send(slot) {
+                self.overflow.push_front(error.into_inner());
+                return;
+            }
+        }
+    }
+
+    fn close(&mut self, slot: &Slot, reason: CloseReason) {
+        log::debug!("connection closed: {reason}");
+        slot.close();
+        self.table.remove(slot.token());
+    }
+
+    fn take_returns(&mut self) {
+        while let Ok(returned) = self.returned.try_recv() {
+            match returned {
+                Return::Closed(token) => self.table.remove(token),
+                Return::Again(token) => {
+                    if let Some(slot) = self.table.get(token).cloned() {
+                        self.enqueue(slot);
+                    }
+                }
+                Return::Granted(token) => {
+                    let slot = self.table.get(token).filter(|slot| slot.take(Place::Waiting, Place::Queued)).cloned();
+                    match slot {
+                        Some(slot) => self.enqueue(slot),
+                        None => self.services.permits.give_back(),
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        for number in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS {
+                if !self.has_place() {
+                    self.accept_again = self.now.after(BACK_OFF);
+                    return;
+                }
+                match self.listeners[number].accept() {
+                    Accepted::Connection(fd, peer) => {
+                        self.exhausted = false;
+                        self.admit(fd, peer);
+                    }
+                    Accepted::Empty => break,
+                    Accepted::Skipped(error) => log::debug!("a connection failed before it was accepted: {error}"),
+                    Accepted::Exhausted(error) => {
+                        if !self.exhausted {
+                            log::warn!("cannot accept, trying again until it works: {error}");
+                        }
+                        self.exhausted = true;
+                        self.accept_again = self.now.after(BACK_OFF);
+                        return;
+                    }
+                }
+                if self.table.len().is_multiple_of(ACCEPTS) {
+                    self.take_returns();
+                }
+            }
+        }
+        // Edge-triggered: a listener that still had some gives no new event.
+        self.ready = self.listeners.iter().any(|listener| has_more(listener));
+    }
+
+    fn admit(&mut self, fd: OwnedFd, peer: Option<SocketAddr>) {
+        let deadline = self.now.after(self.services.limits.idle_timeout);
+        let connection = Connection::new(Socket::new(fd), peer);
+        let slot = self.table.insert(|token| Slot::new(token, connection, deadline)).clone();
+        let registered = slot.connection().as_ref().map_or(Ok(()), |connection| {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(
+                &mut SourceFd(&connection.socket().as_raw_fd()),
+                Token(slot.token()),
+                interest,
+            )
+        });
+        if let Err(error) = registered {
+            log::warn!("cannot watch a connection: {error}");
+            self.close(&slot, CloseReason::Internal);
+        }
+        self.scan_within(self.services.limits.idle_timeout.as_millis() as u64);
+    }
+
+    /// Whether there is a place for one more connection, if need be by closing the longest idle one.
+    fn has_place(&mut self) -> bool {
+        let limit = self.services.limits.connections;
+        // What has connected before the listeners close is served, limit or not.
+        if self.table.len() < limit || self.closing.is_some() {
+            return true;
+        }
+        self.take_returns();
+        if self.table.len() < limit || self.evict() {
+            return true;
+        }
+        self.returns.want_places(true);
+        self.take_returns();
+        let free = self.table.len() < limit;
+        self.returns.want_places(!free);
+        free
+    }
+
+    fn evict(&mut self) -> bool {
+        let fresh = self.services.limits.idle_timeout.saturating_sub(EVICTION_GRACE).as_millis() as i64;
+        loop {
+            let idle = self.table.iter().filter(|slot| slot.place() == Place::Idle);
+            let Some(slot) = idle.min_by_key(|slot| slot.remaining(self.now)).cloned() else { return false };
+            if i64::from(slot.remaining(self.now)) > fresh || !slot.take(Place::Idle, Place::Running) {
+                return false;
+            }
+            let is_silent = slot.connection().as_ref().is_none_or(|connection| {
+                connection.is_idle() && !matches!(connection.socket().peek(), Ok(Moved::Bytes(_)))
+            });
+            if is_silent {
+                self.close(&slot, CloseReason::Evicted);
+                return true;
+            }
+            slot.requeue();
+            self.enqueue(slot);
+        }
+    }
+
+    /// Looks at every deadline, and at when to look again.
+    fn scan(&mut self) {
+        let draining = self.services.is_draining();
+        let linger = crate::config::DRAIN_LINGER.as_millis() as i32;
+        let queue_timeout = self.services.limits.queue_timeout.as_millis() as i32;
+        let mut next = None::<u64>;
+        let mut sooner = |milliseconds: u64| next = Some(next.map_or(milliseconds, |next| next.min(milliseconds)));
+        let mut due = Vec::new();
+        for slot in self.table.iter() {
+            let place = slot.place();
+            let remaining = match place {
+                Place::Closed => continue,
+                Place::Running | Place::RunningAgain => self.tick() as i32,
+                Place::Queued if !slot.is_answerable() => self.tick() as i32,
+                Place::Queued => queue_timeout - slot.queued_for(self.now),
+                Place::Idle if draining && slot.remaining(self.now) > linger => {
+                    slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
+                    linger
+                }
+                _ => slot.remaining(self.now),
+            };
+            match u64::try_from(remaining) {
+                Ok(remaining @ 1..) => sooner(remaining),
+                _ => due.push((slot.clone(), place)),
+            }
+        }
+        // Workers shorten deadlines behind our back only for connections that are under way, which tick.
+        self.next_scan = next.map_or(Millis::NEVER, |next| self.now.after(Duration::from_millis(next)));
+        for (slot, place) in due {
+            self.expire(&slot, place);
+        }
+    }
+
+    fn expire(&mut self, slot: &Arc<Slot>, place: Place) {
+        if place == Place::Expired {
+            self.close(slot, CloseReason::Refused(Reject::Overloaded));
+            return;
+        }
+        // If a worker or an event was faster there is nothing to do: it has moved on.
+        let to = if place == Place::Queued { Place::Expired } else { Place::Running };
+        if !slot.take(place, to) {
+            self.scan_within(self.tick());
+            return;
+        }
+        let expiry = {
+            let mut connection = slot.connection();
+            let Some(connection) = connection.as_mut() else { return };
+            match place {
+                Place::Queued => connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.text()),
+                _ => connection.expire(&self.services, self.now, self.date.text()),
+            }
+        };
+        match expiry {
+            Expiry::Close(reason) => self.close(slot, reason),
+            // A stale entry is in the channel, so it must never go there again: it stays this thread's.
+            Expiry::Until(deadline) if place == Place::Queued => {
+                slot.set_deadline(deadline);
+                self.scan_until(deadline);
+            }
+            Expiry::Until(deadline) => {
+                let lingers = slot.connection().as_ref().is_some_and(Connection::is_lingering);
+                slot.park(if lingers { Place::Idle } else { place }, false, deadline);
+                self.scan_until(deadline);
+            }
+            Expiry::Enqueue => {
+                slot.requeue();
+                self.enqueue(slot.clone());
+            }
+        }
+    }
+
+    fn scan_until(&mut self, deadline: Millis) {
+        self.scan_within(self.now.until(deadline).as_millis() as u64);
+    }
+
+    fn take_commands(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Drain { patience } => {
+                    for listener in &self.listeners {
+                        listener.refuse_new();
+                    }
+                    self.closing = Some((self.now, self.now.after(patience)));
+                    self.ready = true;
+                    self.accept_again = self.now;
+                    self.returns.want_places(true);
+                    self.next_scan = self.now;
+                }
+                Command::Cut { answer } => {
+                    let cut = self.cut();
+                    let _ = answer.send(cut);
+                    self.over = true;
+                }
+            }
+        }
+    }
+
+    /// Second half of a close that resets nobody: goes on accepting until no handshake is left and the queue is empty.
+    fn close_listeners(&mut self) {
+        let Some((since, until)) = self.closing else { return };
+        let settled = self.now.since(since) >= FILTER_SETTLES;
+        // First the handshakes, then the queue: what ended its handshake in between is in the queue.
+        let mut quiet = settled
+            && self.listeners.iter().all(|listener| match listener.has_handshakes() {
+                Some(pending) => !pending,
+                None => self.now.since(since) >= BLIND_WAIT,
+            });
+        self.accept();
+        quiet &= !self.ready;
+        if quiet || self.now >= until {
+            if !quiet {
+                log::warn!("listeners closed while clients were still connecting; some may be reset");
+            }
+            self.listeners.clear();
+            self.ready = false;
+            self.closing = None;
+        }
+    }
+
+    fn cut(&mut self) -> usize {
+        self.listeners.clear();
+        self.closing = None;
+        let mut cut = 0;
+        let slots: Vec<Arc<Slot>> = self.table.iter().cloned().collect();
+        for slot in slots {
+            let place = slot.place();
+            // A worker that runs it sees its socket end; what it executes is cut and logged by the main thread.
+            if !(place.is_parked() || place == Place::Queued) || !slot.take(place, Place::Expired) {
+                continue;
+            }
+            let ended = slot
+                .connection()
+                .as_mut()
+                .and_then(|connection| connection.cut(&self.services, self.now, self.date.text()));
+            if let Some((request, age)) = ended {
+                cut += 1;
+                log::warn!("cut {request} after {:.1} s", age.as_secs_f64());
+            }
+            self.close(&slot, CloseReason::Cut);
+        }
+        cut
+    }
+}
+
+/// Whether accept(2) would give something.
+fn has_more(listener: &Listener) -> bool {
+    let mut fds = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// The scheduling policies that matter here.
+#[derive(Clone, Copy, Debug)]
+pub enum Policy {
+    /// Events come in batches: a worker is not preempted for each one. 98 k requests/s without, 149 k with it.
+    Batch,
+    /// What everything else runs under.
+    Other,
+}
+
+/// Sets the calling thread's policy (sched_setscheduler(2)), which needs no privilege between these two; where it is
+/// refused all the same, things go on a little slower.
+pub fn schedule(policy: Policy) {
+    // So that no thread or process started from here inherits it.
+    let policy = match policy {
+        Policy::Batch => libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK,
+        Policy::Other => libc::SCHED_OTHER,
+    };
+    // SAFETY: an all-zero `sched_param` is valid (some libcs have more fields than the priority).
+    let param: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: `param` lives across the call, which only reads it; 0 means the calling thread.
+    if unsafe { libc::sched_setscheduler(0, policy, &param) } != 0 {
+        log::debug!("scheduling policy unchanged: {}", io::Error::last_os_error());
+    }
+}

@@ -1,0 +1,213 @@
+//! Why a connection ends, and what the acceptor does when a deadline has passed.
+
+use super::socket::Moved;
+use super::writing::Source;
+use super::{Connection, State};
+use crate::clock::Millis;
+use crate::http::head::is_blank;
+use crate::http::{Reject, response};
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::workspace::Services;
+
+/// Why a connection was closed: one name each, logged once at debug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The response said `Connection: close` and is out.
+    Finished,
+    /// The peer closed between requests.
+    PeerClosed,
+    /// The peer closed inside a request.
+    PeerClosedInRequest,
+    /// The peer reset the connection, or it broke.
+    Reset,
+    /// No request came in time.
+    IdleTimeout,
+    /// The client took nothing of a response in time.
+    WriteTimeout,
+    /// The request was refused.
+    Refused(Reject),
+    /// The body ended before its length.
+    Truncated,
+    /// The longest idle connection went for a new one.
+    Evicted,
+    /// The server stops and the connection was idle.
+    Stopping,
+    /// The stop deadline cut it.
+    Cut,
+    /// The server's own fault, which is logged as an error.
+    Internal,
+}
+
+impl CloseReason {
+    pub fn from_error(error: &io::Error) -> CloseReason {
+        match error.kind() {
+            io::ErrorKind::TimedOut => CloseReason::WriteTimeout,
+            io::ErrorKind::UnexpectedEof => CloseReason::Truncated,
+            _ => CloseReason::Reset,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CloseReason::Finished => "finished",
+            CloseReason::PeerClosed => "closed by the client",
+            CloseReason::PeerClosedInRequest => "closed by the client in the middle of a request",
+            CloseReason::Reset => "reset by the client",
+            CloseReason::IdleTimeout => "idle timeout",
+            CloseReason::WriteTimeout => "write timeout",
+            CloseReason::Refused(reject) => return write!(f, "refused: {reject}"),
+            CloseReason::Truncated => "the body ended before its length",
+            CloseReason::Evicted => "longest idle at the connection limit",
+            CloseReason::Stopping => "the server stops",
+            CloseReason::Cut => "cut at the stop deadline",
+            CloseReason::Internal => "internal error",
+        })
+    }
+}
+
+/// What the acceptor does with a connection whose deadline has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    Close(CloseReason),
+    /// Park it again until then: it makes progress, or it lingers now.
+    Until(Millis),
+    /// Bytes have arrived meanwhile, or only a worker may end it.
+    Enqueue,
+}
+
+impl Connection {
+    /// A deadline of a parked connection has passed. Never waits: prepared bytes go out in one write, or not at all.
+    pub fn expire(&mut self, services: &Services, now: Millis, date: &str) -> Expiry {
+        match &mut self.state {
+            State::Head if is_blank(&self.input) => self.expire_idle(services, now),
+            State::Head => self.give_up(Reject::HeadTimeout, services, now, date),
+            State::Body(_) => self.give_up(Reject::BodyTimeout, services, now, date),
+            State::Waiting(_) => self.give_up(Reject::Overloaded, services, now, date),
+            State::Writing(writing) => {
+                let unsent = self.socket.unsent().unwrap_or(0);
+                if unsent < writing.backlog {
+                    writing.backlog = unsent;
+                    let deadline = now.after(services.limits.write_timeout);
+                    writing.deadline = Some(deadline);
+                    return Expiry::Until(deadline);
+                }
+                match writing.source {
+                    // Dropping a reader runs the application's code: not on this thread.
+                    Source::Reader { .. } => Expiry::Enqueue,
+                    _ => Expiry::Close(CloseReason::WriteTimeout),
+                }
+            }
+            State::Lingering { reason, .. } => Expiry::Close(*reason),
+        }
+    }
+
+    fn expire_idle(&mut self, services: &Services, now: Millis) -> Expiry {
+        let reason = if services.is_draining() { CloseReason::Stopping } else { CloseReason::IdleTimeout };
+        match self.socket.peek() {
+            Ok(Moved::Bytes(_)) => Expiry::Enqueue,
+            Ok(Moved::End) => Expiry::Close(CloseReason::PeerClosed),
+            Err(_) => Expiry::Close(CloseReason::Reset),
+            Ok(Moved::WouldBlock) => {
+                // A request may be on its way: FIN first, and what still comes is read and not run, so that the
+                // client sees an orderly end instead of a reset.
+                self.linger_now(reason, services, now)
+            }
+        }
+    }
+
+    /// Answers for a request that will not be served, and closes.
+    pub fn give_up(&mut self, reject: Reject, services: &Services, now: Millis, date: &str) -> Expiry {
+        log::debug!("refused: {reject} ({})", reject.status());
+        services.stats.refused();
+        let extra: &[(&str, &str)] = match reject {
+            Reject::Overloaded => &[("Retry-After", "1")],
+            _ => &[],
+        };
+        let mut answer = Vec::new();
+        response::encode_plain(&mut answer, reject.status(), reject.name(), extra, date);
+        // If it does not fit at once the client has not read earlier answers either; it gets the end alone.
+        let _ = self.socket.send(&answer, false);
+        self.linger_now(CloseReason::Refused(reject), services, now)
+    }
+
+    fn linger_now(&mut self, reason: CloseReason, services: &Services, now: Millis) -> Expiry {
+        self.socket.finish();
+        let until = now.after(services.limits.linger);
+        self.input = Vec::new();
+        self.state = State::Lingering { reason, until };
+        // What has come already gives no new event.
+        self.discard().map_or(Expiry::Until(until), Expiry::Close)
+    }
+
+    /// Whether nothing of a request has arrived and nothing of a response is left: the client loses nothing.
+    pub fn is_idle(&self) -> bool {
+        match self.state {
+            State::Head => is_blank(&self.input),
+            State::Lingering { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it only waits for the client to close.
+    pub fn is_lingering(&self) -> bool {
+        matches!(self.state, State::Lingering { .. })
+    }
+
+    /// Whether it waits for a permit to stream.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting(_))
+    }
+
+    /// Reads and throws away what has come. `Some` when it is over.
+    pub fn discard(&mut self) -> Option<CloseReason> {
+        let mut sink = [0; 4096];
+        for _ in 0..64 {
+            match self.socket.read(&mut sink) {
+                Ok(Moved::Bytes(_)) => {}
+                Ok(Moved::WouldBlock) => return None,
+                Ok(Moved::End) | Err(_) => break,
+            }
+        }
+        match self.state {
+            State::Lingering { reason, .. } => Some(reason),
+            _ => Some(CloseReason::Internal),
+        }
+    }
+
+    /// Ends it at the stop deadline: a request that has not been executed gets a 408. Answers what was cut, for the
+    /// log, and for how long it had been under way; `None` if there was nothing of a request.
+    pub fn cut(&mut self, services: &Services, now: Millis, date: &str) -> Option<(String, Duration)> {
+        let cut = match &self.state {
+            State::Head if is_blank(&self.input) => return None,
+            State::Lingering { .. } => return None,
+            State::Head => {
+                let line = self.input.split(|&b| b == b'\r' || b == b'\n').find(|line| !line.is_empty());
+                let line = String::from_utf8_lossy(line.unwrap_or_default()).into_owned();
+                format!("{line:.200?} (its head was incomplete)")
+            }
+            State::Body(collecting) => {
+                format!("{} {} (its body was incomplete)", collecting.request.method(), collecting.request.url())
+            }
+            State::Waiting(streaming) => {
+                let request = streaming.request();
+                format!("{} {} (it waited to stream)", request.method(), request.url())
+            }
+            State::Writing(writing) => format!("{} (its response was not taken)", writing.line),
+        };
+        match self.state {
+            State::Head | State::Body(_) => {
+                self.give_up(Reject::HeadTimeout, services, now, date);
+            }
+            State::Waiting(_) => {
+                self.give_up(Reject::Overloaded, services, now, date);
+            }
+            _ => {}
+        }
+        Some((cut, now.since(self.begun.unwrap_or(now))))
+    }
+}

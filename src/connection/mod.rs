@@ -1,0 +1,625 @@
+//! One connection: the state machine a worker drives as far as it goes without waiting for the client.
+//!
+//! ```text
+//! Head ──complete──▶ Body ──buffered──▶ (handler) ──▶ Writing ──done──▶ Head (keep-alive) │ Lingering ──▶ closed
+//!   │ partial: park      │ partial: park     │            │ would block: park
+//!   │                    │                   ├─▶ Waiting ──permit──▶ (stream, worker-bound)
+//!   └─ limits ▶ 4xx      └─ limits ▶ 4xx     └─▶ (stream, worker-bound)
+//! ```
+//! A state owns what that moment needs and nothing else, so a parked idle connection has no buffer at all. The buffers
+//! belong to the worker ([`Workspace`]) and are lent for a turn.
+
+mod closing;
+pub mod socket;
+pub mod stream;
+mod workspace;
+mod writing;
+
+pub use closing::{CloseReason, Expiry};
+pub use workspace::{InFlight, Permits, Services, Stats, Workspace};
+
+use crate::clock::Millis;
+use crate::handler::{Body, IntoResponse, Kind, Request, RequestBody, Response, StreamFn};
+use crate::http::framing::{BodyFraming, body_framing, expects_continue};
+use crate::http::head::{Scanner, is_blank};
+use crate::http::response::{HeadOptions, ResponseFraming, encode_fields, finish_head};
+use crate::http::{Reject, response};
+use crate::slot::Place;
+use socket::{Moved, Socket};
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use stream::{BodySource, CONTINUE, Delimiter, Incoming, SharedBody, StreamWriter, body_deadline};
+use tiny_http::{Method, StatusCode};
+use workspace::Permit;
+use writing::{After, Progress, Source, Writing};
+
+/// Requests a connection may have answered before others get their turn.
+const TURN_REQUESTS: u32 = 16;
+/// Bytes a connection may send, or throw away, before others get their turn.
+const TURN_BYTES: u64 = 1024 * 1024;
+/// A body up to this size is copied behind its head and leaves in the same write.
+const INLINE_BODY: u64 = 16 * 1024;
+
+/// One connection.
+pub struct Connection {
+    socket: Arc<Socket>,
+    peer: Option<SocketAddr>,
+    served: u32,
+    /// When the first byte of the current request arrived; until its response is out.
+    begun: Option<Millis>,
+    scanner: Scanner,
+    /// What was read and belongs to a later turn.
+    input: Vec<u8>,
+    state: State,
+}
+
+/// The moments of a connection; see the graph above.
+enum State {
+    /// Waiting for a head, or in the middle of one.
+    Head,
+    /// Collecting a body that the handler gets whole.
+    Body(Box<Collecting>),
+    /// Everything is there but a permit to stream.
+    Waiting(Box<Streaming>),
+    /// A response waits for the client to read.
+    Writing(Box<Writing>),
+    /// The last answer is out and FIN was sent: what still comes is thrown away until the client closes too.
+    Lingering { reason: CloseReason, until: Millis },
+}
+
+struct Collecting {
+    request: Request,
+    incoming: Incoming,
+    body: Vec<u8>,
+    since: Millis,
+    limit: u64,
+    declared: Option<u64>,
+    expects_continue: bool,
+}
+
+/// What waits for a permit.
+enum Streaming {
+    /// A request whose body the handler reads while it arrives.
+    Call { request: Request, body: SharedBody, length: Option<u64> },
+    /// A response that its handler pushes, its head already encoded.
+    Push { request: Request, head: Vec<u8>, pushed: Pushed },
+}
+
+impl Streaming {
+    fn request(&self) -> &Request {
+        match self {
+            Streaming::Call { request, .. } | Streaming::Push { request, .. } => request,
+        }
+    }
+}
+
+/// A pushed response behind its head.
+struct Pushed {
+    push: StreamFn,
+    delimiter: Delimiter,
+    keep_alive: bool,
+    body: Option<SharedBody>,
+}
+
+/// What a turn ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Wait for the client until the deadline. `answerable`: nothing of a response has been written.
+    Park { place: Place, answerable: bool, deadline: Millis },
+    /// Let others have a turn first.
+    Requeue,
+    /// Done with it.
+    Close(CloseReason),
+}
+
+/// What a step decided: go on with the next state, or end the turn.
+enum Flow {
+    Continue,
+    Stop(Verdict),
+}
+
+fn close(reason: CloseReason) -> Flow {
+    Flow::Stop(Verdict::Close(reason))
+}
+
+/// How far this turn has come.
+struct Turn {
+    requests: u32,
+    bytes: u64,
+    /// The socket had nothing more when last asked.
+    drained: bool,
+    /// The peer has closed its side, so a short read does not mean drained.
+    peer_closed: bool,
+}
+
+impl Connection {
+    pub fn new(socket: Socket, peer: Option<SocketAddr>) -> Connection {
+        Connection {
+            socket: Arc::new(socket),
+            peer,
+            served: 0,
+            begun: None,
+            scanner: Scanner::default(),
+            input: Vec::new(),
+            state: State::Head,
+        }
+    }
+
+    #[cfg(test)]
+    pub fn for_test() -> Connection {
+        let (one, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+        Connection::new(Socket::new(one.into()), None)
+    }
+
+    /// The socket, to register and to deregister.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Goes as far as it can without waiting for the client.
+    pub fn drive(&mut self, work: &mut Workspace, peer_closed: bool) -> Verdict {
+        let mut turn = Turn { requests: 0, bytes: 0, drained: false, peer_closed };
+        work.load(&mut self.input);
+        let verdict = loop {
+            let flow = match std::mem::replace(&mut self.state, State::Head) {
+                State::Head => self.head(work, &mut turn),
+                State::Body(collecting) => self.body(work, &mut turn, collecting),
+                State::Waiting(streaming) => self.stream(work, &mut turn, *streaming),
+                State::Writing(writing) => self.resume(work, &mut turn, *writing),
+                State::Lingering { reason, until } => self.linger(work, &mut turn, reason, until),
+            };
+            if let Flow::Stop(verdict) = flow {
+                break verdict;
+            }
+        };
+        work.save(&mut self.input);
+        verdict
+    }
+
+    fn park(&mut self, state: State, place: Place, answerable: bool, deadline: Millis) -> Flow {
+        self.state = state;
+        Flow::Stop(Verdict::Park { place, answerable, deadline })
+    }
+
+    /// Reads once. `None` means that the socket is drained for this turn.
+    fn read(&mut self, work: &mut Workspace, turn: &mut Turn) -> Result<Option<usize>, CloseReason> {
+        if turn.drained {
+            return Ok(None);
+        }
+        let room = work.room();
+        let asked = room.len();
+        match self.socket.read(room) {
+            Ok(Moved::Bytes(read)) => {
+                work.filled(read);
+                // epoll(7): a short read has emptied the socket, and what comes later is a new edge; but a FIN that
+                // was already there has had its edge, so after that only a read of nothing is the end.
+                turn.drained = read < asked && !turn.peer_closed;
+                Ok(Some(read))
+            }
+            Ok(Moved::WouldBlock) => {
+                turn.drained = true;
+                Ok(None)
+            }
+            Ok(Moved::End) => Err(CloseReason::PeerClosed),
+            Err(error) => Err(CloseReason::from_error(&error)),
+        }
+    }
+
+    /// Head: find its end, or read on, or park.
+    fn head(&mut self, work: &mut Workspace, turn: &mut Turn) -> Flow {
+        if turn.requests >= TURN_REQUESTS {
+            return Flow::Stop(Verdict::Requeue);
+        }
+        let limits = work.services.limits.head();
+        loop {
+            match self.scanner.scan(work.input(), &limits) {
+                Ok(Some(length)) => return self.request(work, turn, length),
+                Ok(None) => {}
+                Err(reject) => return self.refuse(work, turn, reject),
+            }
+            match self.read(work, turn) {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(CloseReason::PeerClosed) if !is_blank(work.input()) => {
+                    return close(CloseReason::PeerClosedInRequest);
+                }
+                Err(reason) => return close(reason),
+            }
+        }
+        if !is_blank(work.input()) {
+            self.begun.get_or_insert(work.now);
+        }
+        let limits = &work.services.limits;
+        match self.begun {
+            Some(begun) => self.park(State::Head, Place::Reading, true, begun.after(limits.head_timeout)),
+            None if work.services.is_draining() => {
+                let deadline = work.now.after(crate::config::DRAIN_LINGER);
+                self.park(State::Head, Place::Idle, true, deadline)
+            }
+            None => self.park(State::Head, Place::Idle, true, work.now.after(limits.idle_timeout)),
+        }
+    }
+
+    /// A complete head: decide how its body comes.
+    fn request(&mut self, work: &mut Workspace, turn: &mut Turn, length: usize) -> Flow {
+        turn.requests += 1;
+        self.scanner = Scanner::default();
+        let since = *self.begun.get_or_insert(work.now);
+        let (framing, expects_continue) = match self.parse(work, length) {
+            Ok(decided) => decided,
+            Err(reject) => return self.refuse(work, turn, reject),
+        };
+        if framing == BodyFraming::None {
+            return self.call(work, turn);
+        }
+        let limit = work.services.body_limit(&work.request);
+        let declared = match framing {
+            BodyFraming::Length(length) => Some(length),
+            BodyFraming::None | BodyFraming::Chunked => None,
+        };
+        if declared.is_some_and(|declared| declared > limit) {
+            return self.refuse(work, turn, Reject::BodyTooLarge);
+        }
+        let collecting = Box::new(Collecting {
+            request: work.take_request(),
+            incoming: Incoming::new(framing),
+            body: Vec::new(),
+            since,
+            limit,
+            declared,
+            expects_continue,
+        });
+        if declared.is_some_and(|declared| declared > work.services.limits.buffered_body as u64) {
+            return self.stream_body(work, turn, *collecting);
+        }
+        self.body(work, turn, collecting)
+    }
+
+    fn parse(&mut self, work: &mut Workspace, length: usize) -> Result<(BodyFraming, bool), Reject> {
+        let parsed = work.parse(length, self.peer);
+        let (head, bytes) = work.request.head();
+        parsed?;
+        // RFC 9110 §9.3.8: TRACE echoes what may hold secrets, so it is off.
+        if head.method == Method::Trace {
+            return Err(Reject::MethodNotAllowed);
+        }
+        Ok((body_framing(head, bytes)?, expects_continue(head, bytes)?))
+    }
+
+    /// Body: collect it, then call the handler; if it outgrows the buffer, stream it.
+    fn body(&mut self, work: &mut Workspace, turn: &mut Turn, mut collecting: Box<Collecting>) -> Flow {
+        loop {
+            let mut complete = false;
+            while !complete && !work.input().is_empty() {
+                match collecting.incoming.take(work.input()) {
+                    Ok((consumed, data, ended)) => {
+                        collecting.body.extend_from_slice(data);
+                        complete = ended;
+                        work.consume(consumed);
+                    }
+                    Err(reject) => return self.refuse(work, turn, reject),
+                }
+            }
+            if collecting.body.len() as u64 > collecting.limit {
+                return self.refuse(work, turn, Reject::BodyTooLarge);
+            }
+            if complete {
+                let body = std::mem::take(&mut collecting.body);
+                let length = body.len() as u64;
+                work.request = collecting.request;
+                work.request.set_body(RequestBody::buffered(body), Some(length));
+                return self.call(work, turn);
+            }
+            if collecting.body.len() > work.services.limits.buffered_body {
+                return self.stream_body(work, turn, *collecting);
+            }
+            if std::mem::take(&mut collecting.expects_continue) {
+                // Answers to earlier requests are out by now. 25 bytes that do not fit mean that the client reads
+                // nothing at all; it may send the body unasked (RFC 9110 §10.1.1), or run into its deadline.
+                if let Err(error) = self.socket.send(CONTINUE, false) {
+                    return close(CloseReason::from_error(&error));
+                }
+            }
+            match self.read(work, turn) {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    let received = collecting.body.len() as u64;
+                    let limits = &work.services.limits;
+                    let deadline = body_deadline(collecting.since, received, limits.body_timeout, limits.body_rate);
+                    return self.park(State::Body(collecting), Place::Reading, false, deadline);
+                }
+                Err(CloseReason::PeerClosed) => return close(CloseReason::PeerClosedInRequest),
+                Err(reason) => return close(reason),
+            }
+        }
+    }
+
+    /// A body that the handler reads while it arrives: the worker will wait for the client, so it needs a permit.
+    fn stream_body(&mut self, work: &mut Workspace, turn: &mut Turn, collecting: Collecting) -> Flow {
+        let Collecting { request, incoming, body, since, limit, declared, expects_continue } = collecting;
+        let rest = work.take_input();
+        let source = BodySource::new(self.socket.clone(), incoming, since, limit, &work.services.limits)
+            .starting_with(body, rest)
+            .expecting_continue(expects_continue);
+        self.stream(work, turn, Streaming::Call { request, body: source.into(), length: declared })
+    }
+
+    /// Runs what is bound to its worker, if not too many are; else parks until one has ended.
+    fn stream(&mut self, work: &mut Workspace, turn: &mut Turn, streaming: Streaming) -> Flow {
+        let Some(permit) = work.permit() else {
+            let deadline = work.now.after(work.services.limits.stream_wait);
+            return self.park(State::Waiting(Box::new(streaming)), Place::Waiting, false, deadline);
+        };
+        match streaming {
+            Streaming::Call { request, body, length } => {
+                work.request = request;
+                // The time it waited for the permit is not the client's.
+                body.restart(Millis::now());
+                work.request.set_body(RequestBody::streamed(body.clone()), length);
+                let response = self.answer(work);
+                work.request.release_body();
+                // If the body failed, what the handler made of that is less true than the reason itself.
+                if let Some(reject) = body.failure() {
+                    drop(response);
+                    return self.refuse(work, turn, reject);
+                }
+                self.respond(work, turn, response, Some(body), Some(permit))
+            }
+            Streaming::Push { request, head, pushed } => {
+                work.request = request;
+                work.out.extend_from_slice(&head);
+                self.push(work, turn, pushed, permit)
+            }
+        }
+    }
+
+    /// Calls the handler for a request whose body is complete.
+    fn call(&mut self, work: &mut Workspace, turn: &mut Turn) -> Flow {
+        let response = self.answer(work);
+        self.respond(work, turn, response, None, None)
+    }
+
+    fn answer(&mut self, work: &mut Workspace) -> Response {
+        if let Some(response) = work.services.own_route(&work.request) {
+            return response;
+        }
+        work.in_flight.begin(&self.socket, &work.request, work.now);
+        // A handler that panics leaves its own data as its own locks say; ours it only had by `&mut Request`, which
+        // the next parse overwrites.
+        let response = catch_unwind(AssertUnwindSafe(|| work.services.handler.handle(&mut work.request)));
+        work.in_flight.end();
+        work.refresh_clock();
+        response.unwrap_or_else(|panic| {
+            work.services.stats.panicked();
+            let (method, url) = (work.request.method(), work.request.url());
+            log::error!("handler panicked: {} ({method} {url})", panic_text(&*panic));
+            StatusCode(500).into_response()
+        })
+    }
+
+    /// Encodes the head, and goes on to the body.
+    fn respond(
+        &mut self,
+        work: &mut Workspace,
+        turn: &mut Turn,
+        response: Response,
+        body: Option<SharedBody>,
+        permit: Option<Permit>,
+    ) -> Flow {
+        let status = response.status_code();
+        if let Err(invalid) = encode_fields(&mut work.out, status, response.headers(), work.date.text()) {
+            let (method, url) = (work.request.method(), work.request.url());
+            log::error!("the handler's response cannot be sent: {invalid} ({method} {url})");
+            return self.respond(work, turn, StatusCode(500).into_response(), body, permit);
+        }
+        let content: Body = response.into_reader();
+        let (head, _) = work.request.head();
+        let (minor, is_head) = (head.minor, head.method == Method::Head);
+        let framing = match (status.0, content.len(), minor) {
+            (204 | 304, _, _) => ResponseFraming::None,
+            (_, Some(length), _) => ResponseFraming::Length(length),
+            (_, None, 0) => ResponseFraming::Close,
+            (_, None, _) => ResponseFraming::Chunked,
+        };
+        let keep_alive = head.keep_alive
+            && !content.close
+            && framing != ResponseFraming::Close
+            && !work.services.is_draining()
+            // A body that was not read, and that nobody can read any more, stands in the way of the next request.
+            && body.as_ref().is_none_or(|body| body.is_finished() || body.is_shared());
+        finish_head(&mut work.out, &HeadOptions { framing, keep_alive, client_minor: minor });
+        if is_head || framing == ResponseFraming::None {
+            return self.settle(work, turn, Source::None, keep_alive, body);
+        }
+        let delimiter = match framing {
+            ResponseFraming::Length(length) => Delimiter::Length(length),
+            ResponseFraming::Chunked => Delimiter::Chunks,
+            ResponseFraming::None | ResponseFraming::Close => Delimiter::EndOfConnection,
+        };
+        let source = match content.kind {
+            Kind::Stream(push) => {
+                return self.push_with(work, turn, Pushed { push, delimiter, keep_alive, body }, permit);
+            }
+            // A reader over a request body that is still coming waits for the client: it is bound like a push.
+            Kind::Reader { mut reader, length } if body.as_ref().is_some_and(SharedBody::is_shared) => {
+                let push: StreamFn = Box::new(move |writer| {
+                    let mut bounded = (&mut reader).take(length.unwrap_or(u64::MAX));
+                    io::copy(&mut bounded, writer).map(drop)
+                });
+                return self.push_with(work, turn, Pushed { push, delimiter, keep_alive, body }, permit);
+            }
+            Kind::Bytes { bytes, at } if (bytes.len() - at) as u64 <= INLINE_BODY => {
+                work.out.extend_from_slice(&bytes[at..]);
+                Source::None
+            }
+            Kind::Bytes { bytes, at } => Source::Bytes { bytes, at },
+            Kind::File { file, offset, end } => Source::File { file, offset, end },
+            Kind::Reader { reader, length } => Source::Reader { reader, left: length, delimiter, ended: false },
+        };
+        self.settle(work, turn, source, keep_alive, body)
+    }
+
+    /// Pushes at once with a permit in hand, or with one that is free; else parks with the encoded head.
+    fn push_with(&mut self, work: &mut Workspace, turn: &mut Turn, pushed: Pushed, permit: Option<Permit>) -> Flow {
+        match permit {
+            Some(permit) => self.push(work, turn, pushed, permit),
+            None => {
+                let head = std::mem::take(&mut work.out);
+                let request = work.take_request();
+                self.stream(work, turn, Streaming::Push { request, head, pushed })
+            }
+        }
+    }
+
+    /// Runs a handler that pushes, on this worker, until it has ended.
+    fn push(&mut self, work: &mut Workspace, turn: &mut Turn, pushed: Pushed, permit: Permit) -> Flow {
+        let Pushed { push, delimiter, keep_alive, body } = pushed;
+        work.in_flight.begin(&self.socket, &work.request, work.now);
+        let mut writer = StreamWriter::new(&self.socket, &mut work.out, delimiter, work.services.limits.write_timeout);
+        let outcome = catch_unwind(AssertUnwindSafe(|| push(&mut writer)));
+        let sent = match outcome {
+            Ok(pushed) => pushed.and_then(|()| writer.end()),
+            Err(panic) => {
+                work.services.stats.panicked();
+                let (method, url) = (work.request.method(), work.request.url());
+                log::error!("handler panicked while pushing: {} ({method} {url})", panic_text(&*panic));
+                Err(io::Error::other("handler panicked"))
+            }
+        };
+        work.in_flight.end();
+        drop(permit);
+        work.refresh_clock();
+        work.out.clear();
+        match sent {
+            Ok(()) => self.settle(work, turn, Source::None, keep_alive, body),
+            Err(error) => {
+                log::debug!("pushed response ended early: {error}");
+                close(CloseReason::from_error(&error))
+            }
+        }
+    }
+
+    /// The head is in the worker's buffer: writes it and the rest, and decides what comes after it.
+    fn settle(
+        &mut self,
+        work: &mut Workspace,
+        turn: &mut Turn,
+        source: Source,
+        keep_alive: bool,
+        body: Option<SharedBody>,
+    ) -> Flow {
+        let rest = match body {
+            None => Some(Vec::new()),
+            Some(body) => body.into_rest(),
+        };
+        let after = match rest {
+            Some(rest) if keep_alive => {
+                work.put_back(rest);
+                After::Head
+            }
+            // The client asked for the end and has nothing more to say: closing cannot reset anything.
+            Some(rest) if rest.is_empty() && is_blank(work.input()) && !work.services.is_draining() => {
+                After::Close(CloseReason::Finished)
+            }
+            _ => After::Linger(CloseReason::Finished),
+        };
+        self.write(work, turn, Writing::new(source, after))
+    }
+
+    /// Answers a refused request, and closes so that the client gets to read the answer.
+    fn refuse(&mut self, work: &mut Workspace, turn: &mut Turn, reject: Reject) -> Flow {
+        log::debug!("refused: {reject} ({})", reject.status());
+        work.services.stats.refused();
+        let extra: &[(&str, &str)] = match reject {
+            Reject::MethodNotAllowed => &[("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")],
+            _ => &[],
+        };
+        response::encode_plain(&mut work.out, reject.status(), reject.name(), extra, work.date.text());
+        self.write(work, turn, Writing::new(Source::None, After::Linger(CloseReason::Refused(reject))))
+    }
+
+    /// Goes on with a response that had to wait.
+    fn resume(&mut self, work: &mut Workspace, turn: &mut Turn, mut writing: Writing) -> Flow {
+        work.out.append(&mut writing.unsent);
+        if writing.deadline.is_some_and(|deadline| work.now >= deadline) {
+            return close(CloseReason::WriteTimeout);
+        }
+        self.write(work, turn, writing)
+    }
+
+    fn write(&mut self, work: &mut Workspace, turn: &mut Turn, mut writing: Writing) -> Flow {
+        match writing.advance(&self.socket, &mut work.out, &mut work.scratch, &mut turn.bytes) {
+            Progress::Done => {}
+            Progress::Failed(reason) => {
+                work.out.clear();
+                return close(reason);
+            }
+            Progress::TurnOver => {
+                writing.unsent = std::mem::take(&mut work.out);
+                writing.deadline = None;
+                self.state = State::Writing(Box::new(writing));
+                return Flow::Stop(Verdict::Requeue);
+            }
+            Progress::Blocked => {
+                writing.unsent = std::mem::take(&mut work.out);
+                if writing.line.is_empty() {
+                    writing.line = format!("{} {}", work.request.method(), work.request.url());
+                }
+                let deadline = work.refresh_clock().after(work.services.limits.write_timeout);
+                writing.deadline = Some(deadline);
+                return self.park(State::Writing(Box::new(writing)), Place::Writing, false, deadline);
+            }
+        }
+        self.begun = None;
+        self.served += 1;
+        work.services.stats.served(work.index);
+        match writing.after {
+            After::Head => Flow::Continue,
+            After::Close(reason) => close(reason),
+            After::Linger(reason) => {
+                self.socket.finish();
+                work.clear_input();
+                let until = work.now.after(work.services.limits.linger);
+                self.state = State::Lingering { reason, until };
+                Flow::Continue
+            }
+        }
+    }
+
+    /// Lingering: throws away what comes, until the client closes too or the time is up (RFC 9112 §9.6).
+    fn linger(&mut self, work: &mut Workspace, turn: &mut Turn, reason: CloseReason, until: Millis) -> Flow {
+        while turn.bytes < TURN_BYTES {
+            match self.read(work, turn) {
+                Ok(Some(read)) => {
+                    turn.bytes += read as u64;
+                    work.clear_input();
+                }
+                Ok(None) => {
+                    return self.park(State::Lingering { reason, until }, Place::Idle, false, until);
+                }
+                Err(_) => return close(reason),
+            }
+        }
+        if work.refresh_clock() >= until {
+            return close(reason);
+        }
+        self.state = State::Lingering { reason, until };
+        Flow::Stop(Verdict::Requeue)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // An application that keeps a request body beyond its response keeps the descriptor; not the connection.
+        if Arc::strong_count(&self.socket) > 1 {
+            self.socket.cut();
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

@@ -1,0 +1,123 @@
+//! A connected socket: TCP or Unix, non-blocking, closed on drop.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// A connected socket. All calls but [`Socket::wait`] return at once.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+/// What a call learned: an expected event is a value, not an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// That many bytes; at least one.
+    Bytes(usize),
+    /// The socket is empty, or full.
+    WouldBlock,
+    /// The peer has closed its side, or the file has ended.
+    End,
+}
+
+/// What a worker waits for while it serves a stream.
+#[derive(Clone, Copy, Debug)]
+pub enum Wait {
+    Readable,
+    Writable,
+}
+
+impl Socket {
+    pub fn new(fd: OwnedFd) -> Socket {
+        Socket(fd)
+    }
+
+    pub fn read(&self, buf: &mut [u8]) -> io::Result<Moved> {
+        moved(|| rustix::io::read(&self.0, &mut *buf))
+    }
+
+    /// Whether something can be read, without taking it.
+    pub fn peek(&self) -> io::Result<Moved> {
+        let mut byte = [0];
+        moved(|| rustix::net::recv(&self.0, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT).map(|(read, _)| read))
+    }
+
+    /// Sends; `more` keeps the last segment back because more follows at once.
+    pub fn send(&self, bytes: &[u8], more: bool) -> io::Result<Moved> {
+        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
+        moved(|| rustix::net::send(&self.0, bytes, flags))
+    }
+
+    /// Sends two pieces as one.
+    pub fn send_two(&self, first: &[u8], second: &[u8]) -> io::Result<Moved> {
+        moved(|| rustix::io::writev(&self.0, &[IoSlice::new(first), IoSlice::new(second)]))
+    }
+
+    pub fn send_file(&self, file: impl AsFd, offset: &mut u64, length: usize) -> io::Result<Moved> {
+        moved(|| rustix::fs::sendfile(&self.0, file.as_fd(), Some(offset), length))
+    }
+
+    /// Says that nothing more will come: FIN.
+    pub fn finish(&self) {
+        // An error means that the connection is gone already, which is what the next read will say.
+        let _ = rustix::net::shutdown(&self.0, Shutdown::Write);
+    }
+
+    /// Ends both directions under whoever still uses the socket.
+    pub fn cut(&self) {
+        let _ = rustix::net::shutdown(&self.0, Shutdown::Both);
+    }
+
+    /// Blocks until it is ready, or answers `false` after `timeout`. Only streams wait, never a parked connection.
+    pub fn wait(&self, wait: Wait, timeout: Duration) -> io::Result<bool> {
+        let events = match wait {
+            Wait::Readable => PollFlags::IN,
+            Wait::Writable => PollFlags::OUT,
+        };
+        let timeout = Timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos() as _ };
+        let mut fds = [PollFd::new(&self.0, events)];
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Bytes that the peer has not yet acknowledged (SIOCOUTQ, tcp(7) and unix(7)): how a slow reader that makes
+    /// progress is told from one that does not, since the send buffer is only reported writable when a third is free.
+    pub fn unsent(&self) -> io::Result<u64> {
+        const SIOCOUTQ: rustix::ioctl::Opcode = libc::TIOCOUTQ as rustix::ioctl::Opcode;
+        // SAFETY: SIOCOUTQ writes one int through the pointer, which is what `Getter` gives it.
+        let queued = unsafe {
+            let getter = rustix::ioctl::Getter::<SIOCOUTQ, libc::c_int>::new();
+            rustix::ioctl::ioctl(&self.0, getter)?
+        };
+        Ok(queued.max(0) as u64)
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn moved(mut call: impl FnMut() -> Result<usize, Errno>) -> io::Result<Moved> {
+    loop {
+        return match call() {
+            Ok(0) => Ok(Moved::End),
+            Ok(bytes) => Ok(Moved::Bytes(bytes)),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Ok(Moved::WouldBlock),
+            Err(error) => Err(error.into()),
+        };
+    }
+}

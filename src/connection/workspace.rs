@@ -1,0 +1,357 @@
+//! What a worker lends to the connection whose turn it is, and what all connections share.
+
+use super::socket::Socket;
+use crate::clock::{DateCache, Millis};
+use crate::config::Limits;
+use crate::handler::{Body, Handler, IntoResponse, Request, Response};
+use crate::http::Reject;
+use crate::lifecycle::Phase;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tiny_http::{Method, StatusCode};
+
+/// Bytes that a `Reader` body is read by.
+pub(super) const SCRATCH: usize = 16 * 1024;
+/// Room for reading behind the largest head.
+const READ_ROOM: usize = 16 * 1024;
+
+/// A worker's buffers, lent for a turn.
+pub struct Workspace {
+    pub services: Arc<Services>,
+    pub index: usize,
+    pub now: Millis,
+    pub(super) date: DateCache,
+    pub(super) request: Request,
+    pub(super) out: Vec<u8>,
+    pub(super) scratch: Box<[u8]>,
+    pub(super) in_flight: Arc<InFlight>,
+    input: Box<[u8]>,
+    start: usize,
+    end: usize,
+    granted: bool,
+}
+
+impl Workspace {
+    pub fn new(services: Arc<Services>, index: usize, in_flight: Arc<InFlight>) -> Workspace {
+        let input = services.limits.head_size + READ_ROOM;
+        Workspace {
+            services,
+            index,
+            now: Millis::now(),
+            date: DateCache::new(),
+            request: Request::empty(),
+            out: Vec::new(),
+            scratch: vec![0; SCRATCH].into(),
+            in_flight,
+            input: vec![0; input].into(),
+            start: 0,
+            end: 0,
+            granted: false,
+        }
+    }
+
+    /// Begins a turn. `granted`: the connection waited for a permit and has got it.
+    pub fn begin_turn(&mut self, granted: bool) {
+        self.refresh_clock();
+        self.granted = granted;
+    }
+
+    /// Ends a turn: a permit that was not used after all goes to the next.
+    pub fn end_turn(&mut self) {
+        if std::mem::take(&mut self.granted) {
+            self.services.permits.give_back();
+        }
+    }
+
+    pub(super) fn refresh_clock(&mut self) -> Millis {
+        self.now = Millis::now();
+        self.now
+    }
+
+    /// A permit to stream: the one that was granted while the connection was parked, or one that is free.
+    pub(super) fn permit(&mut self) -> Option<Permit> {
+        match std::mem::take(&mut self.granted) {
+            true => Some(Permit(self.services.clone())),
+            false => self.services.permits.try_take().then(|| Permit(self.services.clone())),
+        }
+    }
+
+    pub(super) fn load(&mut self, saved: &mut Vec<u8>) {
+        self.out.clear();
+        self.start = 0;
+        self.end = saved.len();
+        if saved.len() > self.input.len() {
+            // What came behind a streamed body can be longer than the buffer; it shrinks again with the next load.
+            self.input = std::mem::take(saved).into();
+            return;
+        }
+        self.input[..saved.len()].copy_from_slice(saved);
+        *saved = Vec::new();
+    }
+
+    pub(super) fn save(&mut self, saved: &mut Vec<u8>) {
+        *saved = self.take_input();
+    }
+
+    pub(super) fn input(&self) -> &[u8] {
+        &self.input[self.start..self.end]
+    }
+
+    pub(super) fn take_input(&mut self) -> Vec<u8> {
+        let taken = self.input().to_vec();
+        self.clear_input();
+        taken
+    }
+
+    pub(super) fn clear_input(&mut self) {
+        (self.start, self.end) = (0, 0);
+    }
+
+    pub(super) fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        if self.start == self.end {
+            self.clear_input();
+        }
+    }
+
+    /// Puts bytes in front of the input again.
+    pub(super) fn put_back(&mut self, mut bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        bytes.extend_from_slice(self.input());
+        self.load_input(bytes);
+    }
+
+    fn load_input(&mut self, mut bytes: Vec<u8>) {
+        let out = std::mem::take(&mut self.out);
+        self.load(&mut bytes);
+        self.out = out;
+    }
+
+    /// Where to read the next bytes to; never empty.
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        if self.end == self.input.len() {
+            self.input.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.end == self.input.len() {
+            // Only leftovers behind a streamed body fill the whole buffer.
+            let mut larger = self.input.to_vec();
+            larger.resize(self.end + READ_ROOM, 0);
+            self.input = larger.into();
+        }
+        &mut self.input[self.end..]
+    }
+
+    pub(super) fn filled(&mut self, bytes: usize) {
+        self.end += bytes;
+    }
+
+    /// Reads the head that stands in front of the input, and consumes it.
+    pub(super) fn parse(&mut self, length: usize, peer: Option<SocketAddr>) -> Result<(), Reject> {
+        let head = &self.input[self.start..self.start + length];
+        let parsed = self.request.parse(head, &self.services.limits.head(), peer);
+        self.consume(length);
+        parsed
+    }
+
+    pub(super) fn take_request(&mut self) -> Request {
+        std::mem::replace(&mut self.request, Request::empty())
+    }
+}
+
+/// What all connections share.
+pub struct Services {
+    pub limits: Limits,
+    pub handler: Box<dyn Handler>,
+    pub status_routes: bool,
+    pub phase: Phase,
+    pub stats: Stats,
+    pub permits: Permits,
+}
+
+impl Services {
+    /// Whether every response now says `Connection: close`.
+    pub fn is_draining(&self) -> bool {
+        self.phase.is_draining()
+    }
+
+    pub(super) fn body_limit(&self, head: &Request) -> u64 {
+        self.handler.body_limit(head).unwrap_or(self.limits.body_size)
+    }
+
+    /// What the server answers itself: `OPTIONS *`, and its state for load balancers and supervisors.
+    pub(super) fn own_route(&self, request: &Request) -> Option<Response> {
+        let path = request.path();
+        if path == "*" {
+            return Some(().into_response());
+        }
+        if !self.status_routes || !path.starts_with("/-/") {
+            return None;
+        }
+        let (status, text) = match path {
+            "/-/healthy" => (200, "healthy\n"),
+            "/-/ready" if self.phase.is_ready() => (200, "ready\n"),
+            "/-/ready" => (503, "stopping\n"),
+            _ => return None,
+        };
+        let no_store = crate::handler::known_header("Cache-Control", "no-store");
+        Some(match request.method() {
+            Method::Get | Method::Head => text.into_response().with_status_code(status).with_header(no_store),
+            method => {
+                let allow = crate::handler::known_header("Allow", "GET, HEAD, OPTIONS");
+                match method {
+                    Method::Options => Body::empty().into_response_with(204, vec![allow]),
+                    _ => StatusCode(405).into_response().with_header(allow),
+                }
+            }
+        })
+    }
+}
+
+/// Counters. One cell a worker, so that counting a request is never contended.
+pub struct Stats {
+    served: Box<[AtomicUsize]>,
+    refused: AtomicUsize,
+    panicked: AtomicUsize,
+}
+
+impl Stats {
+    pub fn new(workers: usize) -> Stats {
+        // 16 words apart: 128 bytes on 64 bits, which is two cache lines, as the prefetcher takes them.
+        Stats {
+            served: (0..workers * 16).map(|_| AtomicUsize::new(0)).collect(),
+            refused: AtomicUsize::new(0),
+            panicked: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn served(&self, worker: usize) {
+        self.served[worker * 16].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn panicked(&self) {
+        self.panicked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests answered; refused requests (4xx and 503 by the server itself); handlers that panicked.
+    pub fn totals(&self) -> (usize, usize, usize) {
+        let served = self.served.iter().map(|cell| cell.load(Ordering::Relaxed)).sum();
+        (served, self.refused.load(Ordering::Relaxed), self.panicked.load(Ordering::Relaxed))
+    }
+}
+
+/// Permits to stream: at most half of the pool may wait for clients.
+pub struct Permits {
+    state: Mutex<PermitState>,
+    /// Tells the acceptor that the connection with that token got a permit.
+    granted: Box<dyn Fn(usize) + Send + Sync>,
+}
+
+struct PermitState {
+    free: usize,
+    waiting: VecDeque<usize>,
+}
+
+impl Permits {
+    /// `granted` is told the token of a connection whose turn has come.
+    pub fn new(permits: usize, granted: impl Fn(usize) + Send + Sync + 'static) -> Permits {
+        let state = PermitState { free: permits, waiting: VecDeque::new() };
+        Permits { state: Mutex::new(state), granted: Box::new(granted) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, PermitState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_take(&self) -> bool {
+        let mut state = self.state();
+        let free = state.free > 0 && state.waiting.is_empty();
+        if free {
+            state.free -= 1;
+        }
+        free
+    }
+
+    /// A connection has been parked to wait for a permit.
+    pub fn wait(&self, token: usize) {
+        let mut state = self.state();
+        state.waiting.push_back(token);
+        self.grant(state);
+    }
+
+    /// A permit is free again.
+    pub fn give_back(&self) {
+        let mut state = self.state();
+        state.free += 1;
+        self.grant(state);
+    }
+
+    fn grant(&self, mut state: MutexGuard<'_, PermitState>) {
+        if state.free == 0 {
+            return;
+        }
+        let Some(token) = state.waiting.pop_front() else {
+            return;
+        };
+        state.free -= 1;
+        drop(state);
+        // The acceptor gives the permit back if the connection has gone meanwhile.
+        (self.granted)(token);
+    }
+}
+
+/// The right to keep a worker waiting for a client; given back on drop.
+pub(super) struct Permit(Arc<Services>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.permits.give_back();
+    }
+}
+
+/// What a worker is executing, for whoever has to cut it.
+#[derive(Default)]
+pub struct InFlight(Mutex<Flight>);
+
+#[derive(Default)]
+struct Flight {
+    socket: Option<Arc<Socket>>,
+    line: String,
+    since: Option<Millis>,
+}
+
+impl InFlight {
+    fn flight(&self) -> MutexGuard<'_, Flight> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin(&self, socket: &Arc<Socket>, request: &Request, now: Millis) {
+        let mut flight = self.flight();
+        flight.socket = Some(socket.clone());
+        flight.line.clear();
+        flight.line.push_str(request.method().as_str());
+        flight.line.push(' ');
+        flight.line.push_str(request.url());
+        flight.since = Some(now);
+    }
+
+    pub(super) fn end(&self) {
+        self.flight().socket = None;
+    }
+
+    /// Ends the connection under the handler. Answers its request line and age, if there is one.
+    pub fn cut(&self, now: Millis) -> Option<(String, std::time::Duration)> {
+        let mut flight = self.flight();
+        let socket = flight.socket.take()?;
+        socket.cut();
+        Some((flight.line.clone(), now.since(flight.since.unwrap_or(now))))
+    }
+}

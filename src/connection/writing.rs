@@ -1,0 +1,148 @@
+//! A response on its way out: pulled as the client makes room, never pushed against it.
+
+use super::closing::CloseReason;
+use super::socket::{Moved, Socket};
+use super::stream::Delimiter;
+use super::{TURN_BYTES, workspace::SCRATCH};
+use crate::clock::Millis;
+use crate::http::response;
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
+
+/// A response that is being written. What was encoded and not sent is in the worker's buffer during a turn, and in
+/// `unsent` while parked.
+pub(super) struct Writing {
+    pub unsent: Vec<u8>,
+    pub source: Source,
+    pub after: After,
+    /// While parked: when the client has taken nothing for too long.
+    pub deadline: Option<Millis>,
+    /// While parked: what the kernel still had to send when last looked at.
+    pub backlog: u64,
+    /// Method and target, for the log.
+    pub line: String,
+}
+
+/// Where the rest of a body comes from.
+pub(super) enum Source {
+    None,
+    Bytes { bytes: Cow<'static, [u8]>, at: usize },
+    File { file: File, offset: u64, end: u64 },
+    Reader { reader: Box<dyn Read + Send>, left: Option<u64>, delimiter: Delimiter, ended: bool },
+}
+
+/// What follows a response.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum After {
+    /// The next request.
+    Head,
+    /// Close: the client expects it and has sent nothing more.
+    Close(CloseReason),
+    /// FIN, then wait for the client to close.
+    Linger(CloseReason),
+}
+
+pub(super) enum Progress {
+    Done,
+    /// The client has to read first.
+    Blocked,
+    /// Others first.
+    TurnOver,
+    Failed(CloseReason),
+}
+
+impl Writing {
+    pub fn new(source: Source, after: After) -> Writing {
+        Writing { unsent: Vec::new(), source, after, deadline: None, backlog: u64::MAX, line: String::new() }
+    }
+
+    /// Sends as much as the client and the turn's budget allow.
+    pub fn advance(&mut self, socket: &Socket, out: &mut Vec<u8>, scratch: &mut [u8], sent: &mut u64) -> Progress {
+        loop {
+            match self.step(socket, out, scratch) {
+                Ok(Step::Done) => return Progress::Done,
+                Ok(Step::Moved(Moved::Bytes(bytes))) => *sent += bytes as u64,
+                Ok(Step::Moved(Moved::WouldBlock)) => return Progress::Blocked,
+                // The file or the reader ended before the length that the head promised (RFC 9112 §6.3: the
+                // client must see that it is incomplete, so the connection ends here).
+                Ok(Step::Moved(Moved::End)) => return Progress::Failed(CloseReason::Truncated),
+                Err(error) => return Progress::Failed(CloseReason::from_error(&error)),
+            }
+            if *sent >= TURN_BYTES {
+                return Progress::TurnOver;
+            }
+        }
+    }
+
+    fn step(&mut self, socket: &Socket, out: &mut Vec<u8>, scratch: &mut [u8]) -> io::Result<Step> {
+        match &mut self.source {
+            Source::Bytes { bytes, at } if !out.is_empty() && *at < bytes.len() => {
+                let moved = socket.send_two(out, &bytes[*at..])?;
+                if let Moved::Bytes(sent) = moved {
+                    let of_head = sent.min(out.len());
+                    out.drain(..of_head);
+                    *at += sent - of_head;
+                }
+                Ok(Step::Moved(moved))
+            }
+            source if !out.is_empty() => {
+                let more = matches!(source, Source::File { offset, end, .. } if *offset < *end);
+                let moved = socket.send(out, more)?;
+                if let Moved::Bytes(sent) = moved {
+                    out.drain(..sent);
+                }
+                Ok(Step::Moved(moved))
+            }
+            Source::Bytes { bytes, at } if *at < bytes.len() => {
+                let moved = socket.send(&bytes[*at..], false)?;
+                if let Moved::Bytes(sent) = moved {
+                    *at += sent;
+                }
+                Ok(Step::Moved(moved))
+            }
+            Source::File { file, offset, end } if *offset < *end => {
+                let left = usize::try_from(*end - *offset).unwrap_or(usize::MAX);
+                // One call moves at most a turn's worth: sendfile(2) would go on to 2 GiB.
+                let moved = socket.send_file(&*file, offset, left.min(TURN_BYTES as usize))?;
+                Ok(Step::Moved(moved))
+            }
+            Source::Reader { reader, left, delimiter, ended } if !*ended => {
+                let room = left.map_or(SCRATCH, |left| usize::try_from(left).unwrap_or(SCRATCH).min(SCRATCH));
+                let read = if room == 0 { 0 } else { read_some(reader, &mut scratch[..room])? };
+                *ended = read == 0;
+                match (*delimiter, read, &mut *left) {
+                    (_, 0, Some(1..)) => return Ok(Step::Moved(Moved::End)),
+                    (Delimiter::Chunks, 0, _) => out.extend_from_slice(response::LAST_CHUNK),
+                    (Delimiter::Chunks, _, _) => {
+                        response::push_chunk_size(out, read);
+                        out.extend_from_slice(&scratch[..read]);
+                        out.extend_from_slice(b"\r\n");
+                    }
+                    (_, _, left) => {
+                        if let Some(left) = left {
+                            *left -= read as u64;
+                        }
+                        out.extend_from_slice(&scratch[..read]);
+                    }
+                }
+                Ok(if out.is_empty() { Step::Done } else { Step::Moved(Moved::Bytes(0)) })
+            }
+            _ => Ok(Step::Done),
+        }
+    }
+}
+
+enum Step {
+    Done,
+    Moved(Moved),
+}
+
+fn read_some(reader: &mut Box<dyn Read + Send>, buf: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match reader.read(buf) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}

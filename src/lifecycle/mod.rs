@@ -1,0 +1,19 @@
+//! How a server begins and ends: the phase it is in, the signals that drive it.
+
+mod phase;
+pub mod signals;
+
+pub use phase::Phase;
+
+/// What can happen to a running server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Stop gracefully; said again, at once.
+    Stop,
+    /// Stop at once.
+    StopNow,
+    /// Run the program on disk afresh.
+    Reload,
+    /// Open the log files again.
+    Reopen,
+}
