@@ -5,10 +5,12 @@ mod config;
 mod error;
 mod handler;
 mod http;
+mod logging;
 pub use cli::Parsed;
 pub use config::{Config, Limits};
 pub use error::Error;
 pub use handler::*;
+pub use logging::{Log, init_logging};
 pub use tiny_http::{HTTPVersion, Header, HeaderField, Method, StatusCode};
 mod connection {}
 mod listener {
