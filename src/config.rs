@@ -18,6 +18,8 @@ pub const DEFAULT_WORKER_STACK: usize = 256 * 1024;
 pub const DRAIN_LINGER: Duration = Duration::from_secs(1);
 /// The most workers a pool may have.
 pub const MAX_WORKERS: usize = 1024;
+/// The most connections a server may hold open.
+pub const MAX_CONNECTIONS: usize = 1 << 20;
 
 /// What one client may cost. Every limit is on by default.
 ///
@@ -149,7 +151,7 @@ impl Config {
         within("head_size", limits.head_size as u64, 256, 65_535)?;
         within("target_size", limits.target_size as u64, 16, limits.head_size as u64)?;
         within("header_count", limits.header_count as u64, 1, 10_000)?;
-        within("connections", limits.connections as u64, 1, 1 << 20)?;
+        within("connections", limits.connections as u64, 1, MAX_CONNECTIONS as u64)?;
         within("body_rate", limits.body_rate, 1, u64::MAX)?;
         within("buffered_body", limits.buffered_body as u64, 0, 1 << 30)?;
         Ok(())

@@ -1,5 +1,35 @@
-//! handover: in progress
+//! A synchronous HTTP/1.1 server for small hosts: a fixed pool of workers, no async runtime, and a stop under load
+//! that no client notices.
+//!
+//! ```no_run
+//! use handover::{Config, Request, Server};
+//!
+//! fn main() -> std::process::ExitCode {
+//!     let server = Server::builder()
+//!         .config(Config::from_args())
+//!         .handler(|request: &mut Request| format!("hello from {}\n", request.path()));
+//!     handover::exit_code(server.build().and_then(Server::run))
+//! }
+//! ```
+//!
+//! # The data path
+//!
+//! ```text
+//! listener ─▶ acceptor ─▶ channel ─▶ worker ─▶ connection ─▶ parser ─▶ handler ─▶ response writer
+//!    ▲           ▲  (crossbeam)                                                        │
+//!    │           └────────────────── park: wait for the next readiness ◀───────────────┘
+//!   bind
+//! ```
+//!
+//! The acceptor thread accepts, watches every parked connection and enforces the deadlines. A worker takes a ready
+//! connection, drives its state machine as far as it goes without waiting for the client, and gives it back. So a slow
+//! client holds memory, never a worker; only handlers may block.
+//!
+//! Requests and responses speak `tiny_http`'s vocabulary: [`Method`], [`StatusCode`], [`Header`], and [`Response`],
+//! which is `tiny_http::Response` with our [`Body`].
+
 mod acceptor;
+mod cli;
 mod clock;
 mod config;
 mod connection;
@@ -8,22 +38,22 @@ mod handler;
 mod http;
 mod lifecycle;
 mod listener;
+mod logging;
 mod server;
+mod site;
 mod slot;
 mod table;
 mod worker;
-mod cli {
-    pub fn program_name() -> String {
-        "handover".into()
-    }
-}
-mod logging {
-    pub fn reopen() {}
-}
 
-pub use config::*;
+pub use cli::Parsed;
+pub use config::{
+    Config, DEFAULT_LISTEN, DEFAULT_STOP_DEADLINE, DEFAULT_WORKER_STACK, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS,
+    MAX_WORKERS,
+};
 pub use error::Error;
 pub use handler::{Body, Handler, IntoResponse, Request, RequestBody, Response, Router};
 pub use listener::{Address, Bound};
+pub use logging::{Log, init_logging};
 pub use server::{Builder, Ended, Server, StopHandle, exit_code, generation};
+pub use site::{Files, Welcome};
 pub use tiny_http::{HTTPVersion, Header, HeaderField, Method, StatusCode};

@@ -1,0 +1,600 @@
+//! The command line: arguments in, [`Config`] out.
+//!
+//! One table, [`FLAGS`], says which flags there are and what each sets. It is written by hand on top of `lexopt`
+//! because the errors are meant for people: each names the flag, what was wrong, and what would help.
+
+use crate::config::{DEFAULT_LISTEN, DEFAULT_STOP_DEADLINE, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS, MAX_WORKERS};
+use crate::{Config, Error};
+use lexopt::{Arg, Parser};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::Duration;
+
+impl Config {
+    /// The program's flags, for an application built on the library: `--listen`, `--workers`, `--log-file`, the
+    /// limits, `--help` and the rest. A ROOT is refused, since the application decides what it serves.
+    ///
+    /// It reads [`std::env::args_os`]. `--help` and `--version` print to stdout and exit with 0; a mistake prints
+    /// one line to stderr and exits with 2. [`announce`](Config::announce) is set.
+    ///
+    /// ```no_run
+    /// use handover::{Config, Server};
+    ///
+    /// fn main() -> std::process::ExitCode {
+    ///     let server = Server::builder().config(Config::from_args()).handler(|_| "hello world").build();
+    ///     handover::exit_code(server.and_then(Server::run))
+    /// }
+    /// ```
+    pub fn from_args() -> Config {
+        from_process(Root::Refused)
+    }
+
+    /// [`from_args`](Config::from_args) with the program's `[ROOT]`: what stands there is in
+    /// [`root`](Config::root), and nobody has looked yet whether it exists.
+    pub fn from_args_with_root() -> Config {
+        from_process(Root::Optional)
+    }
+
+    /// Reads a command line, `[ROOT]` included, and neither prints nor exits. The program's name is not part of
+    /// `args`.
+    ///
+    /// ```
+    /// use handover::{Config, Parsed};
+    ///
+    /// let Parsed::Run(config) = Config::try_from_args(["-w", "8", "./public"].map(Into::into))? else { panic!() };
+    /// assert_eq!(config.workers, 8);
+    /// assert_eq!(config.root.as_deref(), Some("./public".as_ref()));
+    /// # Ok::<(), handover::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A usage error for an unknown flag, a missing or malformed value, and a second ROOT.
+    pub fn try_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> {
+        parse(PROGRAM, Root::Optional, args)
+    }
+}
+
+/// What a command line asks for.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment, at start")]
+pub enum Parsed {
+    /// To run with these settings.
+    Run(Config),
+    /// `--help`: the text to print.
+    Help(String),
+    /// `--version`: the line to print.
+    Version(String),
+}
+
+const PROGRAM: &str = env!("CARGO_PKG_NAME");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A year. Longer is a slip of the finger, and sums of such deadlines stay far from any overflow.
+const MAX_SECONDS: u32 = 365 * 24 * 60 * 60;
+const FROM_ZERO: f64 = 0.0;
+/// Deadlines count in milliseconds; a timeout that rounds to none would refuse every request.
+const FROM_A_MILLISECOND: f64 = 0.001;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Root {
+    Optional,
+    Refused,
+}
+
+struct Flag {
+    short: Option<char>,
+    long: &'static str,
+    action: Action,
+}
+
+enum Action {
+    /// Takes a value, called that in messages.
+    Takes(&'static str, fn(&mut Config, Value) -> Result<(), Error>),
+    Sets(fn(&mut Config)),
+    Help,
+    Version,
+}
+
+use Action::{Sets, Takes};
+
+/// Every flag there is. `--help` shows them in groups; a test holds that none is forgotten there.
+const FLAGS: &[Flag] = &[
+    flag(Some('l'), "listen", Takes("ADDRESS", |config, value| value.address().map(|it| config.listen.push(it)))),
+    flag(Some('w'), "workers", Takes("N", |config, value| set(&mut config.workers, value.number(1..=MAX_WORKERS)))),
+    flag(None, "no-status-routes", Sets(|config| config.status_routes = false)),
+    flag(None, "log-file", Takes("FILE", |config, value| set(&mut config.log_file, Ok(Some(value.path()))))),
+    flag(
+        None,
+        "stop-deadline",
+        Takes("SECS", |config, value| set(&mut config.stop_deadline, value.seconds(FROM_ZERO))),
+    ),
+    flag(None, "lame-duck", Takes("SECS", |config, value| set(&mut config.lame_duck, value.seconds(FROM_ZERO)))),
+    flag(
+        None,
+        "max-connections",
+        Takes("N", |config, value| set(&mut config.limits.connections, value.number(1..=MAX_CONNECTIONS))),
+    ),
+    flag(None, "max-body", Takes("SIZE", |config, value| set(&mut config.limits.body_size, value.size()))),
+    flag(
+        None,
+        "head-timeout",
+        Takes("SECS", |config, value| set(&mut config.limits.head_timeout, value.seconds(FROM_A_MILLISECOND))),
+    ),
+    flag(
+        None,
+        "idle-timeout",
+        Takes("SECS", |config, value| set(&mut config.limits.idle_timeout, value.seconds(FROM_A_MILLISECOND))),
+    ),
+    flag(
+        None,
+        "write-timeout",
+        Takes("SECS", |config, value| set(&mut config.limits.write_timeout, value.seconds(FROM_A_MILLISECOND))),
+    ),
+    flag(
+        None,
+        "queue-timeout",
+        Takes("SECS", |config, value| set(&mut config.limits.queue_timeout, value.seconds(FROM_A_MILLISECOND))),
+    ),
+    flag(None, "check", Sets(|config| config.check = true)),
+    flag(Some('V'), "version", Action::Version),
+    flag(Some('h'), "help", Action::Help),
+];
+
+/// What people type who come from another server.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("address", "listen"),
+    ("bind", "listen"),
+    ("host", "listen"),
+    ("port", "listen"),
+    ("graceful-timeout", "stop-deadline"),
+    ("keep-alive", "idle-timeout"),
+    ("threads", "workers"),
+];
+
+const fn flag(short: Option<char>, long: &'static str, action: Action) -> Flag {
+    Flag { short, long, action }
+}
+
+fn set<T>(setting: &mut T, value: Result<T, Error>) -> Result<(), Error> {
+    *setting = value?;
+    Ok(())
+}
+
+fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> {
+    let mut config = Config { announce: true, ..Config::default() };
+    let mut parser = Parser::from_args(args);
+    while let Some(argument) = parser.next().map_err(unexpected)? {
+        let flag = match argument {
+            Arg::Long(long) => FLAGS.iter().find(|flag| flag.long == long).ok_or_else(|| unknown(long))?,
+            Arg::Short(short) => FLAGS
+                .iter()
+                .find(|flag| flag.short == Some(short))
+                .ok_or_else(|| Error::usage(format!("unknown flag -{}", short.escape_debug())))?,
+            Arg::Value(value) => {
+                take_root(&mut config, root, name, value.into())?;
+                continue;
+            }
+        };
+        match &flag.action {
+            Takes(placeholder, apply) => apply(&mut config, Value::of(&mut parser, flag.long, placeholder)?)?,
+            Sets(apply) => apply(&mut config),
+            Action::Help => return Ok(Parsed::Help(help(name, root))),
+            Action::Version => return Ok(Parsed::Version(version(name))),
+        }
+    }
+    Ok(Parsed::Run(config))
+}
+
+fn take_root(config: &mut Config, root: Root, name: &str, value: PathBuf) -> Result<(), Error> {
+    if root == Root::Refused {
+        return Err(Error::usage(format!("unexpected argument {value:?}: {name} takes only flags")));
+    }
+    if let Some(first) = &config.root {
+        return Err(Error::usage(format!("unexpected argument {value:?}: ROOT is already {first:?}")));
+    }
+    config.root = Some(value);
+    Ok(())
+}
+
+/// The value of a flag, on its way into the settings.
+struct Value {
+    flag: &'static str,
+    raw: OsString,
+}
+
+impl Value {
+    fn of(parser: &mut Parser, flag: &'static str, placeholder: &str) -> Result<Value, Error> {
+        let missing = |note: String| Error::usage(format!("--{flag} needs a value: --{flag} {placeholder}{note}"));
+        let raw = match parser.optional_value() {
+            Some(attached) => attached,
+            // `--log-file --check` would otherwise log to a file of that name.
+            None => match parser.value() {
+                Ok(next) if is_flag(&next) => return Err(missing(format!(" ({next:?} is a flag)"))),
+                Ok(next) => next,
+                Err(_) => return Err(missing(String::new())),
+            },
+        };
+        if raw.is_empty() { Err(missing(String::new())) } else { Ok(Value { flag, raw }) }
+    }
+
+    fn refuse(&self, what: impl std::fmt::Display) -> Error {
+        Error::usage(format!("--{} is {:?}, {what}", self.flag, self.raw))
+    }
+
+    fn text(&self) -> Result<&str, Error> {
+        self.raw.to_str().ok_or_else(|| self.refuse("which is not UTF-8"))
+    }
+
+    fn address<A: std::str::FromStr<Err = Error>>(self) -> Result<A, Error> {
+        self.text()?.parse().map_err(|error| Error::usage(format!("--{}: {error}", self.flag)))
+    }
+
+    fn path(self) -> PathBuf {
+        self.raw.into()
+    }
+
+    fn number(self, allowed: RangeInclusive<usize>) -> Result<usize, Error> {
+        let number = digits(self.text()?).and_then(|number| usize::try_from(number).ok());
+        number.filter(|number| allowed.contains(number)).ok_or_else(|| {
+            self.refuse(format_args!("allowed is a whole number, {} to {}", allowed.start(), allowed.end()))
+        })
+    }
+
+    /// Bytes, or with K, M or G that many times 1,024.
+    fn size(self) -> Result<u64, Error> {
+        let text = self.text()?;
+        let (number, unit) = match text.as_bytes()[text.len() - 1].to_ascii_uppercase() {
+            b'K' => (&text[..text.len() - 1], 1 << 10),
+            b'M' => (&text[..text.len() - 1], 1 << 20),
+            b'G' => (&text[..text.len() - 1], 1 << 30),
+            _ => (text, 1),
+        };
+        digits(number)
+            .and_then(|number| number.checked_mul(unit))
+            .ok_or_else(|| self.refuse("allowed are bytes, or a number with K, M or G: 64K, 10M"))
+    }
+
+    /// The standard parser takes `inf`, `NaN`, `1e9` and signs, so the characters are looked at first.
+    fn seconds(self, least: f64) -> Result<Duration, Error> {
+        let text = self.text()?;
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let seconds = plain.then(|| text.parse::<f64>().ok()).flatten();
+        let seconds = seconds.filter(|seconds| (least..=f64::from(MAX_SECONDS)).contains(seconds));
+        seconds
+            .map(Duration::from_secs_f64)
+            .ok_or_else(|| self.refuse(format_args!("allowed are seconds, {least} to {MAX_SECONDS}")))
+    }
+}
+
+/// Digits only: the standard parser takes a `+`.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+fn is_flag(argument: &OsString) -> bool {
+    let Some(text) = argument.to_str() else { return false };
+    match text.strip_prefix("--") {
+        Some(long) => FLAGS.iter().any(|flag| Some(flag.long) == long.split('=').next()),
+        None => FLAGS.iter().any(|flag| flag.short.is_some_and(|short| text == format!("-{short}"))),
+    }
+}
+
+fn unexpected(error: lexopt::Error) -> Error {
+    match error {
+        lexopt::Error::UnexpectedValue { option, value } => {
+            Error::usage(format!("{option} takes no value, but {value:?} was given"))
+        }
+        other => Error::usage(other.to_string().escape_debug().to_string()),
+    }
+}
+
+fn unknown(long: &str) -> Error {
+    let hint = closest(long).map(|flag| format!(", did you mean --{flag}?")).unwrap_or_default();
+    Error::usage(format!("unknown flag --{}{hint}", long.escape_debug()))
+}
+
+/// The flag somebody meant: the name it has elsewhere, the beginning of one flag only, or a few letters off.
+fn closest(typed: &str) -> Option<&'static str> {
+    if let Some((_, flag)) = ELSEWHERE.iter().find(|(name, _)| *name == typed) {
+        return Some(flag);
+    }
+    let longs = || FLAGS.iter().map(|flag| flag.long);
+    let mut beginning = longs().filter(|long| !typed.is_empty() && long.starts_with(typed));
+    if let (Some(long), None) = (beginning.next(), beginning.next()) {
+        return Some(long);
+    }
+    let best = longs().min_by_key(|long| distance(typed, long))?;
+    (distance(typed, best) <= best.len().div_ceil(3)).then_some(best)
+}
+
+/// Letters to insert, remove or replace to make one of the other (Levenshtein), row by row.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn version(name: &str) -> String {
+    match name {
+        PROGRAM => format!("{PROGRAM} {VERSION}\n"),
+        _ => format!("{name}, built on {PROGRAM} {VERSION}\n"),
+    }
+}
+
+/// One screen. The defaults come from where they are defined.
+fn help(name: &str, root: Root) -> String {
+    let limits = Limits::default();
+    let (title, usage, root_line, example) = match root {
+        Root::Optional => (
+            ": HTTP/1.1 from a fixed thread pool; a stop loses no request",
+            "[OPTIONS] [ROOT]",
+            "  ROOT                     directory to serve; without it, a welcome site\n",
+            " ./public",
+        ),
+        Root::Refused => ("", "[OPTIONS]", "", ""),
+    };
+    format!(
+        "\
+{version}{title}
+
+Usage: {name} {usage}
+{root_line}
+Serving
+  -l, --listen ADDRESS     HOST:PORT, [V6]:PORT or unix:PATH; may stand several
+                           times; port 0 takes a free one [{DEFAULT_LISTEN}]
+  -w, --workers N          threads that run handlers [{DEFAULT_WORKERS}]
+      --no-status-routes   do not answer /-/healthy and /-/ready
+      --log-file FILE      append the log to FILE; USR1 opens it anew [stderr]
+
+Stopping
+      --stop-deadline SECS wait that long for requests under way [{stop_deadline}]
+      --lame-duck SECS     before that, serve on with /-/ready at 503 [0]
+
+Limits
+      --max-connections N  open connections [{connections}]
+      --max-body SIZE      request body, bytes or with K, M, G [{body_size}]
+      --head-timeout SECS  for a request head to arrive [{head}]
+      --idle-timeout SECS  between requests of a connection [{idle}]
+      --write-timeout SECS for a client that takes nothing of its answer [{write}]
+      --queue-timeout SECS for a request to wait for a worker, then 503 [{queue}]
+
+      --check              check the settings, say what would run, and exit
+  -V, --version            say which version this is
+  -h, --help               this text
+
+Defaults stand in brackets. SECS may have decimals. The environment variable
+RUST_LOG sets the log level: error, warn, info (default), debug, trace.
+
+Signals     TERM, INT (Ctrl-C): stop gracefully, a second one at once
+            QUIT: stop at once    USR1: open the log file anew
+Exit codes  0 stopped, nothing lost    3 the stop deadline cut requests
+            1 failed while running     4 stopped at once (second signal, QUIT)
+            2 wrong usage             69 cannot listen    78 bad configuration
+
+Examples
+  {name}{example}
+  {name} -l 127.0.0.1:8080 -l '[::1]:8080' -w 8{example}
+  {name} -l unix:/run/{name}.sock --stop-deadline 30{example}
+",
+        version = version(name).trim_end(),
+        stop_deadline = DEFAULT_STOP_DEADLINE.as_secs_f64(),
+        connections = limits.connections,
+        body_size = size_text(limits.body_size),
+        head = limits.head_timeout.as_secs_f64(),
+        idle = limits.idle_timeout.as_secs_f64(),
+        write = limits.write_timeout.as_secs_f64(),
+        queue = limits.queue_timeout.as_secs_f64(),
+    )
+}
+
+/// The way `--max-body` takes it.
+fn size_text(bytes: u64) -> String {
+    match bytes {
+        0 => "0".to_owned(),
+        _ if bytes.is_multiple_of(1 << 30) => format!("{}G", bytes >> 30),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{}M", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 10) => format!("{}K", bytes >> 10),
+        _ => bytes.to_string(),
+    }
+}
+
+fn from_process(root: Root) -> Config {
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap_or_default();
+    let name = Path::new(&program).file_name().unwrap_or(PROGRAM.as_ref()).to_string_lossy();
+    // A closed stdout or stderr is no reason to fail: whoever closed it does not want the text, and the exit code
+    // says the same.
+    match parse(&name, root, args) {
+        Ok(Parsed::Run(config)) => config,
+        Ok(Parsed::Help(text) | Parsed::Version(text)) => {
+            let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+            process::exit(0);
+        }
+        Err(error) => {
+            let _ = io::stderr().write_all(format!("{name}: {error} (try --help)\n").as_bytes());
+            process::exit(error.exit_code().into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    fn parsed(line: &str) -> Result<Parsed, Error> {
+        Config::try_from_args(line.split_whitespace().map(OsString::from))
+    }
+
+    #[track_caller]
+    fn config(line: &str) -> Config {
+        match parsed(line) {
+            Ok(Parsed::Run(config)) => config,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn refused(line: &str) -> String {
+        let error = parsed(line).expect_err(line);
+        assert!(error.is_usage(), "{line}: {error}");
+        let message = error.to_string();
+        assert!(!message.contains('\n'), "{line}: more than one line: {message}");
+        message
+    }
+
+    #[test]
+    fn nothing_said_is_the_default() {
+        let config = config("");
+        assert!(config.announce && config.status_routes && config.signals && !config.check);
+        assert!(config.listen.is_empty() && config.root.is_none() && config.log_file.is_none());
+        assert_eq!(config.workers, DEFAULT_WORKERS);
+        assert_eq!(config.stop_deadline, DEFAULT_STOP_DEADLINE);
+    }
+
+    #[test]
+    fn every_flag_reaches_its_setting() {
+        let config = config(
+            "-l 127.0.0.1:0 --listen=[::1]:0 -lunix:/tmp/s -w8 --stop-deadline 2.5 --lame-duck 0 \
+             --max-connections 2000 --log-file log --no-status-routes --check --max-body 10M --head-timeout .5 \
+             --idle-timeout 7 --write-timeout 8 --queue-timeout 0.001 public",
+        );
+        let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["127.0.0.1:0", "[::1]:0", "unix:/tmp/s"]);
+        assert_eq!(config.workers, 8);
+        assert_eq!(config.stop_deadline, Duration::from_millis(2500));
+        assert_eq!(config.lame_duck, Duration::ZERO);
+        assert_eq!(config.limits.connections, 2000);
+        assert_eq!(config.log_file, Some("log".into()));
+        assert!(!config.status_routes && config.check);
+        assert_eq!(config.limits.body_size, 10 << 20);
+        assert_eq!(config.limits.head_timeout, Duration::from_millis(500));
+        assert_eq!(config.limits.idle_timeout, Duration::from_secs(7));
+        assert_eq!(config.limits.write_timeout, Duration::from_secs(8));
+        assert_eq!(config.limits.queue_timeout, Duration::from_millis(1));
+        assert_eq!(config.root, Some("public".into()));
+    }
+
+    #[test]
+    fn root_may_look_like_a_flag_after_two_dashes() {
+        assert_eq!(config("-- --check").root, Some("--check".into()));
+    }
+
+    #[test]
+    fn unknown_flags_name_the_one_that_was_meant() {
+        for (typed, meant) in [
+            ("--lisen", "listen"),
+            ("--worker", "workers"),
+            ("--stop", "stop-deadline"),
+            ("--max-conections", "max-connections"),
+            ("--port", "listen"),
+            ("--logfile", "log-file"),
+        ] {
+            assert_eq!(refused(typed), format!("unknown flag {typed}, did you mean --{meant}?"));
+        }
+        assert_eq!(refused("--frobnicate"), "unknown flag --frobnicate");
+        assert_eq!(refused("-x"), "unknown flag -x");
+        assert_eq!(refused("--="), "unknown flag --");
+    }
+
+    #[test]
+    fn numbers_out_of_range_or_not_numbers_say_what_is_allowed() {
+        assert_eq!(refused("-w 0"), "--workers is \"0\", allowed is a whole number, 1 to 1024");
+        for value in ["1025", "-1", "+4", "four", "4.0", "0x4", "99999999999999999999999"] {
+            assert!(refused(&format!("--workers {value}")).starts_with("--workers is"), "{value}");
+        }
+        assert!(refused("--max-connections 2000000").ends_with("1 to 1048576"));
+    }
+
+    #[test]
+    fn seconds_are_plain_decimals_up_to_a_year() {
+        for value in ["-1", "+1", "NaN", "inf", "1e3", "1e400", "31536001", "10s", ".", "1.2.3", "１"] {
+            let message = refused(&format!("--stop-deadline {value}"));
+            assert!(message.ends_with("allowed are seconds, 0 to 31536000"), "{value}: {message}");
+        }
+        assert_eq!(config("--stop-deadline 31536000").stop_deadline, Duration::from_secs(31_536_000));
+        assert_eq!(config("--stop-deadline 0").stop_deadline, Duration::ZERO);
+        assert!(refused("--idle-timeout 0").ends_with("0.001 to 31536000"));
+    }
+
+    #[test]
+    fn sizes_take_a_unit() {
+        for (text, bytes) in [("0", 0), ("1000", 1000), ("64k", 65_536), ("1M", 1 << 20), ("2G", 2 << 30)] {
+            assert_eq!(config(&format!("--max-body {text}")).limits.body_size, bytes, "{text}");
+        }
+        for value in ["K", "1T", "-1M", "+1", "1.5M", "99999999999999999999", "18446744073709551615K", "1MB", "é"] {
+            assert!(refused(&format!("--max-body {value}")).starts_with("--max-body is"), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_missing_value_is_not_the_next_flag() {
+        assert_eq!(refused("--workers"), "--workers needs a value: --workers N");
+        assert_eq!(refused("--log-file --check"), "--log-file needs a value: --log-file FILE (\"--check\" is a flag)");
+        assert!(refused("-l -w=4").starts_with("--listen"));
+        assert_eq!(refused("--log-file="), "--log-file needs a value: --log-file FILE");
+        assert_eq!(config("--log-file=--check").log_file, Some("--check".into()));
+    }
+
+    #[test]
+    fn a_switch_takes_no_value() {
+        assert_eq!(refused("--check=yes"), "--check takes no value, but \"yes\" was given");
+    }
+
+    #[test]
+    fn a_bad_address_names_the_flag() {
+        assert!(refused("--listen nowhere").starts_with("--listen: "));
+        let raw = OsString::from_vec(b"unix:/\xff".to_vec());
+        let error = Config::try_from_args(["-l".into(), raw]).expect_err("not UTF-8");
+        assert!(error.to_string().ends_with("which is not UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn there_is_one_root_or_none() {
+        assert_eq!(refused("a b"), "unexpected argument \"b\": ROOT is already \"a\"");
+        let error = parse("lab", Root::Refused, ["a".into()]).expect_err("no ROOT");
+        assert_eq!(error.to_string(), "unexpected argument \"a\": lab takes only flags");
+    }
+
+    #[test]
+    fn arguments_that_are_not_utf8_or_have_newlines_stay_one_line() {
+        for raw in [&b"--\xff\n"[..], b"-\xff", b"-\n", b"--check=\n"] {
+            let error = Config::try_from_args([OsString::from_vec(raw.to_vec())]).expect_err("no such flag");
+            assert!(!error.to_string().contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn help_shows_every_flag_on_one_screen() {
+        let Ok(Parsed::Help(text)) = parsed("-w 4 --help --nonsense") else { panic!("no help") };
+        for flag in FLAGS {
+            let shown = match &flag.action {
+                Takes(placeholder, _) => format!("--{} {placeholder} ", flag.long),
+                _ => format!("--{} ", flag.long),
+            };
+            assert!(text.contains(&shown), "{shown} is not in the help");
+        }
+        assert!(text.lines().count() <= 50, "{} lines", text.lines().count());
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "a line is too wide");
+        let application = help("lab", Root::Refused);
+        assert!(!application.contains("ROOT") && !application.contains("./public"), "{application}");
+    }
+
+    #[test]
+    fn version_names_the_library_in_an_application() {
+        let Ok(Parsed::Version(text)) = parsed("-V") else { panic!("no version") };
+        assert_eq!(text, format!("handover {VERSION}\n"));
+        assert_eq!(version("lab"), format!("lab, built on handover {VERSION}\n"));
+    }
+}
