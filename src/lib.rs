@@ -4,8 +4,10 @@ mod config;
 mod error;
 mod handler;
 mod http;
+mod site;
 pub use error::Error;
 pub use handler::*;
+pub use site::{Files, Welcome};
 pub use tiny_http::{HTTPVersion, Header, HeaderField, Method, StatusCode};
 mod connection {}
 mod listener {
