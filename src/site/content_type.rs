@@ -1,7 +1,7 @@
 //! Media types by file name.
 //!
 //! A table of our own: `mime_guess` 2.0.5 adds 189 KB to a stripped release binary and `new_mime_guess` 4.0.4 208 KB, a
-//! fifth of the megabyte that the whole program may take; this table adds SIZE_HERE. It has what browsers load and what
+//! fifth of the megabyte that the whole program may take; this table adds 11 KB. It has what browsers load and what
 //! people download; everything else is `application/octet-stream`, which is always safe to say.
 
 /// Extension in lower case and type, in the order of the extensions.

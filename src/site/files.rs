@@ -605,7 +605,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let site = Site::new();
         let root = site.dir.path().join("root");
-        fs::set_permissions(root.join("a.txt"), fs::Permissions::from_mode(0)).expect("chmod");
+        fs::set_permissions(root.join("a.txt"), fs::Permissions::from_mode(0o000)).expect("chmod");
         fs::set_permissions(root.join("dir"), fs::Permissions::from_mode(0o111)).expect("chmod");
         // Permissions do not hold root back, so as root only the redirect is certain.
         if !rustix::process::geteuid().is_root() {

@@ -71,14 +71,14 @@ fn parse(value: &[u8], size: u64) -> Option<Selection> {
     if size == 0 && specs.iter().any(|spec| matches!(spec, Spec::Suffix(length) if *length > 0)) {
         return None;
     }
-    let mut parts = specs.iter().filter_map(|spec| spec.within(size)).collect::<Vec<Part>>();
-    match *parts {
+    let parts = specs.iter().filter_map(|spec| spec.within(size)).collect::<Vec<Part>>();
+    match parts.as_slice() {
         [] => Some(Selection::Unsatisfiable),
         // What is left of several is sent as one: multipart would be allowed, but plain is what clients read best
         // (§15.3.7.2).
-        [part] => Some(Selection::Part(part)),
-        _ if parts.is_sorted_by(|one, next| one.start + one.length <= next.start) => {
-            Some(Selection::Parts(std::mem::take(&mut parts)))
+        [part] => Some(Selection::Part(*part)),
+        several if several.is_sorted_by(|one, next| one.start + one.length <= next.start) => {
+            Some(Selection::Parts(parts))
         }
         _ => None,
     }
