@@ -1,0 +1,328 @@
+//! From what was found, or not found, to a response.
+
+use super::conditional::{self, Validators, Verdict};
+use super::range::{self, Part, Selection};
+use crate::handler::{Body, IntoResponse, Request, Response, known_header};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, UNIX_EPOCH};
+use tiny_http::{Header, Method, StatusCode};
+
+/// What a request selects (RFC 9110 §3.2), with all that its response says.
+pub(super) struct Representation {
+    /// The bytes.
+    pub content: Content,
+    /// How many bytes.
+    pub length: u64,
+    /// The media type.
+    pub content_type: &'static str,
+    /// A strong entity tag, with its quotes.
+    pub etag: String,
+    /// Last-Modified in seconds since 1970, not later than now; `None` where nobody knows.
+    pub modified: Option<u64>,
+}
+
+/// Where the bytes of a representation are.
+pub(super) enum Content {
+    /// In a regular file.
+    File(File),
+    /// In the program.
+    Static(&'static [u8]),
+}
+
+/// Up to this many bytes a file is read at once and closed, and leaves with the head in one packet or a few; a client
+/// that then stalls holds this much memory instead of a descriptor. Anything larger goes by sendfile(2). 16 KiB is what
+/// a socket takes at the least before it is full (the default of `tcp_wmem`).
+const READ_AT_ONCE: u64 = 16 * 1024;
+
+/// What GET and HEAD handlers allow.
+const ALLOW: &str = "GET, HEAD, OPTIONS";
+
+/// Now in seconds since 1970: from the clock that the Date field is made of, so that no Last-Modified that is cut off at
+/// "now" can be later than Date.
+pub(super) fn now() -> u64 {
+    clock_gettime(ClockId::RealtimeCoarse).tv_sec.try_into().unwrap_or(0)
+}
+
+/// The answer to every method but GET and HEAD: 204 to OPTIONS (RFC 9110 §9.3.7), 405 to the others (§15.5.6).
+pub(super) fn refuse_method(request: &Request) -> Option<Response> {
+    let response = match request.method() {
+        Method::Get | Method::Head => return None,
+        Method::Options => ().into_response(),
+        _ => refuse(405),
+    };
+    Some(response.with_header(known_header("Allow", ALLOW)))
+}
+
+/// The answer where there is nothing to serve.
+pub(super) fn refuse(status: u16) -> Response {
+    let response = StatusCode(status).into_response();
+    match status {
+        // What is short, a descriptor mostly, is there again as soon as another request ends.
+        503 => response.with_header(known_header("Retry-After", "1")),
+        _ => response,
+    }
+}
+
+impl Representation {
+    /// Answers a GET or HEAD: 200, 206, 304, 412 or 416.
+    ///
+    /// To HEAD the answer is the same, but nothing is read for it; the engine sends no body.
+    pub fn answer(self, request: &Request, now: u64) -> io::Result<Response> {
+        let validators = Validators { etag: &self.etag, modified: self.modified };
+        match conditional::evaluate(request, validators) {
+            // A 304 repeats what a cache needs to find its copy; other fields would only confuse it (§15.4.5).
+            Verdict::NotModified => {
+                let response = Body::empty().into_response_with(304, Vec::new());
+                return Ok(response.with_header(field("ETag", self.etag)));
+            }
+            Verdict::Failed => return Ok(refuse(412)),
+            Verdict::Proceed => {}
+        }
+        // Range is defined for GET only (§14.2), so a HEAD describes the whole.
+        let ranged = *request.method() == Method::Get && conditional::if_range_holds(request, validators, now);
+        let selection = match ranged {
+            true => range::select(request.header_values("Range"), self.length),
+            false => Selection::Whole,
+        };
+        match selection {
+            Selection::Whole => {
+                let whole = Part { start: 0, length: self.length };
+                let (body, fields) = self.open(whole, *request.method() == Method::Get)?;
+                Ok(fields.onto(body.into_response_with(200, Vec::new())))
+            }
+            Selection::Part(part) => {
+                let content_range = field("Content-Range", part.content_range(self.length));
+                let (body, fields) = self.open(part, true)?;
+                Ok(fields.onto(body.into_response_with(206, Vec::new())).with_header(content_range))
+            }
+            Selection::Parts(parts) => Ok(self.multipart(&parts)),
+            Selection::Unsatisfiable => {
+                Ok(refuse(416).with_header(field("Content-Range", format!("bytes */{}", self.length))))
+            }
+        }
+    }
+
+    /// The body for one part, and the fields of the representation. Without `read` the body has only its length.
+    fn open(self, part: Part, read: bool) -> io::Result<(Body, Fields)> {
+        let fields = Fields { content_type: self.content_type.into(), etag: self.etag, modified: self.modified };
+        let body = match self.content {
+            Content::Static(bytes) => slice(bytes, part).into(),
+            Content::File(_) if part.length == 0 => Body::empty(),
+            Content::File(file) if read && part.length <= READ_AT_ONCE => {
+                let length = part.length as usize;
+                let mut bytes: Vec<u8> = Vec::with_capacity(length);
+                read_at_once(&file, &mut bytes, part.start)?;
+                // The capacity, and so what was read, may be more; and the file may have grown.
+                bytes.truncate(length);
+                match bytes.len() == length {
+                    true => bytes.into(),
+                    // The file has shrunk since its length was asked for. The engine sees the same and cuts the
+                    // connection, so that the client does not take the remains for the whole.
+                    false => Body::file_range(file, part.start, part.length),
+                }
+            }
+            Content::File(file) => Body::file_range(file, part.start, part.length),
+        };
+        Ok((body, fields))
+    }
+
+    /// Several parts (RFC 9110 §14.6), each with its own Content-Range; the response itself must not have one.
+    fn multipart(self, parts: &[Part]) -> Response {
+        // Unpredictable, so that no file can hold the boundary of its own response on purpose.
+        let boundary = format!("{:016x}", RandomState::new().hash_one(&self.etag));
+        let mut pieces = VecDeque::with_capacity(2 * parts.len() + 1);
+        for (at, part) in parts.iter().enumerate() {
+            let line_end = if at == 0 { "" } else { "\r\n" };
+            let content_range = part.content_range(self.length);
+            let head = format!(
+                "{line_end}--{boundary}\r\nContent-Type: {}\r\nContent-Range: {content_range}\r\n\r\n",
+                self.content_type
+            );
+            pieces.push_back(Piece::Text(io::Cursor::new(head)));
+            pieces.push_back(Piece::Part(*part));
+        }
+        pieces.push_back(Piece::Text(io::Cursor::new(format!("\r\n--{boundary}--\r\n"))));
+        // Cannot overflow: the parts do not overlap, so they sum up to no more than a file's length, below 2^63.
+        let length = pieces.iter().map(Piece::length).sum();
+        let fields = Fields {
+            content_type: format!("multipart/byteranges; boundary={boundary}"),
+            etag: self.etag,
+            modified: self.modified,
+        };
+        let body = Body::reader(Multipart { content: self.content, pieces }, Some(length));
+        fields.onto(body.into_response_with(206, Vec::new()))
+    }
+}
+
+/// One pread(2) into the vector's spare room.
+fn read_at_once(file: &File, bytes: &mut Vec<u8>, offset: u64) -> io::Result<()> {
+    loop {
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(bytes), offset) {
+            // A network file system may be interrupted.
+            Err(Errno::INTR) => {}
+            result => return result.map(drop).map_err(io::Error::from),
+        }
+    }
+}
+
+/// The fields that every 200 and 206 has.
+struct Fields {
+    content_type: String,
+    etag: String,
+    modified: Option<u64>,
+}
+
+impl Fields {
+    fn onto(self, mut response: Response) -> Response {
+        response.add_header(field("Content-Type", self.content_type));
+        // The type is what we say, never what a browser guesses from content that someone may have uploaded.
+        response.add_header(known_header("X-Content-Type-Options", "nosniff"));
+        response.add_header(field("ETag", self.etag));
+        if let Some(modified) = self.modified {
+            // `fmt_http_date` panics behind the year 9999, which no clock that we are told of reaches by itself.
+            let modified = UNIX_EPOCH + Duration::from_secs(modified.min(LAST_DATE));
+            response.add_header(field("Last-Modified", httpdate::fmt_http_date(modified)));
+        }
+        response.add_header(known_header("Accept-Ranges", "bytes"));
+        response
+    }
+}
+
+/// 9999-12-31 23:59:59, the last second that a date of RFC 9110 §5.6.7 can name.
+const LAST_DATE: u64 = 253_402_300_799;
+
+/// A field of our own making: ASCII without control characters.
+fn field(name: &'static str, value: String) -> Header {
+    // Taken over without a copy. All that is put in here is digits, dates and types of our table.
+    Header::from_bytes(name, value).expect("ASCII name and value")
+}
+
+/// The bytes of a part. Parts lie inside of what they are parts of; one that did not would be cut off.
+fn slice(bytes: &'static [u8], part: Part) -> &'static [u8] {
+    let start = usize::try_from(part.start).unwrap_or(usize::MAX).min(bytes.len());
+    let length = usize::try_from(part.length).unwrap_or(usize::MAX).min(bytes.len() - start);
+    &bytes[start..start + length]
+}
+
+/// The body of a `multipart/byteranges` response, read piece by piece.
+struct Multipart {
+    content: Content,
+    pieces: VecDeque<Piece>,
+}
+
+enum Piece {
+    Text(io::Cursor<String>),
+    /// What is left of it; its start moves on.
+    Part(Part),
+}
+
+impl Piece {
+    fn length(&self) -> u64 {
+        match self {
+            Piece::Text(text) => text.get_ref().len() as u64 - text.position(),
+            Piece::Part(part) => part.length,
+        }
+    }
+}
+
+impl Read for Multipart {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.pieces.front().is_some_and(|piece| piece.length() == 0) {
+            self.pieces.pop_front();
+        }
+        match self.pieces.front_mut() {
+            None => Ok(0),
+            Some(Piece::Text(text)) => text.read(buf),
+            Some(Piece::Part(part)) => {
+                let room = buf.len().min(usize::try_from(part.length).unwrap_or(usize::MAX));
+                // A file that has shrunk gives 0 here, now and at every further call: the body ends before its length
+                // and the connection with it.
+                let read = match &self.content {
+                    Content::File(file) => file.read_at(&mut buf[..room], part.start)?,
+                    Content::Static(bytes) => slice(bytes, *part).read(&mut buf[..room])?,
+                };
+                part.start += read as u64;
+                part.length -= read as u64;
+                Ok(read)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{read, request, value};
+    use super::*;
+
+    const TEXT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
+    fn alphabet() -> Representation {
+        Representation {
+            content: Content::Static(TEXT),
+            length: TEXT.len() as u64,
+            content_type: "text/plain; charset=utf-8",
+            etag: "\"t\"".to_owned(),
+            modified: None,
+        }
+    }
+
+    #[test]
+    fn several_parts_are_what_the_rfc_shows() {
+        let response = alphabet().answer(&request("GET", "/", &[("Range", "bytes=0-1,10-12,-1")]), 0).expect("no I/O");
+        assert_eq!(response.status_code(), StatusCode(206));
+        assert_eq!(value(&response, "Content-Range"), None);
+        let content_type = value(&response, "Content-Type").expect("a type");
+        let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").expect("a boundary").to_owned();
+        let (length, body) = read(response);
+        let part = |range: &str, text: &str| {
+            format!(
+                "--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes {range}/36\r\n\r\n{text}\r\n"
+            )
+        };
+        let expected = part("0-1", "01") + &part("10-12", "abc") + &part("35-35", "z") + &format!("--{boundary}--\r\n");
+        assert_eq!(String::from_utf8_lossy(&body), expected);
+        assert_eq!(length, Some(body.len() as u64));
+    }
+
+    #[test]
+    fn boundaries_differ() {
+        let boundary = || {
+            let response = alphabet().answer(&request("GET", "/", &[("Range", "bytes=0-1,4-5")]), 0).expect("no I/O");
+            value(&response, "Content-Type").expect("a type").to_owned()
+        };
+        assert_ne!(boundary(), boundary());
+    }
+
+    #[test]
+    fn a_multipart_body_is_the_same_in_small_pieces() {
+        let parts =
+            || VecDeque::from([Piece::Text(io::Cursor::new("<".into())), Piece::Part(Part { start: 3, length: 9 })]);
+        let mut body = Multipart { content: Content::Static(TEXT), pieces: parts() };
+        let mut all = Vec::new();
+        let mut byte = [0; 1];
+        while body.read(&mut byte).expect("no I/O") == 1 {
+            all.extend_from_slice(&byte);
+        }
+        assert_eq!(all, b"<3456789ab");
+    }
+
+    #[test]
+    fn dates_at_the_end_of_time_do_not_panic() {
+        for modified in [0, LAST_DATE, LAST_DATE + 1, u64::MAX] {
+            let representation = Representation { modified: Some(modified), ..alphabet() };
+            assert!(representation.answer(&request("GET", "/", &[]), modified).is_ok());
+        }
+    }
+
+    #[test]
+    fn lack_of_descriptors_says_when_to_come_back() {
+        assert_eq!(value(&refuse(503), "Retry-After"), Some("1"));
+        assert_eq!(value(&refuse(404), "Retry-After"), None);
+    }
+}

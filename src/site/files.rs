@@ -1,0 +1,618 @@
+//! A directory of files as a [`Handler`].
+
+use super::answer::{self, Content, Representation, refuse, refuse_method};
+use super::content_type;
+use super::path::{self, Name};
+use super::root::Root;
+use crate::Error;
+use crate::handler::{Handler, IntoResponse, Request, Response, known_header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rustix::fd::OwnedFd;
+use rustix::fs::{FileType, Stat, fstat};
+use rustix::io::Errno;
+use std::borrow::Cow;
+use std::path::Path;
+use tiny_http::StatusCode;
+
+/// What answers for a directory.
+const INDEX: &[u8] = b"index.html";
+
+/// Serves the files below a directory to GET and HEAD.
+///
+/// ```
+/// use handover::{Files, Router};
+///
+/// # fn main() -> Result<(), handover::Error> {
+/// let files = Files::open(".".as_ref())?;
+/// let site = Router::new().get("/hello", |_: &mut handover::Request| "hello\n").fallback(files);
+/// # let _ = site; Ok(()) }
+/// ```
+///
+/// - A path never leads out of the directory, whatever it says and wherever symbolic links point; links within it are
+///   followed if they are relative. Names that begin with a dot are not served, except `/.well-known`.
+/// - A directory is answered with its `index.html`, after a redirect to the path with a slash at the end.
+/// - Preconditions and ranges are those of RFC 9110 §13 and §14, up to 8 ranges a request.
+/// - Only regular files are served: anything else is 404, like what does not exist, and so is what a name that is too
+///   long or a link that goes in circles stands for. What this user may not read is 403; 503 means that descriptors ran
+///   out.
+///
+/// The directory is opened once. If its path goes through a symbolic link that later points elsewhere, the server keeps
+/// to the old directory until it is reloaded.
+pub struct Files {
+    root: Root,
+}
+
+impl Files {
+    /// Opens the directory.
+    ///
+    /// # Errors
+    /// One that [`is_usage`](Error::is_usage) where there is no such directory or it may not be read and searched.
+    pub fn open(root: &Path) -> Result<Files, Error> {
+        Ok(Files { root: Root::open(root)? })
+    }
+}
+
+impl Handler for Files {
+    fn handle(&self, request: &mut Request) -> Response {
+        if let Some(refusal) = refuse_method(request) {
+            return refusal;
+        }
+        let name = match path::name(request.path()) {
+            Ok(name) => name,
+            Err(refusal) => return refuse(refusal.status()),
+        };
+        let file_name = match name.directory {
+            true => index_of(&name.bytes),
+            false => Cow::Borrowed(&*name.bytes),
+        };
+        match self.root.read(&file_name) {
+            Ok(opened) => serve(opened, &name, &file_name, request),
+            // A directory that may be searched but not listed (mode 711) still has its index.
+            Err(Errno::ACCESS) if !name.directory && self.root.has_directory(&name.bytes) => redirect(&name, request),
+            Err(errno) => failed(errno.into(), &file_name),
+        }
+    }
+}
+
+fn index_of(directory: &[u8]) -> Cow<'static, [u8]> {
+    match directory {
+        b"" => INDEX.into(),
+        directory => [directory, b"/", INDEX].concat().into(),
+    }
+}
+
+/// Answers with what was opened, if it is a file; nothing was asked of it yet, as only now its type is known for sure.
+fn serve(opened: OwnedFd, name: &Name<'_>, file_name: &[u8], request: &Request) -> Response {
+    let stat = match fstat(&opened) {
+        Ok(stat) => stat,
+        Err(errno) => return failed(errno.into(), file_name),
+    };
+    match FileType::from_raw_mode(stat.st_mode as _) {
+        FileType::RegularFile => {}
+        FileType::Directory if !name.directory => return redirect(name, request),
+        // A FIFO, a device, a socket, an index.html that is a directory: nothing that has a representation. 404 and
+        // not 403, since no permission would change it (RFC 9110 §15.5.5).
+        _ => return refuse(404),
+    }
+    let now = answer::now();
+    let version = Version::of(&stat);
+    let representation = Representation {
+        content: Content::File(opened.into()),
+        length: version.length,
+        content_type: content_type::of(file_name),
+        etag: version.etag(),
+        modified: Some(version.modified(now)),
+    };
+    representation.answer(request, now).unwrap_or_else(|error| failed(error, file_name))
+}
+
+/// What tells one state of a file from another.
+struct Version {
+    seconds: i64,
+    nanoseconds: u64,
+    length: u64,
+    inode: u64,
+}
+
+impl Version {
+    // The types of `Stat` differ from one architecture to the next.
+    #[allow(clippy::unnecessary_cast)]
+    fn of(stat: &Stat) -> Version {
+        Version {
+            seconds: stat.st_mtime as i64,
+            nanoseconds: stat.st_mtime_nsec as u64,
+            length: stat.st_size as u64,
+            inode: stat.st_ino as u64,
+        }
+    }
+
+    /// A strong entity tag (RFC 9110 §8.8.3). The inode tells apart what is renamed into place within one tick of the
+    /// file system's clock; only a rewrite in place, to the same length and within one tick (4 ms at most), escapes.
+    fn etag(&self) -> String {
+        let time = (self.seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(self.nanoseconds);
+        format!("\"{time:x}-{:x}-{:x}\"", self.length, self.inode)
+    }
+
+    /// Last-Modified: never later than Date (RFC 9110 §8.8.2.1), and not before 1970, where no HTTP date is.
+    fn modified(&self, now: u64) -> u64 {
+        u64::try_from(self.seconds).unwrap_or(0).min(now)
+    }
+}
+
+/// Everything but the unreserved characters of RFC 3986 §2.3.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// From `/a/b?c` to `/a/b/?c`, so that the relative links of the index start in the directory.
+///
+/// 301, not 308: both are permanent, and what 308 adds, that the method stays (RFC 9110 §15.4.9), is no matter for GET
+/// and HEAD, while every client knows 301. The location is relative to the request (§10.2.2) and begins with `./`: so it
+/// names no other host whatever the path looks like (`//host`, `/\host`, `/x:y`), and it is right behind a proxy that
+/// takes a prefix off the path.
+fn redirect(name: &Name<'_>, request: &Request) -> Response {
+    let last = name.bytes.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let mut location = format!("./{}/", percent_encode(last, ENCODED));
+    if let Some(query) = request.query() {
+        location.push('?');
+        location.push_str(query);
+    }
+    StatusCode(301).into_response().with_header(known_header("Location", &location))
+}
+
+/// The answer where a file could not be opened or read.
+fn failed(error: std::io::Error, name: &[u8]) -> Response {
+    let status = Errno::from_io_error(&error).map_or(500, status_for);
+    match status {
+        500 => log::error!("cannot serve {:?}: {error}", String::from_utf8_lossy(name)),
+        503 => log::warn!("cannot serve {:?} now: {error}", String::from_utf8_lossy(name)),
+        _ => {}
+    }
+    refuse(status)
+}
+
+fn status_for(errno: Errno) -> u16 {
+    match errno {
+        Errno::ACCESS => 403,
+        // XDEV: a link leads out of the root. NXIO, NODEV: a socket, or a device that has no driver.
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::XDEV | Errno::NXIO | Errno::NODEV => {
+            404
+        }
+        // AGAIN: another process holds a lease on the file, and O_NONBLOCK does not wait for it.
+        Errno::MFILE | Errno::NFILE | Errno::AGAIN => 503,
+        _ => 500,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::root::Resolver;
+    use super::super::testing::{TempDir, read, request, value};
+    use super::*;
+    use rustix::fs::{CWD, Mode, mknodat};
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+    /// A site with a bit of everything.
+    struct Site {
+        dir: TempDir,
+        files: Files,
+    }
+
+    impl Site {
+        fn new() -> Site {
+            Site::with_resolver(Resolver::Kernel)
+        }
+
+        fn with_resolver(resolver: Resolver) -> Site {
+            let dir = TempDir::new();
+            let outside = dir.write("outside/secret.txt", "secret");
+            for (name, content) in [
+                ("index.html", "<p>root"),
+                ("a.txt", "0123456789"),
+                ("empty.txt", ""),
+                ("dir/index.html", "<p>dir"),
+                ("dir/b.css", "b{}"),
+                ("bare/c", "c"),
+                ("a b:c\\ü/index.html", "odd"),
+                ("evil.com/index.html", "evil"),
+                (".env", "secret"),
+                (".git/config", "secret"),
+                (".well-known/security.txt", "well known"),
+                (".well-known/.htaccess", "secret"),
+                ("odd/index.html/x", "x"),
+            ] {
+                dir.write(&format!("root/{name}"), content);
+            }
+            let root = dir.path().join("root");
+            for (name, target) in [
+                ("inside", "dir/b.css"),
+                ("inside-dir", "dir"),
+                ("up", "../outside/secret.txt"),
+                ("up-dir", "../outside"),
+                ("loop", "loop"),
+                ("dangling", "nothing"),
+                ("dir/back", "../a.txt"),
+            ] {
+                symlink(target, root.join(name)).expect("symlink");
+            }
+            symlink(&outside, root.join("absolute")).expect("symlink");
+            symlink(root.join("a.txt"), root.join("absolute-inside")).expect("symlink");
+            mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("mkfifo");
+            let files = Files { root: Root::open(&root).expect("a root").with_resolver(resolver) };
+            Site { dir, files }
+        }
+
+        fn write(&self, name: &str, content: impl AsRef<[u8]>) -> std::path::PathBuf {
+            self.dir.write(&format!("root/{name}"), content)
+        }
+
+        fn send(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> Response {
+            self.files.handle(&mut request(method, target, fields))
+        }
+
+        fn get(&self, target: &str) -> (u16, Vec<u8>) {
+            let response = self.send("GET", target, &[]);
+            (response.status_code().0, read(response).1)
+        }
+
+        fn status(&self, target: &str) -> u16 {
+            self.send("GET", target, &[]).status_code().0
+        }
+    }
+
+    #[test]
+    fn a_file() {
+        let response = Site::new().send("GET", "/dir/b.css", &[]);
+        assert_eq!(response.status_code(), StatusCode(200));
+        assert_eq!(value(&response, "Content-Type"), Some("text/css; charset=utf-8"));
+        assert_eq!(value(&response, "X-Content-Type-Options"), Some("nosniff"));
+        assert_eq!(value(&response, "Accept-Ranges"), Some("bytes"));
+        let etag = value(&response, "ETag").expect("a tag");
+        assert!(etag.starts_with('"') && etag.ends_with('"'), "{etag}");
+        assert!(value(&response, "Last-Modified").is_some());
+        assert_eq!(read(response), (Some(3), b"b{}".to_vec()));
+    }
+
+    #[test]
+    fn files_of_every_size_are_whole() {
+        let site = Site::new();
+        for size in [0, 1, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 100_000] {
+            let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            site.write("big", &content);
+            let response = site.send("GET", "/big", &[]);
+            assert_eq!(read(response), (Some(size as u64), content));
+        }
+    }
+
+    /// What must come of each path, whoever resolves it.
+    const PATHS: &[(&str, u16)] = &[
+        ("/", 200),
+        ("/index.html", 200),
+        ("/a.txt", 200),
+        ("/empty.txt", 200),
+        ("/%61.txt?query", 200),
+        ("//a.txt", 200),
+        ("/dir/", 200),
+        ("/dir/.", 200),
+        ("/dir/../a.txt", 200),
+        ("/dir", 301),
+        ("/inside", 200),
+        ("/inside-dir", 301),
+        ("/inside-dir/", 200),
+        ("/inside-dir/b.css", 200),
+        ("/inside-dir/back", 200),
+        ("/dir/back", 200),
+        ("/.well-known/security.txt", 200),
+        ("/.well-known", 301),
+        // Traversal.
+        ("/../outside/secret.txt", 404),
+        ("/dir/../../outside/secret.txt", 404),
+        ("/%2e%2e/outside/secret.txt", 404),
+        ("/%2e%2e%2foutside%2fsecret.txt", 404),
+        ("/..%2foutside/secret.txt", 404),
+        ("/..%5coutside%5csecret.txt", 404),
+        ("/..\\outside\\secret.txt", 404),
+        ("/....//outside/secret.txt", 404),
+        ("/.%2e/.%2e/etc/passwd", 404),
+        ("/%252e%252e/outside/secret.txt", 404),
+        ("//etc/passwd", 404),
+        ("/dir%2fb.css", 404),
+        ("/a.txt%00.html", 404),
+        ("/%00", 404),
+        ("/%c0%ae%c0%ae/outside/secret.txt", 404),
+        ("/%", 400),
+        ("/%zz", 400),
+        ("/%2", 400),
+        // Links.
+        ("/up", 404),
+        ("/up-dir", 404),
+        ("/up-dir/secret.txt", 404),
+        ("/absolute", 404),
+        ("/absolute-inside", 404),
+        ("/loop", 404),
+        ("/loop/x", 404),
+        ("/dangling", 404),
+        // Hidden names.
+        ("/.env", 404),
+        ("/%2eenv", 404),
+        ("/.git/config", 404),
+        ("/.git", 404),
+        ("/.well-known/.htaccess", 404),
+        ("/dir/.well-known/x", 404),
+        // Nothing there, or nothing to be served.
+        ("/nothing", 404),
+        ("/nothing/", 404),
+        ("/a.txt/", 404),
+        ("/a.txt/x", 404),
+        ("/bare/", 404),
+        ("/odd/", 404),
+        ("/fifo", 404),
+        ("/fifo/", 404),
+    ];
+
+    #[test]
+    fn paths() {
+        for resolver in [Resolver::Kernel, Resolver::Walk] {
+            let site = Site::with_resolver(resolver);
+            for (path, status) in PATHS {
+                let (answered, body) = site.get(path);
+                assert_eq!(answered, *status, "{path} by {resolver:?}");
+                assert!(!body.windows(6).any(|part| part == b"secret"), "{path} by {resolver:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_are_too_long_are_not_found() {
+        for resolver in [Resolver::Kernel, Resolver::Walk] {
+            let site = Site::with_resolver(resolver);
+            assert_eq!(site.status(&format!("/{}", "x".repeat(300))), 404);
+            assert_eq!(site.status(&format!("/{}", "dir/../".repeat(900))), 200);
+            assert_eq!(site.status(&format!("/{}", "x/".repeat(4000))), 404);
+        }
+    }
+
+    #[test]
+    fn a_socket_or_device_is_not_found() {
+        let site = Site::new();
+        let _socket = std::os::unix::net::UnixListener::bind(site.dir.path().join("root/socket")).expect("a socket");
+        assert_eq!(site.status("/socket"), 404);
+    }
+
+    #[test]
+    fn directories_are_redirected_to_their_slash() {
+        let site = Site::new();
+        for (target, location) in [
+            ("/dir", "./dir/"),
+            ("/dir?a=b&c=//x", "./dir/?a=b&c=//x"),
+            ("/dir?", "./dir/?"),
+            ("//dir", "./dir/"),
+            ("//evil.com", "./evil.com/"),
+            ("//evil.com?x", "./evil.com/?x"),
+            ("///evil.com", "./evil.com/"),
+            ("/%65vil.com", "./evil.com/"),
+            ("http://test/dir?x", "./dir/?x"),
+            ("/a%20b:c\\%C3%BC", "./a%20b%3Ac%5C%C3%BC/"),
+        ] {
+            let response = site.send("GET", target, &[]);
+            assert_eq!(response.status_code(), StatusCode(301), "{target}");
+            assert_eq!(value(&response, "Location"), Some(location), "{target}");
+            assert_eq!(site.send("HEAD", target, &[]).status_code(), StatusCode(301), "{target}");
+        }
+        assert_eq!(site.get("/a%20b:c\\%C3%BC/"), (200, b"odd".to_vec()));
+    }
+
+    #[test]
+    fn methods() {
+        let site = Site::new();
+        for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW", "get"] {
+            let response = site.send(method, "/a.txt", &[]);
+            assert_eq!(response.status_code(), StatusCode(405), "{method}");
+            assert_eq!(value(&response, "Allow"), Some("GET, HEAD, OPTIONS"), "{method}");
+        }
+        for target in ["/a.txt", "*"] {
+            let response = site.send("OPTIONS", target, &[]);
+            assert_eq!(response.status_code(), StatusCode(204));
+            assert_eq!(value(&response, "Allow"), Some("GET, HEAD, OPTIONS"));
+        }
+    }
+
+    #[test]
+    fn head_is_get_without_reading() {
+        let site = Site::new();
+        for target in ["/a.txt", "/empty.txt", "/dir/", "/dir", "/nothing", "/.env", "/%"] {
+            let (head, get) = (site.send("HEAD", target, &[]), site.send("GET", target, &[]));
+            assert_eq!(head.status_code(), get.status_code(), "{target}");
+            let fields = |response: &Response| response.headers().iter().map(ToString::to_string).collect::<Vec<_>>();
+            assert_eq!(fields(&head), fields(&get), "{target}");
+            assert_eq!(head.into_reader().len(), get.into_reader().len(), "{target}");
+        }
+        let ranged = site.send("HEAD", "/a.txt", &[("Range", "bytes=2-3")]);
+        assert_eq!(ranged.status_code(), StatusCode(200));
+        assert_eq!(ranged.into_reader().len(), Some(10));
+    }
+
+    #[test]
+    fn ranges() {
+        let site = Site::new();
+        for (range, content_range, content) in [
+            ("bytes=2-4", "bytes 2-4/10", "234"),
+            ("bytes=7-", "bytes 7-9/10", "789"),
+            ("bytes=-2", "bytes 8-9/10", "89"),
+            ("bytes=0-99999999999999999999999", "bytes 0-9/10", "0123456789"),
+            ("bytes=20-,3-3", "bytes 3-3/10", "3"),
+        ] {
+            let response = site.send("GET", "/a.txt", &[("Range", range)]);
+            assert_eq!(response.status_code(), StatusCode(206), "{range}");
+            assert_eq!(value(&response, "Content-Range"), Some(content_range));
+            assert_eq!(value(&response, "Content-Type"), Some("text/plain; charset=utf-8"));
+            assert!(value(&response, "ETag").is_some());
+            assert_eq!(read(response), (Some(content.len() as u64), content.as_bytes().to_vec()));
+        }
+        for range in ["bytes=10-", "bytes=-0", "bytes=18446744073709551616-"] {
+            let response = site.send("GET", "/a.txt", &[("Range", range)]);
+            assert_eq!(response.status_code(), StatusCode(416), "{range}");
+            assert_eq!(value(&response, "Content-Range"), Some("bytes */10"));
+        }
+        for range in ["bytes=4-2", "bytes=x", "lines=1-2", "bytes=0-5,5-9"] {
+            let response = site.send("GET", "/a.txt", &[("Range", range)]);
+            assert_eq!(response.status_code(), StatusCode(200), "{range}");
+            assert_eq!(value(&response, "Content-Range"), None);
+        }
+    }
+
+    #[test]
+    fn a_range_of_a_large_file_is_sent_by_sendfile() {
+        let site = Site::new();
+        let content: Vec<u8> = (0..200_000u32).map(|at| (at % 251) as u8).collect();
+        site.write("big", &content);
+        let response = site.send("GET", "/big", &[("Range", "bytes=1000-150000")]);
+        assert_eq!(value(&response, "Content-Range"), Some("bytes 1000-150000/200000"));
+        let body = response.into_reader();
+        assert!(matches!(body.kind, crate::handler::Kind::File { offset: 1000, end: 150_001, .. }));
+        let response = site.send("GET", "/big", &[("Range", "bytes=0-9,100000-199999")]);
+        let (length, body) = read(response);
+        assert_eq!(length, Some(body.len() as u64));
+        assert!(body.windows(100_000).any(|part| part == &content[100_000..]));
+    }
+
+    #[test]
+    fn preconditions() {
+        let site = Site::new();
+        let first = site.send("GET", "/a.txt", &[]);
+        let etag = value(&first, "ETag").expect("a tag");
+        let modified = value(&first, "Last-Modified").expect("a date");
+        let weak = format!("W/{etag}");
+        let status = |fields: &[(&str, &str)]| site.send("GET", "/a.txt", fields).status_code().0;
+        assert_eq!(status(&[("If-None-Match", etag)]), 304);
+        assert_eq!(status(&[("If-None-Match", &weak)]), 304);
+        assert_eq!(status(&[("If-None-Match", "\"x\""), ("If-Modified-Since", modified)]), 200);
+        assert_eq!(status(&[("If-Modified-Since", modified)]), 304);
+        assert_eq!(status(&[("If-Match", "\"x\"")]), 412);
+        assert_eq!(status(&[("If-Match", &weak)]), 412);
+        assert_eq!(status(&[("If-Match", etag), ("If-None-Match", etag)]), 304);
+        assert_eq!(status(&[("If-Unmodified-Since", "Thu, 01 Jan 1970 00:00:00 GMT")]), 412);
+        assert_eq!(status(&[("Range", "bytes=0-1"), ("If-Range", etag)]), 206);
+        assert_eq!(status(&[("Range", "bytes=0-1"), ("If-Range", &weak)]), 200);
+        assert_eq!(status(&[("Range", "bytes=0-1"), ("If-Range", "\"x\"")]), 200);
+        // An If-Range that does not hold makes a Range disappear that could not be satisfied (RFC 9110 §13.2.2).
+        assert_eq!(status(&[("Range", "bytes=99-"), ("If-Range", "\"x\"")]), 200);
+        assert_eq!(status(&[("Range", "bytes=99-"), ("If-None-Match", etag)]), 304);
+        // Where there would be no 200, preconditions do not count (§13.2.1).
+        assert_eq!(site.send("GET", "/nothing", &[("If-Match", "\"x\"")]).status_code(), StatusCode(404));
+        assert_eq!(site.send("GET", "/dir", &[("If-None-Match", "*")]).status_code(), StatusCode(301));
+
+        let cached = site.send("HEAD", "/a.txt", &[("If-None-Match", etag)]);
+        assert_eq!(cached.status_code(), StatusCode(304));
+        assert_eq!(value(&cached, "ETag"), Some(etag));
+        assert_eq!(value(&cached, "Content-Type"), None);
+    }
+
+    fn set_modified(path: &Path, time: SystemTime) {
+        let file = fs::File::options().write(true).open(path).expect("a file");
+        file.set_modified(time).expect("a time");
+    }
+
+    #[test]
+    fn a_file_from_the_future_was_modified_now() {
+        let site = Site::new();
+        let path = site.write("future", "f");
+        set_modified(&path, SystemTime::now() + Duration::from_secs(86_400 * 365));
+        let response = site.send("GET", "/future", &[]);
+        let modified = httpdate::parse_http_date(value(&response, "Last-Modified").expect("a date")).expect("a date");
+        assert!(modified <= SystemTime::now());
+        // Such a date says nothing about the state, so it does not hold an If-Range.
+        let date = httpdate::fmt_http_date(modified);
+        let ranged = site.send("GET", "/future", &[("Range", "bytes=0-0"), ("If-Range", &date)]);
+        assert_eq!(ranged.status_code(), StatusCode(200));
+    }
+
+    #[test]
+    fn a_file_from_before_1970_has_the_first_date() {
+        let site = Site::new();
+        let path = site.write("old", "o");
+        set_modified(&path, UNIX_EPOCH - Duration::from_secs(86_400));
+        let response = site.send("GET", "/old", &[]);
+        assert_eq!(value(&response, "Last-Modified"), Some("Thu, 01 Jan 1970 00:00:00 GMT"));
+    }
+
+    #[test]
+    fn every_change_changes_the_tag() {
+        let site = Site::new();
+        let time = UNIX_EPOCH + Duration::new(1_000_000_000, 5);
+        let tag = |content: &str, time: SystemTime, replace: bool| {
+            let path = site.write(if replace { "new" } else { "tagged" }, content);
+            set_modified(&path, time);
+            if replace {
+                fs::rename(path, site.dir.path().join("root/tagged")).expect("rename");
+            }
+            value(&site.send("GET", "/tagged", &[]), "ETag").expect("a tag").to_owned()
+        };
+        let first = tag("a", time, false);
+        assert_eq!(tag("b", time, false), first, "the same length at the same time in the same file");
+        assert_ne!(tag("ab", time, false), first, "length");
+        assert_ne!(tag("a", time + Duration::from_nanos(1), false), first, "time");
+        assert_ne!(tag("a", time, true), first, "inode");
+    }
+
+    #[test]
+    fn a_file_that_grows_is_sent_as_long_as_it_was() {
+        let site = Site::new();
+        for size in [10, 100_000] {
+            let path = site.write("log", vec![b'a'; size]);
+            let response = site.send("GET", "/log", &[]);
+            let mut file = fs::File::options().append(true).open(path).expect("a file");
+            std::io::Write::write_all(&mut file, b"more").expect("written");
+            assert_eq!(read(response), (Some(size as u64), vec![b'a'; size]));
+        }
+    }
+
+    #[test]
+    fn a_file_that_shrinks_ends_before_its_length() {
+        let site = Site::new();
+        let path = site.write("log", vec![b'a'; 100_000]);
+        let whole = site.send("GET", "/log", &[]);
+        let parts = site.send("GET", "/log", &[("Range", "bytes=0-9,50000-99999")]);
+        fs::File::options().write(true).open(path).expect("a file").set_len(60_000).expect("shorter");
+        let (length, body) = read(whole);
+        assert_eq!((length, body.len()), (Some(100_000), 60_000));
+        let (length, body) = read(parts);
+        assert!(length.is_some_and(|length| (body.len() as u64) < length));
+        assert!(body.ends_with(b"aaa"), "the boundaries behind the cut must not follow");
+    }
+
+    #[test]
+    fn errors_have_their_status() {
+        for (errno, status) in [
+            (Errno::ACCESS, 403),
+            (Errno::NOENT, 404),
+            (Errno::NOTDIR, 404),
+            (Errno::LOOP, 404),
+            (Errno::NAMETOOLONG, 404),
+            (Errno::XDEV, 404),
+            (Errno::MFILE, 503),
+            (Errno::NFILE, 503),
+            (Errno::AGAIN, 503),
+            (Errno::IO, 500),
+            (Errno::NOMEM, 500),
+        ] {
+            assert_eq!(failed(errno.into(), b"name").status_code(), StatusCode(status), "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_forbidden() {
+        use std::os::unix::fs::PermissionsExt;
+        let site = Site::new();
+        let root = site.dir.path().join("root");
+        fs::set_permissions(root.join("a.txt"), fs::Permissions::from_mode(0o000)).expect("chmod");
+        fs::set_permissions(root.join("dir"), fs::Permissions::from_mode(0o111)).expect("chmod");
+        // Permissions do not hold root back, so as root only the redirect is certain.
+        if !rustix::process::geteuid().is_root() {
+            assert_eq!(site.status("/a.txt"), 403);
+        }
+        assert_eq!(site.status("/dir"), 301);
+        assert_eq!(site.status("/dir/"), 200);
+        fs::set_permissions(root.join("dir"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+}

@@ -1,0 +1,33 @@
+//! What the program serves: a directory ([`Files`]), or, without one, a page that says how ([`Welcome`]).
+//!
+//! A request for a file goes through the modules in this order, and each is the only one to decide its matter:
+//!
+//! ```text
+//! path ─▶ root ─▶ files ─▶ answer ─▶ conditional ─▶ range
+//! ```
+//!
+//! - `path` turns the path of the request into a name below the root, or refuses it: text only.
+//! - `root` opens that name without ever leaving the root, whatever symbolic links say.
+//! - `files` sees what was opened: a file, a directory to redirect to, something not to be served.
+//! - `answer` makes the response of a [`Representation`](answer::Representation): validators, 304, 206, 416, 200.
+//! - `conditional` and `range` read the fields of the request (RFC 9110 §13 and §14): no I/O, no clock.
+//! - `content_type` knows the media types.
+//!
+//! The joints for what is not here yet: pre-compressed variants, a cache of hot files and a directory listing belong
+//! between `root` and `answer`, where `files` chooses; cache rules are fields of the representation; error pages and a
+//! fallback page replace `answer::refuse`.
+
+mod answer;
+mod conditional;
+mod content_type;
+mod files;
+mod path;
+mod range;
+mod root;
+mod welcome;
+
+pub use files::Files;
+pub use welcome::Welcome;
+
+#[cfg(test)]
+mod testing;
