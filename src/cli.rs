@@ -409,10 +409,16 @@ fn size_text(bytes: u64) -> String {
     }
 }
 
+/// The file name that the program was called by: what messages begin with.
+pub fn program_name() -> String {
+    let program = std::env::args_os().next().unwrap_or_default();
+    Path::new(&program).file_name().unwrap_or(PROGRAM.as_ref()).to_string_lossy().into_owned()
+}
+
 fn from_process(root: Root) -> Config {
     let mut args = std::env::args_os();
-    let program = args.next().unwrap_or_default();
-    let name = Path::new(&program).file_name().unwrap_or(PROGRAM.as_ref()).to_string_lossy();
+    args.next();
+    let name = program_name();
     // A closed stdout or stderr is no reason to fail: whoever closed it does not want the text, and the exit code
     // says the same.
     match parse(&name, root, args) {

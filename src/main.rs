@@ -1,1 +1,18 @@
-fn main() {}
+//! The program: arguments → `Config` → `Server` → exit code.
+
+use handover::{Config, Ended, Error, Files, Server, Welcome};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    handover::exit_code(serve(Config::from_args_with_root()))
+}
+
+/// A ROOT that cannot be served fails before anything is bound.
+fn serve(config: Config) -> Result<Ended, Error> {
+    let builder = Server::builder();
+    let builder = match &config.root {
+        Some(root) => builder.service(Files::open(root)?),
+        None => builder.service(Welcome),
+    };
+    builder.config(config).build()?.run()
+}

@@ -8,8 +8,9 @@ use crate::handler::{Closure, Handler, IntoResponse, Request};
 use crate::lifecycle::signals::SignalThread;
 use crate::lifecycle::{Event, Phase};
 use crate::listener::{Address, Bound, Listener};
+use crate::logging::{Log, init_logging};
 use crate::worker::{Return, Returns, Worker};
-use crate::{Error, logging};
+use crate::{Error, cli};
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use std::convert::Infallible;
 use std::io::{self, Write};
@@ -129,6 +130,8 @@ impl Builder {
         let Builder { config, handler } = self;
         let handler = handler.ok_or_else(|| Error::config("there is no handler; give one with .handler(…)"))?;
         config.validate()?;
+        // Who takes the flags takes the log with them; an application that sets things itself has its own logger.
+        let log = if config.announce { Some(init_logging(&config)?) } else { None };
         let addresses = config.addresses()?;
         let mut listeners = Vec::new();
         if !config.check {
@@ -137,7 +140,7 @@ impl Builder {
             }
         }
         let (events, received) = unbounded();
-        Ok(Server { config, handler, addresses, listeners, events, received })
+        Ok(Server { config, handler, addresses, listeners, log, events, received })
     }
 }
 
@@ -147,6 +150,7 @@ pub struct Server {
     handler: Box<dyn Handler>,
     addresses: Vec<Address>,
     listeners: Vec<Listener>,
+    log: Option<Arc<Log>>,
     events: Sender<Event>,
     received: Receiver<Event>,
 }
@@ -188,7 +192,7 @@ pub fn exit_code(result: Result<Ended, Error>) -> ExitCode {
         Ok(ended) => ended.exit_code().into(),
         Err(error) => {
             // A closed stderr is no reason to fail in another way.
-            let _ = writeln!(io::stderr(), "{}: {error}", crate::cli::program_name());
+            let _ = writeln!(io::stderr(), "{}: {error}", cli::program_name());
             error.exit_code().into()
         }
     }
@@ -243,7 +247,7 @@ impl Server {
         }
         // An exec'ing predecessor may have left us its acceptor's policy; threads inherit it.
         schedule(Policy::Other);
-        let Server { mut config, handler, listeners, events, received, .. } = self;
+        let Server { mut config, handler, listeners, log, events, received, .. } = self;
         raise_descriptor_limit(&mut config.limits);
         // Signals first: whatever starts after this has them blocked.
         let signals = match config.signals {
@@ -251,7 +255,7 @@ impl Server {
             false => None,
         };
         let bound: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
-        let running = Running::start(&config, handler, listeners, received);
+        let running = Running::start(&config, handler, listeners, log, received);
         let ended = running.and_then(|running| {
             announce(&config, &bound);
             running.supervise(&config)
@@ -319,6 +323,7 @@ struct Running {
     in_flight: Vec<Arc<InFlight>>,
     commands: Sender<Command>,
     returns: Returns,
+    log: Option<Arc<Log>>,
     events: Receiver<Event>,
     /// Disconnects when the last worker has ended.
     done: Receiver<Infallible>,
@@ -337,6 +342,7 @@ impl Running {
         config: &Config,
         handler: Box<dyn Handler>,
         listeners: Vec<Listener>,
+        log: Option<Arc<Log>>,
         events: Receiver<Event>,
     ) -> Result<Running, Error> {
         let failed = |what: &str, error: io::Error| Error::runtime(format!("cannot start {what}: {error}"), error);
@@ -379,7 +385,7 @@ impl Running {
             .stack_size(ACCEPTOR_STACK)
             .spawn(move || acceptor.run())
             .map_err(|error| failed("the acceptor", error))?;
-        Ok(Running { services, acceptor, workers, in_flight, commands, returns, events, done })
+        Ok(Running { services, acceptor, workers, in_flight, commands, returns, log, events, done })
     }
 
     fn wait(&self, until: Option<Instant>) -> Waited {
@@ -398,7 +404,7 @@ impl Running {
                 Waited::Event(Event::Stop) => break self.stop(config),
                 Waited::Event(Event::StopNow) => break Ended::AtOnce,
                 Waited::Event(Event::Reload) => log::warn!("reload is not available"),
-                Waited::Event(Event::Reopen) => logging::reopen(),
+                Waited::Event(Event::Reopen) => self.reopen_log(),
                 // Nothing ends the pool but a stop: the acceptor has failed.
                 Waited::Over | Waited::Time => {
                     let error = match self.acceptor.join() {
@@ -452,7 +458,7 @@ impl Running {
                 Waited::Event(Event::StopNow) => return Pause::SecondStop,
                 Waited::Event(Event::Stop) if began.elapsed() >= SECOND_STOP => return Pause::SecondStop,
                 Waited::Event(Event::Stop) => {}
-                Waited::Event(Event::Reopen) => logging::reopen(),
+                Waited::Event(Event::Reopen) => self.reopen_log(),
                 Waited::Event(Event::Reload) => log::warn!("reload is not available: the server is stopping"),
             }
         }
@@ -475,6 +481,12 @@ impl Running {
         let until = Instant::now() + CUT_GRACE;
         while let Waited::Event(_) = self.wait(Some(until)) {}
         cut
+    }
+
+    fn reopen_log(&self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
     }
 
     fn command(&self, command: Command) {

@@ -1,0 +1,122 @@
+//! One route a behaviour, for trying a stop by hand and from tests.
+//!
+//! | route | |
+//! |---|---|
+//! | `GET /hello` | `hello world` |
+//! | `GET /sleep/{ms}` | sleeps in the handler, then `slept {ms}` |
+//! | `GET /bytes/{n}` | that many `x`, with Content-Length |
+//! | `GET /stream/{chunks}/{ms}` | pushes that many chunks, that long apart |
+//! | `POST /echo` | streams the body back |
+//! | `POST /journal` | appends the body as a line to the file named by `LAB_JOURNAL`, then answers with that line |
+//! | `GET /pid` | `{"pid":…,"generation":…}` |
+//! | `GET /panic` | panics |
+//!
+//! It takes the program's flags: `cargo run --release --example lab -- --help`.
+
+use handover::{Body, Config, Header, IntoResponse, Request, Response, Router, Server, StatusCode};
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+/// What `/echo` takes. It holds a few KiB of a body at a time, whatever its size.
+const ECHO_LIMIT: u64 = 1 << 30;
+
+fn main() -> ExitCode {
+    let server = Server::builder().config(Config::from_args()).service(routes(std::env::var_os("LAB_JOURNAL"))).build();
+    handover::exit_code(server.and_then(Server::run))
+}
+
+fn routes(journal_path: Option<OsString>) -> Router {
+    Router::new()
+        .get("/hello", |_| "hello world")
+        .get("/sleep/{ms}", sleep)
+        .get("/bytes/{n}", bytes)
+        .get("/stream/{chunks}/{ms}", stream)
+        .post("/echo", echo)
+        .max_body(ECHO_LIMIT)
+        .post("/journal", move |request: &mut Request| journal(request, journal_path.as_ref()))
+        .get("/pid", |_| {
+            let text = format!("{{\"pid\":{},\"generation\":{}}}\n", std::process::id(), handover::generation());
+            typed(text.into(), "application/json")
+        })
+        .get("/panic", |_| -> &'static str { panic!("as asked for") })
+}
+
+/// An answer for somebody who tries things by hand: what was wrong, in one line.
+type Refusal = (StatusCode, String);
+
+fn sleep(request: &mut Request) -> Result<String, Refusal> {
+    let ms = number(request, "ms")?;
+    thread::sleep(Duration::from_millis(ms));
+    Ok(format!("slept {ms}\n"))
+}
+
+fn bytes(request: &mut Request) -> Result<Response, Refusal> {
+    let n = number(request, "n")?;
+    Ok(typed(Body::reader(io::repeat(b'x').take(n), Some(n)), "application/octet-stream"))
+}
+
+fn stream(request: &mut Request) -> Result<Response, Refusal> {
+    let (chunks, ms) = (number(request, "chunks")?, number(request, "ms")?);
+    let body = Body::stream(move |writer| {
+        for chunk in 1..=chunks {
+            if chunk > 1 {
+                thread::sleep(Duration::from_millis(ms));
+            }
+            writeln!(writer, "chunk {chunk} of {chunks}")?;
+            writer.flush()?;
+        }
+        Ok(())
+    });
+    Ok(typed(body, "text/plain; charset=utf-8"))
+}
+
+/// With a length it is sent back with that length. Without one, an unbuffered chunked body, it goes back chunked.
+fn echo(request: &mut Request) -> Response {
+    let length = request.body_length().map(|length| length as u64);
+    typed(Body::reader(request.take_body(), length), "application/octet-stream")
+}
+
+/// An oracle for lost and doubled requests: a line in the file is a request that ran, an answer one that was
+/// answered.
+fn journal(request: &mut Request, path: Option<&OsString>) -> Result<Response, Refusal> {
+    let failed = |what: String| (StatusCode(500), format!("{what}\n"));
+    let path = path.ok_or_else(|| failed("LAB_JOURNAL is not set: start the lab with a file name there".into()))?;
+    let mut line = request.body_bytes().map_err(|error| bad(format!("the body could not be read: {error}")))?;
+    if line.is_empty() {
+        return Err(bad("the body is empty: send a line for the journal"));
+    }
+    if line.contains(&b'\n') {
+        return Err(bad("the body has a newline: send one line, without its end"));
+    }
+    line.push(b'\n');
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    // One write, so that the lines of several workers and processes stay whole. Half a line would be a lie.
+    match file.and_then(|mut file| file.write(&line)) {
+        Ok(written) if written == line.len() => Ok(typed(line.into(), "text/plain; charset=utf-8")),
+        Ok(written) => Err(failed(format!("only {written} of {} bytes went into {path:?}", line.len()))),
+        Err(error) => Err(failed(format!("cannot append to {path:?}: {error}"))),
+    }
+}
+
+/// Digits only: the standard parser takes a `+`.
+fn number(request: &Request, name: &str) -> Result<u64, Refusal> {
+    let text = request.param(name).unwrap_or_default();
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits
+        .then(|| text.parse().ok())
+        .flatten()
+        .ok_or_else(|| bad(format!("{name} is {text:?}, allowed is a whole number, 0 to {}", u64::MAX)))
+}
+
+fn bad(what: impl Into<String>) -> Refusal {
+    (StatusCode(400), what.into() + "\n")
+}
+
+fn typed(body: Body, content_type: &str) -> Response {
+    let field = Header::from_bytes("Content-Type", content_type).expect("a valid field");
+    body.into_response().with_header(field)
+}
