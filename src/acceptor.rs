@@ -264,7 +264,7 @@ impl Acceptor {
             }
         }
         // Edge-triggered: a listener that still had some gives no new event.
-        self.ready = self.listeners.iter().any(|listener| has_more(listener));
+        self.ready = self.listeners.iter().any(has_more);
     }
 
     fn admit(&mut self, fd: OwnedFd, peer: Option<SocketAddr>) {

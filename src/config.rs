@@ -12,6 +12,12 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
 pub const DEFAULT_WORKERS: usize = 4;
 /// How long a stop waits for what is pending: `max_wait` of the Tornado recipe.
 pub const DEFAULT_STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a predecessor keeps its connections after its successor accepts, ready to take over again.
+pub const DEFAULT_RELOAD_PROBATION: Duration = Duration::from_secs(2);
+/// How long a reload may take until what is left is cut: it must end long before the next one.
+pub const DEFAULT_RELOAD_DEADLINE: Duration = Duration::from_secs(60);
+/// How long an exec reload may hold new work back.
+pub const DEFAULT_EXEC_STALL: Duration = Duration::from_secs(2);
 /// Stack of a worker. Only pages that were touched count; a handler may go about 200 KiB deep.
 pub const DEFAULT_WORKER_STACK: usize = 256 * 1024;
 /// How long a stop waits for a request on an idle connection before it says FIN.
@@ -88,6 +94,19 @@ impl Limits {
     }
 }
 
+/// How a reload runs the program afresh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReloadMode {
+    /// `Overlap` where a new pid can be followed (NOTIFY_SOCKET or a pid file) and nothing watches the old one; else
+    /// `Exec`.
+    #[default]
+    Auto,
+    /// The successor is a new process that runs beside its predecessor for a while.
+    Overlap,
+    /// The process executes the program itself: the pid stays, and there is one process's memory.
+    Exec,
+}
+
 /// Everything the program's flags say; an application gets the same by [`Config::from_args`].
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -105,6 +124,16 @@ pub struct Config {
     pub stop_deadline: Duration,
     /// How long to go on serving, with `/-/ready` at 503, before a stop. Default 0.
     pub lame_duck: Duration,
+    /// How a reload runs the program afresh. Default `Auto`.
+    pub reload: ReloadMode,
+    /// How long a predecessor stays ready to take over again. Default 2 s.
+    pub reload_probation: Duration,
+    /// How long a reload may take until what is left is cut. Default 60 s.
+    pub reload_deadline: Duration,
+    /// How long an exec reload may hold new work back. Default 2 s.
+    pub exec_stall: Duration,
+    /// Where the pid of the serving process stands.
+    pub pid_file: Option<PathBuf>,
     /// Where the log goes; `None` is stderr.
     pub log_file: Option<PathBuf>,
     /// Check the settings, print what would run, bind nothing.
@@ -127,6 +156,11 @@ impl Default for Config {
             limits: Limits::default(),
             stop_deadline: DEFAULT_STOP_DEADLINE,
             lame_duck: Duration::ZERO,
+            reload: ReloadMode::default(),
+            reload_probation: DEFAULT_RELOAD_PROBATION,
+            reload_deadline: DEFAULT_RELOAD_DEADLINE,
+            exec_stall: DEFAULT_EXEC_STALL,
+            pid_file: None,
             log_file: None,
             check: false,
             status_routes: true,

@@ -47,8 +47,8 @@ mod worker;
 
 pub use cli::Parsed;
 pub use config::{
-    Config, DEFAULT_LISTEN, DEFAULT_STOP_DEADLINE, DEFAULT_WORKER_STACK, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS,
-    MAX_WORKERS,
+    Config, DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION,
+    DEFAULT_STOP_DEADLINE, DEFAULT_WORKER_STACK, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode,
 };
 pub use error::Error;
 pub use handler::{Body, Handler, IntoResponse, Request, RequestBody, Response, Router};

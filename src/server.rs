@@ -131,7 +131,7 @@ impl Builder {
         let handler = handler.ok_or_else(|| Error::config("there is no handler; give one with .handler(…)"))?;
         config.validate()?;
         // Who takes the flags takes the log with them; an application that sets things itself has its own logger.
-        let log = if config.announce { Some(init_logging(&config)?) } else { None };
+        let log = if config.announce && !config.check { Some(init_logging(&config)?) } else { None };
         let addresses = config.addresses()?;
         let mut listeners = Vec::new();
         if !config.check {
@@ -192,7 +192,8 @@ pub fn exit_code(result: Result<Ended, Error>) -> ExitCode {
         Ok(ended) => ended.exit_code().into(),
         Err(error) => {
             // A closed stderr is no reason to fail in another way.
-            let _ = writeln!(io::stderr(), "{}: {error}", cli::program_name());
+            let line = format!("{}: {error}\n", cli::program_name());
+            let _ = io::stderr().write_all(line.as_bytes());
             error.exit_code().into()
         }
     }

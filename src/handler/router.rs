@@ -31,6 +31,9 @@ pub struct Router {
     fallback: Option<Box<dyn Handler>>,
 }
 
+/// Parameters by name, decoded.
+pub(super) type Params = Vec<(String, String)>;
+
 struct Route {
     method: Method,
     handler: Box<dyn Handler>,
@@ -105,7 +108,7 @@ impl Router {
     }
 
     /// The routes of the path, its parameters decoded.
-    fn find(&self, path: &str) -> Option<(&[Route], Vec<(String, String)>)> {
+    fn find(&self, path: &str) -> Option<(&[Route], Params)> {
         let matched = self.paths.at(path).ok()?;
         let params = matched.params.iter();
         let params = params.map(|(name, value)| (name.to_owned(), decode(value).into_owned()));

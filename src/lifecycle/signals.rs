@@ -15,8 +15,9 @@ use std::thread::{self, JoinHandle};
 
 /// Handled by the signal thread.
 const HANDLED: [Signal; 5] = [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
-/// A server in the background must not stop because it wrote to its terminal, nor die of a closed pipe.
-const IGNORED: [Signal; 4] = [Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGWINCH, Signal::SIGPIPE];
+/// A server in the background must not stop because it wrote to its terminal, nor die of a closed pipe or of a log
+/// that has reached RLIMIT_FSIZE.
+const IGNORED: [Signal; 5] = [Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGWINCH, Signal::SIGPIPE, Signal::SIGXFSZ];
 /// The signal thread only turns signals into events.
 const STACK: usize = 64 * 1024;
 

@@ -1,0 +1,64 @@
+# What there is to run. `cargo run --release` and `cargo test` do the same as `just run` and `just test`.
+
+set positional-arguments
+
+# How long, and how many connections, `just wrk` measures with.
+seconds := "10"
+connections := "32"
+
+_default:
+    @just --list --unsorted
+
+# Build with --release and serve the welcome site, or what is given: just run ./public -l 127.0.0.1:8080
+run *ARGS:
+    cargo run --release -- "$@"
+
+# Run the tests; a name picks some
+test *ARGS:
+    cargo test "$@"
+
+# Format, lints and documentation, all without a warning
+check:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# Run the benchmarks
+bench *ARGS:
+    cargo bench "$@"
+
+# Measure /hello of examples/lab.rs with wrk; flags go to the lab: just wrk -w 2
+wrk *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if ! command -v wrk >/dev/null; then
+        echo "just wrk: wrk is not installed; install it with your package manager" >&2
+        echo "          (Debian, Ubuntu: apt-get install wrk; Fedora: dnf install wrk)" >&2
+        exit 1
+    fi
+    cargo build --release --example lab
+    # The kernel picks a free port; the lab says which, and when it is ready.
+    coproc LAB { exec "${CARGO_TARGET_DIR:-target}/release/examples/lab" -l 127.0.0.1:0 "$@"; }
+    lab=$LAB_PID
+    trap 'kill "$lab" 2>/dev/null || true' EXIT
+    exec {output}<&"${LAB[0]}"
+    url=
+    while read -r -u "$output" line; do
+        echo "$line"
+        case $line in
+            "listening on http://"*) url=${url:-${line#listening on }} ;;
+            "ready "*) break ;;
+        esac
+    done
+    if [ -z "$url" ]; then
+        echo "just wrk: the lab did not start" >&2
+        exit 1
+    fi
+    wrk -t1 -c{{connections}} -d{{seconds}}s --latency "$url/hello"
+    trap - EXIT
+    kill "$lab"
+    wait "$lab"
+
+# All stages of .ci/run, or those that are named: just ci fmt clippy
+ci *STAGES:
+    .ci/run "$@"

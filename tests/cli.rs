@@ -1,0 +1,96 @@
+//! The program's mistakes: one clear line on stderr, and the exit code that `--help` lists.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// Runs the program to its end. If it wrongly starts to serve, it is killed and the test fails.
+fn handover(args: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_handover"))
+        .args(args)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let (mut out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let read = out.read_to_end(&mut stdout).and_then(|_| err.read_to_end(&mut stderr));
+        let _ = sender.send(read.map(|_| (stdout, stderr)));
+    });
+    let Ok(read) = ended.recv_timeout(Duration::from_secs(20)) else {
+        child.kill().expect("it runs");
+        panic!("{args:?} did not end");
+    };
+    let (stdout, stderr) = read.expect("its output");
+    Output { status: child.wait().expect("it ended"), stdout, stderr }
+}
+
+#[track_caller]
+fn fails(args: &[&str], code: i32, says: &[&str]) {
+    let output = handover(args);
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{args:?} wrote to stdout");
+    assert!(stderr.starts_with("handover: ") && stderr.ends_with('\n'), "{args:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    for part in says {
+        assert!(stderr.contains(part), "{args:?} does not say {part:?}: {stderr}");
+    }
+}
+
+#[test]
+fn usage_errors_exit_2_and_say_what_would_help() {
+    let help = "(try --help)";
+    fails(&["--lisen", "127.0.0.1:0"], 2, &["unknown flag --lisen, did you mean --listen?", help]);
+    fails(&["-x"], 2, &["unknown flag -x", help]);
+    fails(&["--workers"], 2, &["--workers needs a value: --workers N", help]);
+    fails(&["--workers", "many"], 2, &["--workers is \"many\"", "1 to 1024", help]);
+    fails(&["--stop-deadline", "-1"], 2, &["--stop-deadline is \"-1\"", "seconds", help]);
+    fails(&["--check=yes"], 2, &["--check takes no value", help]);
+    fails(&["--listen", "nowhere"], 2, &["--listen", "nowhere", help]);
+    fails(&["one", "two"], 2, &["unexpected argument \"two\"", help]);
+}
+
+#[test]
+fn a_missing_root_exits_2_and_names_it() {
+    fails(&["-l", "127.0.0.1:0", "/nowhere/at/all"], 2, &["/nowhere/at/all"]);
+}
+
+#[test]
+fn an_address_in_use_exits_69_and_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("its address").to_string();
+    fails(&["-l", &address], 69, &[&address, "in use"]);
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_exits_78_and_names_it() {
+    fails(&["-l", "127.0.0.1:0", "--log-file", "/nowhere/at/all.log"], 78, &["/nowhere/at/all.log"]);
+}
+
+#[test]
+fn help_and_version_go_to_stdout_and_exit_0() {
+    for (flag, says) in [("--help", "Usage: handover [OPTIONS] [ROOT]"), ("-V", env!("CARGO_PKG_VERSION"))] {
+        let output = handover(&[flag]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{flag}: {output:?}");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(text.contains(says), "{flag} does not say {says:?}: {text}");
+    }
+}
+
+#[test]
+fn check_binds_nothing_and_exits_0() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let output = handover(&["--check", "-l", &address, root.to_str().expect("UTF-8")]);
+    assert!(output.status.success(), "{output:?}");
+}
