@@ -3,8 +3,9 @@
 
 use crate::clock::{DateCache, Millis};
 use crate::connection::socket::{Moved, Socket};
-use crate::connection::{CloseReason, Connection, Expiry, Services};
+use crate::connection::{CloseReason, Connection, Expiry, Restored, Services};
 use crate::http::Reject;
+use crate::lifecycle::state::MovedConnection;
 use crate::listener::{Accepted, Listener};
 use crate::slot::{Notified, Place, Readiness, Slot};
 use crate::table::Table;
@@ -26,6 +27,10 @@ pub const WAKER: Token = Token(Table::special(0));
 const TICK: u64 = 250;
 /// The same while the server stops.
 const DRAIN_TICK: u64 = 25;
+/// How long a successor may take to see what was ready, in milliseconds.
+const READY_GRACE: i32 = 5000;
+/// How often a hold looks whether the pool rests.
+const HOLD_TICK: Duration = Duration::from_millis(1);
 /// Connections accepted before parked ones are looked at again.
 const ACCEPTS: usize = 64;
 /// How long to leave the listener alone when descriptors or places have run out.
@@ -45,6 +50,24 @@ pub enum Command {
     Drain { patience: Duration },
     /// End what is left. Answers how many requests that cut.
     Cut { answer: Sender<usize> },
+    /// Give no more work to the pool, and answer with every connection once the pool rests and all can be moved.
+    Hold { answer: Sender<Vec<MovedConnection>> },
+    /// Go on after a hold.
+    Resume,
+}
+
+/// A hold: see [`Command::Hold`].
+struct Hold {
+    /// Gone once it was answered.
+    answer: Option<Sender<Vec<MovedConnection>>>,
+    ready: Vec<Arc<Slot>>,
+}
+
+/// A listener that takes no new handshakes, and goes once those under way are served.
+struct Leaving {
+    listener: Listener,
+    since: Millis,
+    until: Millis,
 }
 
 /// The acceptor's state.
@@ -56,6 +79,8 @@ pub struct Acceptor {
     jobs: Sender<Arc<Slot>>,
     /// What did not fit into the channel because stale entries stand there.
     overflow: VecDeque<Arc<Slot>>,
+    /// While no work is given out: who waits for the pool to rest, and what is ready meanwhile.
+    hold: Option<Hold>,
     returned: Receiver<Return>,
     returns: Returns,
     commands: Receiver<Command>,
@@ -68,8 +93,10 @@ pub struct Acceptor {
     /// Until then no accepting: places or descriptors have run out.
     accept_again: Millis,
     exhausted: bool,
-    /// Since when the listeners are being closed, and until when they have to be.
-    closing: Option<(Millis, Millis)>,
+    /// Whether somebody waits in a listener's queue for a place.
+    full: bool,
+    /// Listeners that are being closed.
+    leaving: Vec<Leaving>,
     over: bool,
 }
 
@@ -94,6 +121,7 @@ impl Acceptor {
             table: Table::default(),
             jobs,
             overflow: VecDeque::new(),
+            hold: None,
             returned,
             returns,
             commands,
@@ -104,7 +132,8 @@ impl Acceptor {
             ready: true,
             accept_again: Millis(0),
             exhausted: false,
-            closing: None,
+            full: false,
+            leaving: Vec::new(),
             over: false,
         })
     }
@@ -129,26 +158,33 @@ impl Acceptor {
             self.take_returns();
             self.take_commands();
             self.send_overflow();
-            if self.ready && self.now >= self.accept_again {
+            if self.ready && self.hold.is_none() && self.now >= self.accept_again {
                 self.accept();
             }
-            if self.closing.is_some() {
-                self.close_listeners();
+            if !self.leaving.is_empty() {
+                self.close_leaving();
             }
-            if self.now >= self.next_scan {
+            if self.hold.is_some() {
+                self.answer_hold();
+            } else if self.now >= self.next_scan {
                 self.scan();
             }
-            self.over |= self.services.is_draining() && self.closing.is_none() && self.table.len() == 0;
+            let closed = self.listeners.is_empty() && self.leaving.is_empty();
+            self.over |= self.services.is_draining() && closed && self.table.len() == 0;
         }
         Ok(())
     }
 
     fn timeout(&self) -> Option<Duration> {
+        if let Some(hold) = &self.hold {
+            // Workers that come to rest say nothing.
+            return hold.answer.is_some().then_some(HOLD_TICK);
+        }
         let mut until = self.next_scan;
         if self.ready {
             until = until.min(self.accept_again);
         }
-        if self.closing.is_some() || !self.overflow.is_empty() {
+        if !self.leaving.is_empty() || !self.overflow.is_empty() {
             until = until.min(self.now.after(Duration::from_millis(DRAIN_TICK)));
         }
         // The coarse clock lags by a tick: a millisecond more, or the loop would spin until it has moved.
@@ -187,6 +223,10 @@ impl Acceptor {
     }
 
     fn enqueue(&mut self, slot: Arc<Slot>) {
+        if let Some(hold) = &mut self.hold {
+            hold.ready.push(slot);
+            return;
+        }
         slot.set_queued_at(self.now);
         self.scan_within(self.tick());
         match self.jobs.try_send(slot) {
@@ -198,6 +238,10 @@ impl Acceptor {
     }
 
     fn send_overflow(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.ready.extend(self.overflow.drain(..));
+            return;
+        }
         while let Some(slot) = self.overflow.pop_front() {
             if slot.place() != Place::Queued {
                 continue;
@@ -218,7 +262,12 @@ impl Acceptor {
     fn take_returns(&mut self) {
         while let Ok(returned) = self.returned.try_recv() {
             match returned {
-                Return::Closed(token) => self.table.remove(token),
+                Return::Closed(token) => {
+                    self.table.remove(token);
+                    if std::mem::take(&mut self.full) {
+                        self.accept_again = self.now;
+                    }
+                }
                 Return::Again(token) => {
                     if let Some(slot) = self.table.get(token).cloned() {
                         self.enqueue(slot);
@@ -236,72 +285,87 @@ impl Acceptor {
     }
 
     fn accept(&mut self) {
-        for number in 0..self.listeners.len() {
-            for _ in 0..ACCEPTS {
-                if !self.has_place() {
+        // Edge-triggered: from here on only a listener that is left with some waiting makes this true again.
+        self.ready = false;
+        let listeners = std::mem::take(&mut self.listeners);
+        for listener in &listeners {
+            self.accept_from(listener, self.services.limits.connections);
+        }
+        self.listeners = listeners;
+    }
+
+    /// Accepts what waits, as far as there are places. Answers whether the queue is empty now.
+    fn accept_from(&mut self, listener: &Listener, limit: usize) -> bool {
+        for _ in 0..ACCEPTS {
+            if self.table.len() >= limit && !self.make_place(listener, limit) {
+                return false;
+            }
+            match listener.accept() {
+                Accepted::Connection(fd, peer) => {
+                    self.exhausted = false;
+                    self.admit(fd, peer);
+                }
+                Accepted::Empty => return true,
+                Accepted::Skipped(error) => log::debug!("a connection failed before it was accepted: {error}"),
+                Accepted::Exhausted(error) => {
+                    if !self.exhausted {
+                        log::warn!("cannot accept, trying again until it works: {error}");
+                    }
+                    self.exhausted = true;
+                    self.ready = true;
                     self.accept_again = self.now.after(BACK_OFF);
-                    return;
-                }
-                match self.listeners[number].accept() {
-                    Accepted::Connection(fd, peer) => {
-                        self.exhausted = false;
-                        self.admit(fd, peer);
-                    }
-                    Accepted::Empty => break,
-                    Accepted::Skipped(error) => log::debug!("a connection failed before it was accepted: {error}"),
-                    Accepted::Exhausted(error) => {
-                        if !self.exhausted {
-                            log::warn!("cannot accept, trying again until it works: {error}");
-                        }
-                        self.exhausted = true;
-                        self.accept_again = self.now.after(BACK_OFF);
-                        return;
-                    }
-                }
-                if self.table.len().is_multiple_of(ACCEPTS) {
-                    self.take_returns();
+                    return false;
                 }
             }
         }
-        // Edge-triggered: a listener that still had some gives no new event.
-        self.ready = self.listeners.iter().any(has_more);
+        self.ready = true;
+        false
     }
 
     fn admit(&mut self, fd: OwnedFd, peer: Option<SocketAddr>) {
         let deadline = self.now.after(self.services.limits.idle_timeout);
         let connection = Connection::new(Socket::new(fd), peer);
-        let slot = self.table.insert(|token| Slot::new(token, connection, deadline)).clone();
+        let make = |token| Slot::new(token, connection, Place::Idle, true, deadline);
+        let slot = self.table.insert(make).clone();
+        self.services.stats.accepted();
+        self.watch(&slot);
+        self.scan_until(deadline);
+    }
+
+    fn watch(&mut self, slot: &Slot) {
         let registered = slot.connection().as_ref().map_or(Ok(()), |connection| {
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(
-                &mut SourceFd(&connection.socket().as_raw_fd()),
-                Token(slot.token()),
-                interest,
-            )
+            let (token, interest) = (Token(slot.token()), Interest::READABLE | Interest::WRITABLE);
+            self.poll.registry().register(&mut SourceFd(&connection.socket().as_raw_fd()), token, interest)
         });
         if let Err(error) = registered {
             log::warn!("cannot watch a connection: {error}");
-            self.close(&slot, CloseReason::Internal);
+            self.close(slot, CloseReason::Internal);
         }
-        self.scan_within(self.services.limits.idle_timeout.as_millis() as u64);
     }
 
-    /// Whether there is a place for one more connection, if need be by closing the longest idle one.
-    fn has_place(&mut self) -> bool {
-        let limit = self.services.limits.connections;
-        // What has connected before the listeners close is served, limit or not.
-        if self.table.len() < limit || self.closing.is_some() {
+    /// At the limit: whether there is a place for who waits, if need be by closing the longest idle connection.
+    fn make_place(&mut self, listener: &Listener, limit: usize) -> bool {
+        self.take_returns();
+        if self.table.len() < limit {
             return true;
         }
-        self.take_returns();
-        if self.table.len() < limit || self.evict() {
+        // Nobody goes for nobody; who comes later is an event.
+        if !has_more(listener) {
+            return false;
+        }
+        if self.evict() {
             return true;
         }
         self.returns.want_places(true);
         self.take_returns();
-        let free = self.table.len() < limit;
-        self.returns.want_places(!free);
-        free
+        if self.table.len() < limit {
+            self.returns.want_places(self.services.is_draining());
+            return true;
+        }
+        self.full = true;
+        self.ready = true;
+        self.accept_again = self.now.after(BACK_OFF);
+        false
     }
 
     fn evict(&mut self) -> bool {
@@ -403,13 +467,16 @@ impl Acceptor {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Drain { patience } => {
-                    for listener in &self.listeners {
-                        listener.refuse_new();
-                    }
-                    self.closing = Some((self.now, self.now.after(patience)));
-                    self.ready = true;
-                    self.accept_again = self.now;
+                    let listeners = std::mem::take(&mut self.listeners);
+                    self.leave(listeners, patience);
                     self.returns.want_places(true);
+                    self.next_scan = self.now;
+                }
+                Command::Hold { answer } => self.hold = Some(Hold { answer: Some(answer), ready: Vec::new() }),
+                Command::Resume => {
+                    for slot in self.hold.take().into_iter().flat_map(|hold| hold.ready) {
+                        self.enqueue(slot);
+                    }
                     self.next_scan = self.now;
                 }
                 Command::Cut { answer } => {
@@ -421,31 +488,81 @@ impl Acceptor {
         }
     }
 
-    /// Second half of a close that resets nobody: goes on accepting until no handshake is left and the queue is empty.
-    fn close_listeners(&mut self) {
-        let Some((since, until)) = self.closing else { return };
-        let settled = self.now.since(since) >= FILTER_SETTLES;
-        // First the handshakes, then the queue: what ended its handshake in between is in the queue.
-        let mut quiet = settled
-            && self.listeners.iter().all(|listener| match listener.has_handshakes() {
-                Some(pending) => !pending,
-                None => self.now.since(since) >= BLIND_WAIT,
-            });
-        self.accept();
-        quiet &= !self.ready;
-        if quiet || self.now >= until {
-            if !quiet {
-                log::warn!("listeners closed while clients were still connecting; some may be reset");
+    /// Answers a hold, if the pool rests and every connection can be moved.
+    fn answer_hold(&mut self) {
+        let Some(Hold { answer: Some(answer), ready }) = &self.hold else { return };
+        if !self.jobs.is_empty() {
+            return;
+        }
+        let mut moved = Vec::with_capacity(self.table.len());
+        let mut queued = 0;
+        for slot in self.table.iter() {
+            let place = slot.place();
+            match place {
+                // Its 503 is out.
+                Place::Closed | Place::Expired => continue,
+                Place::Queued => queued += 1,
+                place if place.is_parked() => {}
+                _ => return,
             }
-            self.listeners.clear();
-            self.ready = false;
-            self.closing = None;
+            let connection = slot.connection();
+            let Some(connection) = connection.as_ref() else { continue };
+            // What is ready has no deadline until a worker has seen it.
+            let remaining = if place == Place::Queued { READY_GRACE } else { slot.remaining(self.now) };
+            let deadline = Millis(self.now.0 + u64::try_from(remaining).unwrap_or(0));
+            let Some((snapshot, file)) = connection.snapshot(deadline) else { return };
+            moved.push(MovedConnection { fd: connection.socket().as_raw_fd(), file, snapshot });
+        }
+        // One that a worker has taken and not yet begun is neither in the channel nor here.
+        if queued != ready.len() {
+            return;
+        }
+        // The main thread waits for it, or has given up and sends `Resume`.
+        let _ = answer.send(moved);
+        if let Some(hold) = &mut self.hold {
+            hold.answer = None;
+        }
+    }
+
+    /// First half of a close that resets nobody: no new handshakes. For the sole holder of the listeners.
+    pub fn leave(&mut self, listeners: Vec<Listener>, patience: Duration) {
+        let until = self.now.after(patience);
+        for listener in listeners {
+            listener.refuse_new();
+            self.leaving.push(Leaving { listener, since: self.now, until });
+        }
+    }
+
+    /// Goes on with a connection of the predecessor.
+    pub fn adopt(&mut self, restored: Restored) {
+        let Restored { connection, place, answerable, deadline } = restored;
+        let slot = self.table.insert(|token| Slot::new(token, connection, place, answerable, deadline)).clone();
+        // Edge-triggered, so registering says at once what is ready already.
+        self.watch(&slot);
+        self.scan_until(deadline);
+    }
+
+    /// Second half: goes on accepting until no handshake is left and the queue is empty, then closes.
+    fn close_leaving(&mut self) {
+        for leaving in std::mem::take(&mut self.leaving) {
+            let settled = self.now.since(leaving.since);
+            // First the handshakes, then the queue: what ended its handshake in between is in the queue.
+            let pending = leaving.listener.has_handshakes().unwrap_or(settled < BLIND_WAIT);
+            // What has connected is served, limit or not.
+            let empty = self.accept_from(&leaving.listener, usize::MAX);
+            let quiet = empty && !pending && settled >= FILTER_SETTLES;
+            if !quiet && self.now < leaving.until {
+                self.leaving.push(leaving);
+            } else if !quiet {
+                let bound = leaving.listener.bound();
+                log::warn!("closed {bound} while clients were still connecting; some may be reset");
+            }
         }
     }
 
     fn cut(&mut self) -> usize {
         self.listeners.clear();
-        self.closing = None;
+        self.leaving.clear();
         let mut cut = 0;
         let slots: Vec<Arc<Slot>> = self.table.iter().cloned().collect();
         for slot in slots {

@@ -98,6 +98,8 @@ impl fmt::Display for Bound {
 pub struct Listener {
     socket: Socket,
     bound: Bound,
+    /// As it was configured: a successor keeps it if its own configuration says the same.
+    address: String,
     /// Device and inode of our own socket file: only that one is ours to remove.
     file: Option<(u64, u64)>,
 }
@@ -121,7 +123,7 @@ impl Listener {
             Address::Unix(path) => Ok(vec![bind_unix(path)?]),
             Address::Tcp(host, port) => {
                 if let Ok(ip) = host.parse::<IpAddr>() {
-                    return Ok(vec![bind_tcp(SocketAddr::new(ip, *port))?]);
+                    return Ok(vec![bind_tcp(SocketAddr::new(ip, *port), &address.to_string())?]);
                 }
                 let resolved = (host.as_str(), *port).to_socket_addrs().map_err(|error| {
                     Error::bind(format!("cannot listen on {address}: the host name does not resolve: {error}"), error)
@@ -134,9 +136,27 @@ impl Listener {
                 }
                 // A free port is one port: with several addresses it would be several.
                 addresses.truncate(if *port == 0 { 1 } else { addresses.len() });
-                addresses.into_iter().map(bind_tcp).collect()
+                addresses.into_iter().map(|resolved| bind_tcp(resolved, &address.to_string())).collect()
             }
         }
+    }
+
+    /// A listener that a predecessor had bound for `address`.
+    pub fn inherit(fd: OwnedFd, address: String, file: Option<(u64, u64)>) -> io::Result<Listener> {
+        let socket = Socket::from(fd);
+        socket.set_cloexec(true)?;
+        let local = socket.local_addr()?;
+        let bound = match (local.as_socket(), local.as_pathname()) {
+            (Some(address), _) => Bound::Tcp(address),
+            (None, Some(path)) => Bound::Unix(std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
+            (None, None) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is bound to nothing")),
+        };
+        Ok(Listener { socket, bound, address, file })
+    }
+
+    /// The address as it was configured, and what its socket file is recognised by.
+    pub fn inheritance(&self) -> (&str, Option<(u64, u64)>) {
+        (&self.address, self.file)
     }
 
     /// Where it listens.
@@ -225,7 +245,7 @@ fn to_std(peer: SocketAddrAny) -> Option<SocketAddr> {
     SocketAddr::try_from(peer).ok()
 }
 
-fn bind_tcp(address: SocketAddr) -> Result<Listener, Error> {
+fn bind_tcp(address: SocketAddr, text: &str) -> Result<Listener, Error> {
     let bind = || -> io::Result<Listener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
         socket.set_reuse_address(true)?;
@@ -238,7 +258,7 @@ fn bind_tcp(address: SocketAddr) -> Result<Listener, Error> {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Listener { socket, bound: Bound::Tcp(bound), file: None })
+        Ok(Listener { socket, bound: Bound::Tcp(bound), address: text.to_owned(), file: None })
     };
     bind().map_err(|error| {
         let help = match error.kind() {
@@ -286,9 +306,10 @@ fn bind_unix(path: &Path) -> Result<Listener, Error> {
         _ => fail(&error.to_string(), error),
     })?;
     let meta = fs::symlink_metadata(path).map_err(|error| fail(&error.to_string(), error))?;
+    let text = Address::Unix(path.to_owned()).to_string();
     // Absolute, so that it is still ours to remove when the working directory has changed.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    Ok(Listener { socket, bound: Bound::Unix(path), file: Some((meta.dev(), meta.ino())) })
+    Ok(Listener { socket, bound: Bound::Unix(path), address: text, file: Some((meta.dev(), meta.ino())) })
 }
 
 /// Drops a TCP segment that has SYN and not ACK: socket filters see the packet from the TCP header on, whose byte 13

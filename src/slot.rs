@@ -101,10 +101,11 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// A new connection, parked as `Idle` until its first event.
-    pub fn new(token: usize, connection: Connection, deadline: Millis) -> Slot {
+    /// A connection that is parked until its first event.
+    pub fn new(token: usize, connection: Connection, place: Place, answerable: bool, deadline: Millis) -> Slot {
+        let flag = if answerable { ANSWERABLE } else { 0 };
         Slot {
-            state: AtomicU32::new(Place::Idle as u32 | ANSWERABLE),
+            state: AtomicU32::new(place as u32 | flag),
             deadline: AtomicU32::new(wrap(deadline)),
             queued_at: AtomicU32::new(0),
             token,
@@ -238,7 +239,7 @@ mod tests {
     const WRITABLE: Readiness = Readiness { readable: false, writable: true, closed: false };
 
     fn slot() -> Slot {
-        Slot::new(7, Connection::for_test(), Millis(100))
+        Slot::new(7, Connection::for_test(), Place::Idle, true, Millis(100))
     }
 
     #[test]

@@ -77,11 +77,12 @@ mod tests {
     use super::*;
     use crate::clock::Millis;
     use crate::connection::Connection;
+    use crate::slot::Place;
 
     #[test]
     fn a_stale_token_finds_nothing() {
         let mut table = Table::default();
-        let make = |token| Slot::new(token, Connection::for_test(), Millis(0));
+        let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, true, Millis(0));
         let first = table.insert(make).token();
         table.remove(first);
         let second = table.insert(make).token();

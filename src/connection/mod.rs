@@ -10,12 +10,14 @@
 //! belong to the worker ([`Workspace`]) and are lent for a turn.
 
 mod closing;
+mod snapshot;
 pub mod socket;
 pub mod stream;
 mod workspace;
 mod writing;
 
 pub use closing::{CloseReason, Expiry};
+pub use snapshot::{Restored, Snapshot};
 pub use workspace::{InFlight, Permits, Services, Stats, Workspace};
 
 use crate::clock::Millis;

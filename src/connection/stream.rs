@@ -7,6 +7,7 @@ use crate::config::Limits;
 use crate::http::chunked::Decoder;
 use crate::http::framing::BodyFraming;
 use crate::http::{Reject, response};
+use serde::{Deserialize, Serialize};
 use std::io::{self, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub struct BodySource {
 }
 
 /// Where in its framing a request body is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Incoming {
     /// Bytes still to come.
     Length(u64),

@@ -217,6 +217,7 @@ pub struct Stats {
     served: Box<[AtomicUsize]>,
     refused: AtomicUsize,
     panicked: AtomicUsize,
+    accepted: AtomicUsize,
 }
 
 impl Stats {
@@ -226,6 +227,7 @@ impl Stats {
             served: (0..workers * 16).map(|_| AtomicUsize::new(0)).collect(),
             refused: AtomicUsize::new(0),
             panicked: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
         }
     }
 
@@ -241,10 +243,24 @@ impl Stats {
         self.panicked.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Requests answered; refused requests (4xx and 503 by the server itself); handlers that panicked.
-    pub fn totals(&self) -> (usize, usize, usize) {
-        let served = self.served.iter().map(|cell| cell.load(Ordering::Relaxed)).sum();
-        (served, self.refused.load(Ordering::Relaxed), self.panicked.load(Ordering::Relaxed))
+    /// A connection was accepted.
+    pub fn accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests answered by this process, the refused ones among them.
+    pub fn total_served(&self) -> usize {
+        self.served.iter().map(|cell| cell.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Requests that the server refused by itself: 4xx and 503.
+    pub fn total_refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Connections accepted by this process.
+    pub fn total_accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 }
 
@@ -326,6 +342,8 @@ struct Flight {
     socket: Option<Arc<Socket>>,
     line: String,
     since: Option<Millis>,
+    /// Counts what began, so that somebody can wait for the end of what ran at a moment.
+    number: usize,
 }
 
 impl InFlight {
@@ -341,10 +359,17 @@ impl InFlight {
         flight.line.push(' ');
         flight.line.push_str(request.url());
         flight.since = Some(now);
+        flight.number = flight.number.wrapping_add(1);
     }
 
     pub(super) fn end(&self) {
         self.flight().socket = None;
+    }
+
+    /// The number of what is being executed, if something is.
+    pub fn current(&self) -> Option<usize> {
+        let flight = self.flight();
+        flight.socket.as_ref().map(|_| flight.number)
     }
 
     /// Ends the connection under the handler. Answers its request line and age, if there is one.

@@ -1,13 +1,14 @@
 //! The chunked coding (RFC 9112 §7.1), one state a byte, so that it can stop anywhere.
 
 use super::{Reject, is_token_byte};
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Bytes of extensions in one chunk header, and of the whole trailer section.
 const OVERHEAD_LIMIT: u16 = 4096;
 
 /// Decodes a chunked body.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Decoder {
     state: State,
     overhead: u16,
@@ -24,7 +25,7 @@ pub struct Step {
     pub done: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     /// Reading hexadecimal digits; how many so far.
     Size {
@@ -53,7 +54,7 @@ enum State {
 }
 
 /// Inside `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )` (RFC 9112 §7.1.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Within {
     /// White space was seen, which only a `;` may follow.
     BeforeSemicolon,

@@ -1,7 +1,10 @@
 //! How a server begins and ends: the phase it is in, the signals that drive it.
 
+pub mod exec;
 mod phase;
+pub mod program;
 pub mod signals;
+pub mod state;
 
 pub use phase::Phase;
 

@@ -7,7 +7,7 @@ use super::Event;
 use crate::Error;
 use crossbeam_channel::Sender;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
-use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,9 +25,20 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The signals of this process, while a server has them.
 pub struct SignalThread {
-    handle: Handle,
-    thread: JoinHandle<()>,
+    events: Sender<Event>,
     previous: SigSet,
+    thread: Option<(Handle, JoinHandle<()>)>,
+}
+
+fn handled() -> SigSet {
+    let mut handled: SigSet = HANDLED.into_iter().collect();
+    handled.add(Signal::SIGINT);
+    handled
+}
+
+fn failed(what: &str, error: impl Into<io::Error>) -> Error {
+    let error = error.into();
+    Error::runtime(format!("cannot {what}: {error}"), error)
 }
 
 impl SignalThread {
@@ -37,15 +48,12 @@ impl SignalThread {
         if TAKEN.swap(true, Ordering::SeqCst) {
             return Ok(None);
         }
-        let failed = |what: &str, error: io::Error| Error::runtime(format!("cannot {what}: {error}"), error);
         for ignored in IGNORED {
             // SAFETY: `SigIgn` runs no code.
-            unsafe { signal(ignored, SigHandler::SigIgn) }.map_err(|e| failed("ignore a signal", e.into()))?;
+            unsafe { signal(ignored, SigHandler::SigIgn) }.map_err(|error| failed("ignore a signal", error))?;
         }
-        let mut handled: SigSet = HANDLED.into_iter().collect();
-        handled.add(Signal::SIGINT);
         let previous =
-            handled.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|error| failed("block signals", error.into()))?;
+            handled().thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|error| failed("block signals", error))?;
         let ctrl_c = events.clone();
         let stop = move || {
             // A server that has ended is stopped.
@@ -54,40 +62,64 @@ impl SignalThread {
         if let Err(error) = ctrlc::set_handler(stop) {
             log::warn!("Ctrl-C stays as the application has it: {error}");
         }
-        let mut signals = Signals::new([SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])
+        let mut signals = SignalThread { events, previous, thread: None };
+        signals.resume()?;
+        Ok(Some(signals))
+    }
+
+    /// Starts the thread: first of all, and again after [`SignalThread::suspend`].
+    pub fn resume(&mut self) -> Result<(), Error> {
+        // INT is registered here as well, behind ctrlc, whose handler this one chains to: as a record that can be
+        // drained. The event itself comes from ctrlc.
+        let mut signals = Signals::new([SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGINT])
             .map_err(|error| failed("handle signals", error))?;
         let handle = signals.handle();
+        let events = self.events.clone();
         let run = move || {
-            if let Err(error) = handled.thread_unblock() {
+            if let Err(error) = handled().thread_unblock() {
                 log::error!("cannot unblock signals: {error}");
             }
-            for number in &mut signals {
-                let event = match number {
-                    SIGTERM => Event::Stop,
-                    SIGQUIT => Event::StopNow,
-                    SIGHUP | SIGUSR2 => Event::Reload,
-                    _ => Event::Reopen,
-                };
-                // The main thread has gone: the server has ended already.
-                if events.send(event).is_err() {
-                    return;
-                }
+            // The receiver outlives this thread, which the main thread joins.
+            for number in signals.forever().filter(|&number| number != SIGINT) {
+                let _ = events.send(event(number));
+            }
+            if let Err(error) = handled().thread_block() {
+                log::error!("cannot block signals: {error}");
+            }
+            // Nothing can come any more, but what came until here may not have been read.
+            for number in signals.pending() {
+                let _ = events.send(event(number));
             }
         };
         let thread = thread::Builder::new().name("signals".into()).stack_size(STACK).spawn(run);
-        let thread = thread.map_err(|error| failed("start the signal thread", error))?;
-        Ok(Some(SignalThread { handle, thread, previous }))
+        self.thread = Some((handle, thread.map_err(|error| failed("start the signal thread", error))?));
+        Ok(())
+    }
+
+    /// Ends the thread: from here on signals are pending in the kernel, and those before it are events.
+    pub fn suspend(&mut self) {
+        let Some((handle, thread)) = self.thread.take() else { return };
+        handle.close();
+        if thread.join().is_err() {
+            log::error!("the signal thread panicked");
+        }
     }
 
     /// Ends the thread. The signals stay handled, which now means that they do nothing: the process is about to end,
     /// and a second TERM must not change how.
-    pub fn join(self) {
-        self.handle.close();
-        if self.thread.join().is_err() {
-            log::error!("the signal thread panicked");
-        }
+    pub fn join(mut self) {
+        self.suspend();
         if let Err(error) = self.previous.thread_set_mask() {
             log::warn!("cannot restore the signal mask: {error}");
         }
+    }
+}
+
+fn event(number: i32) -> Event {
+    match number {
+        SIGTERM | SIGINT => Event::Stop,
+        SIGQUIT => Event::StopNow,
+        SIGHUP | SIGUSR2 => Event::Reload,
+        _ => Event::Reopen,
     }
 }

@@ -1,0 +1,79 @@
+//! Exec mode: the process becomes the program on disk, with its listeners and connections still open.
+//!
+//! The state waits in a memfd, the descriptors lose close-on-exec, and every handled signal is blocked, so that what
+//! comes meanwhile is pending when the successor unblocks it. Until `execve` succeeds everything can be taken back.
+
+use super::program::Program;
+use super::state::{ExecState, decode, encode};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::{FdFlags, fcntl_setfd};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Becomes the program on disk. Returns only if that failed, with everything as before.
+pub fn hand_over(program: &Program, state: &ExecState) -> io::Error {
+    match prepare(state) {
+        Ok(memfd) => {
+            let descriptors = descriptors(state);
+            let error = match pass_on(&descriptors, true) {
+                Ok(()) => program.execute(memfd.as_raw_fd()),
+                Err(error) => error,
+            };
+            // Back to close-on-exec, which cannot fail for a descriptor that is open.
+            let _ = pass_on(&descriptors, false);
+            error
+        }
+        Err(error) => error,
+    }
+}
+
+fn prepare(state: &ExecState) -> io::Result<File> {
+    let bytes = encode(state).map_err(io::Error::other)?;
+    // Without close-on-exec: it is what the successor reads.
+    let mut memfd = File::from(memfd_create("handover", MemfdFlags::empty())?);
+    memfd.write_all(&bytes)?;
+    memfd.seek(SeekFrom::Start(0))?;
+    Ok(memfd)
+}
+
+fn descriptors(state: &ExecState) -> Vec<RawFd> {
+    let listeners = state.inheritance.listeners.iter().map(|listener| listener.fd);
+    let connections = state.connections.iter().flat_map(|moved| [Some(moved.fd), moved.file]);
+    listeners.chain(connections.flatten()).collect()
+}
+
+fn pass_on(descriptors: &[RawFd], on: bool) -> io::Result<()> {
+    let flags = if on { FdFlags::empty() } else { FdFlags::CLOEXEC };
+    for &fd in descriptors {
+        // SAFETY: the caller owns these descriptors, which stay open while it waits for this function.
+        fcntl_setfd(unsafe { BorrowedFd::borrow_raw(fd) }, flags)?;
+    }
+    Ok(())
+}
+
+/// Reads the state that this process left itself, `number` being the descriptor that the environment names.
+pub fn take_over(number: &str) -> Result<ExecState, String> {
+    let fd: RawFd = number.parse().map_err(|_| format!("{number:?} is no descriptor"))?;
+    if fd <= 2 {
+        return Err(format!("{number} cannot be the state's descriptor"));
+    }
+    // SAFETY: whoever set the environment variable gave this descriptor to us alone; if it is not open, reading says
+    // so. A number that stands for another descriptor of ours cannot be: this runs before any other is opened.
+    let mut memfd = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    let mut bytes = Vec::new();
+    memfd.read_to_end(&mut bytes).map_err(|error| format!("cannot read the state: {error}"))?;
+    let state: ExecState = decode(&bytes)?;
+    if state.inheritance.pid != std::process::id() {
+        return Err("the state was left for another process".into());
+    }
+    pass_on(&descriptors(&state), false).map_err(|error| format!("an inherited descriptor is not open: {error}"))?;
+    Ok(state)
+}
+
+/// Takes a descriptor that the state names.
+pub fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the predecessor passed this descriptor on for us alone, and the state names each once; `take_over` has
+    // seen that it is open.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
