@@ -48,8 +48,8 @@ const BLIND_WAIT: Duration = Duration::from_secs(1);
 pub enum Command {
     /// Close the listeners without resetting anyone, within `patience`; let the connections end.
     Drain { patience: Duration },
-    /// End what is left. Answers how many requests that cut.
-    Cut { answer: Sender<usize> },
+    /// End what is left, count what that cuts, and answer when it is done.
+    Cut { answer: Sender<()> },
     /// Give no more work to the pool, and answer with every connection once the pool rests and all can be moved.
     Hold { answer: Sender<Vec<MovedConnection>> },
     /// Go on after a hold.
@@ -480,8 +480,8 @@ impl Acceptor {
                     self.next_scan = self.now;
                 }
                 Command::Cut { answer } => {
-                    let cut = self.cut();
-                    let _ = answer.send(cut);
+                    self.cut();
+                    let _ = answer.send(());
                     self.over = true;
                 }
             }
@@ -560,10 +560,9 @@ impl Acceptor {
         }
     }
 
-    fn cut(&mut self) -> usize {
+    fn cut(&mut self) {
         self.listeners.clear();
         self.leaving.clear();
-        let mut cut = 0;
         let slots: Vec<Arc<Slot>> = self.table.iter().cloned().collect();
         for slot in slots {
             let place = slot.place();
@@ -571,17 +570,24 @@ impl Acceptor {
             if !(place.is_parked() || place == Place::Queued) || !slot.take(place, Place::Expired) {
                 continue;
             }
-            let ended = slot
-                .connection()
-                .as_mut()
-                .and_then(|connection| connection.cut(&self.services, self.now, self.date.text()));
+            let mut guard = slot.connection();
+            let Some(connection) = guard.as_mut() else { continue };
+            let mut ended = connection.cut(&self.services, self.now, self.date.text());
+            if ended.is_none() && place == Place::Queued && connection.has_unread() {
+                connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.text());
+                let waited = Duration::from_millis(slot.queued_for(self.now).max(0) as u64);
+                ended = Some(("a request that no worker could take".into(), waited));
+            }
             if let Some((request, age)) = ended {
-                cut += 1;
+                self.services.stats.cut();
                 log::warn!("cut {request} after {:.1} s", age.as_secs_f64());
             }
-            self.close(&slot, CloseReason::Cut);
+            let stays = connection.holds_application();
+            drop(guard);
+            if !stays {
+                self.close(&slot, CloseReason::Cut);
+            }
         }
-        cut
     }
 }
 

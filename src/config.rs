@@ -88,7 +88,26 @@ impl Default for Limits {
     }
 }
 
+/// The longest deadline: they are kept in 32 bits of milliseconds.
+const LONGEST: Duration = Duration::from_secs(20 * 24 * 60 * 60);
+
 impl Limits {
+    /// With every deadline at most 20 days; whoever asks for more means never.
+    pub(crate) fn clamped(mut self) -> Limits {
+        for deadline in [
+            &mut self.head_timeout,
+            &mut self.body_timeout,
+            &mut self.idle_timeout,
+            &mut self.write_timeout,
+            &mut self.queue_timeout,
+            &mut self.stream_wait,
+            &mut self.linger,
+        ] {
+            *deadline = (*deadline).min(LONGEST);
+        }
+        self
+    }
+
     pub(crate) fn head(&self) -> HeadLimits {
         HeadLimits { size: self.head_size, target: self.target_size, fields: self.header_count }
     }

@@ -15,7 +15,7 @@ use crate::listener::{Address, Bound, Listener};
 use crate::logging::{Log, init_logging};
 use crate::worker::{Return, Returns, Worker};
 use crate::{Error, cli};
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, after, bounded, never, select, unbounded};
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -37,6 +37,8 @@ const HOLD_PAUSE: Duration = Duration::from_millis(500);
 const SECOND_STOP: Duration = Duration::from_millis(250);
 /// How long workers get to notice that their connections were cut.
 const CUT_GRACE: Duration = Duration::from_millis(250);
+/// How long the acceptor gets to cut, and to log, what may be very many connections.
+const CUT_PATIENCE: Duration = Duration::from_secs(2);
 /// The acceptor only moves descriptors and deadlines.
 const ACCEPTOR_STACK: usize = 128 * 1024;
 /// Descriptors besides the connections: listeners, log, poller, the application's own files.
@@ -466,11 +468,14 @@ struct Running {
     commands: Sender<Command>,
     returns: Returns,
     /// The listeners' descriptors, which the acceptor owns, for a successor.
-    listeners: Vec<(RawFd, String, Option<(u64, u64)>)>,
+    listeners: Vec<Descriptor>,
     outside: Outside,
     /// Disconnects when the last worker has ended.
     done: Receiver<Infallible>,
 }
+
+/// A listener's descriptor, its address as configured, and its socket file's device and inode.
+type Descriptor = (RawFd, String, Option<(u64, u64)>);
 
 /// What the main thread waits for.
 enum Waited {
@@ -503,7 +508,7 @@ impl Running {
         let returns = Returns::new(returned, Arc::new(waker));
         let granted = returns.clone();
         let services = Arc::new(Services {
-            limits: config.limits.clone(),
+            limits: config.limits.clone().clamped(),
             handler,
             status_routes: config.status_routes,
             phase: Phase::default(),
@@ -591,11 +596,13 @@ impl Running {
         let signals = self.outside.signals.take();
         let counters = self.counters();
         let ended = match ended {
-            Some(Ended::Clean) => {
-                self.join();
-                Ok(Ended::Clean)
+            Some(ended) => {
+                // Threads that do not end, because a handler does not, end with the process.
+                if self.pool_has_ended() {
+                    self.join();
+                }
+                Ok(ended)
             }
-            Some(ended) => Ok(ended),
             None => {
                 let error = match self.acceptor.join() {
                     Ok(Err(error)) => error,
@@ -797,9 +804,10 @@ impl Running {
         match self.wait_or_second_stop(began, deadline) {
             Pause::Over => Ended::Clean,
             Pause::SecondStop => Ended::AtOnce,
-            Pause::Time => match self.cut() {
-                0 => Ended::Clean,
-                cut => Ended::Cut(cut),
+            Pause::Time => match (self.cut(), self.pool_has_ended()) {
+                (0, true) => Ended::Clean,
+                // Whatever a worker hangs in, it is something that did not finish.
+                (cut, _) => Ended::Cut(cut.max(1)),
             },
         }
     }
@@ -821,20 +829,24 @@ impl Running {
     /// Ends what is left at the deadline, each request logged.
     fn cut(&self) -> usize {
         let now = Millis::now();
-        let mut cut = 0;
+        let stats = &self.services.stats;
         for flight in &self.in_flight {
             if let Some((request, age)) = flight.cut(now) {
-                cut += 1;
-                log::warn!("cut {request} in its handler after {:.1} s", age.as_secs_f64());
+                stats.cut();
+                log::warn!("cut {request} after {:.1} s", age.as_secs_f64());
             }
         }
         let (answer, answered) = bounded(1);
         self.command(Command::Cut { answer });
-        cut += answered.recv_timeout(CUT_GRACE).unwrap_or(0);
+        let _ = answered.recv_timeout(CUT_PATIENCE);
         // Handlers that were streaming notice that their connection has ended; the others end with the process.
         let until = Instant::now() + CUT_GRACE;
         while let Waited::Event(_) = self.wait(Some(until)) {}
-        cut
+        stats.total_cut()
+    }
+
+    fn pool_has_ended(&self) -> bool {
+        matches!(self.done.try_recv(), Err(TryRecvError::Disconnected))
     }
 
     fn reopen_log(&self) {

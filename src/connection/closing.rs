@@ -87,7 +87,16 @@ impl Connection {
             State::Head if is_blank(&self.input) => self.expire_idle(services, now),
             State::Head => self.give_up(Reject::HeadTimeout, services, now, date),
             State::Body(_) => self.give_up(Reject::BodyTimeout, services, now, date),
-            State::Waiting(_) => self.give_up(Reject::Overloaded, services, now, date),
+            State::Waiting(_) => {
+                let state = std::mem::replace(&mut self.state, State::Head);
+                let expiry = self.give_up(Reject::Overloaded, services, now, date);
+                // Dropping a handler's closure runs the application's code: not on this thread.
+                if let (State::Waiting(streaming), State::Lingering { reason, until, limit }) = (state, &self.state) {
+                    self.state = State::Abandoned { streaming, reason: *reason, until: *until, limit: *limit };
+                    return Expiry::Enqueue;
+                }
+                expiry
+            }
             State::Writing(writing) => {
                 let unsent = self.socket.unsent().unwrap_or(0);
                 if unsent < writing.backlog {
@@ -102,7 +111,7 @@ impl Connection {
                     _ => Expiry::Close(CloseReason::WriteTimeout),
                 }
             }
-            State::Lingering { reason, .. } => Expiry::Close(*reason),
+            State::Lingering { reason, .. } | State::Abandoned { reason, .. } => Expiry::Close(*reason),
         }
     }
 
@@ -139,9 +148,23 @@ impl Connection {
         self.socket.finish();
         let until = now.after(services.limits.linger);
         self.input = Vec::new();
-        self.state = State::Lingering { reason, until };
+        self.state = super::lingering(reason, &services.limits, now);
         // What has come already gives no new event.
         self.discard().map_or(Expiry::Until(until), Expiry::Close)
+    }
+
+    /// Whether bytes wait that no worker has seen.
+    pub fn has_unread(&self) -> bool {
+        matches!(self.socket.peek(), Ok(Moved::Bytes(_)))
+    }
+
+    /// Whether it holds code of the application's: a reader or a closure.
+    pub fn holds_application(&self) -> bool {
+        match &self.state {
+            State::Waiting(_) | State::Abandoned { .. } => true,
+            State::Writing(writing) => matches!(writing.source, Source::Reader { .. }),
+            _ => false,
+        }
     }
 
     /// Whether nothing of a request has arrived and nothing of a response is left: the client loses nothing.
@@ -184,7 +207,7 @@ impl Connection {
     pub fn cut(&mut self, services: &Services, now: Millis, date: &str) -> Option<(String, Duration)> {
         let cut = match &self.state {
             State::Head if is_blank(&self.input) => return None,
-            State::Lingering { .. } => return None,
+            State::Lingering { .. } | State::Abandoned { .. } => return None,
             State::Head => {
                 let line = self.input.split(|&b| b == b'\r' || b == b'\n').find(|line| !line.is_empty());
                 let line = String::from_utf8_lossy(line.unwrap_or_default()).into_owned();
@@ -203,10 +226,8 @@ impl Connection {
             State::Head | State::Body(_) => {
                 self.give_up(Reject::HeadTimeout, services, now, date);
             }
-            State::Waiting(_) => {
-                self.give_up(Reject::Overloaded, services, now, date);
-            }
-            _ => {}
+            // What it holds may be the application's: it is dropped when this server is, not now.
+            _ => self.socket.cut(),
         }
         Some((cut, now.since(self.begun.unwrap_or(now))))
     }

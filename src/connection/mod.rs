@@ -21,6 +21,7 @@ pub use snapshot::{Restored, Snapshot};
 pub use workspace::{InFlight, Permits, Services, Stats, Workspace};
 
 use crate::clock::Millis;
+use crate::config::Limits;
 use crate::handler::{Body, IntoResponse, Kind, Request, RequestBody, Response, StreamFn};
 use crate::http::framing::{BodyFraming, body_framing, expects_continue};
 use crate::http::head::{Scanner, is_blank};
@@ -41,6 +42,8 @@ use writing::{After, Progress, Source, Writing};
 const TURN_REQUESTS: u32 = 16;
 /// Bytes a connection may send, or throw away, before others get their turn.
 const TURN_BYTES: u64 = 1024 * 1024;
+/// How many times `linger` a connection lingers at most while bytes keep coming.
+const LINGERS: u32 = 10;
 /// A body up to this size is copied behind its head and leaves in the same write.
 const INLINE_BODY: u64 = 16 * 1024;
 
@@ -65,10 +68,13 @@ enum State {
     Body(Box<Collecting>),
     /// Everything is there but a permit to stream.
     Waiting(Box<Streaming>),
+    /// It waited too long for a permit and was answered; what the application made for it is still to be dropped, by
+    /// a worker, because that runs the application's code.
+    Abandoned { streaming: Box<Streaming>, reason: CloseReason, until: Millis, limit: Millis },
     /// A response waits for the client to read.
     Writing(Box<Writing>),
     /// The last answer is out and FIN was sent: what still comes is thrown away until the client closes too.
-    Lingering { reason: CloseReason, until: Millis },
+    Lingering { reason: CloseReason, until: Millis, limit: Millis },
 }
 
 struct Collecting {
@@ -170,7 +176,11 @@ impl Connection {
                 State::Body(collecting) => self.body(work, &mut turn, collecting),
                 State::Waiting(streaming) => self.stream(work, &mut turn, *streaming),
                 State::Writing(writing) => self.resume(work, &mut turn, *writing),
-                State::Lingering { reason, until } => self.linger(work, &mut turn, reason, until),
+                State::Lingering { reason, until, limit } => self.linger(work, &mut turn, reason, until, limit),
+                State::Abandoned { streaming, reason, until, limit } => {
+                    drop(streaming);
+                    self.linger(work, &mut turn, reason, until, limit)
+                }
             };
             if let Flow::Stop(verdict) = flow {
                 break verdict;
@@ -219,7 +229,7 @@ impl Connection {
             match self.scanner.scan(work.input(), &limits) {
                 Ok(Some(length)) => return self.request(work, turn, length),
                 Ok(None) => {}
-                Err(reject) => return self.refuse(work, turn, reject),
+                Err(reject) => return self.refuse(work, turn, reject, &Method::Get),
             }
             match self.read(work, turn) {
                 Ok(Some(_)) => {}
@@ -251,7 +261,10 @@ impl Connection {
         let since = *self.begun.get_or_insert(work.now);
         let (framing, expects_continue) = match self.parse(work, length) {
             Ok(decided) => decided,
-            Err(reject) => return self.refuse(work, turn, reject),
+            Err(reject) => {
+                let method = work.request.method().clone();
+                return self.refuse(work, turn, reject, &method);
+            }
         };
         if framing == BodyFraming::None {
             return self.call(work, turn);
@@ -262,7 +275,8 @@ impl Connection {
             BodyFraming::None | BodyFraming::Chunked => None,
         };
         if declared.is_some_and(|declared| declared > limit) {
-            return self.refuse(work, turn, Reject::BodyTooLarge);
+            let method = work.request.method().clone();
+            return self.refuse(work, turn, Reject::BodyTooLarge, &method);
         }
         let collecting = Box::new(Collecting {
             request: work.take_request(),
@@ -301,11 +315,11 @@ impl Connection {
                         complete = ended;
                         work.consume(consumed);
                     }
-                    Err(reject) => return self.refuse(work, turn, reject),
+                    Err(reject) => return self.refuse(work, turn, reject, collecting.request.method()),
                 }
             }
             if collecting.body.len() as u64 > collecting.limit {
-                return self.refuse(work, turn, Reject::BodyTooLarge);
+                return self.refuse(work, turn, Reject::BodyTooLarge, collecting.request.method());
             }
             if complete {
                 let body = std::mem::take(&mut collecting.body);
@@ -365,7 +379,8 @@ impl Connection {
                 // If the body failed, what the handler made of that is less true than the reason itself.
                 if let Some(reject) = body.failure() {
                     drop(response);
-                    return self.refuse(work, turn, reject);
+                    let method = work.request.method().clone();
+                    return self.refuse(work, turn, reject, &method);
                 }
                 self.respond(work, turn, response, Some(body), Some(permit))
             }
@@ -387,11 +402,10 @@ impl Connection {
         if let Some(response) = work.services.own_route(&work.request) {
             return response;
         }
-        work.in_flight.begin(&self.socket, &work.request, work.now);
+        work.in_flight.begin(&self.socket, work.request.method().as_str(), work.request.url(), work.now);
         // A handler that panics leaves its own data as its own locks say; ours it only had by `&mut Request`, which
         // the next parse overwrites.
         let response = catch_unwind(AssertUnwindSafe(|| work.services.handler.handle(&mut work.request)));
-        work.in_flight.end();
         work.refresh_clock();
         response.unwrap_or_else(|panic| {
             work.services.stats.panicked();
@@ -478,7 +492,7 @@ impl Connection {
     /// Runs a handler that pushes, on this worker, until it has ended.
     fn push(&mut self, work: &mut Workspace, turn: &mut Turn, pushed: Pushed, permit: Permit) -> Flow {
         let Pushed { push, delimiter, keep_alive, body } = pushed;
-        work.in_flight.begin(&self.socket, &work.request, work.now);
+        work.in_flight.begin(&self.socket, work.request.method().as_str(), work.request.url(), work.now);
         let mut writer = StreamWriter::new(&self.socket, &mut work.out, delimiter, work.services.limits.write_timeout);
         let outcome = catch_unwind(AssertUnwindSafe(|| push(&mut writer)));
         let sent = match outcome {
@@ -490,7 +504,6 @@ impl Connection {
                 Err(io::Error::other("handler panicked"))
             }
         };
-        work.in_flight.end();
         drop(permit);
         work.refresh_clock();
         work.out.clear();
@@ -521,8 +534,13 @@ impl Connection {
                 work.put_back(rest);
                 After::Head
             }
-            // The client asked for the end and has nothing more to say: closing cannot reset anything.
-            Some(rest) if rest.is_empty() && is_blank(work.input()) && !work.services.is_draining() => {
+            // The client itself asked for the end and has sent nothing more: closing cannot reset anything.
+            Some(rest)
+                if rest.is_empty()
+                    && work.input().is_empty()
+                    && !work.request.head().0.keep_alive
+                    && !matches!(self.socket.peek(), Ok(Moved::Bytes(_))) =>
+            {
                 After::Close(CloseReason::Finished)
             }
             _ => After::Linger(CloseReason::Finished),
@@ -531,14 +549,20 @@ impl Connection {
     }
 
     /// Answers a refused request, and closes so that the client gets to read the answer.
-    fn refuse(&mut self, work: &mut Workspace, turn: &mut Turn, reject: Reject) -> Flow {
+    fn refuse(&mut self, work: &mut Workspace, turn: &mut Turn, reject: Reject, method: &Method) -> Flow {
         log::debug!("refused: {reject} ({})", reject.status());
         work.services.stats.refused();
         let extra: &[(&str, &str)] = match reject {
             Reject::MethodNotAllowed => &[("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")],
             _ => &[],
         };
+        let start = work.out.len();
         response::encode_plain(&mut work.out, reject.status(), reject.name(), extra, work.date.text());
+        if *method == Method::Head {
+            // RFC 9110 §9.3.2: no content, whatever the status.
+            let head = work.out[start..].windows(4).position(|window| window == b"\r\n\r\n");
+            work.out.truncate(head.map_or(work.out.len(), |head| start + head + 4));
+        }
         self.write(work, turn, Writing::new(Source::None, After::Linger(CloseReason::Refused(reject))))
     }
 
@@ -548,58 +572,77 @@ impl Connection {
         if writing.deadline.is_some_and(|deadline| work.now >= deadline) {
             return close(CloseReason::WriteTimeout);
         }
+        work.in_flight.begin(&self.socket, &writing.line, "", self.begun.unwrap_or(work.now));
         self.write(work, turn, writing)
     }
 
     fn write(&mut self, work: &mut Workspace, turn: &mut Turn, mut writing: Writing) -> Flow {
-        match writing.advance(&self.socket, &mut work.out, &mut work.scratch, &mut turn.bytes) {
+        let progress = writing.advance(&self.socket, &mut work.out, &mut work.scratch, &mut turn.bytes);
+        work.in_flight.end();
+        match progress {
             Progress::Done => {}
             Progress::Failed(reason) => {
                 work.out.clear();
                 return close(reason);
             }
             Progress::TurnOver => {
-                writing.unsent = std::mem::take(&mut work.out);
-                writing.deadline = None;
-                self.state = State::Writing(Box::new(writing));
+                self.keep(work, writing, None);
                 return Flow::Stop(Verdict::Requeue);
             }
             Progress::Blocked => {
-                writing.unsent = std::mem::take(&mut work.out);
-                if writing.line.is_empty() {
-                    writing.line = format!("{} {}", work.request.method(), work.request.url());
-                }
+                // What the kernel has now is what the client has to make progress on.
+                writing.backlog = self.socket.unsent().unwrap_or(u64::MAX);
                 let deadline = work.refresh_clock().after(work.services.limits.write_timeout);
-                writing.deadline = Some(deadline);
-                return self.park(State::Writing(Box::new(writing)), Place::Writing, false, deadline);
+                self.keep(work, writing, Some(deadline));
+                return Flow::Stop(Verdict::Park { place: Place::Writing, answerable: false, deadline });
             }
         }
         self.begun = None;
         self.served += 1;
-        work.services.stats.served(work.index);
+        if !matches!(writing.after, After::Linger(CloseReason::Refused(_))) {
+            work.services.stats.served(work.index);
+        }
         match writing.after {
             After::Head => Flow::Continue,
             After::Close(reason) => close(reason),
             After::Linger(reason) => {
                 self.socket.finish();
                 work.clear_input();
-                let until = work.now.after(work.services.limits.linger);
-                self.state = State::Lingering { reason, until };
+                self.state = lingering(reason, &work.services.limits, work.now);
                 Flow::Continue
             }
         }
     }
 
-    /// Lingering: throws away what comes, until the client closes too or the time is up (RFC 9112 §9.6).
-    fn linger(&mut self, work: &mut Workspace, turn: &mut Turn, reason: CloseReason, until: Millis) -> Flow {
+    /// Keeps a response that is not out for a later turn.
+    fn keep(&mut self, work: &mut Workspace, mut writing: Writing, deadline: Option<Millis>) {
+        writing.unsent = std::mem::take(&mut work.out);
+        writing.deadline = deadline;
+        if writing.line.is_empty() {
+            writing.line = format!("{} {}", work.request.method(), work.request.url());
+        }
+        self.state = State::Writing(Box::new(writing));
+    }
+
+    /// Lingering: throws away what comes, until the client closes too or the time is up (RFC 9112 §9.6). While bytes
+    /// still come, the client may not have looked for the answer yet.
+    fn linger(
+        &mut self,
+        work: &mut Workspace,
+        turn: &mut Turn,
+        reason: CloseReason,
+        mut until: Millis,
+        limit: Millis,
+    ) -> Flow {
         while turn.bytes < TURN_BYTES {
             match self.read(work, turn) {
                 Ok(Some(read)) => {
                     turn.bytes += read as u64;
                     work.clear_input();
+                    until = work.now.after(work.services.limits.linger).min(limit);
                 }
                 Ok(None) => {
-                    return self.park(State::Lingering { reason, until }, Place::Idle, false, until);
+                    return self.park(State::Lingering { reason, until, limit }, Place::Idle, false, until);
                 }
                 Err(_) => return close(reason),
             }
@@ -607,9 +650,13 @@ impl Connection {
         if work.refresh_clock() >= until {
             return close(reason);
         }
-        self.state = State::Lingering { reason, until };
+        self.state = State::Lingering { reason, until, limit };
         Flow::Stop(Verdict::Requeue)
     }
+}
+
+fn lingering(reason: CloseReason, limits: &Limits, now: Millis) -> State {
+    State::Lingering { reason, until: now.after(limits.linger), limit: now.after(limits.linger * LINGERS) }
 }
 
 impl Drop for Connection {

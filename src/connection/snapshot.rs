@@ -89,7 +89,7 @@ impl Connection {
                 declared: collecting.declared,
                 expects_continue: collecting.expects_continue,
             },
-            State::Waiting(_) => return None,
+            State::Waiting(_) | State::Abandoned { .. } => return None,
             State::Writing(writing) => {
                 let rest = match &writing.source {
                     Source::None => Rest::None,
@@ -148,7 +148,8 @@ impl Connection {
                 (State::Writing(Box::new(writing)), Place::Writing, false)
             }
             Moment::Lingering { until } => {
-                let state = State::Lingering { reason: CloseReason::Finished, until: Millis(until) };
+                let until = Millis(until);
+                let state = State::Lingering { reason: CloseReason::Finished, until, limit: until };
                 (state, Place::Idle, false)
             }
         };

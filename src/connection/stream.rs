@@ -30,7 +30,10 @@ pub struct BodySource {
     buffer: Vec<u8>,
     at: usize,
     expects_continue: bool,
+    /// Its beginning, moved on by the time in which nobody waited for the client.
     since: Millis,
+    /// When the handler was last given something.
+    left_off: Millis,
     received: u64,
     limit: u64,
     timeout: Duration,
@@ -87,7 +90,8 @@ impl From<BodySource> for SharedBody {
 impl SharedBody {
     /// Counts its deadline from now on.
     pub fn restart(&self, now: Millis) {
-        self.source().since = now;
+        let mut source = self.source();
+        (source.since, source.left_off) = (now, now);
     }
 
     fn source(&self) -> MutexGuard<'_, BodySource> {
@@ -137,6 +141,7 @@ impl BodySource {
             at: 0,
             expects_continue: false,
             since,
+            left_off: since,
             received: 0,
             limit,
             timeout: limits.body_timeout,
@@ -201,6 +206,14 @@ impl BodySource {
         if std::mem::take(&mut self.expects_continue) {
             send_all(&self.socket, CONTINUE, self.timeout)?;
         }
+        // Only waiting for the client counts, not what the handler did meanwhile.
+        self.since = self.since.after(Millis::now().since(self.left_off));
+        let filled = self.wait_for_bytes();
+        self.left_off = Millis::now();
+        filled
+    }
+
+    fn wait_for_bytes(&mut self) -> io::Result<()> {
         self.buffer.resize(READ_AHEAD, 0);
         self.at = 0;
         loop {
@@ -284,11 +297,13 @@ pub struct StreamWriter<'a> {
     pending: Vec<u8>,
     delimiter: Delimiter,
     stall: Duration,
+    /// The first error. After it nothing is sent any more: part of a chunk may be out.
+    failed: Option<io::ErrorKind>,
 }
 
 impl<'a> StreamWriter<'a> {
     pub fn new(socket: &'a Socket, out: &'a mut Vec<u8>, delimiter: Delimiter, stall: Duration) -> StreamWriter<'a> {
-        StreamWriter { socket, out, pending: Vec::new(), delimiter, stall }
+        StreamWriter { socket, out, pending: Vec::new(), delimiter, stall, failed: None }
     }
 
     /// Sends what is left and the last chunk.
@@ -314,14 +329,21 @@ impl<'a> StreamWriter<'a> {
     }
 
     fn send(&mut self) -> io::Result<()> {
+        self.check()?;
         let sent = send_all(self.socket, self.out, self.stall);
         self.out.clear();
+        self.failed = sent.as_ref().err().map(io::Error::kind);
         sent
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.failed.map_or(Ok(()), |kind| Err(kind.into()))
     }
 }
 
 impl Write for StreamWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.check()?;
         let mut bytes = &bytes[..bytes.len().min(CHUNK)];
         if let Delimiter::Length(left) = &mut self.delimiter {
             bytes = &bytes[..bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX))];

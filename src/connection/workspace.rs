@@ -60,6 +60,7 @@ impl Workspace {
 
     /// Ends a turn: a permit that was not used after all goes to the next.
     pub fn end_turn(&mut self) {
+        self.in_flight.end();
         if std::mem::take(&mut self.granted) {
             self.services.permits.give_back();
         }
@@ -218,6 +219,7 @@ pub struct Stats {
     refused: AtomicUsize,
     panicked: AtomicUsize,
     accepted: AtomicUsize,
+    cut: AtomicUsize,
 }
 
 impl Stats {
@@ -228,6 +230,7 @@ impl Stats {
             refused: AtomicUsize::new(0),
             panicked: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
+            cut: AtomicUsize::new(0),
         }
     }
 
@@ -246,6 +249,16 @@ impl Stats {
     /// A connection was accepted.
     pub fn accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request was cut by the stop deadline.
+    pub fn cut(&self) {
+        self.cut.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that the stop deadline has cut.
+    pub fn total_cut(&self) -> usize {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// Requests answered by this process, the refused ones among them.
@@ -351,14 +364,17 @@ impl InFlight {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn begin(&self, socket: &Arc<Socket>, request: &Request, now: Millis) {
+    /// A handler begins, or a response goes on. It ends when the response is out or has to wait.
+    pub(super) fn begin(&self, socket: &Arc<Socket>, method: &str, target: &str, since: Millis) {
         let mut flight = self.flight();
         flight.socket = Some(socket.clone());
         flight.line.clear();
-        flight.line.push_str(request.method().as_str());
-        flight.line.push(' ');
-        flight.line.push_str(request.url());
-        flight.since = Some(now);
+        flight.line.push_str(method);
+        if !target.is_empty() {
+            flight.line.push(' ');
+            flight.line.push_str(target);
+        }
+        flight.since = Some(since);
         flight.number = flight.number.wrapping_add(1);
     }
 

@@ -169,6 +169,7 @@ impl Head {
     /// Reads a complete head, `bytes` being exactly what [`Scanner::scan`] found.
     pub fn parse(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<(), Reject> {
         self.fields.clear();
+        self.method = Method::Get;
         self.host = None;
         self.query = None;
         let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
