@@ -3,9 +3,11 @@
 
 use crate::clock::{DateCache, Millis};
 use crate::connection::socket::{Moved, Socket};
-use crate::connection::{CloseReason, Connection, Expiry, Restored, Services};
+use crate::connection::{CloseReason, Connection, Expiry, Restored, Services, Snapshot};
 use crate::http::Reject;
-use crate::lifecycle::state::MovedConnection;
+use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
+use crate::lifecycle::state::{MovedConnection, encode};
+use crate::lifecycle::{Event, FromSuccessor};
 use crate::listener::{Accepted, Listener};
 use crate::slot::{Notified, Place, Readiness, Slot};
 use crate::table::Table;
@@ -13,12 +15,12 @@ use crate::worker::{Return, Returns};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The poller's token of the waker; listeners follow.
 pub const WAKER: Token = Token(Table::special(0));
@@ -29,6 +31,12 @@ const TICK: u64 = 250;
 const DRAIN_TICK: u64 = 25;
 /// How long a successor may take to see what was ready, in milliseconds.
 const READY_GRACE: i32 = 5000;
+/// Connections on their way to the successor at a time.
+const UNACKNOWLEDGED: usize = 128;
+/// How long the successor may take to acknowledge a connection.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stop's deadline waits for workers that are between two turns.
+const RUNNING_GRACE: Duration = Duration::from_millis(100);
 /// How often a hold looks whether the pool rests.
 const HOLD_TICK: Duration = Duration::from_millis(1);
 /// Connections accepted before parked ones are looked at again.
@@ -43,17 +51,60 @@ const FILTER_SETTLES: Duration = Duration::from_millis(10);
 /// How long to wait for handshakes where the kernel does not tell about them.
 const BLIND_WAIT: Duration = Duration::from_secs(1);
 
-/// What the main thread tells the acceptor.
-#[derive(Debug)]
+/// What the main thread, and a link's thread, tell the acceptor.
 pub enum Command {
-    /// Close the listeners without resetting anyone, within `patience`; let the connections end.
-    Drain { patience: Duration },
+    /// Close the listeners without resetting anyone, within `patience`; let the connections end. With another holder
+    /// of the listeners alive, our copies are just closed: the queue is the other's too.
+    Drain {
+        patience: Duration,
+        sole_holder: bool,
+    },
     /// End what is left, count what that cuts, and answer when it is done.
-    Cut { answer: Sender<()> },
+    Cut {
+        answer: Sender<()>,
+    },
     /// Give no more work to the pool, and answer with every connection once the pool rests and all can be moved.
-    Hold { answer: Sender<Vec<MovedConnection>> },
+    Hold {
+        answer: Sender<Vec<MovedConnection>>,
+    },
     /// Go on after a hold.
     Resume,
+    /// Leave the listeners to the successor, or take them again.
+    Accept(bool),
+    /// Move every connection to the successor as it parks; end when none is left.
+    /// The listeners in `removed` are nobody's any more.
+    Migrate {
+        link: Link,
+        stalled: Sender<Event>,
+        removed: Vec<String>,
+        patience: Duration,
+    },
+    /// The successor has that connection, or cannot take it.
+    Acked(u64),
+    Refused(u64),
+    /// The successor is gone and reaped: what was not committed stays here.
+    TakeBack,
+    /// A connection of the predecessor has become ours.
+    Adopt(Box<Restored>),
+}
+
+/// Connections on their way to the successor.
+struct Migration {
+    link: Link,
+    /// Told once when the successor does not answer any more.
+    stalled: Option<Sender<Event>>,
+    next_id: u64,
+    /// Sent and not yet committed, by id.
+    moving: HashMap<u64, Moving>,
+    /// Acknowledged, their COMMIT to be sent in this order.
+    commits: VecDeque<u64>,
+}
+
+struct Moving {
+    slot: Arc<Slot>,
+    place: Place,
+    answerable: bool,
+    since: Millis,
 }
 
 /// A hold: see [`Command::Hold`].
@@ -68,6 +119,8 @@ struct Leaving {
     listener: Listener,
     since: Millis,
     until: Millis,
+    /// When to ask for handshakes again: it means reading a table of every socket on the host.
+    ask_again: Millis,
 }
 
 /// The acceptor's state.
@@ -95,6 +148,9 @@ pub struct Acceptor {
     exhausted: bool,
     /// Whether somebody waits in a listener's queue for a place.
     full: bool,
+    /// Whether new connections are ours to take.
+    accepting: bool,
+    migration: Option<Migration>,
     /// Listeners that are being closed.
     leaving: Vec<Leaving>,
     over: bool,
@@ -133,6 +189,8 @@ impl Acceptor {
             accept_again: Millis(0),
             exhausted: false,
             full: false,
+            accepting: true,
+            migration: None,
             leaving: Vec::new(),
             over: false,
         })
@@ -158,7 +216,7 @@ impl Acceptor {
             self.take_returns();
             self.take_commands();
             self.send_overflow();
-            if self.ready && self.hold.is_none() && self.now >= self.accept_again {
+            if self.ready && self.accepting && self.hold.is_none() && self.now >= self.accept_again {
                 self.accept();
             }
             if !self.leaving.is_empty() {
@@ -169,8 +227,16 @@ impl Acceptor {
             } else if self.now >= self.next_scan {
                 self.scan();
             }
+            self.migrate();
             let closed = self.listeners.is_empty() && self.leaving.is_empty();
-            self.over |= self.services.is_draining() && closed && self.table.len() == 0;
+            let ending = match self.migration {
+                Some(_) => self.leaving.is_empty(),
+                None => self.services.is_draining() && closed,
+            };
+            self.over |= ending && self.table.len() == 0;
+        }
+        if self.migration.is_some() {
+            self.listeners.iter_mut().for_each(Listener::forget_file);
         }
         Ok(())
     }
@@ -181,10 +247,10 @@ impl Acceptor {
             return hold.answer.is_some().then_some(HOLD_TICK);
         }
         let mut until = self.next_scan;
-        if self.ready {
+        if self.ready && self.accepting {
             until = until.min(self.accept_again);
         }
-        if !self.leaving.is_empty() || !self.overflow.is_empty() {
+        if self.migration.is_some() || !self.leaving.is_empty() || !self.overflow.is_empty() {
             until = until.min(self.now.after(Duration::from_millis(DRAIN_TICK)));
         }
         // The coarse clock lags by a tick: a millisecond more, or the loop would spin until it has moved.
@@ -210,7 +276,11 @@ impl Acceptor {
             writable: event.is_writable() || event.is_write_closed() || broken,
             closed: event.is_read_closed() || broken,
         };
+        let place = slot.place();
+        let answerable = slot.is_answerable();
         match slot.notify(ready) {
+            // Between two requests of a busy client this is the moment: what has come is still in the socket.
+            Notified::Enqueue if self.move_away(&slot, place, answerable) => {}
             Notified::Enqueue => self.enqueue(slot),
             Notified::Nothing => {}
             Notified::Discard => {
@@ -302,10 +372,12 @@ impl Acceptor {
             }
             match listener.accept() {
                 Accepted::Connection(fd, peer) => {
-                    self.exhausted = false;
                     self.admit(fd, peer);
                 }
-                Accepted::Empty => return true,
+                Accepted::Empty => {
+                    self.exhausted = false;
+                    return true;
+                }
                 Accepted::Skipped(error) => log::debug!("a connection failed before it was accepted: {error}"),
                 Accepted::Exhausted(error) => {
                     if !self.exhausted {
@@ -383,7 +455,7 @@ impl Acceptor {
                 self.close(&slot, CloseReason::Evicted);
                 return true;
             }
-            slot.requeue();
+            slot.requeue(true);
             self.enqueue(slot);
         }
     }
@@ -399,7 +471,7 @@ impl Acceptor {
         for slot in self.table.iter() {
             let place = slot.place();
             let remaining = match place {
-                Place::Closed => continue,
+                Place::Closed | Place::Frozen => continue,
                 Place::Running | Place::RunningAgain => self.tick() as i32,
                 Place::Queued if !slot.is_answerable() => self.tick() as i32,
                 Place::Queued => queue_timeout - slot.queued_for(self.now),
@@ -453,7 +525,7 @@ impl Acceptor {
                 self.scan_until(deadline);
             }
             Expiry::Enqueue => {
-                slot.requeue();
+                slot.requeue(matches!(place, Place::Idle | Place::Reading));
                 self.enqueue(slot.clone());
             }
         }
@@ -466,9 +538,13 @@ impl Acceptor {
     fn take_commands(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Drain { patience } => {
-                    let listeners = std::mem::take(&mut self.listeners);
-                    self.leave(listeners, patience);
+                Command::Drain { patience, sole_holder } => {
+                    let mut listeners = std::mem::take(&mut self.listeners);
+                    if sole_holder {
+                        self.leave(listeners, patience);
+                    } else {
+                        listeners.iter_mut().for_each(Listener::forget_file);
+                    }
                     self.returns.want_places(true);
                     self.next_scan = self.now;
                 }
@@ -479,6 +555,50 @@ impl Acceptor {
                     }
                     self.next_scan = self.now;
                 }
+                Command::Accept(accepting) => {
+                    self.accepting = accepting;
+                    self.ready |= accepting;
+                }
+                Command::Migrate { link, stalled, removed, patience } => {
+                    let (gone, kept) = std::mem::take(&mut self.listeners)
+                        .into_iter()
+                        .partition(|listener| removed.iter().any(|address| address == listener.inheritance().0));
+                    self.listeners = kept;
+                    // The successor has closed its copies, so we are their sole holder.
+                    self.leave(gone, patience);
+                    self.accepting = false;
+                    self.returns.want_places(true);
+                    self.migration = Some(Migration {
+                        link,
+                        stalled: Some(stalled),
+                        next_id: 0,
+                        moving: HashMap::new(),
+                        commits: VecDeque::new(),
+                    });
+                }
+                Command::Acked(id) => {
+                    if let Some(migration) = &mut self.migration {
+                        migration.commits.push_back(id);
+                    }
+                }
+                Command::Refused(id) => {
+                    let moving = self.migration.as_mut().and_then(|migration| migration.moving.remove(&id));
+                    if let Some(moving) = moving {
+                        // What cannot move ends politely: with the next response, or soon.
+                        self.services.phase.drain();
+                        self.unfreeze(&moving);
+                    }
+                }
+                Command::TakeBack => {
+                    for moving in self.migration.take().into_iter().flat_map(|migration| migration.moving.into_values())
+                    {
+                        self.unfreeze(&moving);
+                    }
+                    self.accepting = true;
+                    self.ready = true;
+                    self.returns.want_places(false);
+                }
+                Command::Adopt(restored) => self.adopt(*restored),
                 Command::Cut { answer } => {
                     self.cut();
                     let _ = answer.send(());
@@ -500,7 +620,7 @@ impl Acceptor {
             let place = slot.place();
             match place {
                 // Its 503 is out.
-                Place::Closed | Place::Expired => continue,
+                Place::Closed | Place::Expired | Place::Frozen => continue,
                 Place::Queued => queued += 1,
                 place if place.is_parked() => {}
                 _ => return,
@@ -529,8 +649,97 @@ impl Acceptor {
         let until = self.now.after(patience);
         for listener in listeners {
             listener.refuse_new();
-            self.leaving.push(Leaving { listener, since: self.now, until });
+            self.leaving.push(Leaving { listener, since: self.now, until, ask_again: self.now.after(FILTER_SETTLES) });
         }
+    }
+
+    /// Moves what is parked, and says COMMIT for what the successor has.
+    fn migrate(&mut self) {
+        let Some(migration) = &mut self.migration else { return };
+        while let Some(&id) = migration.commits.front() {
+            test_point("predecessor-acked");
+            match migration.link.send(&Message::Commit(id), &[]) {
+                Ok(Sent::Yes) => {}
+                // An error is the end of the link, which the thread that listens to it notices too.
+                Ok(Sent::Later) | Err(_) => break,
+            }
+            test_point("predecessor-commit");
+            migration.commits.pop_front();
+            if let Some(moving) = migration.moving.remove(&id) {
+                // Only our copy is closed: nothing is shut down, the description lives on in the successor.
+                moving.slot.close();
+                self.table.remove(moving.slot.token());
+                self.services.stats.migrated();
+            }
+        }
+        let oldest = migration.moving.values().map(|moving| moving.since).min();
+        if oldest.is_some_and(|oldest| self.now.since(oldest) > ACK_TIMEOUT)
+            && let Some(stalled) = migration.stalled.take()
+        {
+            let _ = stalled.send(Event::Successor(FromSuccessor::Stalled));
+        }
+        if self.services.is_draining() {
+            return;
+        }
+        let movable = |slot: &&Arc<Slot>| {
+            slot.place().is_parked() && slot.connection().as_ref().is_some_and(|one| !one.holds_application())
+        };
+        let room = UNACKNOWLEDGED - migration.moving.len().min(UNACKNOWLEDGED);
+        let slots: Vec<Arc<Slot>> = self.table.iter().filter(movable).take(room).cloned().collect();
+        for slot in slots {
+            let (place, answerable) = (slot.place(), slot.is_answerable());
+            if place.is_parked() && slot.take(place, Place::Queued) && !self.move_away(&slot, place, answerable) {
+                slot.park(place, answerable, Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into())));
+            }
+        }
+    }
+
+    /// FREEZE and SEND for a connection that is this thread's. `false` if it cannot move now.
+    fn move_away(&mut self, slot: &Arc<Slot>, place: Place, answerable: bool) -> bool {
+        let Some(migration) = &mut self.migration else { return false };
+        if migration.moving.len() >= UNACKNOWLEDGED || migration.stalled.is_none() || self.services.is_draining() {
+            return false;
+        }
+        let guard = slot.connection();
+        let Some(connection) = guard.as_ref() else { return false };
+        let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
+        let Some((snapshot, file)) = connection.snapshot(deadline) else { return false };
+        // Closing the descriptor would not be enough: epoll goes on reporting a description that lives elsewhere.
+        if self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_raw_fd())).is_err() {
+            return false;
+        }
+        let id = migration.next_id;
+        match send_connection(&migration.link, id, connection, snapshot, file) {
+            Ok(Sent::Yes) => {
+                test_point("predecessor-sent");
+                drop(guard);
+                migration.next_id += 1;
+                slot.take(Place::Queued, Place::Frozen);
+                let moving = Moving { slot: slot.clone(), place, answerable, since: self.now };
+                migration.moving.insert(id, moving);
+                true
+            }
+            Ok(Sent::Later) => {
+                drop(guard);
+                self.watch(slot);
+                false
+            }
+            Err(error) => {
+                log::debug!("a connection could not be sent to the successor: {error}");
+                drop(guard);
+                self.watch(slot);
+                false
+            }
+        }
+    }
+
+    /// A connection on its way stays here after all.
+    fn unfreeze(&mut self, moving: &Moving) {
+        let slot = &moving.slot;
+        let deadline = self.now.after(Duration::from_millis(slot.remaining(self.now).max(0) as u64));
+        slot.park(moving.place, moving.answerable, deadline);
+        self.watch(slot);
+        self.next_scan = self.now;
     }
 
     /// Goes on with a connection of the predecessor.
@@ -544,13 +753,17 @@ impl Acceptor {
 
     /// Second half: goes on accepting until no handshake is left and the queue is empty, then closes.
     fn close_leaving(&mut self) {
-        for leaving in std::mem::take(&mut self.leaving) {
+        for mut leaving in std::mem::take(&mut self.leaving) {
             let settled = self.now.since(leaving.since);
             // First the handshakes, then the queue: what ended its handshake in between is in the queue.
-            let pending = leaving.listener.has_handshakes().unwrap_or(settled < BLIND_WAIT);
+            let ask = self.now >= leaving.ask_again;
+            if ask {
+                leaving.ask_again = self.now.after(Duration::from_millis(DRAIN_TICK));
+            }
+            let pending = !ask || leaving.listener.has_handshakes().unwrap_or(settled < BLIND_WAIT);
             // What has connected is served, limit or not.
             let empty = self.accept_from(&leaving.listener, usize::MAX);
-            let quiet = empty && !pending && settled >= FILTER_SETTLES;
+            let quiet = empty && !pending;
             if !quiet && self.now < leaving.until {
                 self.leaving.push(leaving);
             } else if !quiet {
@@ -560,25 +773,37 @@ impl Acceptor {
         }
     }
 
+    /// Ends what is left at the deadline. What a handler executes is cut and logged by the main thread before.
     fn cut(&mut self) {
         self.listeners.clear();
         self.leaving.clear();
+        let until = Instant::now() + RUNNING_GRACE;
+        // A worker that is between two turns of a download has it parked or queued in a moment.
+        while self.cut_parked() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Answers whether workers still run something that nobody has cut.
+    fn cut_parked(&mut self) -> bool {
+        let mut running = false;
         let slots: Vec<Arc<Slot>> = self.table.iter().cloned().collect();
         for slot in slots {
             let place = slot.place();
-            // A worker that runs it sees its socket end; what it executes is cut and logged by the main thread.
+            running |= matches!(place, Place::Running | Place::RunningAgain);
             if !(place.is_parked() || place == Place::Queued) || !slot.take(place, Place::Expired) {
                 continue;
             }
             let mut guard = slot.connection();
             let Some(connection) = guard.as_mut() else { continue };
+            let counted = connection.socket().was_cut();
             let mut ended = connection.cut(&self.services, self.now, self.date.text());
             if ended.is_none() && place == Place::Queued && connection.has_unread() {
                 connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.text());
                 let waited = Duration::from_millis(slot.queued_for(self.now).max(0) as u64);
                 ended = Some(("a request that no worker could take".into(), waited));
             }
-            if let Some((request, age)) = ended {
+            if let Some((request, age)) = ended.filter(|_| !counted) {
                 self.services.stats.cut();
                 log::warn!("cut {request} after {:.1} s", age.as_secs_f64());
             }
@@ -588,7 +813,25 @@ impl Acceptor {
                 self.close(&slot, CloseReason::Cut);
             }
         }
+        running
     }
+}
+
+fn send_connection(
+    link: &Link,
+    id: u64,
+    connection: &Connection,
+    snapshot: Snapshot,
+    file: Option<RawFd>,
+) -> io::Result<Sent> {
+    let bytes = encode(&snapshot).map_err(io::Error::other)?;
+    let (snapshot, memfd) = payload(bytes)?;
+    let message = Message::Connection { id, file: file.is_some(), snapshot };
+    let mut descriptors = vec![connection.socket().as_fd()];
+    // SAFETY: the file belongs to the connection, which is borrowed for the whole call.
+    descriptors.extend(file.map(|file| unsafe { BorrowedFd::borrow_raw(file) }));
+    descriptors.extend(memfd.as_ref().map(AsFd::as_fd));
+    link.send(&message, &descriptors)
 }
 
 /// Whether accept(2) would give something.

@@ -6,7 +6,7 @@ use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -197,6 +197,11 @@ impl Listener {
         }
     }
 
+    /// Leaves the socket file to a successor, whatever its inode says.
+    pub fn forget_file(&mut self) {
+        self.file = None;
+    }
+
     /// Whether a handshake has begun and not ended; `None` where that cannot be read.
     pub fn has_handshakes(&self) -> Option<bool> {
         match &self.bound {
@@ -332,9 +337,9 @@ fn drop_syn_filter() -> [SockFilter; 5] {
 
 /// Whether a table as in proc(5), `/proc/net/tcp`, has a socket of that port in SYN_RECV.
 fn has_syn_recv(table: &str, port: u16) -> Option<bool> {
-    let table = fs::read_to_string(table).ok()?;
+    let table = BufReader::new(fs::File::open(table).ok()?);
     let local_port = format!(":{port:04X}");
-    Some(table.lines().skip(1).any(|line| {
+    Some(table.lines().map_while(Result::ok).skip(1).any(|line| {
         let mut columns = line.split_ascii_whitespace().skip(1);
         let local = columns.next().unwrap_or("");
         local.ends_with(&local_port) && columns.nth(1) == Some("03")

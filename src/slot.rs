@@ -6,7 +6,8 @@
 //!    ▲                  │ queue deadline    │ ▲                  │
 //!    │                  ▼                   │ └──── look again ───┘
 //!    │               Expired                │
-//!    └──────────────────────────────────────┴──▶ Closed
+//!    ├──────────────────────────────────────┴──▶ Closed
+//!    └──▶ Frozen ──▶ parked again │ Closed (moved)
 //! ```
 //! Parked is one of `Idle` (waiting for a request), `Reading` (inside one), `Writing` (the client has to read first)
 //! and `Waiting` (for its turn to stream). Whoever moves the state out of parked owns the connection until it moves
@@ -38,11 +39,13 @@ pub enum Place {
     RunningAgain,
     /// Its queue deadline passed: the acceptor answered and owns it; a worker that pops it drops the entry.
     Expired,
+    /// On its way to the successor: events and deadlines pass it by.
+    Frozen,
     /// Gone.
     Closed,
 }
 
-const PLACES: [Place; 9] = [
+const PLACES: [Place; 10] = [
     Place::Idle,
     Place::Reading,
     Place::Writing,
@@ -51,6 +54,7 @@ const PLACES: [Place; 9] = [
     Place::Running,
     Place::RunningAgain,
     Place::Expired,
+    Place::Frozen,
     Place::Closed,
 ];
 
@@ -194,9 +198,9 @@ impl Slot {
     }
 
     /// The owner puts it into the channel again.
-    pub fn requeue(&self) {
-        // Nothing is said about an answer: it may be in the middle of one.
-        let _ = self.update(|state| Some(state & PEER_CLOSED | Place::Queued as u32));
+    pub fn requeue(&self, answerable: bool) {
+        let flag = if answerable { ANSWERABLE } else { 0 };
+        let _ = self.update(|state| Some(state & PEER_CLOSED | flag | Place::Queued as u32));
     }
 
     /// The owner closes it: the socket goes, and nothing that still holds the slot can use it.

@@ -105,7 +105,8 @@ impl Worker {
                     peer_closed = slot.look_again();
                 }
                 Verdict::Requeue => {
-                    slot.requeue();
+                    // It may be in the middle of an answer.
+                    slot.requeue(false);
                     self.returns.send(Return::Again(slot.token()));
                     return;
                 }

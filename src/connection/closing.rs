@@ -101,13 +101,14 @@ impl Connection {
                 let unsent = self.socket.unsent().unwrap_or(0);
                 if unsent < writing.backlog {
                     writing.backlog = unsent;
-                    let deadline = now.after(services.limits.write_timeout);
-                    writing.deadline = Some(deadline);
-                    return Expiry::Until(deadline);
+                    return Expiry::Until(now.after(services.limits.write_timeout));
                 }
                 match writing.source {
                     // Dropping a reader runs the application's code: not on this thread.
-                    Source::Reader { .. } => Expiry::Enqueue,
+                    Source::Reader { .. } => {
+                        writing.expired = true;
+                        Expiry::Enqueue
+                    }
                     _ => Expiry::Close(CloseReason::WriteTimeout),
                 }
             }

@@ -245,7 +245,14 @@ impl Connection {
         }
         let limits = &work.services.limits;
         match self.begun {
-            Some(begun) => self.park(State::Head, Place::Reading, true, begun.after(limits.head_timeout)),
+            Some(begun) => {
+                let deadline = begun.after(limits.head_timeout);
+                // A trickle keeps it from ever being parked when the acceptor looks.
+                if work.now >= deadline {
+                    return self.refuse(work, turn, Reject::HeadTimeout, &Method::Get);
+                }
+                self.park(State::Head, Place::Reading, true, deadline)
+            }
             None if work.services.is_draining() => {
                 let deadline = work.now.after(crate::config::DRAIN_LINGER);
                 self.park(State::Head, Place::Idle, true, deadline)
@@ -344,6 +351,9 @@ impl Connection {
                     let received = collecting.body.len() as u64;
                     let limits = &work.services.limits;
                     let deadline = body_deadline(collecting.since, received, limits.body_timeout, limits.body_rate);
+                    if work.now >= deadline {
+                        return self.refuse(work, turn, Reject::BodyTimeout, collecting.request.method());
+                    }
                     return self.park(State::Body(collecting), Place::Reading, false, deadline);
                 }
                 Err(CloseReason::PeerClosed) => return close(CloseReason::PeerClosedInRequest),
@@ -535,12 +545,7 @@ impl Connection {
                 After::Head
             }
             // The client itself asked for the end and has sent nothing more: closing cannot reset anything.
-            Some(rest)
-                if rest.is_empty()
-                    && work.input().is_empty()
-                    && !work.request.head().0.keep_alive
-                    && !matches!(self.socket.peek(), Ok(Moved::Bytes(_))) =>
-            {
+            Some(rest) if rest.is_empty() && work.input().is_empty() && !work.request.head().0.keep_alive => {
                 After::Close(CloseReason::Finished)
             }
             _ => After::Linger(CloseReason::Finished),
@@ -569,7 +574,7 @@ impl Connection {
     /// Goes on with a response that had to wait.
     fn resume(&mut self, work: &mut Workspace, turn: &mut Turn, mut writing: Writing) -> Flow {
         work.out.append(&mut writing.unsent);
-        if writing.deadline.is_some_and(|deadline| work.now >= deadline) {
+        if writing.expired {
             return close(CloseReason::WriteTimeout);
         }
         work.in_flight.begin(&self.socket, &writing.line, "", self.begun.unwrap_or(work.now));
@@ -586,14 +591,14 @@ impl Connection {
                 return close(reason);
             }
             Progress::TurnOver => {
-                self.keep(work, writing, None);
+                self.keep(work, writing);
                 return Flow::Stop(Verdict::Requeue);
             }
             Progress::Blocked => {
                 // What the kernel has now is what the client has to make progress on.
                 writing.backlog = self.socket.unsent().unwrap_or(u64::MAX);
                 let deadline = work.refresh_clock().after(work.services.limits.write_timeout);
-                self.keep(work, writing, Some(deadline));
+                self.keep(work, writing);
                 return Flow::Stop(Verdict::Park { place: Place::Writing, answerable: false, deadline });
             }
         }
@@ -604,8 +609,8 @@ impl Connection {
         }
         match writing.after {
             After::Head => Flow::Continue,
-            After::Close(reason) => close(reason),
-            After::Linger(reason) => {
+            After::Close(reason) if !self.has_unread() => close(reason),
+            After::Close(reason) | After::Linger(reason) => {
                 self.socket.finish();
                 work.clear_input();
                 self.state = lingering(reason, &work.services.limits, work.now);
@@ -615,9 +620,8 @@ impl Connection {
     }
 
     /// Keeps a response that is not out for a later turn.
-    fn keep(&mut self, work: &mut Workspace, mut writing: Writing, deadline: Option<Millis>) {
+    fn keep(&mut self, work: &mut Workspace, mut writing: Writing) {
         writing.unsent = std::mem::take(&mut work.out);
-        writing.deadline = deadline;
         if writing.line.is_empty() {
             writing.line = format!("{} {}", work.request.method(), work.request.url());
         }
@@ -641,6 +645,7 @@ impl Connection {
                     work.clear_input();
                     until = work.now.after(work.services.limits.linger).min(limit);
                 }
+                Ok(None) if work.now >= until => return close(reason),
                 Ok(None) => {
                     return self.park(State::Lingering { reason, until, limit }, Place::Idle, false, until);
                 }

@@ -144,7 +144,6 @@ impl Connection {
                 let mut writing = Writing::new(source, after);
                 writing.unsent = unsent;
                 writing.line = line;
-                writing.deadline = Some(deadline);
                 (State::Writing(Box::new(writing)), Place::Writing, false)
             }
             Moment::Lingering { until } => {

@@ -5,11 +5,12 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A connected socket. All calls but [`Socket::wait`] return at once.
 #[derive(Debug)]
-pub struct Socket(OwnedFd);
+pub struct Socket(OwnedFd, AtomicBool);
 
 /// What a call learned: an expected event is a value, not an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub enum Wait {
 
 impl Socket {
     pub fn new(fd: OwnedFd) -> Socket {
-        Socket(fd)
+        Socket(fd, AtomicBool::new(false))
     }
 
     pub fn read(&self, buf: &mut [u8]) -> io::Result<Moved> {
@@ -67,7 +68,13 @@ impl Socket {
 
     /// Ends both directions under whoever still uses the socket.
     pub fn cut(&self) {
+        self.1.store(true, Ordering::SeqCst);
         let _ = rustix::net::shutdown(&self.0, Shutdown::Both);
+    }
+
+    /// Whether [`Socket::cut`] was called.
+    pub fn was_cut(&self) -> bool {
+        self.1.load(Ordering::SeqCst)
     }
 
     /// Blocks until it is ready, or answers `false` after `timeout`. Only streams wait, never a parked connection.

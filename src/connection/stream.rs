@@ -262,17 +262,29 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Sends everything, waiting for the client; `stall` without any progress is an error.
 pub fn send_all(socket: &Socket, mut bytes: &[u8], stall: Duration) -> io::Result<()> {
     let mut deadline = Millis::now().after(stall);
+    let mut backlog = u64::MAX;
     while !bytes.is_empty() {
         match socket.send(bytes, false)? {
             Moved::Bytes(sent) => {
                 bytes = &bytes[sent..];
                 deadline = Millis::now().after(stall);
+                backlog = u64::MAX;
             }
             Moved::WouldBlock => {
-                let left = Millis::now().until(deadline);
-                if left.is_zero() || !socket.wait(Wait::Writable, left)? {
-                    return Err(io::ErrorKind::TimedOut.into());
+                if backlog == u64::MAX {
+                    backlog = socket.unsent()?;
                 }
+                let now = Millis::now();
+                if now >= deadline {
+                    // Writable is only said when a third of the buffer is free, which a slow reader takes long for.
+                    let unsent = socket.unsent()?;
+                    if unsent >= backlog {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    backlog = unsent;
+                    deadline = now.after(stall);
+                }
+                socket.wait(Wait::Writable, now.until(deadline) + Duration::from_millis(1))?;
             }
             Moved::End => return Err(io::ErrorKind::WriteZero.into()),
         }

@@ -220,6 +220,7 @@ pub struct Stats {
     panicked: AtomicUsize,
     accepted: AtomicUsize,
     cut: AtomicUsize,
+    migrated: AtomicUsize,
 }
 
 impl Stats {
@@ -231,6 +232,7 @@ impl Stats {
             panicked: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
+            migrated: AtomicUsize::new(0),
         }
     }
 
@@ -249,6 +251,16 @@ impl Stats {
     /// A connection was accepted.
     pub fn accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection has moved to the successor.
+    pub fn migrated(&self) {
+        self.migrated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections that this process has moved to its successor.
+    pub fn total_migrated(&self) -> usize {
+        self.migrated.load(Ordering::Relaxed)
     }
 
     /// A request was cut by the stop deadline.

@@ -4,7 +4,6 @@ use super::closing::CloseReason;
 use super::socket::{Moved, Socket};
 use super::stream::Delimiter;
 use super::{TURN_BYTES, workspace::SCRATCH};
-use crate::clock::Millis;
 use crate::http::response;
 use std::borrow::Cow;
 use std::fs::File;
@@ -16,8 +15,8 @@ pub(super) struct Writing {
     pub unsent: Vec<u8>,
     pub source: Source,
     pub after: After,
-    /// While parked: when the client has taken nothing for too long.
-    pub deadline: Option<Millis>,
+    /// The client has taken nothing for too long; only a worker may drop what is left.
+    pub expired: bool,
     /// While parked: what the kernel still had to send when last looked at.
     pub backlog: u64,
     /// Method and target, for the log.
@@ -54,7 +53,7 @@ pub(super) enum Progress {
 
 impl Writing {
     pub fn new(source: Source, after: After) -> Writing {
-        Writing { unsent: Vec::new(), source, after, deadline: None, backlog: u64::MAX, line: String::new() }
+        Writing { unsent: Vec::new(), source, after, expired: false, backlog: u64::MAX, line: String::new() }
     }
 
     /// Sends as much as the client and the turn's budget allow.

@@ -1,15 +1,20 @@
-//! How a server begins and ends: the phase it is in, the signals that drive it.
+//! How a server begins, hands over and ends: the phase it is in, the signals that drive it, the state that moves.
 
 pub mod exec;
+pub mod link;
 mod phase;
+pub mod predecessor;
 pub mod program;
 pub mod signals;
 pub mod state;
+pub mod successor;
 
 pub use phase::Phase;
 
+use state::{Carried, Counters};
+
 /// What can happen to a running server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Stop gracefully; said again, at once.
     Stop,
@@ -19,4 +24,41 @@ pub enum Event {
     Reload,
     /// Open the log files again.
     Reopen,
+    /// The successor said something, or is gone.
+    Successor(FromSuccessor),
+    /// The predecessor said something, or is gone.
+    Predecessor(FromPredecessor),
+}
+
+/// What a predecessor's main thread hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromSuccessor {
+    Ready {
+        kept: Vec<String>,
+    },
+    Stopping,
+    Promoted,
+    /// A stop, passed on.
+    Stop {
+        at_once: bool,
+    },
+    /// It does not answer any more.
+    Stalled,
+    Gone,
+}
+
+/// What a successor's main thread hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromPredecessor {
+    Promote(Option<Carried>),
+    /// A stop, passed on.
+    Stop {
+        at_once: bool,
+    },
+    ListenersClosed,
+    Finished {
+        counters: Counters,
+        reload_again: bool,
+    },
+    Gone,
 }

@@ -29,7 +29,7 @@ pub struct Inheritance {
 }
 
 /// Counters that go on across generations.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     pub served: u64,
     pub refused: u64,

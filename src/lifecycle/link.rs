@@ -1,0 +1,242 @@
+//! The link between a predecessor and its successor: one end each of a `SOCK_SEQPACKET` socketpair.
+//!
+//! It has no path in the file system, so nobody else can connect. Packets keep their order and carry descriptors. The
+//! words are the same in every version; a connection's snapshot inside has the version of its own.
+
+use super::state::{Counters, Inheritance};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A payload above this goes in a sealed memfd beside the packet: a packet over about 200 KB is EMSGSIZE.
+const INLINE: usize = 32 * 1024;
+/// The longest packet: an inline payload and the words around it.
+const PACKET: usize = 64 * 1024;
+/// The most descriptors in one packet, of listeners; the kernel's own limit is 253 (unix(7)).
+pub const MAX_DESCRIPTORS: usize = 250;
+
+/// One end of the link.
+#[derive(Clone, Debug)]
+pub struct Link(Arc<OwnedFd>);
+
+/// What the two say to each other.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Message {
+    /// Predecessor: what you inherit. The listeners' descriptors follow, then the real stdin.
+    Hello(Inheritance),
+    /// Successor: everything is bound and started, I accept; of the listeners I inherited these are mine too.
+    Ready { kept: Vec<String> },
+    /// Successor: I was told to stop.
+    Stopping,
+    /// Predecessor: you are the server now; what the application carries over is beside it.
+    Promote { carried_version: Option<u32>, carried: Payload },
+    /// Successor: the pid file is mine, signals too.
+    Promoted,
+    /// Predecessor: a connection, its socket, and the file it sends if `file`. Not to be run before `Commit`.
+    Connection { id: u64, file: bool, snapshot: Payload },
+    /// Successor: I have it.
+    Ack(u64),
+    /// Successor: I cannot take it.
+    Refused(u64),
+    /// Predecessor: it is yours.
+    Commit(u64),
+    /// Predecessor: it stays mine.
+    Abort(u64),
+    /// Either: a stop, passed on.
+    Stop { at_once: bool },
+    /// Predecessor: my copies of the listeners are closed, you are their sole holder.
+    ListenersClosed,
+    /// Predecessor: I am done; the counters go on from here. A HUP came too late for me.
+    Finished { counters: Counters, reload_again: bool },
+}
+
+/// Bytes inside the packet, or behind it in a memfd, which is the packet's last descriptor.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Payload {
+    Inline(Vec<u8>),
+    Memfd,
+}
+
+/// What came of sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    Yes,
+    /// The other side is slow: try again later. Nothing was sent.
+    Later,
+}
+
+/// A packet as it came.
+#[derive(Debug)]
+pub struct Packet {
+    pub message: Message,
+    pub descriptors: Vec<OwnedFd>,
+    /// Descriptors were lost, because this process may not open more.
+    pub truncated: bool,
+}
+
+impl Link {
+    /// Both ends, close-on-exec.
+    pub fn pair() -> io::Result<(Link, OwnedFd)> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Link(Arc::new(ours)), theirs))
+    }
+
+    /// The end that a predecessor gave us.
+    pub fn of(fd: OwnedFd) -> io::Result<Link> {
+        match rustix::net::sockopt::socket_type(&fd)? {
+            SocketType::SEQPACKET => Ok(Link(Arc::new(fd))),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no link to a predecessor")),
+        }
+    }
+
+    /// Sends without waiting.
+    pub fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<Sent> {
+        let bytes = postcard::to_allocvec(message).map_err(io::Error::other)?;
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one packet"));
+        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        loop {
+            return match sendmsg(&*self.0, &[IoSlice::new(&bytes)], &mut ancillary, flags) {
+                Ok(_) => Ok(Sent::Yes),
+                Err(Errno::INTR) => continue,
+                // ETOOMANYREFS: too many descriptors are on their way already (unix(7)).
+                Err(Errno::AGAIN | Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => Ok(Sent::Later),
+                Err(error) => Err(error.into()),
+            };
+        }
+    }
+
+    /// Sends, and waits a while for room.
+    pub fn send_within(&self, message: &Message, descriptors: &[BorrowedFd<'_>], patience: Duration) -> io::Result<()> {
+        let until = std::time::Instant::now() + patience;
+        while self.send(message, descriptors)? == Sent::Later {
+            if std::time::Instant::now() >= until {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            // Writable means room again, but for ETOOMANYREFS, which only time heals.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Waits for the next packet; `None` when the other side is gone.
+    pub fn receive(&self) -> io::Result<Option<Packet>> {
+        let mut bytes = vec![0; PACKET];
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS + 3))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            match recvmsg(&*self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET) => return Ok(None),
+                other => break other?,
+            }
+        };
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        let mut descriptors = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
+        let message = postcard::from_bytes(&bytes[..received.bytes]).map_err(io::Error::other)?;
+        Ok(Some(Packet { message, descriptors, truncated: received.flags.contains(ReturnFlags::CTRUNC) }))
+    }
+
+    /// Gives up a wait for `receive` in another thread, on both sides.
+    pub fn shut_down(&self) {
+        let _ = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Both);
+    }
+}
+
+/// A payload for a packet, and the memfd that goes with it if it is large.
+pub fn payload(bytes: Vec<u8>) -> io::Result<(Payload, Option<OwnedFd>)> {
+    if bytes.len() <= INLINE {
+        return Ok((Payload::Inline(bytes), None));
+    }
+    let mut memfd = File::from(memfd_create("handover", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    memfd.write_all(&bytes)?;
+    fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
+    Ok((Payload::Memfd, Some(memfd.into())))
+}
+
+impl Payload {
+    /// The bytes; a memfd is taken from the end of `descriptors`.
+    pub fn open(self, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
+        match self {
+            Payload::Inline(bytes) => Ok(bytes),
+            Payload::Memfd => {
+                let missing = || io::Error::new(io::ErrorKind::InvalidData, "the payload's descriptor is missing");
+                let mut memfd = File::from(descriptors.pop().ok_or_else(missing)?);
+                // The sender's position is shared with the descriptor.
+                memfd.rewind()?;
+                let mut bytes = Vec::new();
+                memfd.read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+/// Steps at which a test ends or stops this process, by naming one in `HANDOVER_TEST_KILL` or `HANDOVER_TEST_STOP`.
+/// Only tests set these.
+pub fn test_point(step: &str) {
+    use rustix::process::{Signal, getpid, kill_process};
+    for (variable, signal) in [("HANDOVER_TEST_KILL", Signal::KILL), ("HANDOVER_TEST_STOP", Signal::STOP)] {
+        if std::env::var_os(variable).is_some_and(|named| named == step) {
+            let _ = kill_process(getpid(), signal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn packets_keep_their_order_and_their_descriptors() {
+        let (one, other) = Link::pair().expect("a pair");
+        let other = Link::of(other).expect("a link");
+        let file = File::open("/dev/null").expect("a file");
+        let (large, memfd) = payload(vec![7; INLINE + 1]).expect("a memfd");
+        let memfd = memfd.expect("above the limit");
+        let snapshot = Message::Connection { id: 9, file: true, snapshot: large };
+        assert_eq!(one.send(&snapshot, &[file.as_fd(), memfd.as_fd()]).expect("room"), Sent::Yes);
+        assert_eq!(one.send(&Message::Commit(9), &[]).expect("room"), Sent::Yes);
+        drop(one);
+        let Packet { message, mut descriptors, truncated } = other.receive().expect("a packet").expect("a packet");
+        let Message::Connection { id: 9, file: true, snapshot } = message else { panic!("{message:?}") };
+        assert!(!truncated);
+        assert_eq!(snapshot.open(&mut descriptors).expect("a memfd"), vec![7; INLINE + 1]);
+        assert_eq!(descriptors.len(), 1);
+        assert!(matches!(other.receive(), Ok(Some(Packet { message: Message::Commit(9), .. }))));
+        assert!(matches!(other.receive(), Ok(None)));
+    }
+
+    #[test]
+    fn a_full_link_says_later() {
+        let (one, other) = Link::pair().expect("a pair");
+        let mut sent = 0;
+        while one.send(&Message::Commit(1), &[]).expect("an open link") == Sent::Yes {
+            sent += 1;
+            assert!(sent < 1_000_000);
+        }
+        drop(other);
+        assert!(one.send(&Message::Commit(1), &[]).is_err());
+    }
+}

@@ -1,0 +1,124 @@
+//! Overlap mode as the successor sees it: what it inherits, and the thread that listens to its predecessor.
+
+use super::link::{Link, Message, Packet, Payload, test_point};
+use super::state::{Carried, Inheritance, decode};
+use super::{Event, FromPredecessor};
+use crate::connection::{Connection, Restored, Snapshot};
+use crossbeam_channel::Sender;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How long the predecessor may not read our answers.
+const PATIENCE: Duration = Duration::from_secs(30);
+const STACK: usize = 128 * 1024;
+
+/// The predecessor of this process.
+pub struct Predecessor {
+    pub link: Link,
+}
+
+/// What a successor begins with.
+pub struct Begin {
+    pub predecessor: Predecessor,
+    pub inheritance: Inheritance,
+    pub listeners: Vec<OwnedFd>,
+}
+
+impl Predecessor {
+    /// Hears what we inherit. Our stdin is the link; the real one takes its place.
+    pub fn hear() -> Result<Begin, String> {
+        let stdin = io::stdin();
+        let link = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).map_err(|error| format!("no link: {error}"))?;
+        let link = Link::of(link).map_err(|error| format!("stdin is no link: {error}"))?;
+        let packet = link.receive().map_err(|error| format!("cannot hear the predecessor: {error}"))?;
+        let Some(Packet { message: Message::Hello(inheritance), mut descriptors, truncated: false }) = packet else {
+            return Err("the predecessor said nothing, or its descriptors did not arrive".into());
+        };
+        let real = descriptors.pop().ok_or("the predecessor passed on no stdin")?;
+        rustix::stdio::dup2_stdin(&real).map_err(|error| format!("cannot take over stdin: {error}"))?;
+        Ok(Begin { predecessor: Predecessor { link }, inheritance, listeners: descriptors })
+    }
+
+    /// Starts to listen. `adopt` is given each connection that has become ours.
+    pub fn listen(
+        &self,
+        events: Sender<Event>,
+        adopt: impl Fn(Restored) + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let link = self.link.clone();
+        thread::Builder::new().name("predecessor".into()).stack_size(STACK).spawn(move || {
+            let mut arriving = HashMap::new();
+            if let Err(error) = listen(&link, &events, &adopt, &mut arriving) {
+                log::error!("cannot hear the predecessor: {error}");
+            }
+            // It ended without taking these back, so nobody else will ever serve them.
+            for (_, restored) in arriving {
+                adopt(restored);
+            }
+            let _ = events.send(Event::Predecessor(FromPredecessor::Gone));
+        })
+    }
+}
+
+fn listen(
+    link: &Link,
+    events: &Sender<Event>,
+    adopt: &impl Fn(Restored),
+    arriving: &mut HashMap<u64, Restored>,
+) -> io::Result<()> {
+    while let Some(Packet { message, mut descriptors, truncated }) = link.receive()? {
+        let word = match message {
+            Message::Connection { id, file, snapshot } => {
+                test_point("successor-connection");
+                let answer = match restore(snapshot, file, &mut descriptors, truncated) {
+                    Ok(restored) => {
+                        arriving.insert(id, restored);
+                        Message::Ack(id)
+                    }
+                    Err(reason) => {
+                        log::warn!("a connection stays with the predecessor: {reason}");
+                        Message::Refused(id)
+                    }
+                };
+                link.send_within(&answer, &[], PATIENCE)?;
+                test_point("successor-acked");
+                continue;
+            }
+            Message::Commit(id) => {
+                test_point("successor-commit");
+                if let Some(restored) = arriving.remove(&id) {
+                    adopt(restored);
+                }
+                continue;
+            }
+            Message::Abort(id) => {
+                arriving.remove(&id);
+                continue;
+            }
+            Message::Promote { carried_version, carried } => {
+                let bytes = carried.open(&mut descriptors)?;
+                FromPredecessor::Promote(carried_version.map(|version| Carried { version, bytes }))
+            }
+            Message::Stop { at_once } => FromPredecessor::Stop { at_once },
+            Message::ListenersClosed => FromPredecessor::ListenersClosed,
+            Message::Finished { counters, reload_again } => FromPredecessor::Finished { counters, reload_again },
+            other => return Err(io::Error::other(format!("it said what is not its to say: {other:?}"))),
+        };
+        let _ = events.send(Event::Predecessor(word));
+    }
+    Ok(())
+}
+
+fn restore(snapshot: Payload, file: bool, descriptors: &mut Vec<OwnedFd>, truncated: bool) -> Result<Restored, String> {
+    if truncated {
+        return Err("too many open files".into());
+    }
+    let bytes = snapshot.open(descriptors).map_err(|error| format!("cannot read its state: {error}"))?;
+    let snapshot: Snapshot = decode(&bytes)?;
+    let file = if file { Some(descriptors.pop().ok_or("its file did not arrive")?) } else { None };
+    let socket = descriptors.pop().ok_or("its socket did not arrive")?;
+    Connection::restore(snapshot, socket, file).ok_or_else(|| "its state does not fit together".into())
+}

@@ -1,0 +1,134 @@
+//! Overlap mode as the predecessor sees it: the child, and the thread that listens to it.
+
+use super::link::{Link, Message, Packet};
+use super::program::{self, Program};
+use super::state::Inheritance;
+use super::{Event, FromSuccessor};
+use crossbeam_channel::Sender;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::Child;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How long the link may be full: the successor has stopped reading.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+const STACK: usize = 128 * 1024;
+
+/// A running successor. Dropping it kills and reaps it, unless it was let go.
+pub struct Successor {
+    pub link: Link,
+    child: Option<Child>,
+    listening: Option<JoinHandle<()>>,
+}
+
+/// What the successor says about connections: for whoever moves them.
+pub trait Answers: Send + 'static {
+    fn acked(&self, id: u64);
+    fn refused(&self, id: u64);
+}
+
+impl Successor {
+    /// Starts the program on disk with the listeners.
+    pub fn start(
+        program: &Program,
+        inheritance: Inheritance,
+        listeners: &[BorrowedFd<'_>],
+        events: Sender<Event>,
+        answers: impl Answers,
+    ) -> io::Result<Successor> {
+        let (link, theirs) = Link::pair()?;
+        let child = program.start_successor(theirs)?;
+        let mut successor = Successor { link: link.clone(), child: Some(child), listening: None };
+        let stdin = io::stdin();
+        let mut descriptors = listeners.to_vec();
+        descriptors.push(stdin.as_fd());
+        link.send_within(&Message::Hello(inheritance), &descriptors, PATIENCE)?;
+        let listen = move || {
+            loop {
+                let said = match link.receive() {
+                    Ok(Some(Packet { message, .. })) => message,
+                    Ok(None) => break,
+                    Err(error) => {
+                        log::error!("cannot hear the successor: {error}");
+                        break;
+                    }
+                };
+                let word = match said {
+                    Message::Ready { kept } => FromSuccessor::Ready { kept },
+                    Message::Stopping => FromSuccessor::Stopping,
+                    Message::Promoted => FromSuccessor::Promoted,
+                    Message::Stop { at_once } => FromSuccessor::Stop { at_once },
+                    Message::Ack(id) => {
+                        answers.acked(id);
+                        continue;
+                    }
+                    Message::Refused(id) => {
+                        answers.refused(id);
+                        continue;
+                    }
+                    other => {
+                        log::error!("the successor said what is not its to say: {other:?}");
+                        break;
+                    }
+                };
+                // The main thread goes on listening until the successor is gone, or the process ends.
+                let _ = events.send(Event::Successor(word));
+            }
+            let _ = events.send(Event::Successor(FromSuccessor::Gone));
+        };
+        let thread = thread::Builder::new().name("successor".into()).stack_size(STACK).spawn(listen);
+        successor.listening = Some(thread?);
+        Ok(successor)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Waits for its end, at most that long; then kills it. Answers how it ended.
+    pub fn end(&mut self, patience: Duration) -> String {
+        let until = std::time::Instant::now() + patience;
+        let Some(child) = &mut self.child else { return String::new() };
+        let status = loop {
+            match child.try_wait() {
+                Ok(Some(status)) => break Some(status),
+                Ok(None) if std::time::Instant::now() < until => thread::sleep(Duration::from_millis(2)),
+                _ => break None,
+            }
+        };
+        let how = match status {
+            Some(status) => program::describe(status),
+            None => {
+                program::end(child);
+                "it was killed".to_owned()
+            }
+        };
+        self.child = None;
+        self.join();
+        how
+    }
+
+    /// Lets it live on without us.
+    pub fn let_go(mut self) {
+        self.child = None;
+    }
+
+    fn join(&mut self) {
+        self.link.shut_down();
+        if let Some(thread) = self.listening.take()
+            && thread.join().is_err()
+        {
+            log::error!("the successor's thread panicked");
+        }
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            program::end(child);
+            self.join();
+        }
+    }
+}

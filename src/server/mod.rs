@@ -1,0 +1,364 @@
+//! The server: wires the threads, and owns the order in which they start and stop.
+
+mod overlap;
+mod reload;
+mod role;
+mod running;
+
+use crate::acceptor::{Policy, schedule};
+use crate::config::{Config, Limits};
+use crate::handler::{Closure, Handler, IntoResponse, Request};
+use crate::lifecycle::Event;
+use crate::lifecycle::program::{self, Program};
+use crate::lifecycle::signals::SignalThread;
+use crate::lifecycle::state::{Carried, VERSIONS};
+use crate::listener::{Address, Bound, Listener};
+use crate::logging::{Log, init_logging};
+use crate::{Error, cli};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use role::Role;
+use running::{Outside, Running};
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// What a server is made of.
+///
+/// ```
+/// use handover::{Request, Server};
+/// use std::time::Duration;
+///
+/// let server = Server::builder()
+///     .bind("127.0.0.1:0")?
+///     .workers(2)
+///     .stop_deadline(Duration::from_secs(5))
+///     .handler(|request: &mut Request| format!("you asked for {}\n", request.path()))
+///     .build()?;
+/// println!("{:?}", server.listening());
+/// # Ok::<(), handover::Error>(())
+/// ```
+#[derive(Default)]
+pub struct Builder {
+    config: Config,
+    handler: Option<Box<dyn Handler>>,
+    carry: Option<Carry>,
+}
+
+/// An application's hooks for what it carries over.
+struct Carry {
+    save: Box<dyn Fn() -> Carried + Send + Sync>,
+    restore: Box<dyn Fn(Carried) + Send + Sync>,
+}
+
+impl Builder {
+    /// Takes all settings from `config`; what was set before is forgotten, but for the handler.
+    pub fn config(mut self, config: Config) -> Builder {
+        self.config = config;
+        self
+    }
+
+    /// Adds a listener: `HOST:PORT`, `[V6]:PORT` or `unix:PATH`. Without any it is `127.0.0.1:8888`.
+    ///
+    /// # Errors
+    /// A malformed address is a usage error. Binding happens in [`Builder::build`].
+    pub fn bind(self, address: &str) -> Result<Builder, Error> {
+        Ok(self.listen(address.parse()?))
+    }
+
+    /// Adds a listener.
+    pub fn listen(mut self, address: Address) -> Builder {
+        self.config.listen.push(address);
+        self
+    }
+
+    /// Threads in the pool, 1 to 1,024. Default 4.
+    pub fn workers(mut self, workers: usize) -> Builder {
+        self.config.workers = workers;
+        self
+    }
+
+    /// What one client may cost.
+    pub fn limits(mut self, limits: Limits) -> Builder {
+        self.config.limits = limits;
+        self
+    }
+
+    /// How long a stop waits for what is pending. Default 10 s.
+    pub fn stop_deadline(mut self, deadline: Duration) -> Builder {
+        self.config.stop_deadline = deadline;
+        self
+    }
+
+    /// How long to go on serving, with `/-/ready` at 503, before a stop. Default 0.
+    pub fn lame_duck(mut self, duration: Duration) -> Builder {
+        self.config.lame_duck = duration;
+        self
+    }
+
+    /// Whether the server answers `/-/healthy` and `/-/ready` itself. Default true.
+    pub fn status_routes(mut self, on: bool) -> Builder {
+        self.config.status_routes = on;
+        self
+    }
+
+    /// Whether the server takes the process's signals when it runs. Default true.
+    pub fn signals(mut self, on: bool) -> Builder {
+        self.config.signals = on;
+        self
+    }
+
+    /// Answers requests with a closure.
+    pub fn handler<F, R>(mut self, handler: F) -> Builder
+    where
+        F: Fn(&mut Request) -> R + Send + Sync + 'static,
+        R: IntoResponse + 'static,
+    {
+        self.handler = Some(Box::new(Closure(handler)));
+        self
+    }
+
+    /// Answers requests with a [`Handler`], a [`Router`](crate::Router) for example.
+    pub fn service(mut self, handler: impl Handler) -> Builder {
+        self.handler = Some(Box::new(handler));
+        self
+    }
+
+    /// Hands bytes of the application's own to its successor at a reload: `save` makes them, `restore` gets them.
+    ///
+    /// `save` is called in the last moment before the successor takes over, when the handlers of this generation rest
+    /// or finish; `restore` before the successor serves. The version is the application's own, so that a successor
+    /// can tell what it reads. More than 16 MiB is an error of the reload, which then does not happen.
+    ///
+    /// ```
+    /// use handover::{Carried, Server};
+    /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+    ///
+    /// let visits = Arc::new(AtomicU64::new(0));
+    /// let (saved, restored) = (visits.clone(), visits.clone());
+    /// let server = Server::builder()
+    ///     .carry_over(
+    ///         move || Carried { version: 1, bytes: saved.load(Ordering::Relaxed).to_le_bytes().to_vec() },
+    ///         move |carried: Carried| {
+    ///             if let (1, Ok(bytes)) = (carried.version, carried.bytes.try_into()) {
+    ///                 restored.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+    ///             }
+    ///         },
+    ///     )
+    ///     .handler(move |_| format!("{}\n", visits.fetch_add(1, Ordering::Relaxed)));
+    /// # let _ = server;
+    /// ```
+    pub fn carry_over(
+        mut self,
+        save: impl Fn() -> Carried + Send + Sync + 'static,
+        restore: impl Fn(Carried) + Send + Sync + 'static,
+    ) -> Builder {
+        self.carry = Some(Carry { save: Box::new(save), restore: Box::new(restore) });
+        self
+    }
+
+    /// Checks the settings and binds the listeners. With `check` set in the configuration nothing is bound.
+    ///
+    /// # Errors
+    /// No handler, settings out of range, an address that cannot be bound.
+    pub fn build(self) -> Result<Server, Error> {
+        let Builder { mut config, handler, carry } = self;
+        let program = Program::of_this_process();
+        let handler = handler.ok_or_else(|| Error::config("there is no handler; give one with .handler(…)"))?;
+        config.validate()?;
+        config.check |= Role::is_check();
+        // Who takes the flags takes the log with them; an application that sets things itself has its own logger.
+        let log = if config.announce && !config.check { Some(init_logging(&config)?) } else { None };
+        let addresses = config.addresses()?;
+        let role::Beginning { listeners, obsolete, origin } = match config.check {
+            true => role::Beginning::default(),
+            false => Role::take()?.begin(&addresses)?,
+        };
+        let (events, received) = unbounded();
+        Ok(Server { config, handler, addresses, listeners, obsolete, origin, carry, program, log, events, received })
+    }
+}
+
+/// A server whose listeners are bound: clients can connect, and wait in the kernel's queue until it runs.
+pub struct Server {
+    config: Config,
+    handler: Box<dyn Handler>,
+    addresses: Vec<Address>,
+    listeners: Vec<Listener>,
+    /// Inherited ones that the configuration no longer names.
+    obsolete: Vec<Listener>,
+    origin: role::Origin,
+    carry: Option<Carry>,
+    program: &'static Program,
+    log: Option<Arc<Log>>,
+    events: Sender<Event>,
+    received: Receiver<Event>,
+}
+
+/// How a server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was stopped and everything pending was finished; or it only checked its settings.
+    Clean,
+    /// The stop deadline cut that many requests.
+    Cut(usize),
+    /// It was stopped at once, by a second signal or QUIT.
+    AtOnce,
+    /// A successor serves on, with the connections; it is the server now.
+    HandedOver,
+}
+
+impl Ended {
+    /// The exit code for it: 0 clean or handed over, 3 requests were cut at the deadline, 4 stopped at once.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Ended::Clean | Ended::HandedOver => 0,
+            Ended::Cut(_) => 3,
+            Ended::AtOnce => 4,
+        }
+    }
+}
+
+/// Turns how a server ended into an exit code; an error is printed on stderr as one line.
+///
+/// ```no_run
+/// use handover::{Config, Server};
+///
+/// fn main() -> std::process::ExitCode {
+///     let server = Server::builder().config(Config::from_args()).handler(|_: &mut handover::Request| "hello world");
+///     handover::exit_code(server.build().and_then(Server::run))
+/// }
+/// ```
+pub fn exit_code(result: Result<Ended, Error>) -> ExitCode {
+    match result {
+        Ok(ended) => ended.exit_code().into(),
+        Err(error) => {
+            // A closed stderr is no reason to fail in another way.
+            let line = format!("{}: {error}\n", cli::program_name());
+            let _ = io::stderr().write_all(line.as_bytes());
+            error.exit_code().into()
+        }
+    }
+}
+
+/// Stops a server from another thread, without any signal.
+#[derive(Clone, Debug)]
+pub struct StopHandle(Sender<Event>);
+
+impl StopHandle {
+    /// Stops gracefully, as TERM does; said again after 250 ms or more, at once.
+    pub fn stop(&self) {
+        // A server that has ended is stopped.
+        let _ = self.0.send(Event::Stop);
+    }
+
+    /// Stops at once, as QUIT does.
+    pub fn stop_now(&self) {
+        let _ = self.0.send(Event::StopNow);
+    }
+}
+
+/// Which execution of the program this is, counting from 1; a reload adds one.
+pub fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed) as u64
+}
+
+static GENERATION: AtomicUsize = AtomicUsize::new(1);
+
+impl Server {
+    /// Begins a server.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Where it listens, with the ports that were taken.
+    pub fn listening(&self) -> Vec<Bound> {
+        self.listeners.iter().map(|listener| listener.bound().clone()).collect()
+    }
+
+    /// A handle that stops it.
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle(self.events.clone())
+    }
+
+    /// Serves until stopped, and answers how it ended.
+    ///
+    /// # Errors
+    /// A thread cannot be started, or the poller fails.
+    pub fn run(self) -> Result<Ended, Error> {
+        if self.config.check {
+            self.print_check();
+            return Ok(Ended::Clean);
+        }
+        // An exec'ing predecessor may have left us its acceptor's policy; threads inherit it.
+        schedule(Policy::Other);
+        // Signals first: whatever starts after this has them blocked.
+        let signals = match self.config.signals {
+            true => SignalThread::start(self.events.clone())?,
+            false => None,
+        };
+        let Server { mut config, handler, listeners, obsolete, origin, carry, program, log, events, received, .. } =
+            self;
+        raise_descriptor_limit(&mut config.limits);
+        let bound: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
+        let outside = Outside { program, carry, log, signals, sender: events, events: received };
+        let mut running = Running::start(&config, handler, listeners, obsolete, origin, outside)?;
+        announce(&config, &bound);
+        running.accept()?;
+        let ended = running.supervise(&config);
+        running.finish(ended)
+    }
+
+    fn print_check(&self) {
+        let limits = &self.config.limits;
+        let mut out = io::stdout().lock();
+        let mut print = |line: String| drop(writeln!(out, "{line}"));
+        for address in &self.addresses {
+            print(format!("would listen on {address}"));
+        }
+        print(format!("workers {}, connections {}", self.config.workers, limits.connections));
+        print(format!("{}{}", program::VERSIONS_LINE, VERSIONS.map(|version| version.to_string()).join(",")));
+        print("configuration is valid".to_owned());
+    }
+}
+
+fn announce(config: &Config, bound: &[Bound]) {
+    for bound in bound {
+        log::info!("listening on {bound}");
+    }
+    log::info!("ready with {} workers", config.workers);
+    if config.announce {
+        let mut out = io::stdout().lock();
+        for bound in bound {
+            let _ = writeln!(out, "listening on {bound}");
+        }
+        let (pid, workers) = (std::process::id(), config.workers);
+        let _ = writeln!(out, "ready pid={pid} workers={workers} generation={}", generation());
+        let _ = out.flush();
+    }
+}
+
+/// Descriptors besides the connections: listeners, log, poller, the application's own files.
+const DESCRIPTOR_RESERVE: u64 = 64;
+
+/// Raises the soft limit of descriptors for the connections and a reserve; lowers the connections where it cannot.
+fn raise_descriptor_limit(limits: &mut Limits) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limits.connections as u64 + DESCRIPTOR_RESERVE;
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    limit.current = Some(possible);
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::warn!("cannot raise the limit of open files to {possible}: {error}");
+    }
+    let possible = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
+    if possible < wanted {
+        let connections = possible.saturating_sub(DESCRIPTOR_RESERVE).max(1);
+        log::warn!("only {possible} files may be open: the limit is {connections} connections (see ulimit -n)");
+        limits.connections = usize::try_from(connections).unwrap_or(usize::MAX);
+    }
+}

@@ -1,0 +1,267 @@
+//! Reloading by overlap: a successor starts beside us, proves itself, and takes the connections one by one.
+//!
+//! Until PROMOTE nothing is given away, and whatever goes wrong we serve on as if nothing had happened.
+
+use super::generation;
+use super::reload::{CHECK_TIMEOUT, OUR_VERSION};
+use super::running::{Pause, Reloaded, Running, Waited};
+use crate::acceptor::Command;
+use crate::config::Config;
+use crate::lifecycle::link::{Message, payload};
+use crate::lifecycle::state::Inheritance;
+use crate::lifecycle::successor::{Answers, Successor};
+use crate::lifecycle::{Event, FromSuccessor};
+use crate::worker::Returns;
+use crossbeam_channel::Sender;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// How long a successor may take to say that it has taken over.
+const PROMOTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a successor that was told to stop on probation may take.
+const PROBATION_STOP: Duration = Duration::from_secs(5);
+/// How long the link may be full.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Passes what the successor says about connections to the acceptor.
+struct ToAcceptor {
+    commands: Sender<Command>,
+    returns: Returns,
+}
+
+impl ToAcceptor {
+    fn tell(&self, command: Command) {
+        // The acceptor ends only when no connection is left to be acknowledged.
+        let _ = self.commands.send(command);
+        self.returns.wake();
+    }
+}
+
+impl Answers for ToAcceptor {
+    fn acked(&self, id: u64) {
+        self.tell(Command::Acked(id));
+    }
+
+    fn refused(&self, id: u64) {
+        self.tell(Command::Refused(id));
+    }
+}
+
+impl Running {
+    /// Hands over to a successor. If it fails before PROMOTE, everything is as before.
+    pub(super) fn reload_by_overlap(&mut self, config: &Config, again: &mut bool) -> Reloaded {
+        let began = Instant::now();
+        let ready_by = began + CHECK_TIMEOUT;
+        let deadline = began + config.reload_deadline;
+        log::info!("reloading: checking {}", self.outside.program.path().display());
+        let moves = match self.check_program(ready_by, again) {
+            Ok(versions) => versions.contains(&OUR_VERSION),
+            Err(no) => return no,
+        };
+        let mut successor = match self.start_successor() {
+            Ok(successor) => successor,
+            Err(error) => return Reloaded::Failed(format!("cannot start the successor: {error}")),
+        };
+        let pid = successor.pid();
+        let kept = match self.until_ready(&mut successor, ready_by, again) {
+            Ok(kept) => kept,
+            Err(no) => return no,
+        };
+        log::info!(
+            "reloading: successor {pid} accepts, {:.0} ms after the signal",
+            began.elapsed().as_secs_f64() * 1e3
+        );
+        self.command(Command::Accept(false));
+        if let Err(no) = self.probation(&mut successor, config.reload_probation, again) {
+            self.command(Command::Accept(true));
+            return self.roll_back(successor, no, config);
+        }
+        if let Err(reason) = self.promote(&mut successor, again) {
+            self.command(Command::Accept(true));
+            return self.roll_back(successor, reason, config);
+        }
+        log::info!("reloading: successor {pid} is promoted");
+        self.move_to(successor, &kept, moves, config, deadline, again)
+    }
+
+    fn start_successor(&self) -> std::io::Result<Successor> {
+        let mut listeners = self.inherited_listeners();
+        let inheritance = Inheritance {
+            generation: generation(),
+            pid: std::process::id(),
+            counters: self.counters(),
+            listeners: self.inherited_listeners(),
+            carried: None,
+            reload_again: false,
+        };
+        listeners.truncate(crate::lifecycle::link::MAX_DESCRIPTORS - 1);
+        // SAFETY: the acceptor owns the listeners, and closes them only when the main thread tells it to.
+        let descriptors: Vec<BorrowedFd<'_>> =
+            listeners.iter().map(|listener| unsafe { BorrowedFd::borrow_raw(listener.fd) }).collect();
+        let answers = ToAcceptor { commands: self.commands.clone(), returns: self.returns.clone() };
+        let events = self.outside.sender.clone();
+        Successor::start(self.outside.program, inheritance, &descriptors, events, answers)
+    }
+
+    /// Waits until the successor accepts. Answers the listeners it has kept.
+    fn until_ready(
+        &mut self,
+        successor: &mut Successor,
+        until: Instant,
+        again: &mut bool,
+    ) -> Result<Vec<String>, Reloaded> {
+        loop {
+            match self.wait(Some(until)) {
+                Waited::Event(Event::Successor(FromSuccessor::Ready { kept })) => return Ok(kept),
+                Waited::Event(Event::Successor(_)) => {
+                    let how = successor.end(PROBATION_STOP);
+                    return Err(Reloaded::Failed(format!("the successor ended before it was ready: {how}")));
+                }
+                Waited::Event(event) => self.during_reload(event, again)?,
+                Waited::Time => {
+                    return Err(Reloaded::Failed(format!("the successor was not ready within {CHECK_TIMEOUT:?}")));
+                }
+                Waited::Over => return Err(Reloaded::StopNow),
+            }
+        }
+    }
+
+    /// The successor accepts; we serve what we have and can take it all back.
+    fn probation(&mut self, successor: &mut Successor, duration: Duration, again: &mut bool) -> Result<(), Reloaded> {
+        let until = Instant::now() + duration;
+        loop {
+            match self.wait(Some(until)) {
+                Waited::Time => return Ok(()),
+                Waited::Event(Event::Successor(FromSuccessor::Stopping)) => {
+                    log::info!("the successor was told to stop, and so are we");
+                    return Err(Reloaded::Stop);
+                }
+                Waited::Event(Event::Successor(FromSuccessor::Gone)) => {
+                    let how = successor.end(PROBATION_STOP);
+                    return Err(Reloaded::Failed(format!("the successor ended on probation: {how}")));
+                }
+                Waited::Event(Event::Successor(_)) => {}
+                Waited::Event(event) => self.during_reload(event, again)?,
+                Waited::Over => return Err(Reloaded::StopNow),
+            }
+        }
+    }
+
+    /// Everything is ours again; the successor ends first, so that we are the sole holder of the listeners.
+    fn roll_back(&mut self, mut successor: Successor, no: Reloaded, config: &Config) -> Reloaded {
+        let at_once = matches!(no, Reloaded::StopNow);
+        // Passed on over the link, never by kill: a terminal signals the whole group, and twice would be a second stop.
+        let _ = successor.link.send_within(&Message::Stop { at_once }, &[], PATIENCE);
+        let patience = if at_once { PATIENCE } else { PROBATION_STOP.min(config.stop_deadline) };
+        let how = successor.end(patience);
+        log::debug!("the successor ended: {how}");
+        no
+    }
+
+    /// PROMOTE: from here on the successor is the server that supervisors know.
+    fn promote(&mut self, successor: &mut Successor, again: &mut bool) -> Result<(), Reloaded> {
+        let carried = self.carried().map_err(Reloaded::Failed)?;
+        let version = carried.as_ref().map(|carried| carried.version);
+        let failed = |error: std::io::Error| Reloaded::Failed(format!("cannot promote the successor: {error}"));
+        let (carried, memfd) = payload(carried.map(|carried| carried.bytes).unwrap_or_default()).map_err(failed)?;
+        let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).collect();
+        let promote = Message::Promote { carried_version: version, carried };
+        successor.link.send_within(&promote, &descriptors, PATIENCE).map_err(failed)?;
+        let until = Instant::now() + PROMOTION_TIMEOUT;
+        loop {
+            match self.wait(Some(until)) {
+                Waited::Event(Event::Successor(FromSuccessor::Promoted)) => return Ok(()),
+                Waited::Event(Event::Successor(FromSuccessor::Gone)) => {
+                    let how = successor.end(PATIENCE);
+                    return Err(Reloaded::Failed(format!("the successor ended as it was promoted: {how}")));
+                }
+                Waited::Event(Event::Successor(_)) => {}
+                Waited::Event(event) => self.during_reload(event, again)?,
+                Waited::Time => {
+                    return Err(Reloaded::Failed(format!("no answer to the promotion in {PROMOTION_TIMEOUT:?}")));
+                }
+                Waited::Over => return Err(Reloaded::StopNow),
+            }
+        }
+    }
+
+    /// Moves every connection as it parks, finishes what is in handlers, and leaves.
+    fn move_to(
+        &mut self,
+        mut successor: Successor,
+        kept: &[String],
+        moves: bool,
+        config: &Config,
+        mut deadline: Instant,
+        again: &mut bool,
+    ) -> Reloaded {
+        let mut removed: Vec<String> = self.listeners.iter().map(|(_, address, _)| address.clone()).collect();
+        removed.retain(|address| !kept.contains(address));
+        if !moves {
+            log::warn!("the successor reads other state versions: connections end with their next response instead");
+            self.services.phase.drain();
+        }
+        self.command(Command::Migrate {
+            link: successor.link.clone(),
+            stalled: self.outside.sender.clone(),
+            removed,
+            patience: config.stop_deadline / 4,
+        });
+        let mut stopping = false;
+        loop {
+            match self.wait(Some(deadline)) {
+                Waited::Over => break,
+                Waited::Event(Event::Successor(FromSuccessor::Gone | FromSuccessor::Stalled)) => {
+                    let how = successor.end(Duration::ZERO);
+                    self.command(Command::TakeBack);
+                    if stopping {
+                        break;
+                    }
+                    // Every connection that was not committed is ours, and the listeners always were.
+                    return Reloaded::Failed(format!("the successor is gone ({how}); this process takes over again"));
+                }
+                Waited::Event(Event::Successor(FromSuccessor::Stop { at_once: true }) | Event::StopNow) => {
+                    return Reloaded::Ended(self.leave(&mut successor, Pause::SecondStop, *again));
+                }
+                Waited::Event(Event::Successor(FromSuccessor::Stop { at_once: false }) | Event::Stop) => {
+                    if !std::mem::replace(&mut stopping, true) {
+                        // The successor stops: what is left here ends here, and it waits for our listeners.
+                        deadline = deadline.min(Instant::now() + config.stop_deadline);
+                        self.services.phase.drain();
+                        self.command(Command::Drain { patience: Duration::ZERO, sole_holder: false });
+                        let _ = successor.link.send_within(&Message::ListenersClosed, &[], PATIENCE);
+                    }
+                }
+                Waited::Event(Event::Reload) => *again = true,
+                Waited::Event(Event::Reopen) => self.reopen_log(),
+                Waited::Event(Event::Successor(_) | Event::Predecessor(_)) => {}
+                Waited::Time => {
+                    log::warn!("reload deadline: what is left is cut");
+                    let ended = self.leave(&mut successor, Pause::Time, *again);
+                    successor.let_go();
+                    return Reloaded::Ended(ended);
+                }
+            }
+        }
+        self.leave(&mut successor, Pause::Over, *again);
+        successor.let_go();
+        Reloaded::HandedOver
+    }
+
+    /// The last words to the successor.
+    fn leave(&mut self, successor: &mut Successor, why: Pause, again: bool) -> super::Ended {
+        let ended = match why {
+            Pause::Time => match self.end_at_deadline() {
+                super::Ended::Clean => super::Ended::HandedOver,
+                other => other,
+            },
+            Pause::SecondStop => super::Ended::AtOnce,
+            Pause::Over | Pause::Reached => super::Ended::HandedOver,
+        };
+        let mut counters = self.counters();
+        counters.reloads += 1;
+        let _ = successor.link.send_within(&Message::ListenersClosed, &[], PATIENCE);
+        let _ = successor.link.send_within(&Message::Finished { counters, reload_again: again }, &[], PATIENCE);
+        ended
+    }
+}

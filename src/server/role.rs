@@ -1,0 +1,119 @@
+//! What this process was started as: the first, or a successor; and which listeners that leaves to bind.
+
+use super::GENERATION;
+use crate::Error;
+use crate::lifecycle::exec;
+use crate::lifecycle::predecessor::{Begin, Predecessor};
+use crate::lifecycle::program;
+use crate::lifecycle::state::{ExecState, Inheritance, MovedConnection};
+use crate::listener::{Address, Listener};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What this process was started as. Only the first server that is built is a successor.
+pub enum Role {
+    First,
+    /// This process was the predecessor until execve.
+    Exec(ExecState),
+    /// The predecessor runs beside us.
+    Overlap(Begin),
+}
+
+/// What a server begins with, besides its configuration.
+#[derive(Default)]
+pub struct Origin {
+    pub inheritance: Inheritance,
+    pub connections: Vec<MovedConnection>,
+    pub predecessor: Option<Predecessor>,
+}
+
+/// Its listeners, those it inherited and no longer needs, and the rest.
+#[derive(Default)]
+pub struct Beginning {
+    pub listeners: Vec<Listener>,
+    pub obsolete: Vec<Listener>,
+    pub origin: Origin,
+}
+
+impl Role {
+    /// Whether the process was started to check itself.
+    pub fn is_check() -> bool {
+        std::env::var_os(program::CHECK).is_some()
+    }
+
+    /// What the environment says, said once.
+    pub fn take() -> Result<Role, Error> {
+        static TAKEN: AtomicBool = AtomicBool::new(false);
+        let failed = |error: String| Error::runtime(format!("cannot take over: {error}"), io::Error::other(error));
+        if TAKEN.swap(true, Ordering::SeqCst) {
+            return Ok(Role::First);
+        }
+        if let Ok(number) = std::env::var(program::STATE) {
+            return exec::take_over(&number).map(Role::Exec).map_err(failed);
+        }
+        if std::env::var_os(program::SUCCESSOR).is_some() {
+            return Predecessor::hear().map(Role::Overlap).map_err(failed);
+        }
+        Ok(Role::First)
+    }
+
+    /// Binds what is new, keeps what was inherited.
+    pub fn begin(self, addresses: &[Address]) -> Result<Beginning, Error> {
+        let (mut inheritance, connections, predecessor, descriptors) = match self {
+            Role::First => {
+                let (listeners, obsolete) = bind_or_keep(addresses, Vec::new(), false)?;
+                return Ok(Beginning { listeners, obsolete, origin: Origin::default() });
+            }
+            Role::Exec(ExecState { inheritance, connections }) => {
+                let descriptors = inheritance.listeners.iter().map(|listener| exec::own(listener.fd)).collect();
+                (inheritance, connections, None, descriptors)
+            }
+            Role::Overlap(Begin { predecessor, inheritance, listeners }) => {
+                (inheritance, Vec::new(), Some(predecessor), listeners)
+            }
+        };
+        GENERATION.store(inheritance.generation as usize + 1, Ordering::Relaxed);
+        let inherited = inherit(&mut inheritance, descriptors);
+        // In exec mode there is no way back: one listener that cannot be bound must not end all others.
+        let (listeners, obsolete) = bind_or_keep(addresses, inherited, predecessor.is_none())?;
+        Ok(Beginning { listeners, obsolete, origin: Origin { inheritance, connections, predecessor } })
+    }
+}
+
+fn inherit(inheritance: &mut Inheritance, descriptors: Vec<OwnedFd>) -> Vec<Listener> {
+    let mut listeners = Vec::new();
+    for (inherited, fd) in std::mem::take(&mut inheritance.listeners).into_iter().zip(descriptors) {
+        match Listener::inherit(fd, inherited.address, inherited.file) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => log::error!("cannot go on with an inherited listener: {error}"),
+        }
+    }
+    listeners
+}
+
+/// Keeps the inherited listeners that the configuration still names, binds the others, and answers which have become
+/// obsolete.
+fn bind_or_keep(
+    addresses: &[Address],
+    mut inherited: Vec<Listener>,
+    forgiving: bool,
+) -> Result<(Vec<Listener>, Vec<Listener>), Error> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let text = address.to_string();
+        let (kept, others): (Vec<_>, Vec<_>) =
+            inherited.into_iter().partition(|listener| listener.inheritance().0 == text);
+        inherited = others;
+        if !kept.is_empty() {
+            listeners.extend(kept);
+            continue;
+        }
+        match Listener::bind(address) {
+            Ok(bound) => listeners.extend(bound),
+            Err(error) if forgiving => log::error!("{error}; serving without it"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((listeners, inherited))
+}

@@ -1,0 +1,520 @@
+//! A server that runs, seen from the main thread: its threads, what it waits for, and how it stops.
+
+use super::role::Origin;
+use super::{Carry, Ended};
+use crate::Error;
+use crate::acceptor::{Acceptor, Command, WAKER};
+use crate::clock::Millis;
+use crate::config::{Config, ReloadMode};
+use crate::connection::{Connection, InFlight, Permits, Services, Stats};
+use crate::handler::Handler;
+use crate::lifecycle::link::Message;
+use crate::lifecycle::predecessor::Predecessor;
+use crate::lifecycle::program::Program;
+use crate::lifecycle::signals::SignalThread;
+use crate::lifecycle::state::{Counters, InheritedListener, MovedConnection};
+use crate::lifecycle::{Event, FromPredecessor, Phase, exec};
+use crate::listener::Listener;
+use crate::logging::Log;
+use crate::worker::{Return, Returns, Worker};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, after, bounded, never, select, unbounded};
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Two stop signals closer together than this are one: a terminal and a supervisor both signal the whole group.
+const SECOND_STOP: Duration = Duration::from_millis(250);
+/// How long workers get to notice that their connections were cut.
+const CUT_GRACE: Duration = Duration::from_millis(250);
+/// How long the acceptor gets to cut, and to log, what may be very many connections.
+const CUT_PATIENCE: Duration = Duration::from_secs(2);
+/// The acceptor only moves descriptors and deadlines.
+const ACCEPTOR_STACK: usize = 128 * 1024;
+/// How long the predecessor may be slow to read from us.
+const LINK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a running server has besides its threads.
+pub struct Outside {
+    pub program: &'static Program,
+    pub carry: Option<Carry>,
+    pub log: Option<Arc<Log>>,
+    pub signals: Option<SignalThread>,
+    pub sender: Sender<Event>,
+    pub events: Receiver<Event>,
+}
+
+/// A running server, seen from the main thread.
+pub struct Running {
+    pub(super) services: Arc<Services>,
+    pub(super) acceptor: JoinHandle<io::Result<()>>,
+    pub(super) workers: Vec<JoinHandle<()>>,
+    pub(super) in_flight: Vec<Arc<InFlight>>,
+    pub(super) commands: Sender<Command>,
+    pub(super) returns: Returns,
+    /// The listeners' descriptors, which the acceptor owns, for a successor.
+    pub(super) listeners: Vec<Descriptor>,
+    pub(super) outside: Outside,
+    /// Of the generations before.
+    pub(super) before: Counters,
+    /// While it still runs beside us.
+    pub(super) predecessor: Option<Predecessor>,
+    /// Whether this process is the server, and not one on probation.
+    pub(super) promoted: bool,
+    /// Whether nobody else has our listeners.
+    pub(super) sole_holder: bool,
+    /// A HUP that came while the predecessor still ran.
+    pub(super) reload_later: bool,
+    /// Disconnects when the last worker has ended.
+    pub(super) done: Receiver<Infallible>,
+}
+
+/// A listener's descriptor, its address as configured, and its socket file's device and inode.
+type Descriptor = (RawFd, String, Option<(u64, u64)>);
+
+/// What the main thread waits for.
+pub enum Waited {
+    Event(Event),
+    Time,
+    /// All workers have ended.
+    Over,
+}
+
+impl Running {
+    pub(super) fn start(
+        config: &Config,
+        handler: Box<dyn Handler>,
+        listeners: Vec<Listener>,
+        obsolete: Vec<Listener>,
+        origin: Origin,
+        outside: Outside,
+    ) -> Result<Running, Error> {
+        let failed = |what: &str, error: io::Error| Error::runtime(format!("cannot start {what}: {error}"), error);
+        let Origin { inheritance, connections, predecessor } = origin;
+        if let (Some(carry), Some(carried)) = (&outside.carry, inheritance.carried) {
+            (carry.restore)(carried);
+        }
+        if inheritance.reload_again {
+            // The channel cannot be closed: we hold both ends.
+            let _ = outside.sender.send(Event::Reload);
+        }
+        let poll = mio::Poll::new().map_err(|error| failed("the poller", error))?;
+        let waker = mio::Waker::new(poll.registry(), WAKER).map_err(|error| failed("the poller", error))?;
+        let (returned, from_workers) = unbounded();
+        let returns = Returns::new(returned, Arc::new(waker));
+        let granted = returns.clone();
+        let services = Arc::new(Services {
+            limits: config.limits.clone().clamped(),
+            handler,
+            status_routes: config.status_routes,
+            phase: Phase::default(),
+            stats: Stats::new(config.workers),
+            // At most half of the pool may wait for clients.
+            permits: Permits::new((config.workers / 2).max(1), move |token| granted.send(Return::Granted(token))),
+        });
+        // The predecessor's limit may have been higher.
+        let (jobs, work) = bounded(config.limits.connections.max(connections.len()));
+        let (commands, commanded) = unbounded();
+        let (done_sender, done) = bounded(0);
+        let descriptors = listeners.iter().map(|listener| {
+            let (address, file) = listener.inheritance();
+            (listener.as_raw_fd(), address.to_owned(), file)
+        });
+        let descriptors = descriptors.collect();
+        let mut acceptor =
+            Acceptor::new(poll, listeners, jobs, from_workers, returns.clone(), commanded, services.clone())
+                .map_err(|error| failed("the poller", error))?;
+        match predecessor {
+            // It closes its own copies when nobody else has any.
+            Some(_) => obsolete.into_iter().for_each(|mut listener| listener.forget_file()),
+            None => acceptor.leave(obsolete, config.stop_deadline / 4),
+        }
+        for MovedConnection { fd, file, snapshot } in connections {
+            match Connection::restore(snapshot, exec::own(fd), file.map(exec::own)) {
+                Some(restored) => acceptor.adopt(restored),
+                None => log::error!("a connection of the predecessor could not be restored"),
+            }
+        }
+        let mut workers = Vec::new();
+        let mut in_flight = Vec::new();
+        for index in 0..config.workers {
+            let flight = Arc::new(InFlight::default());
+            in_flight.push(flight.clone());
+            let worker = Worker {
+                index,
+                jobs: work.clone(),
+                returns: returns.clone(),
+                services: services.clone(),
+                in_flight: flight,
+                done: done_sender.clone(),
+            };
+            workers.push(worker.spawn(config.worker_stack).map_err(|error| failed("a worker", error))?);
+        }
+        let acceptor = thread::Builder::new()
+            .name("acceptor".into())
+            .stack_size(ACCEPTOR_STACK)
+            .spawn(move || acceptor.run())
+            .map_err(|error| failed("the acceptor", error))?;
+        Ok(Running {
+            services,
+            acceptor,
+            workers,
+            in_flight,
+            commands,
+            returns,
+            listeners: descriptors,
+            outside,
+            before: inheritance.counters,
+            promoted: predecessor.is_none(),
+            sole_holder: predecessor.is_none(),
+            reload_later: false,
+            predecessor,
+            done,
+        })
+    }
+
+    pub(super) fn wait(&self, until: Option<Instant>) -> Waited {
+        let time = until.map_or_else(never, |until| after(until.saturating_duration_since(Instant::now())));
+        select! {
+            recv(self.outside.events) -> event => event.map_or(Waited::Over, Waited::Event),
+            recv(self.done) -> _ => Waited::Over,
+            recv(time) -> _ => Waited::Time,
+        }
+    }
+
+    /// A successor starts to listen to its predecessor, and says that it accepts.
+    pub(super) fn accept(&mut self) -> Result<(), Error> {
+        let Some(predecessor) = &self.predecessor else {
+            self.became_server();
+            return Ok(());
+        };
+        let (commands, returns) = (self.commands.clone(), self.returns.clone());
+        let adopt = move |restored| {
+            // An acceptor that has ended has no use for it, and dropping it closes it.
+            let _ = commands.send(Command::Adopt(Box::new(restored)));
+            returns.wake();
+        };
+        // It ends when the predecessor does.
+        predecessor
+            .listen(self.outside.sender.clone(), adopt)
+            .map_err(|error| Error::runtime(format!("cannot listen to the predecessor: {error}"), error))?;
+        let kept = self.listeners.iter().map(|(_, address, _)| address.clone()).collect();
+        predecessor
+            .link
+            .send_within(&Message::Ready { kept }, &[], LINK_PATIENCE)
+            .map_err(|error| Error::runtime(format!("the predecessor does not listen: {error}"), error))
+    }
+
+    /// From here on this process is the one that supervisors know.
+    fn became_server(&mut self) {
+        self.promoted = true;
+    }
+
+    /// Waits for what happens until the server has ended; `None` if its threads failed.
+    pub(super) fn supervise(&mut self, config: &Config) -> Option<Ended> {
+        loop {
+            match self.wait(None) {
+                Waited::Event(Event::Stop) => return Some(self.stop(config)),
+                Waited::Event(Event::StopNow) => return Some(self.stop_at_once()),
+                Waited::Event(Event::Reopen) => self.reopen_log(),
+                Waited::Event(Event::Successor(_)) => {}
+                Waited::Event(Event::Predecessor(word)) => {
+                    if let Some(stop) = self.heed(word) {
+                        return Some(match stop {
+                            Event::StopNow => self.stop_at_once(),
+                            _ => self.stop(config),
+                        });
+                    }
+                }
+                // Nothing ends the pool but a stop: the acceptor has failed.
+                Waited::Over | Waited::Time => return None,
+                Waited::Event(Event::Reload) if self.predecessor.is_some() => {
+                    log::info!("reload: remembered until the predecessor is gone");
+                    self.reload_later = true;
+                }
+                Waited::Event(Event::Reload) => {
+                    if let Some(ended) = self.reload(config) {
+                        return Some(ended);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what the predecessor says. Answers the stop that it passes on, if it does.
+    fn heed(&mut self, word: FromPredecessor) -> Option<Event> {
+        match word {
+            FromPredecessor::Promote(carried) => {
+                if let (Some(carry), Some(carried)) = (&self.outside.carry, carried) {
+                    (carry.restore)(carried);
+                }
+                self.became_server();
+                self.tell_predecessor(&Message::Promoted);
+                log::info!("took over from the predecessor");
+            }
+            FromPredecessor::Stop { at_once } => {
+                return Some(if at_once { Event::StopNow } else { Event::Stop });
+            }
+            FromPredecessor::ListenersClosed => self.sole_holder = true,
+            FromPredecessor::Finished { counters, reload_again } => {
+                self.before = counters;
+                self.reload_later |= reload_again;
+            }
+            FromPredecessor::Gone => {
+                self.predecessor = None;
+                self.sole_holder = true;
+                if !self.promoted {
+                    log::warn!("the predecessor is gone before it handed over; serving on");
+                    self.became_server();
+                }
+                if std::mem::take(&mut self.reload_later) {
+                    let _ = self.outside.sender.send(Event::Reload);
+                }
+            }
+        }
+        None
+    }
+
+    fn tell_predecessor(&self, message: &Message) {
+        if let Some(predecessor) = &self.predecessor
+            && let Err(error) = predecessor.link.send_within(message, &[], LINK_PATIENCE)
+        {
+            log::debug!("the predecessor does not listen: {error}");
+        }
+    }
+
+    fn stop_at_once(&mut self) -> Ended {
+        self.tell_predecessor(&Message::Stop { at_once: true });
+        Ended::AtOnce
+    }
+
+    /// Reloads as configured. `None` if the server serves on.
+    fn reload(&mut self, config: &Config) -> Option<Ended> {
+        loop {
+            let mut again = false;
+            let reloaded = match self.reload_mode(config) {
+                ReloadMode::Overlap => self.reload_by_overlap(config, &mut again),
+                _ => self.reload_by_exec(config, &mut again),
+            };
+            match reloaded {
+                Reloaded::HandedOver => return Some(Ended::HandedOver),
+                Reloaded::Ended(ended) => return Some(ended),
+                Reloaded::Stop => return Some(self.stop(config)),
+                Reloaded::StopNow => return Some(self.stop_at_once()),
+                Reloaded::Failed(reason) => log::error!("reload failed, serving on: {reason}"),
+            }
+            if !again {
+                return None;
+            }
+        }
+    }
+
+    /// `Auto` decided: a new process only where somebody can follow it to its pid.
+    fn reload_mode(&self, config: &Config) -> ReloadMode {
+        if config.reload != ReloadMode::Auto {
+            return config.reload;
+        }
+        let followed = std::env::var_os("NOTIFY_SOCKET").is_some() || config.pid_file.is_some();
+        let watched = std::process::id() == 1 || std::env::var_os("SUPERVISOR_ENABLED").is_some() || in_foreground();
+        if followed && !watched { ReloadMode::Overlap } else { ReloadMode::Exec }
+    }
+
+    pub(super) fn inherited_listeners(&self) -> Vec<InheritedListener> {
+        let listeners = self.listeners.iter().map(|(fd, address, file)| InheritedListener {
+            fd: *fd,
+            address: address.clone(),
+            file: *file,
+        });
+        listeners.collect()
+    }
+
+    /// Ends the threads and says the last line.
+    pub(super) fn finish(mut self, ended: Option<Ended>) -> Result<Ended, Error> {
+        let signals = self.outside.signals.take();
+        let counters = self.counters();
+        let ended = match ended {
+            Some(ended) => {
+                // Threads that do not end, because a handler does not, end with the process.
+                if self.pool_has_ended() {
+                    self.join();
+                }
+                Ok(ended)
+            }
+            None => {
+                let error = match self.acceptor.join() {
+                    Ok(Err(error)) => error,
+                    _ => io::Error::other("it panicked"),
+                };
+                Err(Error::runtime(format!("the acceptor failed: {error}"), error))
+            }
+        };
+        let cut = match ended {
+            Ok(Ended::Cut(cut)) => cut,
+            _ => 0,
+        };
+        let Counters { served, refused, migrated, .. } = counters;
+        log::info!("stopped: served={served} migrated={migrated} refused={refused} cut={cut}");
+        log::logger().flush();
+        if let Some(signals) = signals {
+            signals.join();
+        }
+        ended
+    }
+
+    /// Counted by this generation and those before.
+    pub(super) fn counters(&self) -> Counters {
+        let (stats, before) = (&self.services.stats, &self.before);
+        Counters {
+            served: before.served + stats.total_served() as u64,
+            refused: before.refused + stats.total_refused() as u64,
+            connections: before.connections + stats.total_accepted() as u64,
+            migrated: before.migrated + stats.total_migrated() as u64,
+            reloads: before.reloads,
+        }
+    }
+
+    /// The stop of the contract; see `ARCHITECTURE.md`.
+    pub(super) fn stop(&mut self, config: &Config) -> Ended {
+        let began = Instant::now();
+        log::info!("stopping: waiting up to {:.1} s for what is pending", config.stop_deadline.as_secs_f64());
+        self.services.phase.become_lame_duck();
+        // On probation: then the predecessor stops too. Promoted: it may still have connections of its own.
+        self.tell_predecessor(&if self.promoted { Message::Stop { at_once: false } } else { Message::Stopping });
+        if self.promoted
+            && !config.lame_duck.is_zero()
+            && self.wait_or_second_stop(began, began + config.lame_duck, |_| false) == Pause::SecondStop
+        {
+            return self.stop_at_once();
+        }
+        let deadline = Instant::now() + config.stop_deadline;
+        if self.promoted && !self.sole_holder {
+            // It closes its copies of the listeners at once, and then we can close ours without resetting anyone.
+            let until = Instant::now() + config.stop_deadline / 4;
+            if self.wait_or_second_stop(began, until, |running| running.sole_holder) == Pause::SecondStop {
+                return self.stop_at_once();
+            }
+        }
+        self.services.phase.drain();
+        self.command(Command::Drain { patience: config.stop_deadline / 4, sole_holder: self.sole_holder });
+        match self.wait_or_second_stop(began, deadline, |_| false) {
+            Pause::Over => Ended::Clean,
+            Pause::SecondStop => self.stop_at_once(),
+            Pause::Time | Pause::Reached => self.end_at_deadline(),
+        }
+    }
+
+    /// Cuts what is left, and says how that ended.
+    pub(super) fn end_at_deadline(&self) -> Ended {
+        match (self.cut(), self.pool_has_ended()) {
+            (0, true) => Ended::Clean,
+            // Whatever a worker hangs in, it is something that did not finish.
+            (cut, _) => Ended::Cut(cut.max(1)),
+        }
+    }
+
+    pub(super) fn wait_or_second_stop(
+        &mut self,
+        began: Instant,
+        until: Instant,
+        reached: impl Fn(&Running) -> bool,
+    ) -> Pause {
+        loop {
+            if reached(self) {
+                return Pause::Reached;
+            }
+            match self.wait(Some(until)) {
+                Waited::Time => return Pause::Time,
+                Waited::Over => return Pause::Over,
+                Waited::Event(Event::StopNow) => return Pause::SecondStop,
+                Waited::Event(Event::Stop) if began.elapsed() >= SECOND_STOP => return Pause::SecondStop,
+                Waited::Event(Event::Stop | Event::Successor(_)) => {}
+                Waited::Event(Event::Reopen) => self.reopen_log(),
+                Waited::Event(Event::Reload) => log::warn!("no reload: the server is stopping"),
+                Waited::Event(Event::Predecessor(word)) => {
+                    if self.heed(word) == Some(Event::StopNow) {
+                        return Pause::SecondStop;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends what is left at the deadline, each request logged.
+    pub(super) fn cut(&self) -> usize {
+        let now = Millis::now();
+        let stats = &self.services.stats;
+        for flight in &self.in_flight {
+            if let Some((request, age)) = flight.cut(now) {
+                stats.cut();
+                log::warn!("cut {request} after {:.1} s", age.as_secs_f64());
+            }
+        }
+        let (answer, answered) = bounded(1);
+        self.command(Command::Cut { answer });
+        let _ = answered.recv_timeout(CUT_PATIENCE);
+        // Handlers that were streaming notice that their connection has ended; the others end with the process.
+        let until = Instant::now() + CUT_GRACE;
+        while let Waited::Event(_) = self.wait(Some(until)) {}
+        stats.total_cut()
+    }
+
+    pub(super) fn pool_has_ended(&self) -> bool {
+        matches!(self.done.try_recv(), Err(TryRecvError::Disconnected))
+    }
+
+    pub(super) fn reopen_log(&self) {
+        if let Some(log) = &self.outside.log {
+            log.reopen();
+        }
+    }
+
+    pub(super) fn command(&self, command: Command) {
+        // An acceptor that has failed is noticed by the pool's end.
+        let _ = self.commands.send(command);
+        self.returns.wake();
+    }
+
+    fn join(self) {
+        for thread in self.workers {
+            if thread.join().is_err() {
+                log::error!("a worker panicked");
+            }
+        }
+        match self.acceptor.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::error!("the acceptor failed: {error}"),
+            Err(_) => log::error!("the acceptor panicked"),
+        }
+    }
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    Time,
+    /// What was waited for has happened.
+    Reached,
+    /// All workers have ended.
+    Over,
+    SecondStop,
+}
+
+/// What came of a reload.
+pub enum Reloaded {
+    HandedOver,
+    /// This process has ended in another way.
+    Ended(Ended),
+    Failed(String),
+    /// A stop came first.
+    Stop,
+    StopNow,
+}
+
+/// Whether this process is in the foreground of a terminal, where a shell waits for its pid.
+fn in_foreground() -> bool {
+    use rustix::termios::{isatty, tcgetpgrp};
+    let stdin = io::stdin();
+    isatty(&stdin) && tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp())
+}
