@@ -88,6 +88,7 @@ impl RawClient {
         Ok(RawClient { stream, buffer: Vec::new() })
     }
 
+    #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut RawClient {
         self.try_send(bytes).expect("the server takes what is sent");
         self
@@ -106,11 +107,13 @@ impl RawClient {
     }
 
     /// A GET that keeps the connection.
+    #[track_caller]
     pub fn get(&mut self, path: &str) -> &mut RawClient {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
     }
 
     /// A POST that keeps the connection.
+    #[track_caller]
     pub fn post(&mut self, path: &str, body: impl AsRef<[u8]>) -> &mut RawClient {
         let body = body.as_ref();
         let head = format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -135,10 +138,20 @@ impl RawClient {
         }
     }
 
-    /// A small window, so that a response soon has to wait for this client.
+    /// The same connection for another thread, which sees nothing of what this one has buffered.
+    pub fn clone(&self) -> RawClient {
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => Stream::Tcp(stream.try_clone().expect("a descriptor")),
+            Stream::Unix(stream) => Stream::Unix(stream.try_clone().expect("a descriptor")),
+        };
+        RawClient { stream, buffer: Vec::new() }
+    }
+
+    /// A window that does not grow, so that a large response soon has to wait for this client. It holds more than
+    /// one segment of the loopback interface: less, and the kernels wait for each other.
     pub fn with_small_window(self) -> RawClient {
         if let Stream::Tcp(stream) = &self.stream {
-            socket2::SockRef::from(stream).set_recv_buffer_size(4096).expect("SO_RCVBUF");
+            socket2::SockRef::from(stream).set_recv_buffer_size(128 * 1024).expect("SO_RCVBUF");
         }
         self
     }
@@ -151,17 +164,15 @@ impl RawClient {
     }
 
     /// The next response, to a request that was not HEAD.
+    #[track_caller]
     pub fn answer(&mut self) -> Answer {
-        self.try_answer(false).unwrap_or_else(|(ending, rest)| {
-            panic!("no complete answer but {ending:?} after {:?}", String::from_utf8_lossy(&rest))
-        })
+        self.try_answer(false).map_err(|failure| incomplete(&failure)).expect("an answer")
     }
 
     /// The next response, to a HEAD request.
+    #[track_caller]
     pub fn answer_to_head(&mut self) -> Answer {
-        self.try_answer(true).unwrap_or_else(|(ending, rest)| {
-            panic!("no complete answer but {ending:?} after {:?}", String::from_utf8_lossy(&rest))
-        })
+        self.try_answer(true).map_err(|failure| incomplete(&failure)).expect("an answer")
     }
 
     /// The next response; or how the connection ended instead, and what had come of one.
@@ -255,16 +266,25 @@ impl RawClient {
     }
 
     /// The server closes in an orderly way and says nothing more.
+    #[track_caller]
     pub fn expect_fin(&mut self) {
-        let (rest, ending) = self.rest();
+        let (mut rest, ending) = self.rest();
+        rest.truncate(300);
         assert_eq!((String::from_utf8_lossy(&rest).as_ref(), ending), ("", Ending::Fin));
     }
 
     /// The connection lives: another request gets its answer.
+    #[track_caller]
     pub fn expect_alive(&mut self, path: &str) {
         let answer = self.get(path).answer();
         assert_eq!(answer.status, 200, "{answer:?}");
     }
+}
+
+/// Nobody wants to read megabytes.
+fn incomplete((ending, rest): &(Ending, Vec<u8>)) -> String {
+    let beginning = String::from_utf8_lossy(&rest[..rest.len().min(300)]).into_owned();
+    format!("no complete answer but {ending:?} after {} bytes: {beginning:?}", rest.len())
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

@@ -128,6 +128,15 @@ impl Program {
         kill_process(self.pid, signal).expect("the program is there");
     }
 
+    /// What [`Program::limit_open_files`] takes so that `room` more files can be opened. They have the lowest free
+    /// numbers, and the limit is one on numbers.
+    pub fn descriptors_with_room_for(&self, room: usize) -> u64 {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("/proc");
+        let open: Vec<u64> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        let free = (0..).filter(|number| !open.contains(number));
+        free.take(room).last().map_or(0, |last| last + 1)
+    }
+
     /// Lowers or raises what it may open.
     pub fn limit_open_files(&self, files: u64) {
         use rustix::process::{Resource, Rlimit, prlimit};
