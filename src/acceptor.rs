@@ -3,7 +3,7 @@
 
 use crate::clock::{DateCache, Millis};
 use crate::connection::socket::{Moved, Socket};
-use crate::connection::{CloseReason, Connection, Expiry, Restored, Services, Snapshot};
+use crate::connection::{CloseReason, Connection, Discarded, Expiry, Restored, Services, Snapshot};
 use crate::http::Reject;
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
 use crate::lifecycle::state::{MovedConnection, encode};
@@ -153,6 +153,8 @@ pub struct Acceptor {
     migration: Option<Migration>,
     /// Listeners that are being closed.
     leaving: Vec<Leaving>,
+    /// Connections of which one look did not throw away everything.
+    discarding: Vec<Arc<Slot>>,
     over: bool,
 }
 
@@ -192,6 +194,7 @@ impl Acceptor {
             accepting: true,
             migration: None,
             leaving: Vec::new(),
+            discarding: Vec::new(),
             over: false,
         })
     }
@@ -222,6 +225,9 @@ impl Acceptor {
             if !self.leaving.is_empty() {
                 self.close_leaving();
             }
+            for slot in std::mem::take(&mut self.discarding) {
+                self.discard(slot);
+            }
             if self.hold.is_some() {
                 self.answer_hold();
             } else if self.now >= self.next_scan {
@@ -242,6 +248,9 @@ impl Acceptor {
     }
 
     fn timeout(&self) -> Option<Duration> {
+        if !self.discarding.is_empty() {
+            return Some(Duration::ZERO);
+        }
         if let Some(hold) = &self.hold {
             // Workers that come to rest say nothing.
             return hold.answer.is_some().then_some(HOLD_TICK);
@@ -283,12 +292,21 @@ impl Acceptor {
             Notified::Enqueue if self.move_away(&slot, place, answerable) => {}
             Notified::Enqueue => self.enqueue(slot),
             Notified::Nothing => {}
-            Notified::Discard => {
-                let over = slot.connection().as_mut().and_then(Connection::discard);
-                if let Some(reason) = over {
-                    self.close(&slot, reason);
-                }
-            }
+            Notified::Discard => self.discard(slot),
+        }
+    }
+
+    /// Throws away what a client sends that this thread has answered. A client that is faster than one look goes on
+    /// with the next, until its deadline.
+    fn discard(&mut self, slot: Arc<Slot>) {
+        if slot.place() != Place::Expired {
+            return;
+        }
+        let discarded = slot.connection().as_mut().map(Connection::discard);
+        match discarded {
+            Some(Discarded::Some) => self.discarding.push(slot),
+            Some(Discarded::End(reason)) => self.close(&slot, reason),
+            Some(Discarded::All) | None => {}
         }
     }
 
@@ -515,9 +533,13 @@ impl Acceptor {
         match expiry {
             Expiry::Close(reason) => self.close(slot, reason),
             // A stale entry is in the channel, so it must never go there again: it stays this thread's.
-            Expiry::Until(deadline) if place == Place::Queued => {
+            Expiry::Until(_) | Expiry::Enqueue if place == Place::Queued => {
+                let deadline = self.now.after(self.services.limits.linger);
                 slot.set_deadline(deadline);
                 self.scan_until(deadline);
+                if expiry == Expiry::Enqueue {
+                    self.discarding.push(slot.clone());
+                }
             }
             Expiry::Until(deadline) => {
                 let lingers = slot.connection().as_ref().is_some_and(Connection::is_lingering);

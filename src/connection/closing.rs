@@ -80,6 +80,17 @@ pub enum Expiry {
     Enqueue,
 }
 
+/// How far [`Connection::discard`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discarded {
+    /// The socket is empty; what comes later is an event.
+    All,
+    /// There is more. To close now would be a reset, and could cost the client its answer.
+    Some,
+    /// The client has closed.
+    End(CloseReason),
+}
+
 impl Connection {
     /// A deadline of a parked connection has passed. Never waits: prepared bytes go out in one write, or not at all.
     pub fn expire(&mut self, services: &Services, now: Millis, date: &str) -> Expiry {
@@ -151,7 +162,11 @@ impl Connection {
         self.input = Vec::new();
         self.state = super::lingering(reason, &services.limits, now);
         // What has come already gives no new event.
-        self.discard().map_or(Expiry::Until(until), Expiry::Close)
+        match self.discard() {
+            Discarded::All => Expiry::Until(until),
+            Discarded::Some => Expiry::Enqueue,
+            Discarded::End(reason) => Expiry::Close(reason),
+        }
     }
 
     /// Whether bytes wait that no worker has seen.
@@ -187,20 +202,22 @@ impl Connection {
         matches!(self.state, State::Waiting(_))
     }
 
-    /// Reads and throws away what has come. `Some` when it is over.
-    pub fn discard(&mut self) -> Option<CloseReason> {
+    /// Reads and throws away what has come, as much as the acceptor has time for.
+    pub fn discard(&mut self) -> Discarded {
         let mut sink = [0; 4096];
         for _ in 0..64 {
             match self.socket.read(&mut sink) {
                 Ok(Moved::Bytes(_)) => {}
-                Ok(Moved::WouldBlock) => return None,
-                Ok(Moved::End) | Err(_) => break,
+                Ok(Moved::WouldBlock) => return Discarded::All,
+                Ok(Moved::End) | Err(_) => {
+                    return Discarded::End(match self.state {
+                        State::Lingering { reason, .. } => reason,
+                        _ => CloseReason::Internal,
+                    });
+                }
             }
         }
-        match self.state {
-            State::Lingering { reason, .. } => Some(reason),
-            _ => Some(CloseReason::Internal),
-        }
+        Discarded::Some
     }
 
     /// Ends it at the stop deadline: a request that has not been executed gets a 408. Answers what was cut, for the

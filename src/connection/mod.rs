@@ -16,7 +16,7 @@ pub mod stream;
 mod workspace;
 mod writing;
 
-pub use closing::{CloseReason, Expiry};
+pub use closing::{CloseReason, Discarded, Expiry};
 pub use snapshot::{Restored, Snapshot};
 pub use workspace::{InFlight, Permits, Services, Stats, Workspace};
 

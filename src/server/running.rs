@@ -287,6 +287,8 @@ impl Running {
 
     fn stop_at_once(&mut self) -> Ended {
         self.tell_predecessor(&Message::Stop { at_once: true });
+        // The process need not end with the server.
+        self.cut();
         Ended::AtOnce
     }
 
@@ -334,6 +336,7 @@ impl Running {
     pub(super) fn finish(mut self, ended: Option<Ended>) -> Result<Ended, Error> {
         let signals = self.outside.signals.take();
         let counters = self.counters();
+        let cut = self.services.stats.total_cut();
         let ended = match ended {
             Some(ended) => {
                 // Threads that do not end, because a handler does not, end with the process.
@@ -349,10 +352,6 @@ impl Running {
                 };
                 Err(Error::runtime(format!("the acceptor failed: {error}"), error))
             }
-        };
-        let cut = match ended {
-            Ok(Ended::Cut(cut)) => cut,
-            _ => 0,
         };
         let Counters { served, refused, migrated, .. } = counters;
         log::info!("stopped: served={served} migrated={migrated} refused={refused} cut={cut}");

@@ -1,0 +1,17 @@
+//! Fixtures: a server in this process ([`TestServer`]), one in a process of its own ([`Program`]), and a client that
+//! speaks raw bytes and never waits for ever ([`RawClient`]).
+
+#![allow(dead_code, unused_imports, reason = "each test program uses its part")]
+
+mod client;
+mod program;
+mod server;
+
+pub use client::{Answer, Ending, RawClient};
+pub use program::{Exit, Program, Scratch, count};
+pub use server::{Gate, Passage, TestServer};
+
+use std::time::Duration;
+
+/// How long anything may take before its test fails. Nothing waits for it to pass, so it costs only a failing test.
+pub const PATIENCE: Duration = Duration::from_secs(30);
