@@ -3,7 +3,9 @@
 //! One table, [`FLAGS`], says which flags there are and what each sets. It is written by hand on top of `lexopt`
 //! because the errors are meant for people: each names the flag, what was wrong, and what would help.
 
-use crate::config::{DEFAULT_LISTEN, DEFAULT_STOP_DEADLINE, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS, MAX_WORKERS};
+use crate::config::{
+    DEFAULT_LISTEN, DEFAULT_STOP_DEADLINE, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode,
+};
 use crate::{Config, Error};
 use lexopt::{Arg, Parser};
 use std::ffi::OsString;
@@ -138,6 +140,19 @@ const FLAGS: &[Flag] = &[
         "queue-timeout",
         Takes("SECS", |config, value| set(&mut config.limits.queue_timeout, value.seconds(FROM_A_MILLISECOND))),
     ),
+    flag(None, "pid-file", Takes("FILE", |config, value| set(&mut config.pid_file, Ok(Some(value.path()))))),
+    flag(None, "reload", Takes("MODE", |config, value| set(&mut config.reload, value.reload_mode()))),
+    flag(
+        None,
+        "reload-probation",
+        Takes("SECS", |config, value| set(&mut config.reload_probation, value.seconds(FROM_ZERO))),
+    ),
+    flag(
+        None,
+        "reload-deadline",
+        Takes("SECS", |config, value| set(&mut config.reload_deadline, value.seconds(FROM_ZERO))),
+    ),
+    flag(None, "exec-stall", Takes("SECS", |config, value| set(&mut config.exec_stall, value.seconds(FROM_ZERO)))),
     flag(None, "check", Sets(|config| config.check = true)),
     flag(Some('V'), "version", Action::Version),
     flag(Some('h'), "help", Action::Help),
@@ -234,6 +249,15 @@ impl Value {
 
     fn path(self) -> PathBuf {
         self.raw.into()
+    }
+
+    fn reload_mode(self) -> Result<ReloadMode, Error> {
+        match self.text()? {
+            "auto" => Ok(ReloadMode::Auto),
+            "overlap" => Ok(ReloadMode::Overlap),
+            "exec" => Ok(ReloadMode::Exec),
+            _ => Err(self.refuse("allowed are auto, overlap and exec")),
+        }
     }
 
     fn number(self, allowed: RangeInclusive<usize>) -> Result<usize, Error> {
@@ -360,6 +384,13 @@ Serving
 Stopping
       --stop-deadline SECS wait that long for requests under way [{stop_deadline}]
       --lame-duck SECS     before that, serve on with /-/ready at 503 [0]
+
+Reloading
+      --reload MODE        auto, overlap or exec [auto]
+      --reload-probation SECS  how long a predecessor can take over again [2]
+      --reload-deadline SECS   how long a reload may take [60]
+      --exec-stall SECS    how long an exec may hold new work back [2]
+      --pid-file FILE      where the pid of the serving process stands
 
 Limits
       --max-connections N  open connections [{connections}]
@@ -591,7 +622,7 @@ mod tests {
             };
             assert!(text.contains(&shown), "{shown} is not in the help");
         }
-        assert!(text.lines().count() <= 50, "{} lines", text.lines().count());
+        assert!(text.lines().count() <= 60, "{} lines", text.lines().count());
         assert!(text.lines().all(|line| line.chars().count() <= 80), "a line is too wide");
         let application = help("lab", Root::Refused);
         assert!(!application.contains("ROOT") && !application.contains("./public"), "{application}");
