@@ -213,6 +213,26 @@ fn a_client_that_was_told_to_continue_is_not_told_twice() {
     }
 }
 
+/// Those that were read and had not had their turn once stood in the successor until their deadline.
+#[test]
+fn pipelined_requests_are_all_answered_in_order() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &["-w", "1"]);
+        let mut client = program.client();
+        let requests: String =
+            (0..200).map(|n| format!("GET /sleep/{} HTTP/1.1\r\nHost: test\r\n\r\n", n % 7)).collect();
+        client.send(requests);
+        // In the middle of them.
+        assert_eq!(client.answer().text(), "slept 0\n");
+        program.reload();
+        for n in 1..200 {
+            assert_eq!(client.answer().text(), format!("slept {}\n", n % 7), "{mode:?}: request {n}");
+        }
+        assert_eq!(generation(&mut client), 2);
+    }
+}
+
 /// What a handler runs is finished here; then its connection goes on in the successor.
 #[test]
 fn a_request_in_a_handler_is_finished_first() {
