@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Answer, Load, Program, RawClient, Scratch, count};
+use common::{Answer, Load, Program, RawClient, Scratch, Size, count};
 use rustix::process::Signal;
 use std::fs::{self, File};
 use std::io::Write;
@@ -398,36 +398,6 @@ fn a_reload_holds_nobody_up() {
     }
 }
 
-/// Descriptors, threads, bytes of environment, KiB of memory, children.
-#[derive(Debug)]
-struct Size {
-    descriptors: usize,
-    threads: usize,
-    environment: usize,
-    resident: usize,
-    children: usize,
-}
-
-fn size(pid: u32) -> Size {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc");
-    let number = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("proc(5)");
-        line.trim_start_matches(':').trim().split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
-    };
-    let parent = format!("PPid:\t{pid}\n");
-    let processes = fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
-        let path = entry.ok()?.path().join("status");
-        fs::read_to_string(path).ok()
-    });
-    Size {
-        descriptors: fs::read_dir(format!("/proc/{pid}/fd")).expect("/proc").count(),
-        threads: number("Threads"),
-        environment: fs::read(format!("/proc/{pid}/environ")).expect("/proc").len(),
-        resident: number("VmRSS"),
-        children: processes.filter(|status| status.contains(&parent)).count(),
-    }
-}
-
 fn nothing_grows(mode: Mode) {
     let scratch = Scratch::new();
     let program = lab(mode, &scratch, &[]);
@@ -437,12 +407,12 @@ fn nothing_grows(mode: Mode) {
     program.reload();
     program.reload();
     load.go_on_for(20);
-    let before = size(program.current());
+    let before = Size::of(program.current());
     for _ in 0..reloads {
         program.reload();
     }
     load.go_on_for(20);
-    let after = size(program.current());
+    let after = Size::of(program.current());
     eprintln!("{mode:?}, {reloads} reloads: {before:?} → {after:?}");
     assert_eq!(program.generations(), reloads + 3);
     assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));

@@ -203,6 +203,12 @@ pub fn test_point(step: &str) {
     }
 }
 
+/// A time that a test shortens, by naming seconds in `variable`. Only tests set these.
+pub fn test_time(variable: &str, time: Duration) -> Duration {
+    let seconds = std::env::var(variable).ok().and_then(|text| text.parse().ok());
+    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(time)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

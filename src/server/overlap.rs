@@ -3,7 +3,7 @@
 //! Until PROMOTE nothing is given away, and whatever goes wrong we serve on as if nothing had happened.
 
 use super::generation;
-use super::reload::{CHECK_TIMEOUT, OUR_VERSION};
+use super::reload::{OUR_VERSION, check_timeout};
 use super::running::{Pause, Reloaded, Running, Waited};
 use crate::acceptor::Command;
 use crate::config::Config;
@@ -51,7 +51,7 @@ impl Running {
     /// Hands over to a successor. If it fails before PROMOTE, everything is as before.
     pub(super) fn reload_by_overlap(&mut self, config: &Config, again: &mut bool) -> Reloaded {
         let began = Instant::now();
-        let ready_by = began + CHECK_TIMEOUT;
+        let ready_by = began + check_timeout();
         let deadline = began + config.reload_deadline;
         log::info!("reloading: checking {}", self.outside.program.path().display());
         let moves = match self.check_program(ready_by, again) {
@@ -119,7 +119,7 @@ impl Running {
                 }
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Time => {
-                    return Err(Reloaded::Failed(format!("the successor was not ready within {CHECK_TIMEOUT:?}")));
+                    return Err(Reloaded::Failed(format!("the successor was not ready within {:?}", check_timeout())));
                 }
                 Waited::Over => return Err(Reloaded::StopNow),
             }

@@ -5,6 +5,7 @@ use super::running::{Reloaded, Running, Waited};
 use crate::acceptor::Command;
 use crate::config::Config;
 use crate::connection::InFlight;
+use crate::lifecycle::link::test_time;
 use crate::lifecycle::state::{CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection, VERSIONS};
 use crate::lifecycle::{Event, exec};
 use crossbeam_channel::{after, bounded, select};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the program on disk may take to check itself and, in overlap mode, to be ready.
-pub const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a check is looked at.
 const CHECK_POLL: Duration = Duration::from_millis(2);
 /// How often handlers that ran at HUP are looked at.
@@ -22,13 +23,18 @@ pub const OUR_VERSION: u32 = VERSIONS[VERSIONS.len() - 1];
 /// How long to serve between two holds.
 const HOLD_PAUSE: Duration = Duration::from_millis(500);
 
+/// [`CHECK_TIMEOUT`], which tests shorten.
+pub fn check_timeout() -> Duration {
+    test_time("HANDOVER_TEST_CHECK_TIMEOUT", CHECK_TIMEOUT)
+}
+
 impl Running {
     /// Becomes the program on disk. Returns only if that did not happen; then everything goes on as before.
     pub(super) fn reload_by_exec(&mut self, config: &Config, again: &mut bool) -> Reloaded {
         let began = Instant::now();
         let deadline = began + config.reload_deadline;
         log::info!("reloading: checking {}", self.outside.program.path().display());
-        match self.check_program(began + CHECK_TIMEOUT, again) {
+        match self.check_program(began + check_timeout(), again) {
             Ok(versions) if versions.contains(&OUR_VERSION) => {}
             // There is no way back from execve, so a successor that could not read the state is none.
             Ok(versions) => {
@@ -109,7 +115,7 @@ impl Running {
                 Some(Ok(versions)) => return Ok(versions),
                 Some(Err(reason)) => return Err(Reloaded::Failed(reason)),
                 None if Instant::now() >= deadline => {
-                    return Err(Reloaded::Failed(format!("the check did not end within {CHECK_TIMEOUT:?}")));
+                    return Err(Reloaded::Failed(format!("the check did not end within {:?}", check_timeout())));
                 }
                 None => self.pause(CHECK_POLL, again)?,
             }

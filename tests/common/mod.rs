@@ -10,7 +10,7 @@ mod server;
 
 pub use client::{Answer, Ending, RawClient};
 pub use load::{Load, Tally};
-pub use program::{Exit, Program, Scratch, count};
+pub use program::{Exit, OnDisk, Program, Scratch, Size, children, count, descriptors_with_room_for, limit_open_files};
 pub use server::{Gate, Passage, TestServer};
 
 use std::time::Duration;

@@ -159,6 +159,13 @@ impl Program {
         environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes())
     }
 
+    /// Every process that belongs to this program and has not ended.
+    pub fn processes(&self) -> Vec<u32> {
+        let entries = std::fs::read_dir("/proc").expect("/proc");
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        pids.filter(|&pid| self.is_ours(pid)).collect()
+    }
+
     /// Reloads, and waits until the new generation is ready and the old one, if it is another process, gone.
     /// Answers the new one's pid.
     #[track_caller]
@@ -217,20 +224,14 @@ impl Program {
         kill_process(self.pid, signal).expect("the program is there");
     }
 
-    /// What [`Program::limit_open_files`] takes so that `room` more files can be opened. They have the lowest free
-    /// numbers, and the limit is one on numbers.
+    /// See [`descriptors_with_room_for`].
     pub fn descriptors_with_room_for(&self, room: usize) -> u64 {
-        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("/proc");
-        let open: Vec<u64> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-        let free = (0..).filter(|number| !open.contains(number));
-        free.take(room).last().map_or(0, |last| last + 1)
+        descriptors_with_room_for(self.pid(), room)
     }
 
     /// Lowers or raises what it may open.
     pub fn limit_open_files(&self, files: u64) {
-        use rustix::process::{Resource, Rlimit, prlimit};
-        let limit = Rlimit { current: Some(files), maximum: Some(1024) };
-        prlimit(Some(self.pid), Resource::Nofile, limit).expect("prlimit");
+        limit_open_files(self.pid(), files);
     }
 
     /// Waits for a line of the log that contains `text`, and answers it.
@@ -324,6 +325,63 @@ impl Lines {
     }
 }
 
+/// What a process takes: it must not grow from reload to reload.
+#[derive(Debug)]
+pub struct Size {
+    pub descriptors: usize,
+    pub threads: usize,
+    /// Bytes of environment.
+    pub environment: usize,
+    /// KiB of memory.
+    pub resident: usize,
+    /// Processes that it has started and not reaped.
+    pub children: usize,
+}
+
+impl Size {
+    pub fn of(pid: u32) -> Size {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc");
+        let number = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("proc(5)");
+            let number = line.trim_start_matches(':').trim().split(' ').next();
+            number.and_then(|number| number.parse().ok()).expect("a number")
+        };
+        Size {
+            descriptors: std::fs::read_dir(format!("/proc/{pid}/fd")).expect("/proc").count(),
+            threads: number("Threads"),
+            environment: std::fs::read(format!("/proc/{pid}/environ")).expect("/proc").len(),
+            resident: number("VmRSS"),
+            children: children(pid),
+        }
+    }
+}
+
+/// What [`limit_open_files`] takes so that `room` more files can be opened. They have the lowest free numbers, and the
+/// limit is one on numbers.
+pub fn descriptors_with_room_for(pid: u32, room: usize) -> u64 {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("/proc");
+    let open: Vec<u64> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let free = (0..).filter(|number| !open.contains(number));
+    free.take(room).last().map_or(0, |last| last + 1)
+}
+
+/// Lowers or raises what a process may open.
+pub fn limit_open_files(pid: u32, files: u64) {
+    use rustix::process::{Resource, Rlimit, prlimit};
+    let limit = Rlimit { current: Some(files), maximum: Some(1024) };
+    prlimit(Some(raw(pid)), Resource::Nofile, limit).expect("prlimit");
+}
+
+/// How many children a process has, dead ones included.
+pub fn children(pid: u32) -> usize {
+    let parent = format!("PPid:\t{pid}\n");
+    let processes = std::fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
+        let path = entry.ok()?.path().join("status");
+        std::fs::read_to_string(path).ok()
+    });
+    processes.filter(|status| status.contains(&parent)).count()
+}
+
 /// A directory of its own, removed on drop.
 pub struct Scratch(PathBuf);
 
@@ -345,6 +403,68 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The program on disk, of which a test runs a copy that it can replace.
+pub struct OnDisk {
+    real: PathBuf,
+    directory: PathBuf,
+}
+
+impl OnDisk {
+    pub fn of(command: &Command) -> OnDisk {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let real = PathBuf::from(command.get_program());
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Beside the real one, for links: to copy would mean that some other test's child holds the copy open for
+        // writing, just when it is to be executed.
+        let name = format!("handover-on-disk-{}-{number}", std::process::id());
+        let directory = real.parent().expect("a directory").join(name);
+        std::fs::create_dir(&directory).expect("a new directory");
+        let on_disk = OnDisk { real, directory };
+        on_disk.restore();
+        on_disk
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        self.directory.join("program")
+    }
+
+    pub fn command(&self) -> Command {
+        quiet(Command::new(self.path()))
+    }
+
+    /// It is there as it was.
+    pub fn restore(&self) {
+        self.remove();
+        std::fs::hard_link(&self.real, self.path()).expect("a link");
+    }
+
+    pub fn remove(&self) {
+        let _ = std::fs::remove_file(self.path());
+    }
+
+    /// In its place is a script. `$REAL` is the real program.
+    pub fn replace(&self, script: &str) {
+        self.remove();
+        // By another process: see `of`.
+        let text = format!("#!/bin/sh\nREAL='{}'\n{script}\n", self.real.display());
+        let write = "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"";
+        let status = Command::new("/bin/sh").args(["-c", write, "sh", &text]).arg(self.path()).status();
+        assert!(status.expect("a shell").success());
+    }
+
+    /// The same, but it checks itself as it should.
+    pub fn replace_behind_the_check(&self, script: &str) {
+        self.replace(&format!("if [ -n \"$HANDOVER_CHECK\" ]; then exec \"$REAL\" \"$@\"; fi\n{script}"));
+    }
+}
+
+impl Drop for OnDisk {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 

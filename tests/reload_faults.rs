@@ -1,0 +1,770 @@
+//! What can go wrong in a reload, and that the server serves on all the same.
+
+mod common;
+
+use common::{
+    Ending, Load, OnDisk, PATIENCE, Program, RawClient, Scratch, children, descriptors_with_room_for, limit_open_files,
+};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Overlap,
+    Exec,
+}
+
+const MODES: [Mode; 2] = [Mode::Overlap, Mode::Exec];
+
+/// The flags for that mode, with a short probation.
+fn flags<'a>(command: &'a mut Command, mode: Mode, scratch: &Scratch) -> &'a mut Command {
+    let mode = if mode == Mode::Overlap { "overlap" } else { "exec" };
+    command.args(["--reload", mode, "--reload-probation", "0.1", "-l", "127.0.0.1:0", "-l"]);
+    command.arg(format!("unix:{}", scratch.path("socket").display()));
+    command.env("LAB_JOURNAL", scratch.path("journal"))
+}
+
+/// The lab on a port and a Unix socket, with a journal.
+fn lab(mode: Mode, scratch: &Scratch, more: &[&str]) -> Program {
+    Program::start(flags(&mut Program::lab_command(), mode, scratch).args(more))
+}
+
+/// The same, of a program on disk that can be replaced.
+fn replaceable(mode: Mode, scratch: &Scratch, more: &[&str]) -> (Program, OnDisk) {
+    let on_disk = OnDisk::of(&Program::lab_command());
+    let program = Program::start(flags(&mut on_disk.command(), mode, scratch).args(more));
+    (program, on_disk)
+}
+
+/// A connection to each listener that has had an answer.
+fn connected(program: &Program) -> Vec<RawClient> {
+    let mut clients: Vec<RawClient> = program.bound.iter().map(RawClient::to).collect();
+    clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+    clients
+}
+
+/// Everybody who connects is served, and the connection is kept.
+#[track_caller]
+fn expect_service(program: &Program) {
+    for bound in &program.bound {
+        let mut client = RawClient::to(bound);
+        for _ in 0..2 {
+            let answer = client.get("/hello").answer();
+            assert!(answer.status == 200 && !answer.closes(), "{answer:?}: {:#?}", program.log());
+        }
+    }
+}
+
+/// A reload fails for that reason, and nobody notices.
+#[track_caller]
+fn expect_failure(program: &Program, clients: &mut [RawClient], reason: &str) {
+    let failures = program.log().iter().filter(|line| line.contains("reload failed")).count();
+    let (pid, generations) = (program.current(), program.generations());
+    program.signal_to(pid, Signal::HUP);
+    let line = program.logged_times("reload failed, serving on", failures + 1);
+    assert!(line.contains(reason), "{reason:?} is not in {line:?}");
+    assert_eq!((program.current(), program.generations()), (pid, generations));
+    clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+    expect_service(program);
+    assert_eq!(children(pid), 0, "it was reaped");
+    assert_eq!(program.processes(), [pid]);
+}
+
+/// A program on disk that cannot be run, or does not check itself, is no successor.
+#[test]
+fn a_program_that_fails_its_check_is_not_run() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let on_disk = OnDisk::of(&Program::lab_command());
+        let mut command = on_disk.command();
+        let program = Program::start(flags(&mut command, mode, &scratch).env("HANDOVER_TEST_CHECK_TIMEOUT", "1"));
+        let mut clients = connected(&program);
+        let clients = &mut clients[..];
+
+        on_disk.remove();
+        expect_failure(&program, clients, "No such file");
+        on_disk.replace("exit 0");
+        fs::set_permissions(on_disk.path(), fs::Permissions::from_mode(0o644)).expect("chmod");
+        expect_failure(&program, clients, "ermission denied");
+        on_disk.replace("exit 0");
+        let writing = OpenOptions::new().append(true).open(on_disk.path()).expect("the script");
+        expect_failure(&program, clients, "ext file busy");
+        drop(writing);
+        on_disk.replace("exit 0");
+        expect_failure(&program, clients, "does not check itself");
+        on_disk.replace("echo first; echo 'it is broken' >&2; exit 7");
+        expect_failure(&program, clients, "exit code 7: it is broken");
+        on_disk.replace("kill -SEGV $$");
+        expect_failure(&program, clients, "signal 11");
+        on_disk.replace("exec sleep 1000");
+        expect_failure(&program, clients, "the check did not end within 1s");
+        on_disk.replace("head -c 100000 /dev/zero; exec sleep 1000");
+        expect_failure(&program, clients, "the check did not end within 1s");
+        if mode == Mode::Overlap {
+            on_disk.replace_behind_the_check("kill -SEGV $$");
+            expect_failure(&program, clients, "the successor ended before it was ready: signal 11");
+            on_disk.replace_behind_the_check("exit 0");
+            expect_failure(&program, clients, "the successor ended before it was ready: exit code 0");
+            on_disk.replace_behind_the_check("exec sleep 1000");
+            expect_failure(&program, clients, "the successor was not ready within 1s");
+        }
+        on_disk.restore();
+        program.reload();
+        clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+        assert_eq!(program.stop(), Some(0));
+    }
+}
+
+#[test]
+fn a_configuration_that_is_broken_changes_nothing() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        fs::create_dir(scratch.path("root")).expect("a directory");
+        fs::write(scratch.path("root/hello"), "hello").expect("a file");
+        let mut command = Program::handover_command();
+        let program = Program::start(flags(&mut command, mode, &scratch).arg(scratch.path("root")));
+        let mut clients = connected(&program);
+        fs::rename(scratch.path("root"), scratch.path("away")).expect("rename");
+        expect_failure(&program, &mut clients, "the check failed with exit code 2");
+        fs::rename(scratch.path("away"), scratch.path("root")).expect("rename");
+        program.reload();
+        clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+    }
+}
+
+/// A successor that ends on probation gives everything back: its predecessor accepts again.
+#[test]
+fn a_successor_that_dies_on_probation_gives_everything_back() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &["--reload-probation", "20"]);
+    let mut clients = connected(&program);
+    let old = program.current();
+    program.signal(Signal::HUP);
+    let new = program.generation(2);
+    program.logged_times("accepts, ", 1);
+    program.signal_to(new, Signal::KILL);
+    program.logged_times("the successor ended on probation: signal 9", 1);
+    clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+    expect_service(&program);
+    assert_eq!(children(old), 0);
+    assert!(program.client().get("/pid").answer().text().contains("\"generation\":1"));
+    program.signal(Signal::TERM);
+    assert_eq!(program.exit().code, Some(0));
+    assert!(!scratch.path("socket").exists());
+}
+
+/// Who serves on after its predecessor died is the server.
+#[test]
+fn a_predecessor_that_dies_on_probation_leaves_the_server_to_its_successor() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &["--reload-probation", "20"]);
+    let old = program.current();
+    program.signal(Signal::HUP);
+    let new = program.generation(2);
+    program.logged_times("accepts, ", 1);
+    program.signal_to(old, Signal::KILL);
+    program.logged_times("the predecessor is gone before it handed over", 1);
+    expect_service(&program);
+    assert_eq!(program.processes(), [new]);
+    // It reloads, and stops, as any other.
+    program.signal_to(new, Signal::HUP);
+    let third = program.generation(3);
+    program.signal_to(new, Signal::TERM);
+    assert_eq!(program.wait_for_end(new), Some(0));
+    program.wait_for_end(third);
+    assert!(!scratch.path("socket").exists());
+}
+
+#[test]
+fn a_successor_that_hangs_on_probation_is_replaced_by_its_predecessor() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &["--reload-probation", "0.5"]);
+    let mut clients = connected(&program);
+    program.signal(Signal::HUP);
+    let new = program.generation(2);
+    program.signal_to(new, Signal::STOP);
+    program.logged_times("reload failed, serving on", 1);
+    clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+    expect_service(&program);
+    assert_eq!(program.processes(), [program.pid()]);
+}
+
+/// State versions that the successor does not read: its predecessor's connections end with their next response.
+#[test]
+fn a_successor_that_reads_other_states_gets_no_connections() {
+    let other_versions = "if [ -n \"$HANDOVER_CHECK\" ]; then echo 'handover reads state versions 98,99'; exit 0; fi\n\
+                          exec \"$REAL\" \"$@\"";
+    let scratch = Scratch::new();
+    let (program, on_disk) = replaceable(Mode::Exec, &scratch, &[]);
+    on_disk.replace(other_versions);
+    expect_failure(&program, &mut connected(&program), "reads state versions [98, 99], not 1");
+    drop(program);
+
+    let scratch = Scratch::new();
+    let (program, on_disk) = replaceable(Mode::Overlap, &scratch, &[]);
+    let mut clients = connected(&program);
+    let mut busy = program.client();
+    busy.get("/sleep/700");
+    on_disk.replace(other_versions);
+    program.reload();
+    for client in &mut clients {
+        client.expect_fin();
+    }
+    let answer = busy.answer();
+    assert!(answer.status == 200 && answer.closes(), "{answer:?}");
+    busy.expect_fin();
+    expect_service(&program);
+    assert_eq!(program.stop(), Some(0));
+}
+
+/// A connection either goes on or ends; what it asked was executed once if it was answered, and never twice.
+#[track_caller]
+fn expect_once(program: &Program, scratch: &Scratch, clients: Vec<RawClient>) -> usize {
+    let mut lost = 0;
+    let mut answered = Vec::new();
+    for (number, mut client) in clients.into_iter().enumerate() {
+        let id = format!("after-{number}");
+        let request = format!("POST /journal HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{id}", id.len());
+        match client.try_send(request).map_err(|_| (Ending::Reset, Vec::new())).and_then(|()| client.try_answer(false))
+        {
+            Ok(answer) => {
+                assert_eq!(answer.text(), format!("{id}\n"));
+                answered.push(id);
+            }
+            Err((Ending::Silence, _)) => panic!("connection {number} is frozen: {:#?}", program.log()),
+            Err(_) => lost += 1,
+        }
+    }
+    let journal = fs::read_to_string(scratch.path("journal")).unwrap_or_default();
+    let mut executed: Vec<&str> = journal.lines().collect();
+    executed.sort_unstable();
+    answered.sort_unstable();
+    assert_eq!(executed, answered, "{:#?}", program.log());
+    lost
+}
+
+const SUCCESSOR_STEPS: [&str; 3] = ["successor-connection", "successor-acked", "successor-commit"];
+const PREDECESSOR_STEPS: [&str; 3] = ["predecessor-sent", "predecessor-acked", "predecessor-commit"];
+
+fn reload_with_fault(variable: &str, step: &str) -> (Program, Scratch, Vec<RawClient>) {
+    let scratch = Scratch::new();
+    let mut command = Program::lab_command();
+    let program = Program::start(flags(&mut command, Mode::Overlap, &scratch).env(variable, step));
+    let mut clients: Vec<RawClient> = (0..4).flat_map(|_| connected(&program)).collect();
+    // One that is in a handler when the others move, so that the predecessor does not end before it is noticed.
+    let mut late = program.client();
+    late.get("/stream/2/600").read_at_least(100);
+    clients.push(late);
+    program.signal(Signal::HUP);
+    (program, scratch, clients)
+}
+
+#[test]
+fn a_predecessor_killed_at_any_step_leaves_each_connection_to_one() {
+    for step in PREDECESSOR_STEPS {
+        let (program, scratch, mut clients) = reload_with_fault("HANDOVER_TEST_KILL", step);
+        clients.pop();
+        let new = program.generation(2);
+        program.wait_for_end(program.pid());
+        expect_service(&program);
+        let lost = expect_once(&program, &scratch, clients);
+        // What was sent is the successor's.
+        assert!(lost < 8, "{step}: {lost} lost");
+        assert_eq!(program.processes(), [new]);
+        assert_eq!(program.stop(), Some(0), "{step}");
+    }
+}
+
+#[test]
+fn a_successor_killed_at_any_step_gives_back_what_was_not_committed() {
+    for step in SUCCESSOR_STEPS {
+        let (program, scratch, mut clients) = reload_with_fault("HANDOVER_TEST_KILL", step);
+        let mut late = clients.pop().expect("one");
+        program.logged_times("reload failed, serving on", 1);
+        expect_service(&program);
+        assert_eq!(late.answer().text(), "chunk 1 of 2\nchunk 2 of 2\n", "{step}");
+        late.expect_alive("/hello");
+        let lost = expect_once(&program, &scratch, clients);
+        if step == "successor-connection" {
+            assert_eq!(lost, 0, "nothing was acknowledged");
+        }
+        assert_eq!(program.processes(), [program.pid()]);
+        assert_eq!(program.stop(), Some(0), "{step}");
+    }
+}
+
+fn a_successor_that_stalls_is_killed(step: &str) {
+    let (program, scratch, mut clients) = reload_with_fault("HANDOVER_TEST_STOP", step);
+    let mut late = clients.pop().expect("one");
+    assert_eq!(late.answer().text(), "chunk 1 of 2\nchunk 2 of 2\n", "{step}");
+    program.logged_times("reload failed, serving on", 1);
+    expect_service(&program);
+    late.expect_alive("/hello");
+    let lost = expect_once(&program, &scratch, clients);
+    if step == "successor-connection" {
+        assert_eq!(lost, 0, "nothing was acknowledged");
+    }
+    assert_eq!(program.processes(), [program.pid()]);
+    assert_eq!(program.stop(), Some(0), "{step}");
+}
+
+#[test]
+fn a_successor_that_stalls_at_a_connection_is_killed() {
+    a_successor_that_stalls_is_killed("successor-connection");
+}
+
+#[test]
+fn a_successor_that_stalls_after_an_ack_is_killed() {
+    a_successor_that_stalls_is_killed("successor-acked");
+}
+
+#[test]
+fn a_successor_that_stalls_at_a_commit_is_killed() {
+    a_successor_that_stalls_is_killed("successor-commit");
+}
+
+/// Descriptors are short from the first one that a reload needs to the last: it fails cleanly, or it works.
+#[test]
+fn a_reload_short_of_descriptors_fails_cleanly_or_works() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &[]);
+        let mut clients = connected(&program);
+        let mut failures = 0;
+        for room in 0.. {
+            limit_open_files(program.pid(), descriptors_with_room_for(program.pid(), room));
+            let generations = program.generations();
+            program.signal(Signal::HUP);
+            let until = Instant::now() + PATIENCE;
+            let failed = loop {
+                if program.generations() > generations {
+                    break false;
+                }
+                if program.log().iter().filter(|line| line.contains("reload failed")).count() > failures {
+                    break true;
+                }
+                assert!(Instant::now() < until, "{mode:?}, room {room}: {:#?}", program.log());
+                thread::sleep(Duration::from_millis(1));
+            };
+            limit_open_files(program.pid(), 1024);
+            clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+            expect_service(&program);
+            if !failed {
+                break;
+            }
+            failures += 1;
+        }
+        eprintln!("{mode:?}: {failures} failures until there were enough descriptors");
+    }
+}
+
+/// A successor that cannot take all the descriptors leaves the rest to its predecessor, which ends them politely.
+#[test]
+fn a_successor_short_of_descriptors_refuses_connections() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &["--reload-probation", "1"]);
+    let mut clients: Vec<RawClient> = (0..10).flat_map(|_| connected(&program)).collect();
+    program.signal(Signal::HUP);
+    let new = program.generation(2);
+    program.logged_times("accepts, ", 1);
+    limit_open_files(new, descriptors_with_room_for(new, 5));
+    program.logged_times("is promoted", 1);
+    let mut closed = 0;
+    for client in &mut clients {
+        match client.try_send("GET /hello HTTP/1.1\r\nHost: test\r\n\r\n").map(|()| client.try_answer(false)) {
+            Ok(Ok(answer)) => assert_eq!(answer.status, 200),
+            Ok(Err((Ending::Fin, rest))) if rest.is_empty() => closed += 1,
+            other => panic!("{other:?}: {:#?}", program.log()),
+        }
+    }
+    program.wait_for_end(program.pid());
+    assert!(closed < 20);
+    assert!(program.is_ours(new));
+    limit_open_files(new, 1024);
+    expect_service(&program);
+    assert_eq!(program.stop(), Some(0));
+}
+
+#[test]
+fn a_working_directory_that_is_gone_is_not_missed() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        fs::create_dir(scratch.path("here")).expect("a directory");
+        let mut command = Program::lab_command();
+        let program = Program::start(flags(&mut command, mode, &scratch).current_dir(scratch.path("here")));
+        let mut clients = connected(&program);
+        fs::remove_dir(scratch.path("here")).expect("the directory");
+        for _ in 0..3 {
+            program.reload();
+            clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+        }
+        assert_eq!(program.stop(), Some(0));
+        assert!(!scratch.path("socket").exists(), "{mode:?}");
+    }
+}
+
+/// However many come during a reload, one more follows.
+#[test]
+fn reloads_during_a_reload_become_one_more() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &[]);
+        let mut busy = program.client();
+        // In exec mode this is what the reload waits for; in overlap mode it keeps the predecessor.
+        busy.get("/stream/2/500").read_at_least(100);
+        program.signal(Signal::HUP);
+        program.logged_times("reloading: checking", 1);
+        program.signal(Signal::HUP);
+        program.signal(Signal::USR2);
+        program.signal(Signal::HUP);
+        assert_eq!(busy.answer().status, 200);
+        let third = program.generation(3);
+        if mode == Mode::Overlap {
+            program.wait_for_end(program.generation(2));
+        }
+        busy.expect_alive("/hello");
+        program.signal_to(third, Signal::TERM);
+        assert_eq!(program.wait_for_end(third), Some(0));
+        assert_eq!(program.generations(), 3, "{mode:?}");
+    }
+}
+
+/// Nothing of the program is left, and its socket file is gone.
+#[track_caller]
+fn expect_end(program: &Program, scratch: &Scratch) {
+    let until = Instant::now() + PATIENCE;
+    while !program.processes().is_empty() {
+        assert!(Instant::now() < until, "{:?} still run: {:#?}", program.processes(), program.log());
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(!scratch.path("socket").exists());
+}
+
+#[test]
+fn a_stop_right_behind_a_reload_stops() {
+    for mode in MODES {
+        for round in 0..10 {
+            let scratch = Scratch::new();
+            let program = lab(mode, &scratch, &[]);
+            program.signal(Signal::HUP);
+            thread::sleep(Duration::from_millis(round * 3));
+            program.signal(Signal::TERM);
+            let pid = program.pid();
+            assert_eq!(program.wait_for_end(pid), Some(0), "{mode:?} {round}: {:#?}", program.log());
+            if mode == Mode::Exec {
+                expect_end(&program, &scratch);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stop_during_the_check_kills_the_check() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let (program, on_disk) = replaceable(mode, &scratch, &[]);
+        let started = scratch.path("started");
+        on_disk.replace(&format!("mkfifo {0}; exec cat {0}", started.display()));
+        program.signal(Signal::HUP);
+        while !started.exists() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let began = Instant::now();
+        program.signal(Signal::TERM);
+        assert_eq!(program.wait_for_end(program.pid()), Some(0));
+        assert!(began.elapsed() < Duration::from_secs(5));
+        expect_end(&program, &scratch);
+    }
+}
+
+#[test]
+fn a_stop_before_the_successor_is_ready_kills_it() {
+    let scratch = Scratch::new();
+    let (program, on_disk) = replaceable(Mode::Overlap, &scratch, &[]);
+    let started = scratch.path("started");
+    on_disk.replace_behind_the_check(&format!("mkfifo {0}; exec cat {0}", started.display()));
+    program.signal(Signal::HUP);
+    while !started.exists() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait_for_end(program.pid()), Some(0));
+    expect_end(&program, &scratch);
+}
+
+/// Stops one generation on probation; both end, with all that is under way finished.
+fn a_stop_on_probation_ends_both(stopped: usize) {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &["--reload-probation", "20"]);
+    let mut of_predecessor = program.client();
+    of_predecessor.get("/stream/2/800").read_at_least(100);
+    program.signal(Signal::HUP);
+    let new = program.generation(2);
+    program.logged_times("accepts, ", 1);
+    let mut of_successor = program.client();
+    of_successor.get("/stream/2/800").read_at_least(100);
+    program.signal_to(program.generation(stopped), Signal::TERM);
+    for client in [&mut of_predecessor, &mut of_successor] {
+        assert_eq!(client.answer().text(), "chunk 1 of 2\nchunk 2 of 2\n");
+        client.expect_fin();
+    }
+    program.wait_for_end(new);
+    assert_eq!(program.wait_for_end(program.pid()), Some(0), "{:#?}", program.log());
+    expect_end(&program, &scratch);
+}
+
+#[test]
+fn a_stop_of_the_predecessor_on_probation_ends_both() {
+    a_stop_on_probation_ends_both(1);
+}
+
+#[test]
+fn a_stop_of_the_successor_on_probation_ends_both() {
+    a_stop_on_probation_ends_both(2);
+}
+
+/// Stops one generation, or both as a terminal does, while the predecessor still finishes requests. The successor once
+/// ended at once, and its predecessor took that as its own end: what was under way was cut, and nobody said so.
+fn a_stop_while_connections_move_finishes_them(stop: impl Fn(&Program)) {
+    let scratch = Scratch::new();
+    let mut command = Program::lab_command();
+    let program = Program::start(flags(&mut command, Mode::Overlap, &scratch).process_group(0));
+    let mut of_predecessor = program.client();
+    of_predecessor.get("/stream/2/1000").read_at_least(100);
+    let mut idle = connected(&program);
+    program.signal(Signal::HUP);
+    let new = program.generation(2);
+    program.logged_times("is promoted", 1);
+    program.logged_times("took over from the predecessor", 1);
+    idle.iter_mut().for_each(|client| client.expect_alive("/hello"));
+    let mut of_successor = program.client();
+    of_successor.get("/stream/2/800").read_at_least(100);
+    stop(&program);
+    for client in [&mut of_predecessor, &mut of_successor] {
+        let answer = client.try_answer(false);
+        assert!(answer.as_ref().is_ok_and(|it| it.status == 200), "{answer:?}: {:#?}", program.log());
+        client.expect_fin();
+    }
+    idle.iter_mut().for_each(RawClient::expect_fin);
+    assert_eq!(program.wait_for_end(new), Some(0));
+    assert_eq!(program.wait_for_end(program.pid()), Some(0));
+    expect_end(&program, &scratch);
+}
+
+#[test]
+fn a_stop_of_the_successor_while_connections_move_finishes_them() {
+    a_stop_while_connections_move_finishes_them(|program| program.signal_to(program.current(), Signal::TERM));
+}
+
+#[test]
+fn ctrl_c_while_connections_move_finishes_them() {
+    a_stop_while_connections_move_finishes_them(ctrl_c);
+}
+
+/// To the whole process group, of which it is the leader.
+fn ctrl_c(program: &Program) {
+    let group = Pid::from_raw(program.pid() as i32).expect("a pid");
+    kill_process_group(group, Signal::INT).expect("the group");
+}
+
+/// A TERM to the predecessor, whose successor is the server already, ends only what the predecessor still has.
+#[test]
+fn a_stop_of_the_predecessor_while_connections_move_leaves_the_server() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &[]);
+    let mut busy = program.client();
+    busy.get("/stream/2/800").read_at_least(100);
+    program.signal(Signal::HUP);
+    program.generation(2);
+    program.logged_times("took over from the predecessor", 1);
+    program.signal(Signal::TERM);
+    assert_eq!(busy.answer().text(), "chunk 1 of 2\nchunk 2 of 2\n");
+    assert_eq!(program.wait_for_end(program.pid()), Some(0));
+    expect_service(&program);
+    assert_eq!(program.stop(), Some(0));
+    expect_end(&program, &scratch);
+}
+
+#[test]
+fn ctrl_c_at_any_moment_of_a_reload_is_one_stop() {
+    for mode in MODES {
+        for round in 0..12 {
+            let scratch = Scratch::new();
+            let mut command = Program::lab_command();
+            let program = Program::start(flags(&mut command, mode, &scratch).process_group(0));
+            let mut busy = program.client();
+            busy.get("/stream/2/300").read_at_least(100);
+            program.signal(Signal::HUP);
+            // From the check to well behind the probation.
+            thread::sleep(Duration::from_millis(round * round * 2));
+            ctrl_c(&program);
+            let answer = busy.try_answer(false);
+            assert!(answer.is_ok(), "{mode:?} {round}: {answer:?} {:#?}", program.log());
+            let code = program.wait_for_end(program.pid());
+            assert_eq!(code, Some(0), "{mode:?} {round}: {:#?}", program.log());
+            expect_end(&program, &scratch);
+        }
+    }
+}
+
+/// Signals that come just as the process executes itself are neither lost nor fatal.
+#[test]
+fn no_signal_is_lost_across_execve() {
+    let scratch = Scratch::new();
+    let log = scratch.path("log");
+    let mut command = Program::lab_command();
+    let program = Program::start(flags(&mut command, Mode::Exec, &scratch).arg("--log-file").arg(&log));
+    let load = Load::new().keep_alive(&program.bound[0], 1).keep_alive(&program.bound[1], 1);
+    for round in 0..60_usize {
+        let generations = program.generations();
+        fs::rename(&log, scratch.path("log.1")).expect("the log");
+        program.signal(Signal::HUP);
+        // It has been read: another one is another reload.
+        let until = Instant::now() + PATIENCE;
+        while !fs::read_to_string(scratch.path("log.1")).expect("the log").contains("reloading: checking") {
+            assert!(Instant::now() < until && program.generations() == generations);
+            thread::sleep(Duration::from_micros(200));
+        }
+        // Around the moment of execve, in small steps.
+        thread::sleep(Duration::from_micros(round as u64 * 400));
+        program.signal(Signal::HUP);
+        program.signal(Signal::USR1);
+        program.generation(generations + 2);
+        while !log.exists() {
+            assert!(Instant::now() < until, "the log was not opened again");
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+    assert_eq!(load.stop().failures, [""; 0]);
+    assert_eq!(program.stop(), Some(0));
+}
+
+#[test]
+fn a_storm_of_signals_does_no_harm() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &[]);
+        let load = Load::new().keep_alive(&program.bound[0], 2).keep_alive(&program.bound[1], 2);
+        let until = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < until {
+            let pid = program.current();
+            if program.is_ours(pid) {
+                program.signal_to(pid, Signal::HUP);
+                program.signal_to(pid, Signal::USR1);
+            }
+            thread::yield_now();
+        }
+        load.go_on_for(100);
+        assert!(program.generations() > 2, "{mode:?}");
+        assert_eq!(load.stop().failures, [""; 0], "{mode:?}");
+        // It still listens to signals.
+        program.reload();
+        expect_service(&program);
+    }
+}
+
+/// `execve` fails when everything is ready for it. The standard library's exec resets SIGPIPE when it fails, and the
+/// next client that goes away in the middle of a file then kills the server.
+#[test]
+fn a_failed_execve_leaves_the_server_as_it_was() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.path("root")).expect("a directory");
+    let file = File::create(scratch.path("root/hello")).expect("a file");
+    file.set_len(16 << 20).expect("a file");
+    let on_disk = OnDisk::of(&Program::handover_command());
+    let mut command = on_disk.command();
+    let program = Program::start(flags(&mut command, Mode::Exec, &scratch).arg(scratch.path("root")));
+    let mut clients: Vec<RawClient> = program.bound.iter().map(RawClient::to).collect();
+    let mut reading: Vec<RawClient> =
+        (0..8).flat_map(|_| &program.bound).map(|bound| RawClient::to(bound).with_small_window()).collect();
+    for client in &mut reading {
+        client.get("/hello").read_at_least(100_000);
+    }
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", program.pid())).expect("/proc").count();
+    on_disk.replace("if [ -n \"$HANDOVER_CHECK\" ]; then chmod 644 \"$0\"; exec \"$REAL\" \"$@\"; fi");
+    program.signal(Signal::HUP);
+    program.logged_times("reload failed, serving on: cannot execute", 1);
+    assert_eq!(fs::read_dir(format!("/proc/{}/fd", program.pid())).expect("/proc").count(), descriptors);
+    for (number, client) in reading.into_iter().enumerate() {
+        // In the middle of the file: some read a little more first, so that it is just being sent.
+        match number % 3 {
+            0 => client.vanish(),
+            1 => drop(client),
+            _ => {
+                let mut client = client;
+                client.read_at_least(300_000);
+                client.vanish();
+            }
+        }
+    }
+    for client in &mut clients {
+        assert_eq!(client.get("/hello").answer().body.len(), 16 << 20);
+    }
+    // Signals are handled again.
+    on_disk.restore();
+    program.reload();
+    for client in &mut clients {
+        assert_eq!(client.get("/hello").answer().body.len(), 16 << 20);
+    }
+    assert_eq!(program.stop(), Some(0));
+}
+
+/// What is left at the deadline is cut and counted. The socket file belongs to the successor by then.
+#[test]
+fn the_reload_deadline_cuts_what_is_left_and_leaves_the_socket_file() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &["--reload-deadline", "0.5"]);
+    let mut slow = program.client();
+    slow.get("/stream/2/20000").read_at_least(100);
+    program.signal(Signal::HUP);
+    program.generation(2);
+    assert_eq!(program.wait_for_end(program.pid()), Some(3), "{:#?}", program.log());
+    program.logged_times("cut GET /stream/2/20000", 1);
+    assert_ne!(slow.rest().1, Ending::Silence);
+    expect_service(&program);
+    assert_eq!(program.stop(), Some(0));
+    let stopped = program.logged_times("stopped: ", 2);
+    eprintln!("{stopped}");
+}
+
+/// Only until it is certain that it has gone over.
+#[test]
+fn an_exec_reload_that_finds_no_rest_fails_and_cuts_nothing() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Exec, &scratch, &["--reload-deadline", "0.7", "--exec-stall", "0.1"]);
+    let mut slow = program.client();
+    slow.get("/stream/2/1500").read_at_least(100);
+    let mut clients = connected(&program);
+    expect_failure(&program, &mut clients, "a handler ran until the reload deadline");
+    assert_eq!(slow.answer().text(), "chunk 1 of 2\nchunk 2 of 2\n");
+    program.reload();
+    slow.expect_alive("/hello");
+    assert_eq!(program.stop(), Some(0));
+}
+
+/// A successor that is killed when connections could not move leaves a server that keeps connections again.
+#[test]
+fn a_drain_for_a_successor_that_died_is_taken_back() {
+    let scratch = Scratch::new();
+    let (program, on_disk) = replaceable(Mode::Overlap, &scratch, &[]);
+    let mut busy = program.client();
+    busy.get("/stream/2/2000").read_at_least(100);
+    on_disk.replace(
+        "if [ -n \"$HANDOVER_CHECK\" ]; then echo 'handover reads state versions 99'; exit 0; fi\nexec \"$REAL\" \"$@\"",
+    );
+    program.signal(Signal::HUP);
+    let new = program.generation(2);
+    program.logged_times("took over from the predecessor", 1);
+    program.signal_to(new, Signal::KILL);
+    program.logged_times("reload failed, serving on", 1);
+    expect_service(&program);
+    assert_eq!(busy.answer().text(), "chunk 1 of 2\nchunk 2 of 2\n");
+    on_disk.restore();
+    program.reload();
+    assert_eq!(program.stop(), Some(0));
+}
