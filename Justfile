@@ -62,3 +62,13 @@ wrk *ARGS:
 # All stages of .ci/run, or those that are named: just ci fmt clippy
 ci *STAGES:
     .ci/run "$@"
+
+# The lab against lighttpd, in turn, medians and ratios (needs wrk, lighttpd, python3): just bench-lighttpd [ROUNDS] [CONNECTIONS]
+bench-lighttpd *ARGS:
+    cargo build --release --examples
+    python3 benches/lighttpd.py "$@"
+
+# What slow clients cost the others (needs python3)
+bench-slow:
+    cargo build --release --bins --examples
+    python3 benches/slow_clients.py
