@@ -1,6 +1,8 @@
 //! How a server begins and ends: the phase it is in, the signals that drive it.
 
 pub mod exec;
+#[cfg_attr(not(test), expect(dead_code, reason = "for the reload, which is being built"))]
+pub mod notify;
 mod phase;
 pub mod program;
 pub mod signals;
