@@ -4,6 +4,8 @@ pub mod exec;
 #[cfg_attr(not(test), expect(dead_code, reason = "for the reload, which is being built"))]
 pub mod notify;
 mod phase;
+#[cfg_attr(not(test), expect(dead_code, reason = "for the reload, which is being built"))]
+pub mod pid_file;
 pub mod program;
 pub mod signals;
 pub mod state;
