@@ -14,7 +14,7 @@ use crate::lifecycle::{Event, Phase, exec};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{Log, init_logging};
 use crate::worker::{Return, Returns, Worker};
-use crate::{Error, cli};
+use crate::{Error, activation, cli};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, after, bounded, never, select, unbounded};
 use std::convert::Infallible;
 use std::io::{self, Write};
@@ -178,10 +178,12 @@ impl Builder {
         self
     }
 
-    /// Checks the settings and binds the listeners. With `check` set in the configuration nothing is bound.
+    /// Checks the settings and binds the listeners. With `check` set in the configuration nothing is bound. Listeners
+    /// that the service manager passed (socket activation: `LISTEN_FDS` and `LISTEN_PID`) take the place of the
+    /// configured ones, for the first server of the process that is built, and stay so across reloads.
     ///
     /// # Errors
-    /// No handler, settings out of range, an address that cannot be bound.
+    /// No handler, settings out of range, an address that cannot be bound, a passed descriptor that is no listener.
     pub fn build(self) -> Result<Server, Error> {
         let Builder { mut config, handler, carry } = self;
         let program = Program::of_this_process();
@@ -195,7 +197,10 @@ impl Builder {
         let mut inherited = None;
         if !config.check {
             let mut state = Role::take_state()?;
-            let kept = state.as_mut().map(inherit_listeners).unwrap_or_default();
+            let kept = match &mut state {
+                Some(state) => inherit_listeners(state),
+                None => activation::inherited_from_env()?,
+            };
             (listeners, obsolete) = bind_or_keep(&addresses, kept, state.is_some())?;
             inherited = state;
         }
@@ -237,13 +242,17 @@ fn inherit_listeners(state: &mut ExecState) -> Vec<Listener> {
 }
 
 /// Keeps the inherited listeners that the configuration still names, binds the others, and answers which have become
-/// obsolete. `succeeding`: there is no predecessor to go back to, so one that cannot be bound is an error in the log.
+/// obsolete. Where the service manager passed listeners it decides, and the configuration's are not bound. `succeeding`: there is no predecessor to go back to, so one that cannot be bound is an error in the log.
 fn bind_or_keep(
     addresses: &[Address],
-    mut inherited: Vec<Listener>,
+    inherited: Vec<Listener>,
     succeeding: bool,
 ) -> Result<(Vec<Listener>, Vec<Listener>), Error> {
-    let mut listeners = Vec::new();
+    let (mut listeners, mut inherited): (Vec<_>, Vec<_>) = inherited.into_iter().partition(Listener::is_shared);
+    if !listeners.is_empty() {
+        log::info!("the listeners are the service manager's, not those of the configuration");
+        return Ok((listeners, inherited));
+    }
     for address in addresses {
         let text = address.to_string();
         let (kept, others): (Vec<_>, Vec<_>) =
