@@ -666,10 +666,16 @@ impl Acceptor {
         }
     }
 
-    /// First half of a close that resets nobody: no new handshakes. For the sole holder of the listeners.
+    /// First half of a close that resets nobody: no new handshakes. For the sole holder of the listeners; what the
+    /// service manager keeps is left to it, at once and with its queue.
     pub fn leave(&mut self, listeners: Vec<Listener>, patience: Duration) {
         let until = self.now.after(patience);
         for listener in listeners {
+            if listener.is_shared() {
+                // Closing is not enough: while another copy lives, the poller goes on reporting it.
+                let _ = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd()));
+                continue;
+            }
             listener.refuse_new();
             self.leaving.push(Leaving { listener, since: self.now, until, ask_again: self.now.after(FILTER_SETTLES) });
         }

@@ -338,7 +338,7 @@ fn help(name: &str, root: Root) -> String {
     let (title, usage, root_line, example) = match root {
         Root::Optional => (
             ": HTTP/1.1 from a fixed thread pool; a stop loses no request",
-            "[OPTIONS] [ROOT]",
+            "[OPTIONS] [ROOT]\n       handover reload --pid-file FILE [--wait] (see handover reload --help)",
             "  ROOT                     directory to serve; without it, a welcome site\n",
             " ./public",
         ),

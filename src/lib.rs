@@ -29,6 +29,7 @@
 //! which is `tiny_http::Response` with our [`Body`].
 
 mod acceptor;
+mod activation;
 mod cli;
 mod clock;
 mod config;

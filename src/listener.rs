@@ -4,11 +4,13 @@ use crate::Error;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -98,11 +100,15 @@ impl fmt::Display for Bound {
 pub struct Listener {
     socket: Socket,
     bound: Bound,
-    /// As it was configured: a successor keeps it if its own configuration says the same.
+    /// As it was configured: a successor keeps it if its own configuration says the same. [`OF_MANAGER`] if it never
+    /// was.
     address: String,
     /// Device and inode of our own socket file: only that one is ours to remove.
     file: Option<(u64, u64)>,
 }
+
+/// Stands for the address of a listener that the service manager passed. No configured one can read like this.
+const OF_MANAGER: &str = "the service manager's";
 
 /// What accepting learned.
 #[derive(Debug)]
@@ -145,13 +151,20 @@ impl Listener {
     pub fn inherit(fd: OwnedFd, address: String, file: Option<(u64, u64)>) -> io::Result<Listener> {
         let socket = Socket::from(fd);
         socket.set_cloexec(true)?;
-        let local = socket.local_addr()?;
-        let bound = match (local.as_socket(), local.as_pathname()) {
-            (Some(address), _) => Bound::Tcp(address),
-            (None, Some(path)) => Bound::Unix(std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
-            (None, None) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is bound to nothing")),
-        };
+        let bound = where_bound(&socket)?;
         Ok(Listener { socket, bound, address, file })
+    }
+
+    /// A listener that the service manager bound and keeps.
+    pub fn of_manager(socket: Socket) -> io::Result<Listener> {
+        let bound = where_bound(&socket)?;
+        Ok(Listener { socket, bound, address: OF_MANAGER.to_owned(), file: None })
+    }
+
+    /// Whether the service manager keeps a copy. Then a stop only closes ours: who connects from here on waits in the
+    /// queue for the next start. A successor sees it by the address, and keeps it whatever its configuration says.
+    pub fn is_shared(&self) -> bool {
+        self.address == OF_MANAGER
     }
 
     /// The address as it was configured, and what its socket file is recognised by.
@@ -183,8 +196,11 @@ impl Listener {
     /// in the queue, and what is in the middle of a handshake still gets there.
     ///
     /// Only for the sole holder of the socket: the filter is on the socket itself, and with another holder alive it
-    /// would blackhole that one's clients.
+    /// would blackhole that one's clients. So a shared one is left as it is.
     pub fn refuse_new(&self) {
+        if self.is_shared() {
+            return;
+        }
         let result = match &self.bound {
             Bound::Tcp(_) => self.socket.attach_filter(&drop_syn_filter()),
             Bound::Unix(_) => {
@@ -204,6 +220,10 @@ impl Listener {
 
     /// Whether a handshake has begun and not ended; `None` where that cannot be read.
     pub fn has_handshakes(&self) -> Option<bool> {
+        if self.is_shared() {
+            // They end in the queue of whoever holds the socket then.
+            return Some(false);
+        }
         match &self.bound {
             Bound::Unix(_) => Some(false),
             Bound::Tcp(address) => {
@@ -248,6 +268,17 @@ impl AsFd for Listener {
 
 fn to_std(peer: SocketAddrAny) -> Option<SocketAddr> {
     SocketAddr::try_from(peer).ok()
+}
+
+fn where_bound(socket: &Socket) -> io::Result<Bound> {
+    let local = socket.local_addr()?;
+    Ok(match (local.as_socket(), local.as_pathname(), local.as_abstract_namespace()) {
+        (Some(address), _, _) => Bound::Tcp(address),
+        (_, Some(path), _) => Bound::Unix(std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
+        // With an `@`, as service managers write it.
+        (_, _, Some(name)) => Bound::Unix(OsStr::from_bytes(&[b"@", name].concat()).into()),
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is bound to nothing")),
+    })
 }
 
 fn bind_tcp(address: SocketAddr, text: &str) -> Result<Listener, Error> {

@@ -1,9 +1,15 @@
-//! The program: arguments → `Config` → `Server` → exit code.
+//! The program: arguments → `Config` → `Server` → exit code; or `handover reload`.
+
+mod reload_command;
 
 use handover::{Config, Ended, Error, Files, Server, Welcome};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == reload_command::NAME) {
+        return reload_command::run(args);
+    }
     handover::exit_code(serve(Config::from_args_with_root()))
 }
 

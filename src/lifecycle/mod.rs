@@ -2,7 +2,9 @@
 
 pub mod exec;
 pub mod link;
+pub mod notify;
 mod phase;
+pub mod pid_file;
 pub mod predecessor;
 pub mod program;
 pub mod signals;

@@ -9,6 +9,8 @@ use crate::acceptor::{Policy, schedule};
 use crate::config::{Config, Limits};
 use crate::handler::{Closure, Handler, IntoResponse, Request};
 use crate::lifecycle::Event;
+use crate::lifecycle::notify::Notifier;
+use crate::lifecycle::pid_file::PidFile;
 use crate::lifecycle::program::{self, Program};
 use crate::lifecycle::signals::SignalThread;
 use crate::lifecycle::state::{Carried, VERSIONS};
@@ -158,10 +160,13 @@ impl Builder {
         self
     }
 
-    /// Checks the settings and binds the listeners. With `check` set in the configuration nothing is bound.
+    /// Checks the settings and binds the listeners. With `check` set in the configuration nothing is bound. Listeners
+    /// that the service manager passed (socket activation: `LISTEN_FDS` and `LISTEN_PID`) take the place of the
+    /// configured ones, for the first server of the process that is built, and stay so across reloads.
     ///
     /// # Errors
-    /// No handler, settings out of range, an address that cannot be bound.
+    /// No handler, settings out of range, an address that cannot be bound, a passed descriptor that is no listener,
+    /// a pid file that cannot be written.
     pub fn build(self) -> Result<Server, Error> {
         let Builder { mut config, handler, carry } = self;
         let program = Program::of_this_process();
@@ -175,8 +180,28 @@ impl Builder {
             true => role::Beginning::default(),
             false => Role::take()?.begin(&addresses)?,
         };
+        let pid_file = match (&config.pid_file, origin.predecessor.is_some()) {
+            _ if config.check => None,
+            (None, _) => None,
+            // It is the predecessor's until we are promoted.
+            (Some(path), true) => Some(PidFile::prepare(path)?),
+            (Some(path), false) => Some(PidFile::create(path)?),
+        };
         let (events, received) = unbounded();
-        Ok(Server { config, handler, addresses, listeners, obsolete, origin, carry, program, log, events, received })
+        Ok(Server {
+            config,
+            handler,
+            addresses,
+            listeners,
+            obsolete,
+            origin,
+            carry,
+            program,
+            log,
+            pid_file,
+            events,
+            received,
+        })
     }
 }
 
@@ -192,6 +217,7 @@ pub struct Server {
     carry: Option<Carry>,
     program: &'static Program,
     log: Option<Arc<Log>>,
+    pid_file: Option<PidFile>,
     events: Sender<Event>,
     received: Receiver<Event>,
 }
@@ -298,11 +324,24 @@ impl Server {
             true => SignalThread::start(self.events.clone())?,
             false => None,
         };
-        let Server { mut config, handler, listeners, obsolete, origin, carry, program, log, events, received, .. } =
-            self;
+        let Server {
+            mut config,
+            handler,
+            listeners,
+            obsolete,
+            origin,
+            carry,
+            program,
+            log,
+            pid_file,
+            events,
+            received,
+            ..
+        } = self;
         raise_descriptor_limit(&mut config.limits);
         let bound: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
-        let outside = Outside { program, carry, log, signals, sender: events, events: received };
+        let notifier = Notifier::from_env();
+        let outside = Outside { program, carry, log, pid_file, notifier, signals, sender: events, events: received };
         let mut running = Running::start(&config, handler, listeners, obsolete, origin, outside)?;
         announce(&config, &bound);
         running.accept()?;

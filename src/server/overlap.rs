@@ -80,6 +80,7 @@ impl Running {
             self.command(Command::Accept(true));
             return self.roll_back(successor, reason, config);
         }
+        self.outside.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
         log::info!("reloading: successor {pid} is promoted");
         self.move_to(successor, &kept, moves, config, deadline, again)
     }
@@ -217,6 +218,7 @@ impl Running {
                     if stopping {
                         break;
                     }
+                    self.became_server();
                     // Every connection that was not committed is ours, and the listeners always were.
                     return Reloaded::Failed(format!("the successor is gone ({how}); this process takes over again"));
                 }

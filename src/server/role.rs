@@ -1,12 +1,12 @@
 //! What this process was started as: the first, or a successor; and which listeners that leaves to bind.
 
 use super::GENERATION;
-use crate::Error;
 use crate::lifecycle::exec;
 use crate::lifecycle::predecessor::{Begin, Predecessor};
 use crate::lifecycle::program;
 use crate::lifecycle::state::{ExecState, Inheritance, MovedConnection};
 use crate::listener::{Address, Listener};
+use crate::{Error, activation};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,7 +62,7 @@ impl Role {
     pub fn begin(self, addresses: &[Address]) -> Result<Beginning, Error> {
         let (mut inheritance, connections, predecessor, descriptors) = match self {
             Role::First => {
-                let (listeners, obsolete) = bind_or_keep(addresses, Vec::new(), false)?;
+                let (listeners, obsolete) = bind_or_keep(addresses, activation::inherited_from_env()?, false)?;
                 return Ok(Beginning { listeners, obsolete, origin: Origin::default() });
             }
             Role::Exec(ExecState { inheritance, connections }) => {
@@ -93,13 +93,17 @@ fn inherit(inheritance: &mut Inheritance, descriptors: Vec<OwnedFd>) -> Vec<List
 }
 
 /// Keeps the inherited listeners that the configuration still names, binds the others, and answers which have become
-/// obsolete.
+/// obsolete. Where the service manager passed listeners it decides, and the configuration's are not bound.
 fn bind_or_keep(
     addresses: &[Address],
-    mut inherited: Vec<Listener>,
+    inherited: Vec<Listener>,
     forgiving: bool,
 ) -> Result<(Vec<Listener>, Vec<Listener>), Error> {
-    let mut listeners = Vec::new();
+    let (mut listeners, mut inherited): (Vec<_>, Vec<_>) = inherited.into_iter().partition(Listener::is_shared);
+    if !listeners.is_empty() {
+        log::info!("the listeners are the service manager's, not those of the configuration");
+        return Ok((listeners, inherited));
+    }
     for address in addresses {
         let text = address.to_string();
         let (kept, others): (Vec<_>, Vec<_>) =
