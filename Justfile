@@ -72,3 +72,13 @@ bench-lighttpd *ARGS:
 bench-slow:
     cargo build --release --bins --examples
     python3 benches/slow_clients.py
+
+# Five reloads in each mode under keep-alive load: requests, failures, reconnects, p99 (needs python3)
+reload-demo:
+    cargo build --release --examples
+    python3 benches/reload.py
+
+# The same, and nginx and gunicorn beside it (apt-get install nginx gunicorn)
+bench-reload:
+    cargo build --release --examples
+    python3 benches/reload.py peers
