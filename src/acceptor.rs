@@ -7,7 +7,6 @@ use crate::connection::{CloseReason, Connection, Discarded, Expiry, Restored, Se
 use crate::http::Reject;
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
 use crate::lifecycle::state::{MovedConnection, encode};
-use crate::lifecycle::{Event, FromSuccessor};
 use crate::listener::{Accepted, Listener};
 use crate::slot::{Notified, Place, Readiness, Slot};
 use crate::table::Table;
@@ -75,7 +74,7 @@ pub enum Command {
     /// The listeners in `removed` are nobody's any more.
     Migrate {
         link: Link,
-        stalled: Sender<Event>,
+        stalled: Box<dyn Fn() + Send>,
         removed: Vec<String>,
         patience: Duration,
     },
@@ -92,7 +91,7 @@ pub enum Command {
 struct Migration {
     link: Link,
     /// Told once when the successor does not answer any more.
-    stalled: Option<Sender<Event>>,
+    stalled: Option<Box<dyn Fn() + Send>>,
     next_id: u64,
     /// Sent and not yet committed, by id.
     moving: HashMap<u64, Moving>,
@@ -704,7 +703,7 @@ impl Acceptor {
         if oldest.is_some_and(|oldest| self.now.since(oldest) > ACK_TIMEOUT)
             && let Some(stalled) = migration.stalled.take()
         {
-            let _ = stalled.send(Event::Successor(FromSuccessor::Stalled));
+            stalled();
         }
         if self.services.is_draining() {
             return;

@@ -20,6 +20,7 @@ pub struct Successor {
     pub link: Link,
     child: Option<Child>,
     listening: Option<JoinHandle<()>>,
+    pid: u32,
 }
 
 /// What the successor says about connections: for whoever moves them.
@@ -39,7 +40,8 @@ impl Successor {
     ) -> io::Result<Successor> {
         let (link, theirs) = Link::pair()?;
         let child = program.start_successor(theirs)?;
-        let mut successor = Successor { link: link.clone(), child: Some(child), listening: None };
+        let pid = child.id();
+        let mut successor = Successor { link: link.clone(), child: Some(child), listening: None, pid };
         let stdin = io::stdin();
         let mut descriptors = listeners.to_vec();
         descriptors.push(stdin.as_fd());
@@ -73,9 +75,9 @@ impl Successor {
                     }
                 };
                 // The main thread goes on listening until the successor is gone, or the process ends.
-                let _ = events.send(Event::Successor(word));
+                let _ = events.send(Event::Successor(pid, word));
             }
-            let _ = events.send(Event::Successor(FromSuccessor::Gone));
+            let _ = events.send(Event::Successor(pid, FromSuccessor::Gone));
         };
         let thread = thread::Builder::new().name("successor".into()).stack_size(STACK).spawn(listen);
         successor.listening = Some(thread?);
@@ -83,7 +85,7 @@ impl Successor {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
+        self.pid
     }
 
     /// Waits for its end, at most that long; then kills it. Answers how it ended.

@@ -104,6 +104,16 @@ impl Running {
         Successor::start(self.outside.program, inheritance, &descriptors, events, answers)
     }
 
+    /// Waits, and passes by what an earlier successor said.
+    fn hear(&self, pid: u32, until: Instant) -> Waited {
+        loop {
+            match self.wait(Some(until)) {
+                Waited::Event(Event::Successor(from, _)) if from != pid => {}
+                other => return other,
+            }
+        }
+    }
+
     /// Waits until the successor accepts. Answers the listeners it has kept.
     fn until_ready(
         &mut self,
@@ -112,9 +122,9 @@ impl Running {
         again: &mut bool,
     ) -> Result<Vec<String>, Reloaded> {
         loop {
-            match self.wait(Some(until)) {
-                Waited::Event(Event::Successor(FromSuccessor::Ready { kept })) => return Ok(kept),
-                Waited::Event(Event::Successor(_)) => {
+            match self.hear(successor.pid(), until) {
+                Waited::Event(Event::Successor(_, FromSuccessor::Ready { kept })) => return Ok(kept),
+                Waited::Event(Event::Successor(..)) => {
                     let how = successor.end(PROBATION_STOP);
                     return Err(Reloaded::Failed(format!("the successor ended before it was ready: {how}")));
                 }
@@ -131,17 +141,17 @@ impl Running {
     fn probation(&mut self, successor: &mut Successor, duration: Duration, again: &mut bool) -> Result<(), Reloaded> {
         let until = Instant::now() + duration;
         loop {
-            match self.wait(Some(until)) {
+            match self.hear(successor.pid(), until) {
                 Waited::Time => return Ok(()),
-                Waited::Event(Event::Successor(FromSuccessor::Stopping)) => {
+                Waited::Event(Event::Successor(_, FromSuccessor::Stopping)) => {
                     log::info!("the successor was told to stop, and so are we");
                     return Err(Reloaded::Stop);
                 }
-                Waited::Event(Event::Successor(FromSuccessor::Gone)) => {
+                Waited::Event(Event::Successor(_, FromSuccessor::Gone)) => {
                     let how = successor.end(PROBATION_STOP);
                     return Err(Reloaded::Failed(format!("the successor ended on probation: {how}")));
                 }
-                Waited::Event(Event::Successor(_)) => {}
+                Waited::Event(Event::Successor(..)) => {}
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Over => return Err(Reloaded::StopNow),
             }
@@ -170,13 +180,13 @@ impl Running {
         successor.link.send_within(&promote, &descriptors, PATIENCE).map_err(failed)?;
         let until = Instant::now() + PROMOTION_TIMEOUT;
         loop {
-            match self.wait(Some(until)) {
-                Waited::Event(Event::Successor(FromSuccessor::Promoted)) => return Ok(()),
-                Waited::Event(Event::Successor(FromSuccessor::Gone)) => {
+            match self.hear(successor.pid(), until) {
+                Waited::Event(Event::Successor(_, FromSuccessor::Promoted)) => return Ok(()),
+                Waited::Event(Event::Successor(_, FromSuccessor::Gone)) => {
                     let how = successor.end(PATIENCE);
                     return Err(Reloaded::Failed(format!("the successor ended as it was promoted: {how}")));
                 }
-                Waited::Event(Event::Successor(_)) => {}
+                Waited::Event(Event::Successor(..)) => {}
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Time => {
                     return Err(Reloaded::Failed(format!("no answer to the promotion in {PROMOTION_TIMEOUT:?}")));
@@ -204,15 +214,20 @@ impl Running {
         }
         self.command(Command::Migrate {
             link: successor.link.clone(),
-            stalled: self.outside.sender.clone(),
+            stalled: Box::new({
+                let (events, pid) = (self.outside.sender.clone(), successor.pid());
+                move || {
+                    let _ = events.send(Event::Successor(pid, FromSuccessor::Stalled));
+                }
+            }),
             removed,
             patience: config.stop_deadline / 4,
         });
         let mut stopping = false;
         loop {
-            match self.wait(Some(deadline)) {
+            match self.hear(successor.pid(), deadline) {
                 Waited::Over => break,
-                Waited::Event(Event::Successor(FromSuccessor::Gone | FromSuccessor::Stalled)) => {
+                Waited::Event(Event::Successor(_, FromSuccessor::Gone | FromSuccessor::Stalled)) => {
                     let how = successor.end(Duration::ZERO);
                     self.command(Command::TakeBack);
                     if stopping {
@@ -222,10 +237,10 @@ impl Running {
                     // Every connection that was not committed is ours, and the listeners always were.
                     return Reloaded::Failed(format!("the successor is gone ({how}); this process takes over again"));
                 }
-                Waited::Event(Event::Successor(FromSuccessor::Stop { at_once: true }) | Event::StopNow) => {
+                Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: true }) | Event::StopNow) => {
                     return Reloaded::Ended(self.leave(&mut successor, Pause::SecondStop, *again));
                 }
-                Waited::Event(Event::Successor(FromSuccessor::Stop { at_once: false }) | Event::Stop) => {
+                Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: false }) | Event::Stop) => {
                     if !std::mem::replace(&mut stopping, true) {
                         // The successor stops: what is left here ends here, and it waits for our listeners.
                         deadline = deadline.min(Instant::now() + config.stop_deadline);
@@ -236,7 +251,7 @@ impl Running {
                 }
                 Waited::Event(Event::Reload) => *again = true,
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Successor(_) | Event::Predecessor(_)) => {}
+                Waited::Event(Event::Successor(..) | Event::Predecessor(_)) => {}
                 Waited::Time => {
                     log::warn!("reload deadline: what is left is cut");
                     let ended = self.leave(&mut successor, Pause::Time, *again);

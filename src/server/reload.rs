@@ -92,7 +92,7 @@ impl Running {
             Event::Reload => *again = true,
             Event::Reopen => self.reopen_log(),
             // Of an attempt that is over.
-            Event::Successor(_) | Event::Predecessor(_) => {}
+            Event::Successor(..) | Event::Predecessor(_) => {}
         }
         Ok(())
     }

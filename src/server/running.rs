@@ -270,7 +270,7 @@ impl Running {
                 Waited::Event(Event::Stop) => return Some(self.stop(config)),
                 Waited::Event(Event::StopNow) => return Some(self.stop_at_once()),
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Successor(_)) => {}
+                Waited::Event(Event::Successor(..)) => {}
                 Waited::Event(Event::Predecessor(word)) => {
                     if let Some(stop) = self.heed(word) {
                         return Some(match stop {
@@ -487,7 +487,7 @@ impl Running {
                 Waited::Over => return Pause::Over,
                 Waited::Event(Event::StopNow) => return Pause::SecondStop,
                 Waited::Event(Event::Stop) if began.elapsed() >= SECOND_STOP => return Pause::SecondStop,
-                Waited::Event(Event::Stop | Event::Successor(_)) => {}
+                Waited::Event(Event::Stop | Event::Successor(..)) => {}
                 Waited::Event(Event::Reopen) => self.reopen_log(),
                 Waited::Event(Event::Reload) => log::warn!("no reload: the server is stopping"),
                 Waited::Event(Event::Predecessor(word)) => {
