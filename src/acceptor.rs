@@ -83,6 +83,8 @@ pub enum Command {
     Refused(u64),
     /// The successor is gone and reaped: what was not committed stays here.
     TakeBack,
+    /// This process is the server: the files of its Unix sockets are its to remove.
+    OwnFiles,
     /// A connection of the predecessor has become ours.
     Adopt(Box<Restored>),
 }
@@ -239,9 +241,6 @@ impl Acceptor {
                 None => self.services.is_draining() && closed,
             };
             self.over |= ending && self.table.len() == 0;
-        }
-        if self.migration.is_some() {
-            self.listeners.iter_mut().for_each(Listener::forget_file);
         }
         Ok(())
     }
@@ -564,7 +563,7 @@ impl Acceptor {
                     if sole_holder {
                         self.leave(listeners, patience);
                     } else {
-                        listeners.iter_mut().for_each(Listener::forget_file);
+                        listeners.iter_mut().for_each(|listener| listener.own_file(false));
                     }
                     self.returns.want_places(true);
                     self.next_scan = self.now;
@@ -587,6 +586,7 @@ impl Acceptor {
                     self.listeners = kept;
                     // The successor has closed its copies, so we are their sole holder.
                     self.leave(gone, patience);
+                    self.own_files(false);
                     self.accepting = false;
                     self.returns.want_places(true);
                     self.migration = Some(Migration {
@@ -615,10 +615,13 @@ impl Acceptor {
                     {
                         self.unfreeze(&moving);
                     }
-                    self.accepting = true;
-                    self.ready = true;
-                    self.returns.want_places(false);
+                    let serving = !self.services.is_draining();
+                    self.accepting = serving;
+                    self.ready = serving;
+                    self.own_files(true);
+                    self.returns.want_places(!serving);
                 }
+                Command::OwnFiles => self.own_files(true),
                 Command::Adopt(restored) => self.adopt(*restored),
                 Command::Cut { answer } => {
                     self.cut();
@@ -767,6 +770,12 @@ impl Acceptor {
         slot.park(moving.place, moving.answerable, deadline);
         self.watch(slot);
         self.next_scan = self.now;
+    }
+
+    fn own_files(&mut self, own: bool) {
+        for listener in &mut self.listeners {
+            listener.own_file(own);
+        }
     }
 
     /// Goes on with a connection of the predecessor.

@@ -103,8 +103,10 @@ pub struct Listener {
     /// As it was configured: a successor keeps it if its own configuration says the same. [`OF_MANAGER`] if it never
     /// was.
     address: String,
-    /// Device and inode of our own socket file: only that one is ours to remove.
+    /// Device and inode of the socket file.
     file: Option<(u64, u64)>,
+    /// Whether that one is ours to remove.
+    owns_file: bool,
 }
 
 /// Stands for the address of a listener that the service manager passed. No configured one can read like this.
@@ -147,18 +149,18 @@ impl Listener {
         }
     }
 
-    /// A listener that a predecessor had bound for `address`.
-    pub fn inherit(fd: OwnedFd, address: String, file: Option<(u64, u64)>) -> io::Result<Listener> {
+    /// A listener that a predecessor had bound for `address`. While that one may still serve, the socket file is its.
+    pub fn inherit(fd: OwnedFd, address: String, file: Option<(u64, u64)>, owns_file: bool) -> io::Result<Listener> {
         let socket = Socket::from(fd);
         socket.set_cloexec(true)?;
         let bound = where_bound(&socket)?;
-        Ok(Listener { socket, bound, address, file })
+        Ok(Listener { socket, bound, address, file, owns_file })
     }
 
     /// A listener that the service manager bound and keeps.
     pub fn of_manager(socket: Socket) -> io::Result<Listener> {
         let bound = where_bound(&socket)?;
-        Ok(Listener { socket, bound, address: OF_MANAGER.to_owned(), file: None })
+        Ok(Listener { socket, bound, address: OF_MANAGER.to_owned(), file: None, owns_file: false })
     }
 
     /// Whether the service manager keeps a copy. Then a stop only closes ours: who connects from here on waits in the
@@ -213,9 +215,9 @@ impl Listener {
         }
     }
 
-    /// Leaves the socket file to a successor, whatever its inode says.
-    pub fn forget_file(&mut self) {
-        self.file = None;
+    /// Leaves the socket file to a successor, whatever its inode says, or takes it over.
+    pub fn own_file(&mut self, owns: bool) {
+        self.owns_file = owns;
     }
 
     /// Whether a handshake has begun and not ended; `None` where that cannot be read.
@@ -239,6 +241,9 @@ impl Listener {
 
     fn remove_file(&self) {
         let Bound::Unix(path) = &self.bound else { return };
+        if !self.owns_file {
+            return;
+        }
         let ours = |meta: fs::Metadata| Some((meta.dev(), meta.ino())) == self.file;
         if fs::symlink_metadata(path).is_ok_and(ours)
             && let Err(error) = fs::remove_file(path)
@@ -294,7 +299,7 @@ fn bind_tcp(address: SocketAddr, text: &str) -> Result<Listener, Error> {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Listener { socket, bound: Bound::Tcp(bound), address: text.to_owned(), file: None })
+        Ok(Listener { socket, bound: Bound::Tcp(bound), address: text.to_owned(), file: None, owns_file: false })
     };
     bind().map_err(|error| {
         let help = match error.kind() {
@@ -345,7 +350,13 @@ fn bind_unix(path: &Path) -> Result<Listener, Error> {
     let text = Address::Unix(path.to_owned()).to_string();
     // Absolute, so that it is still ours to remove when the working directory has changed.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    Ok(Listener { socket, bound: Bound::Unix(path), address: text, file: Some((meta.dev(), meta.ino())) })
+    Ok(Listener {
+        socket,
+        bound: Bound::Unix(path),
+        address: text,
+        file: Some((meta.dev(), meta.ino())),
+        owns_file: true,
+    })
 }
 
 /// Drops a TCP segment that has SYN and not ACK: socket filters see the packet from the TCP header on, whose byte 13

@@ -228,17 +228,23 @@ impl Running {
             match self.hear(successor.pid(), deadline) {
                 Waited::Over => break,
                 Waited::Event(Event::Successor(_, FromSuccessor::Gone | FromSuccessor::Stalled)) => {
-                    let how = successor.end(Duration::ZERO);
-                    self.command(Command::TakeBack);
                     if stopping {
-                        break;
+                        // It has waited for us as long as it could; what is left here still has until the deadline.
+                        self.command(Command::TakeBack);
+                        continue;
                     }
+                    let how = successor.end(Duration::ZERO);
+                    self.services.phase.resume();
+                    self.command(Command::TakeBack);
                     self.became_server();
                     // Every connection that was not committed is ours, and the listeners always were.
                     return Reloaded::Failed(format!("the successor is gone ({how}); this process takes over again"));
                 }
                 Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: true }) | Event::StopNow) => {
-                    return Reloaded::Ended(self.leave(&mut successor, Pause::SecondStop, *again));
+                    let ended = self.leave(&mut successor, Pause::SecondStop, *again);
+                    // It is the server, whatever becomes of us.
+                    successor.let_go();
+                    return Reloaded::Ended(ended);
                 }
                 Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: false }) | Event::Stop) => {
                     if !std::mem::replace(&mut stopping, true) {
@@ -272,7 +278,10 @@ impl Running {
                 super::Ended::Clean => super::Ended::HandedOver,
                 other => other,
             },
-            Pause::SecondStop => super::Ended::AtOnce,
+            Pause::SecondStop => {
+                self.cut();
+                super::Ended::AtOnce
+            }
             Pause::Over | Pause::Reached => super::Ended::HandedOver,
         };
         let mut counters = self.counters();

@@ -49,10 +49,11 @@ impl Role {
         if TAKEN.swap(true, Ordering::SeqCst) {
             return Ok(Role::First);
         }
-        if let Ok(number) = std::env::var(program::STATE) {
-            return exec::take_over(&number).map(Role::Exec).map_err(failed);
+        // Both are for one process: a program of ours that an application starts inherits the variables and no more.
+        if let Some(number) = program::state_of_this_process() {
+            return exec::take_over(number).map(Role::Exec).map_err(failed);
         }
-        if std::env::var_os(program::SUCCESSOR).is_some() {
+        if program::is_successor() {
             return Predecessor::hear().map(Role::Overlap).map_err(failed);
         }
         Ok(Role::First)
@@ -74,17 +75,17 @@ impl Role {
             }
         };
         GENERATION.store(inheritance.generation as usize + 1, Ordering::Relaxed);
-        let inherited = inherit(&mut inheritance, descriptors);
+        let inherited = inherit(&mut inheritance, descriptors, predecessor.is_none());
         // In exec mode there is no way back: one listener that cannot be bound must not end all others.
         let (listeners, obsolete) = bind_or_keep(addresses, inherited, predecessor.is_none())?;
         Ok(Beginning { listeners, obsolete, origin: Origin { inheritance, connections, predecessor } })
     }
 }
 
-fn inherit(inheritance: &mut Inheritance, descriptors: Vec<OwnedFd>) -> Vec<Listener> {
+fn inherit(inheritance: &mut Inheritance, descriptors: Vec<OwnedFd>, own_files: bool) -> Vec<Listener> {
     let mut listeners = Vec::new();
     for (inherited, fd) in std::mem::take(&mut inheritance.listeners).into_iter().zip(descriptors) {
-        match Listener::inherit(fd, inherited.address, inherited.file) {
+        match Listener::inherit(fd, inherited.address, inherited.file, own_files) {
             Ok(listener) => listeners.push(listener),
             Err(error) => log::error!("cannot go on with an inherited listener: {error}"),
         }

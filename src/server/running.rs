@@ -77,6 +77,8 @@ pub struct Running {
     /// When the service manager is told next, and when with figures.
     beat: Cell<Option<Instant>>,
     status_due: Cell<Instant>,
+    /// Whether all workers have ended.
+    over: Cell<bool>,
     /// A HUP that came while the predecessor still ran.
     pub(super) reload_later: bool,
     /// Disconnects when the last worker has ended.
@@ -140,7 +142,7 @@ impl Running {
                 .map_err(|error| failed("the poller", error))?;
         match predecessor {
             // It closes its own copies when nobody else has any.
-            Some(_) => obsolete.into_iter().for_each(|mut listener| listener.forget_file()),
+            Some(_) => drop(obsolete),
             None => acceptor.leave(obsolete, config.stop_deadline / 4),
         }
         for MovedConnection { fd, file, snapshot } in connections {
@@ -184,6 +186,7 @@ impl Running {
             reload_later: false,
             beat: Cell::new(None),
             status_due: Cell::new(Instant::now()),
+            over: Cell::new(false),
             predecessor,
             done,
         })
@@ -192,11 +195,16 @@ impl Running {
     pub(super) fn wait(&self, until: Option<Instant>) -> Waited {
         loop {
             let beat = self.beat.get();
+            let done = if self.over.get() { never() } else { self.done.clone() };
             let next = [until, beat].into_iter().flatten().min();
             let time = next.map_or_else(never, |next| after(next.saturating_duration_since(Instant::now())));
             select! {
                 recv(self.outside.events) -> event => return event.map_or(Waited::Over, Waited::Event),
-                recv(self.done) -> _ => return Waited::Over,
+                recv(done) -> _ => {
+                    // Disconnected stays disconnected: said once.
+                    self.over.set(true);
+                    return Waited::Over;
+                }
                 recv(time) -> _ => {}
             }
             let now = Instant::now();
@@ -256,6 +264,7 @@ impl Running {
     /// From here on this process is the one that supervisors know.
     pub(super) fn became_server(&mut self) {
         self.promoted = true;
+        self.command(Command::OwnFiles);
         if let Some(pid_file) = &self.outside.pid_file
             && let Err(error) = pid_file.write()
         {
@@ -456,10 +465,15 @@ impl Running {
         }
         self.services.phase.drain();
         self.command(Command::Drain { patience: config.stop_deadline / 4, sole_holder: self.sole_holder });
-        match self.wait_or_second_stop(began, deadline, |_| false) {
-            Pause::Over => Ended::Clean,
+        let mut pause = self.wait_or_second_stop(began, deadline, |_| false);
+        if pause == Pause::Over && self.promoted {
+            // What the predecessor still serves is part of this stop.
+            pause = self.wait_or_second_stop(began, deadline, |running| running.predecessor.is_none());
+        }
+        match pause {
+            Pause::Over | Pause::Reached => Ended::Clean,
             Pause::SecondStop => self.stop_at_once(),
-            Pause::Time | Pause::Reached => self.end_at_deadline(),
+            Pause::Time => self.end_at_deadline(),
         }
     }
 
