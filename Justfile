@@ -17,6 +17,10 @@ run *ARGS:
 test *ARGS:
     cargo test "$@"
 
+# Run the lab under real supervisord, runit and s6 through reloads (RELOADS, default 10); installs them with apt-get
+test-supervisors:
+    .ci/run supervisors
+
 # Format, lints and documentation, all without a warning
 check:
     cargo fmt --check
