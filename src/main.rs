@@ -2,7 +2,7 @@
 
 mod reload_command;
 
-use handover::{Config, Ended, Error, Files, Server, Welcome};
+use handover::{Config, Ended, Error, Server, Site};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -13,12 +13,8 @@ fn main() -> ExitCode {
     handover::exit_code(serve(Config::from_args_with_root()))
 }
 
-/// A ROOT that cannot be served fails before anything is bound.
+/// What cannot be served fails before anything is bound.
 fn serve(config: Config) -> Result<Ended, Error> {
-    let builder = Server::builder();
-    let builder = match &config.root {
-        Some(root) => builder.service(Files::open(root)?),
-        None => builder.service(Welcome),
-    };
-    builder.config(config).build()?.run()
+    let site = Site::open(&config)?;
+    Server::builder().service(site).config(config).build()?.run()
 }

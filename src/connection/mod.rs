@@ -18,7 +18,7 @@ mod writing;
 
 pub use closing::{CloseReason, Discarded, Expiry};
 pub use snapshot::{Restored, Snapshot};
-pub use workspace::{InFlight, Permits, Services, Stats, Workspace};
+pub use workspace::{InFlight, Permits, Services, Stats, Workspace, connection_buffers, worker_buffers};
 
 use crate::clock::Millis;
 use crate::config::Limits;

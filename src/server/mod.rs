@@ -16,7 +16,7 @@ use crate::lifecycle::signals::SignalThread;
 use crate::lifecycle::state::{Carried, VERSIONS};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{Log, init_logging};
-use crate::{Error, cli};
+use crate::{Error, check, cli};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use role::Role;
 use running::{Outside, Running};
@@ -314,7 +314,7 @@ impl Server {
     /// A thread cannot be started, or the poller fails.
     pub fn run(self) -> Result<Ended, Error> {
         if self.config.check {
-            self.print_check();
+            self.print_check()?;
             return Ok(Ended::Clean);
         }
         // An exec'ing predecessor may have left us its acceptor's policy; threads inherit it.
@@ -349,16 +349,14 @@ impl Server {
         running.finish(ended)
     }
 
-    fn print_check(&self) {
-        let limits = &self.config.limits;
-        let mut out = io::stdout().lock();
-        let mut print = |line: String| drop(writeln!(out, "{line}"));
-        for address in &self.addresses {
-            print(format!("would listen on {address}"));
-        }
-        print(format!("workers {}, connections {}", self.config.workers, limits.connections));
-        print(format!("{}{}", program::VERSIONS_LINE, VERSIONS.map(|version| version.to_string()).join(",")));
-        print("configuration is valid".to_owned());
+    fn print_check(&self) -> Result<(), Error> {
+        check::can_write(&self.config)?;
+        let mut report = check::report(&self.config, &self.addresses, &self.handler.describe());
+        let versions = VERSIONS.map(|version| version.to_string()).join(",");
+        report.push_str(&format!("{}{versions}\nconfiguration is valid\n", program::VERSIONS_LINE));
+        // A closed stdout is no reason to fail: the exit code says the same.
+        let _ = io::stdout().write_all(report.as_bytes());
+        Ok(())
     }
 }
 
