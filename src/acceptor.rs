@@ -71,8 +71,10 @@ pub enum Command {
     /// Leave the listeners to the successor, or take them again.
     Accept(bool),
     /// Move every connection to the successor as it parks; end when none is left.
-    /// The listeners in `removed` are nobody's any more.
+    /// The listeners in `removed` are nobody's any more. Without `moves` the successor cannot read their state, and
+    /// they end politely.
     Migrate {
+        moves: bool,
         link: Link,
         stalled: Box<dyn Fn() + Send>,
         removed: Vec<String>,
@@ -91,6 +93,7 @@ pub enum Command {
 
 /// Connections on their way to the successor.
 struct Migration {
+    moves: bool,
     link: Link,
     /// Told once when the successor does not answer any more.
     stalled: Option<Box<dyn Fn() + Send>>,
@@ -579,7 +582,7 @@ impl Acceptor {
                     self.accepting = accepting;
                     self.ready |= accepting;
                 }
-                Command::Migrate { link, stalled, removed, patience } => {
+                Command::Migrate { moves, link, stalled, removed, patience } => {
                     let (gone, kept) = std::mem::take(&mut self.listeners)
                         .into_iter()
                         .partition(|listener| removed.iter().any(|address| address == listener.inheritance().0));
@@ -590,6 +593,7 @@ impl Acceptor {
                     self.accepting = false;
                     self.returns.want_places(true);
                     self.migration = Some(Migration {
+                        moves,
                         link,
                         stalled: Some(stalled),
                         next_id: 0,
@@ -605,9 +609,8 @@ impl Acceptor {
                 Command::Refused(id) => {
                     let moving = self.migration.as_mut().and_then(|migration| migration.moving.remove(&id));
                     if let Some(moving) = moving {
-                        // What cannot move ends politely: with the next response, or soon.
-                        self.services.phase.drain();
                         self.unfreeze(&moving);
+                        self.end_soon(&moving.slot);
                     }
                 }
                 Command::TakeBack => {
@@ -654,7 +657,13 @@ impl Acceptor {
             // What is ready has no deadline until a worker has seen it.
             let remaining = if place == Place::Queued { READY_GRACE } else { slot.remaining(self.now) };
             let deadline = Millis(self.now.0 + u64::try_from(remaining).unwrap_or(0));
-            let Some((snapshot, file)) = connection.snapshot(deadline) else { return };
+            let Some((snapshot, file)) = connection.snapshot(deadline) else {
+                // Code of the application's has to end first, and may take long: no use in holding others up for it.
+                if let Some(hold) = &mut self.hold {
+                    hold.answer = None;
+                }
+                return;
+            };
             moved.push(MovedConnection { fd: connection.socket().as_raw_fd(), file, snapshot });
         }
         // One that a worker has taken and not yet begun is neither in the channel nor here.
@@ -697,6 +706,9 @@ impl Acceptor {
             migration.commits.pop_front();
             if let Some(moving) = migration.moving.remove(&id) {
                 // Only our copy is closed: nothing is shut down, the description lives on in the successor.
+                if let Some(connection) = moving.slot.connection().as_mut() {
+                    connection.set_moved();
+                }
                 moving.slot.close();
                 self.table.remove(moving.slot.token());
                 self.services.stats.migrated();
@@ -712,11 +724,17 @@ impl Acceptor {
             return;
         }
         let movable = |slot: &&Arc<Slot>| {
-            slot.place().is_parked() && slot.connection().as_ref().is_some_and(|one| !one.holds_application())
+            let movable = |one: &Connection| !one.holds_application() && !one.ends_soon();
+            slot.place().is_parked() && slot.connection().as_ref().is_some_and(movable)
         };
         let room = UNACKNOWLEDGED - migration.moving.len().min(UNACKNOWLEDGED);
+        let moves = migration.moves;
         let slots: Vec<Arc<Slot>> = self.table.iter().filter(movable).take(room).cloned().collect();
         for slot in slots {
+            if !moves {
+                self.end_soon(&slot);
+                continue;
+            }
             let (place, answerable) = (slot.place(), slot.is_answerable());
             if place.is_parked() && slot.take(place, Place::Queued) && !self.move_away(&slot, place, answerable) {
                 slot.park(place, answerable, Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into())));
@@ -727,11 +745,15 @@ impl Acceptor {
     /// FREEZE and SEND for a connection that is this thread's. `false` if it cannot move now.
     fn move_away(&mut self, slot: &Arc<Slot>, place: Place, answerable: bool) -> bool {
         let Some(migration) = &mut self.migration else { return false };
-        if migration.moving.len() >= UNACKNOWLEDGED || migration.stalled.is_none() || self.services.is_draining() {
+        if migration.moving.len() >= UNACKNOWLEDGED
+            || migration.stalled.is_none()
+            || !migration.moves
+            || self.services.is_draining()
+        {
             return false;
         }
         let guard = slot.connection();
-        let Some(connection) = guard.as_ref() else { return false };
+        let Some(connection) = guard.as_ref().filter(|connection| !connection.ends_soon()) else { return false };
         let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
         let Some((snapshot, file)) = connection.snapshot(deadline) else { return false };
         // Closing the descriptor would not be enough: epoll goes on reporting a description that lives elsewhere.
@@ -761,6 +783,17 @@ impl Acceptor {
                 false
             }
         }
+    }
+
+    /// A connection that cannot move ends politely: with its next response, or soon.
+    fn end_soon(&mut self, slot: &Slot) {
+        if let Some(connection) = slot.connection().as_mut() {
+            connection.end_soon();
+            if connection.is_idle() && slot.place() == Place::Idle {
+                slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
+            }
+        }
+        self.next_scan = self.now;
     }
 
     /// A connection on its way stays here after all.

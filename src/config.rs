@@ -283,7 +283,14 @@ impl Config {
         if self.listen.is_empty() {
             return Ok(vec![DEFAULT_LISTEN.parse()?]);
         }
-        Ok(self.listen.clone())
+        // The same twice would be kept once and bound once more with each reload.
+        let mut addresses: Vec<Address> = Vec::new();
+        for address in &self.listen {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        Ok(addresses)
     }
 }
 

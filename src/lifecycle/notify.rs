@@ -102,6 +102,13 @@ impl Notifier {
         self.retired.store(true, Ordering::Release);
     }
 
+    /// The process that was promoted is gone and this one is the main one again. The manager takes that only from a
+    /// process it listens to: with `NotifyAccess=main` it sees the dead one's end instead.
+    pub fn main_again(&self, own_pid: u32, status: &str) {
+        self.retired.store(false, Ordering::Release);
+        self.send(Urgency::State, &format!("MAINPID={own_pid}\nREADY=1\nSTATUS={}\n", one_line(status)));
+    }
+
     /// A stop has begun.
     pub fn stopping(&self) {
         self.send(Urgency::State, "STOPPING=1\nSTATUS=stopping\n");

@@ -6,7 +6,7 @@ const SERVING: u8 = 0;
 const LAME_DUCK: u8 = 1;
 const DRAINING: u8 = 2;
 
-/// Serving, then perhaps a lame duck, then draining. It only goes forward, but for a successor that fails late.
+/// Serving, then perhaps a lame duck, then draining. It only goes forward.
 #[derive(Debug, Default)]
 pub struct Phase(AtomicU8);
 
@@ -19,11 +19,6 @@ impl Phase {
     /// From here on every response says `Connection: close`.
     pub fn drain(&self) {
         self.0.fetch_max(DRAINING, Ordering::SeqCst);
-    }
-
-    /// Serving again: what was being ended goes on.
-    pub fn resume(&self) {
-        self.0.store(SERVING, Ordering::SeqCst);
     }
 
     /// Whether a load balancer should send more.

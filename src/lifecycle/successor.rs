@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How long the link may be full: the successor has stopped reading.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+/// From the end of the link to the end of the process.
+const REAPING: Duration = Duration::from_millis(50);
 const STACK: usize = 128 * 1024;
 
 /// A running successor. Dropping it kills and reaps it, unless it was let go.
@@ -90,11 +92,12 @@ impl Successor {
 
     /// Waits for its end, at most that long; then kills it. Answers how it ended.
     pub fn end(&mut self, patience: Duration) -> String {
-        let until = std::time::Instant::now() + patience;
+        let until = std::time::Instant::now() + patience.max(REAPING);
         let Some(child) = &mut self.child else { return String::new() };
         let status = loop {
             match child.try_wait() {
                 Ok(Some(status)) => break Some(status),
+                // Its end of the link closes a moment before it is a zombie.
                 Ok(None) if std::time::Instant::now() < until => thread::sleep(Duration::from_millis(2)),
                 _ => break None,
             }
@@ -109,6 +112,11 @@ impl Successor {
         self.child = None;
         self.join();
         how
+    }
+
+    /// Whether it has been reaped.
+    pub fn has_ended(&self) -> bool {
+        self.child.is_none()
     }
 
     /// Lets it live on without us.

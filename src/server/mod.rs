@@ -185,7 +185,15 @@ impl Builder {
             (None, _) => None,
             // It is the predecessor's until we are promoted.
             (Some(path), true) => Some(PidFile::prepare(path)?),
-            (Some(path), false) => Some(PidFile::create(path)?),
+            (Some(path), false) => match PidFile::create(path) {
+                Ok(pid_file) => Some(pid_file),
+                // After execve there is no way back, and the connections are worth more.
+                Err(error) if generation() > 1 => {
+                    log::error!("{error}");
+                    None
+                }
+                Err(error) => return Err(error),
+            },
         };
         let (events, received) = unbounded();
         Ok(Server {
@@ -338,7 +346,7 @@ impl Server {
             received,
             ..
         } = self;
-        raise_descriptor_limit(&mut config.limits);
+        raise_descriptor_limit(&mut config.limits, origin.predecessor.is_some());
         let bound: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
         let notifier = Notifier::from_env();
         let outside = Outside { program, carry, log, pid_file, notifier, signals, sender: events, events: received };
@@ -380,14 +388,16 @@ fn announce(config: &Config, bound: &[Bound]) {
 const DESCRIPTOR_RESERVE: u64 = 64;
 
 /// Raises the soft limit of descriptors for the connections and a reserve; lowers the connections where it cannot.
-fn raise_descriptor_limit(limits: &mut Limits) {
+/// A successor gets the predecessor's connections besides its own.
+fn raise_descriptor_limit(limits: &mut Limits, succeeds: bool) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = limits.connections as u64 + DESCRIPTOR_RESERVE;
-    if limit.current.is_none_or(|current| current >= wanted) {
+    let wished = if succeeds { wanted + limits.connections as u64 } else { wanted };
+    if limit.current.is_none_or(|current| current >= wished) {
         return;
     }
-    let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let possible = limit.maximum.map_or(wished, |maximum| maximum.min(wished));
     limit.current = Some(possible);
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         log::warn!("cannot raise the limit of open files to {possible}: {error}");

@@ -160,11 +160,29 @@ impl Running {
 
     /// Everything is ours again; the successor ends first, so that we are the sole holder of the listeners.
     fn roll_back(&mut self, mut successor: Successor, no: Reloaded, config: &Config) -> Reloaded {
+        if successor.has_ended() {
+            return no;
+        }
         let at_once = matches!(no, Reloaded::StopNow);
         // Passed on over the link, never by kill: a terminal signals the whole group, and twice would be a second stop.
         let _ = successor.link.send_within(&Message::Stop { at_once }, &[], PATIENCE);
         let patience = if at_once { PATIENCE } else { PROBATION_STOP.min(config.stop_deadline) };
-        let how = successor.end(patience);
+        let until = Instant::now() + patience;
+        let mut no = no;
+        while let Waited::Event(event) = self.hear(successor.pid(), until) {
+            match event {
+                Event::Successor(_, FromSuccessor::Gone) => break,
+                Event::Reopen => self.reopen_log(),
+                Event::StopNow => no = Reloaded::StopNow,
+                Event::Stop if self.is_second_stop() => no = Reloaded::StopNow,
+                Event::Stop if !matches!(no, Reloaded::StopNow) => no = Reloaded::Stop,
+                _ => {}
+            }
+            if matches!(no, Reloaded::StopNow) {
+                break;
+            }
+        }
+        let how = successor.end(Duration::ZERO);
         log::debug!("the successor ended: {how}");
         no
     }
@@ -208,11 +226,13 @@ impl Running {
     ) -> Reloaded {
         let mut removed: Vec<String> = self.listeners.iter().map(|(_, address, _)| address.clone()).collect();
         removed.retain(|address| !kept.contains(address));
+        // Their descriptors are closed by the acceptor, and may stand for something else afterwards.
+        self.listeners.retain(|(_, address, _)| kept.contains(address));
         if !moves {
             log::warn!("the successor reads other state versions: connections end with their next response instead");
-            self.services.phase.drain();
         }
         self.command(Command::Migrate {
+            moves,
             link: successor.link.clone(),
             stalled: Box::new({
                 let (events, pid) = (self.outside.sender.clone(), successor.pid());
@@ -234,9 +254,9 @@ impl Running {
                         continue;
                     }
                     let how = successor.end(Duration::ZERO);
-                    self.services.phase.resume();
                     self.command(Command::TakeBack);
                     self.became_server();
+                    self.outside.notifier.main_again(std::process::id(), &self.status());
                     // Every connection that was not committed is ours, and the listeners always were.
                     return Reloaded::Failed(format!("the successor is gone ({how}); this process takes over again"));
                 }

@@ -79,6 +79,8 @@ pub struct Running {
     status_due: Cell<Instant>,
     /// Whether all workers have ended.
     over: Cell<bool>,
+    /// When the first stop came, if that was during a reload.
+    pub(super) first_stop: Cell<Option<Instant>>,
     /// A HUP that came while the predecessor still ran.
     pub(super) reload_later: bool,
     /// Disconnects when the last worker has ended.
@@ -187,6 +189,7 @@ impl Running {
             beat: Cell::new(None),
             status_due: Cell::new(Instant::now()),
             over: Cell::new(false),
+            first_stop: Cell::new(None),
             predecessor,
             done,
         })
@@ -231,7 +234,7 @@ impl Running {
         self.beat.set(Some(now + notifier.watchdog_interval().unwrap_or(STATUS_INTERVAL).min(STATUS_INTERVAL)));
     }
 
-    fn status(&self) -> String {
+    pub(super) fn status(&self) -> String {
         let Counters { served, connections, .. } = self.counters();
         format!("generation {}, {served} requests served, {connections} connections accepted", generation())
     }
@@ -346,6 +349,18 @@ impl Running {
         }
     }
 
+    /// A stop came. Whether it is the second: two within a moment are one.
+    pub(super) fn is_second_stop(&self) -> bool {
+        let now = Instant::now();
+        match self.first_stop.get() {
+            Some(first) => now.duration_since(first) >= SECOND_STOP,
+            None => {
+                self.first_stop.set(Some(now));
+                false
+            }
+        }
+    }
+
     fn stop_at_once(&mut self) -> Ended {
         self.tell_predecessor(&Message::Stop { at_once: true });
         // The process need not end with the server.
@@ -441,7 +456,7 @@ impl Running {
 
     /// The stop of the contract; see `ARCHITECTURE.md`.
     pub(super) fn stop(&mut self, config: &Config) -> Ended {
-        let began = Instant::now();
+        let began = self.first_stop.get().unwrap_or_else(Instant::now);
         log::info!("stopping: waiting up to {:.1} s for what is pending", config.stop_deadline.as_secs_f64());
         self.services.phase.become_lame_duck();
         if self.promoted {
