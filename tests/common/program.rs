@@ -61,7 +61,7 @@ impl Program {
         let this = std::env::current_exe().expect("the test program");
         let profile = this.parent().and_then(Path::parent).expect("target/<profile>/deps");
         let lab = profile.join("examples").join("lab");
-        assert!(lab.exists(), "{} is missing: `cargo build --examples`, or a plain `cargo test`", lab.display());
+        assert!(!is_stale(&lab), "{} is missing or older than the source: run a plain `cargo test`", lab.display());
         quiet(Command::new(lab))
     }
 
@@ -71,8 +71,16 @@ impl Program {
     }
 
     /// Starts it, and waits until it is ready.
+    #[track_caller]
     pub fn start(command: &mut Command) -> Program {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut program = Program::spawn(command.stdout(Stdio::piped()));
+        program.read_announcement();
+        program
+    }
+
+    /// Starts it. Nobody waits until it is ready.
+    pub fn spawn(command: &mut Command) -> Program {
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let pid = Pid::from_child(&child);
         let (sender, exited) = bounded(1);
@@ -85,10 +93,7 @@ impl Program {
         let stderr = child.stderr.take().expect("stderr is piped");
         let written = log.clone();
         let reader = thread::spawn(move || written.read(stderr));
-        let mut program =
-            Program { child, pid, bound: Vec::new(), said: Vec::new(), log, reader: Some(reader), exited };
-        program.read_announcement();
-        program
+        Program { child, pid, bound: Vec::new(), said: Vec::new(), log, reader: Some(reader), exited }
     }
 
     /// `listening on …` for each listener, then `ready pid=…`.
@@ -180,6 +185,26 @@ impl Drop for Program {
             eprintln!("the log of {}: {:#?}", self.child.id(), self.log.lines());
         }
     }
+}
+
+/// Whether the lab has to be built: `cargo test --test NAME` does not do that.
+fn is_stale(lab: &Path) -> bool {
+    let Ok(built) = lab.metadata().and_then(|lab| lab.modified()) else { return true };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut left = vec![root.join("src"), root.join("examples").join("lab.rs")];
+    while let Some(path) = left.pop() {
+        let Ok(meta) = path.metadata() else { continue };
+        if meta.is_dir() {
+            left.extend(std::fs::read_dir(&path).expect("a directory").filter_map(|entry| Some(entry.ok()?.path())));
+            continue;
+        }
+        // The program's own file is no part of the lab.
+        let counts = path.extension() == Some(OsStr::new("rs")) && !path.ends_with("src/main.rs");
+        if counts && meta.modified().is_ok_and(|changed| changed > built) {
+            return true;
+        }
+    }
+    false
 }
 
 fn quiet(mut command: Command) -> Command {
