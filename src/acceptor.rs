@@ -813,11 +813,15 @@ impl Acceptor {
 
     /// Goes on with a connection of the predecessor.
     pub fn adopt(&mut self, restored: Restored) {
-        let Restored { connection, place, answerable, deadline } = restored;
+        let Restored { connection, place, answerable, deadline, ready } = restored;
         let slot = self.table.insert(|token| Slot::new(token, connection, place, answerable, deadline)).clone();
         // Edge-triggered, so registering says at once what is ready already.
         self.watch(&slot);
         self.scan_until(deadline);
+        let readable = Readiness { readable: true, writable: false, closed: false };
+        if ready && slot.notify(readable) == Notified::Enqueue {
+            self.enqueue(slot);
+        }
     }
 
     /// Second half: goes on accepting until no handshake is left and the queue is empty, then closes.

@@ -71,6 +71,9 @@ pub struct Restored {
     pub place: Place,
     pub answerable: bool,
     pub deadline: Millis,
+    /// Whether it has bytes that no event will tell of: in exec mode perhaps whole requests, of a client that sent
+    /// many and whose turn was over.
+    pub ready: bool,
 }
 
 impl Connection {
@@ -120,7 +123,7 @@ impl Connection {
     pub fn restore(snapshot: Snapshot, socket: OwnedFd, file: Option<OwnedFd>) -> Option<Restored> {
         let Snapshot { peer, served, begun, deadline, input, moment } = snapshot;
         let deadline = Millis(deadline);
-        let blank = is_blank(&input);
+        let (blank, ready) = (is_blank(&input), !input.is_empty());
         let (state, place, answerable) = match moment {
             Moment::Head => (State::Head, if blank { Place::Idle } else { Place::Reading }, true),
             Moment::Body { head, incoming, body, since, limit, declared, expects_continue } => {
@@ -163,6 +166,6 @@ impl Connection {
             input,
             state,
         };
-        Some(Restored { connection, place, answerable, deadline })
+        Some(Restored { connection, place, answerable, deadline, ready })
     }
 }

@@ -4,10 +4,12 @@
 #![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
 mod client;
+mod load;
 mod program;
 mod server;
 
 pub use client::{Answer, Ending, RawClient};
+pub use load::{Load, Tally};
 pub use program::{Exit, Program, Scratch, count};
 pub use server::{Gate, Passage, TestServer};
 

@@ -4,24 +4,31 @@ use super::client::parse_bound;
 use super::{PATIENCE, RawClient};
 use crossbeam_channel::{Receiver, bounded};
 use handover::Bound;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, kill_process, pidfd_open, set_child_subreaper, waitid,
+};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// The lab, or the program, serving in a process of its own, which is killed on drop.
+/// The lab, or the program, serving in a process of its own, which is killed on drop with all its successors.
 pub struct Program {
     child: Child,
     pid: Pid,
     /// Where it listens.
     pub bound: Vec<Bound>,
-    /// What it said on stdout.
+    /// What the first generation said on stdout.
     pub said: Vec<String>,
+    /// What all generations say on stdout.
+    announced: Arc<Lines>,
+    /// In the environment of every generation, and of nothing else.
+    mark: String,
     log: Arc<Lines>,
     reader: Option<JoinHandle<()>>,
     exited: Receiver<()>,
@@ -47,6 +54,8 @@ impl Exit {
 struct Lines {
     lines: Mutex<Vec<String>>,
     more: Condvar,
+    /// Every generation has closed it, so that nothing comes any more.
+    ended: AtomicBool,
 }
 
 impl Program {
@@ -80,7 +89,12 @@ impl Program {
 
     /// Starts it. Nobody waits until it is ready.
     pub fn spawn(command: &mut Command) -> Program {
-        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let mark = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // Successors whose predecessor is gone become children of this process: their ids are theirs until they have
+        // been waited for.
+        set_child_subreaper(Some(getpid())).expect("PR_SET_CHILD_SUBREAPER");
+        command.env(MARK, &mark).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let pid = Pid::from_child(&child);
         let (sender, exited) = bounded(1);
@@ -89,36 +103,105 @@ impl Program {
             let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
             let _ = sender.send(());
         });
-        let log = Arc::new(Lines::default());
-        let stderr = child.stderr.take().expect("stderr is piped");
-        let written = log.clone();
+        let (log, announced) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
+        let stderr = child.stderr.take().expect("a pipe");
+        let (written, said) = (log.clone(), announced.clone());
         let reader = thread::spawn(move || written.read(stderr));
-        Program { child, pid, bound: Vec::new(), said: Vec::new(), log, reader: Some(reader), exited }
+        if let Some(stdout) = child.stdout.take() {
+            thread::spawn(move || said.read(stdout));
+        }
+        let said = Vec::new();
+        Program { child, pid, bound: Vec::new(), said, announced, mark, log, reader: Some(reader), exited }
     }
 
     /// `listening on …` for each listener, then `ready pid=…`.
     fn read_announcement(&mut self) {
-        let stdout = self.child.stdout.take().expect("stdout is piped");
-        let (sender, said) = bounded(64);
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = sender.try_send(line);
-            }
-        });
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let line = said.recv_deadline(until).unwrap_or_else(|_| {
-                panic!("it did not become ready; stdout {:?}, stderr {:?}", self.said, self.log.lines())
-            });
-            if let Some(url) = line.strip_prefix("listening on ") {
-                self.bound.push(parse_bound(url));
-            }
-            let ready = line.starts_with("ready pid=");
-            self.said.push(line);
-            if ready {
-                return;
-            }
+        if self.announced.wait_for("ready pid=", 1).is_none() {
+            panic!("it did not become ready; stdout {:?}, stderr {:?}", self.announced.lines(), self.log.lines());
         }
+        let said = self.announced.lines();
+        let urls = said.iter().filter_map(|line| line.strip_prefix("listening on "));
+        self.bound = urls.map(parse_bound).collect();
+        self.said = said;
+    }
+
+    /// Waits until that generation is ready, and answers its pid.
+    #[track_caller]
+    pub fn generation(&self, number: usize) -> u32 {
+        let line = self.announced.wait_for(&format!(" generation={number}"), 1);
+        let line = line.unwrap_or_else(|| panic!("generation {number} did not become ready: {:#?}", self.log()));
+        pid_of(&line).unwrap_or_else(|| panic!("no pid: {line}"))
+    }
+
+    /// The pid of the generation that was ready last.
+    pub fn current(&self) -> u32 {
+        self.announced.lines().iter().rev().find_map(|line| pid_of(line)).expect("it was ready once")
+    }
+
+    /// How many generations have been ready.
+    pub fn generations(&self) -> usize {
+        self.announced.lines().iter().filter(|line| line.starts_with("ready pid=")).count()
+    }
+
+    /// Sends a signal to whatever generation has that pid.
+    #[track_caller]
+    pub fn signal_to(&self, pid: u32, signal: Signal) {
+        assert!(self.is_ours(pid), "{pid} is gone: {:#?}", self.log());
+        kill_process(raw(pid), signal).expect("it is there");
+    }
+
+    /// Whether that pid is a generation of this program that has not ended. (It may have ended in this very moment;
+    /// its id is nobody else's before its parent has waited for it.)
+    pub fn is_ours(&self, pid: u32) -> bool {
+        let wanted = format!("{MARK}={}", self.mark);
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes())
+    }
+
+    /// Reloads, and waits until the new generation is ready and the old one, if it is another process, gone.
+    /// Answers the new one's pid.
+    #[track_caller]
+    pub fn reload(&self) -> u32 {
+        let (old, number) = (self.current(), self.generations() + 1);
+        self.signal_to(old, Signal::HUP);
+        let new = self.generation(number);
+        if new != old {
+            self.wait_for_end(old);
+        }
+        new
+    }
+
+    /// Waits until that generation has ended. Answers its exit code where this process is its parent now, and it was
+    /// not killed.
+    #[track_caller]
+    pub fn wait_for_end(&self, pid: u32) -> Option<i32> {
+        // An id that does not exist any more has been reaped by the predecessor.
+        if let Ok(pidfd) = pidfd_open(raw(pid), PidfdFlags::empty())
+            && self.is_ours(pid)
+        {
+            let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+            let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+            let ended = poll(&mut fds, Some(&patience)).expect("poll");
+            assert!(ended > 0, "{pid} did not end: {:#?}", self.log());
+        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let status = waitid(WaitId::Pid(raw(pid)), options).ok().flatten()?;
+        status.exit_status()
+    }
+
+    /// Stops the last generation and waits for its end. Answers its exit code.
+    #[track_caller]
+    pub fn stop(&self) -> Option<i32> {
+        let pid = self.current();
+        self.signal_to(pid, Signal::TERM);
+        self.wait_for_end(pid)
+    }
+
+    /// Waits until that many lines of the log contain `text`, and answers the last of these.
+    #[track_caller]
+    pub fn logged_times(&self, text: &str, times: usize) -> String {
+        let line = self.log.wait_for(text, times);
+        line.unwrap_or_else(|| panic!("{text:?} was not logged {times} times: {:#?}", self.log()))
     }
 
     pub fn pid(&self) -> u32 {
@@ -178,6 +261,11 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        let mut pids: Vec<u32> = self.announced.lines().iter().filter_map(|line| pid_of(line)).collect();
+        pids.dedup();
+        for pid in pids.into_iter().filter(|&pid| pid != self.pid() && self.is_ours(pid)) {
+            let _ = kill_process(raw(pid), Signal::KILL);
+        }
         // Both do nothing to one that has been waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -207,6 +295,18 @@ fn is_stale(lab: &Path) -> bool {
     false
 }
 
+/// The environment variable by which a test knows its own processes.
+const MARK: &str = "HANDOVER_TEST_MARK";
+
+fn raw(pid: u32) -> Pid {
+    Pid::from_raw(pid as i32).expect("a pid")
+}
+
+/// The pid in `ready pid=… …`.
+fn pid_of(line: &str) -> Option<u32> {
+    line.strip_prefix("ready pid=")?.split(' ').next()?.parse().ok()
+}
+
 fn quiet(mut command: Command) -> Command {
     command.env_remove("RUST_LOG").env_remove("LAB_JOURNAL");
     command
@@ -218,6 +318,9 @@ impl Lines {
             self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             self.more.notify_all();
         }
+        let _lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ended.store(true, Ordering::Release);
+        self.more.notify_all();
     }
 
     fn lines(&self) -> Vec<String> {
@@ -225,13 +328,18 @@ impl Lines {
     }
 
     fn wait(&self, text: &str) -> String {
+        self.wait_for(text, 1).unwrap_or_else(|| panic!("{text:?} was not logged: {:#?}", self.lines()))
+    }
+
+    /// The line that is the `times`th with `text` in it.
+    fn wait_for(&self, text: &str, times: usize) -> Option<String> {
+        let nth = |lines: &[String]| lines.iter().filter(|line| line.contains(text)).nth(times - 1).cloned();
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = |lines: &mut Vec<String>| !lines.iter().any(|line| line.contains(text));
-        let waited = self.more.wait_timeout_while(lines, PATIENCE, missing);
+        let waited = self
+            .more
+            .wait_timeout_while(lines, PATIENCE, |lines| nth(lines).is_none() && !self.ended.load(Ordering::Acquire));
         let (lines, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let found = lines.iter().find(|line| line.contains(text)).cloned();
-        let lines = lines.clone();
-        found.unwrap_or_else(|| panic!("{text:?} was not logged: {lines:#?}"))
+        nth(&lines)
     }
 }
 

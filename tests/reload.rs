@@ -1,0 +1,463 @@
+//! Reloads that no client notices, in both modes, over TCP and a Unix socket.
+
+mod common;
+
+use common::{Answer, Load, Program, RawClient, Scratch, count};
+use rustix::process::Signal;
+use std::fs::{self, File};
+use std::io::Write;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Overlap,
+    Exec,
+}
+
+const MODES: [Mode; 2] = [Mode::Overlap, Mode::Exec];
+
+/// The flags for that mode. The probation is as short as tests want it.
+fn flags(command: &mut Command, mode: Mode, scratch: &Scratch) {
+    let mode = if mode == Mode::Overlap { "overlap" } else { "exec" };
+    command.args(["--reload", mode, "--reload-probation", "0.1", "-l", "127.0.0.1:0", "-l"]);
+    command.arg(format!("unix:{}", scratch.path("socket").display()));
+}
+
+/// The lab on a port and a Unix socket, with a journal.
+fn lab(mode: Mode, scratch: &Scratch, more: &[&str]) -> Program {
+    let mut command = Program::lab_command();
+    flags(&mut command, mode, scratch);
+    Program::start(command.env("LAB_JOURNAL", scratch.path("journal")).args(more))
+}
+
+/// The generation that answers on this connection.
+#[track_caller]
+fn generation(client: &mut RawClient) -> usize {
+    generation_in(&client.get("/pid").answer())
+}
+
+#[track_caller]
+fn generation_in(answer: &Answer) -> usize {
+    let text = answer.text();
+    let number = text.split("\"generation\":").nth(1).and_then(|rest| rest.split('}').next()?.parse().ok());
+    number.unwrap_or_else(|| panic!("no generation: {answer:?}"))
+}
+
+/// `served=N` and the like in the last line of the log.
+#[track_caller]
+fn counter(line: &str, name: &str) -> usize {
+    let number = line.split(&format!("{name}=")).nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+    number.unwrap_or_else(|| panic!("no {name}: {line}"))
+}
+
+fn busy_clients_notice_nothing(mode: Mode) {
+    let scratch = Scratch::new();
+    let program = lab(mode, &scratch, &[]);
+    let load = Load::new().keep_alive(&program.bound[0], 12).keep_alive(&program.bound[1], 6);
+    let mut idle: Vec<RawClient> = program.bound.iter().map(RawClient::to).collect();
+    let mut asked = 0;
+    for number in 1..=6 {
+        for client in &mut idle {
+            assert_eq!(generation(client), number, "each reload adds one");
+            asked += 1;
+        }
+        load.go_on_for(100);
+        if number < 6 {
+            program.reload();
+        }
+    }
+    let tally = load.stop();
+    assert_eq!(tally.failures, [""; 0]);
+    assert_eq!(program.stop(), Some(0));
+    let stopped = program.logged_times("stopped: ", if mode == Mode::Overlap { 6 } else { 1 });
+    assert_eq!(counter(&stopped, "served"), tally.answered + asked, "{stopped}");
+    assert_eq!(counter(&stopped, "migrated"), 5 * 20, "{stopped}");
+    assert_eq!((counter(&stopped, "refused"), counter(&stopped, "cut")), (0, 0), "{stopped}");
+}
+
+#[test]
+fn busy_clients_notice_nothing_of_overlap_reloads() {
+    busy_clients_notice_nothing(Mode::Overlap);
+}
+
+#[test]
+fn busy_clients_notice_nothing_of_exec_reloads() {
+    busy_clients_notice_nothing(Mode::Exec);
+}
+
+fn every_id_is_answered_and_executed_once(mode: Mode) {
+    let scratch = Scratch::new();
+    let program = lab(mode, &scratch, &[]);
+    let think = Duration::from_millis(100);
+    let load = Load::new().journal(&program.bound[0], 40, think).journal(&program.bound[1], 20, think);
+    for _ in 0..5 {
+        load.go_on_for(50);
+        program.reload();
+    }
+    load.go_on_for(50);
+    load.stop().expect_journal(&scratch.path("journal"));
+    assert_eq!(program.stop(), Some(0));
+}
+
+#[test]
+fn every_id_is_answered_and_executed_once_in_overlap() {
+    every_id_is_answered_and_executed_once(Mode::Overlap);
+}
+
+#[test]
+fn every_id_is_answered_and_executed_once_in_exec() {
+    every_id_is_answered_and_executed_once(Mode::Exec);
+}
+
+fn nobody_who_connects_is_refused(mode: Mode) {
+    let scratch = Scratch::new();
+    let program = lab(mode, &scratch, &[]);
+    let load = Load::new().one_shot(&program.bound[0], 4).one_shot(&program.bound[1], 4);
+    for _ in 0..5 {
+        load.go_on_for(100);
+        program.reload();
+    }
+    load.go_on_for(100);
+    assert_eq!(load.stop().failures, [""; 0]);
+    assert_eq!(program.stop(), Some(0));
+}
+
+#[test]
+fn nobody_who_connects_is_refused_in_overlap() {
+    nobody_who_connects_is_refused(Mode::Overlap);
+}
+
+#[test]
+fn nobody_who_connects_is_refused_in_exec() {
+    nobody_who_connects_is_refused(Mode::Exec);
+}
+
+/// Sends the first half of each, reloads, sends the rest in single bytes, and answers what came.
+#[track_caller]
+fn split_by_a_reload(mode: Mode, requests: &[(&str, &str)], more: &[&str]) -> Vec<Answer> {
+    let scratch = Scratch::new();
+    let program = lab(mode, &scratch, more);
+    let mut clients = Vec::new();
+    for bound in &program.bound {
+        for (before, after) in requests {
+            let mut client = RawClient::to(bound);
+            client.try_send_in_steps(before.as_bytes(), 1).expect("an open connection");
+            clients.push((client, after));
+        }
+        // Who comes later is accepted later: the others are in now.
+        RawClient::to(bound).expect_alive("/hello");
+    }
+    program.reload();
+    let mut answers = Vec::new();
+    for (client, after) in &mut clients {
+        client.try_send_in_steps(after.as_bytes(), 1).expect("an open connection");
+        answers.push(client.answer());
+        assert_eq!(generation(client), 2, "the connection goes on");
+    }
+    assert_eq!(program.stop(), Some(0));
+    answers
+}
+
+#[test]
+fn a_head_that_trickles_is_answered_by_the_successor() {
+    for mode in MODES {
+        let requests = [
+            ("", "GET /pid HTTP/1.1\r\nHost: test\r\n\r\n"),
+            ("\r\n", "GET /pid HTTP/1.1\r\nHost: test\r\n\r\n"),
+            ("G", "ET /pid HTTP/1.1\r\nHost: test\r\n\r\n"),
+            ("GET /pid HTTP/1.1\r\nHo", "st: test\r\n\r\n"),
+            ("GET /pid HTTP/1.1\r\nHost: test\r\n\r", "\n"),
+        ];
+        for answer in split_by_a_reload(mode, &requests, &[]) {
+            assert_eq!(generation_in(&answer), 2, "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn a_body_that_is_half_there_is_answered_by_the_successor() {
+    for mode in MODES {
+        let head = "POST /journal HTTP/1.1\r\nHost: test\r\n";
+        let length = format!("{head}Content-Length: 10\r\n\r\n");
+        let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
+        let pieces = [
+            (length.clone(), "0123456789"),
+            (format!("{length}0123"), "456789"),
+            (chunked.clone(), "a\r\n0123456789\r\n0\r\n\r\n"),
+            (format!("{chunked}4"), "\r\n0123\r\n6\r\n456789\r\n0\r\n\r\n"),
+            (format!("{chunked}4\r\n01"), "23\r\n6\r\n456789\r\n0\r\n\r\n"),
+            (format!("{chunked}a\r\n0123456789\r"), "\n0\r\n\r\n"),
+            (format!("{chunked}a\r\n0123456789\r\n0\r\n"), "\r\n"),
+        ];
+        let requests: Vec<(&str, &str)> = pieces.iter().map(|(before, after)| (before.as_str(), *after)).collect();
+        for answer in split_by_a_reload(mode, &requests, &[]) {
+            assert_eq!((answer.status, answer.text()), (200, "0123456789\n"), "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_was_told_to_continue_is_not_told_twice() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &[]);
+        let mut client = program.client();
+        client.send("POST /journal HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+        assert_eq!(client.answer().status, 100);
+        program.reload();
+        client.send("id");
+        assert_eq!(client.answer().text(), "id\n", "{mode:?}");
+        assert_eq!(generation(&mut client), 2);
+    }
+}
+
+/// Those that were read and had not had their turn once stood in the successor until their deadline.
+#[test]
+fn pipelined_requests_are_all_answered_in_order() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &["-w", "1"]);
+        let mut client = program.client();
+        let requests: String =
+            (0..200).map(|n| format!("GET /sleep/{} HTTP/1.1\r\nHost: test\r\n\r\n", n % 7)).collect();
+        client.send(requests);
+        // In the middle of them.
+        assert_eq!(client.answer().text(), "slept 0\n");
+        program.reload();
+        for n in 1..200 {
+            assert_eq!(client.answer().text(), format!("slept {}\n", n % 7), "{mode:?}: request {n}");
+        }
+        assert_eq!(generation(&mut client), 2);
+    }
+}
+
+/// What a handler runs is finished here; then its connection goes on in the successor.
+#[test]
+fn a_request_in_a_handler_is_finished_first() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &[]);
+        for bound in &program.bound {
+            let (before, number) = (program.current(), program.generations() + 1);
+            let mut client = RawClient::to(bound);
+            // Its head is out when the handler runs.
+            client.get("/stream/2/400").read_at_least(100);
+            let mut other = RawClient::to(bound);
+            other.get("/sleep/400");
+            program.signal_to(before, Signal::HUP);
+            assert_eq!(client.answer().text(), "chunk 1 of 2\nchunk 2 of 2\n", "{mode:?}");
+            assert_eq!(other.answer().text(), "slept 400\n", "{mode:?}");
+            let after = program.generation(number);
+            if mode == Mode::Overlap {
+                program.wait_for_end(before);
+            }
+            assert_eq!((generation(&mut client), generation(&mut other)), (number, number), "{mode:?}");
+            assert_eq!(before == after, mode == Mode::Exec);
+        }
+        assert_eq!(program.stop(), Some(0));
+    }
+}
+
+/// A file in which every eight bytes tell their position.
+fn large_file(scratch: &Scratch, length: u64) {
+    fs::create_dir(scratch.path("root")).expect("a directory");
+    let mut file = std::io::BufWriter::new(File::create(scratch.path("root/large.bin")).expect("a file"));
+    for position in 0..length / 8 {
+        file.write_all(&position.to_le_bytes()).expect("a file");
+    }
+}
+
+#[test]
+fn a_file_that_is_half_sent_goes_on() {
+    const LENGTH: u64 = 24 << 20;
+    for mode in MODES {
+        let scratch = Scratch::new();
+        large_file(&scratch, LENGTH);
+        let mut command = Program::handover_command();
+        flags(&mut command, mode, &scratch);
+        let program = Program::start(command.arg(scratch.path("root")));
+        let mut clients: Vec<RawClient> =
+            program.bound.iter().map(|bound| RawClient::to(bound).with_small_window()).collect();
+        for client in &mut clients {
+            client.get("/large.bin").read_at_least(100_000);
+        }
+        // Also a reload that finds it as it was taken over.
+        program.reload();
+        program.reload();
+        // The name may be gone; the file is open.
+        fs::remove_file(scratch.path("root/large.bin")).expect("the file");
+        for client in &mut clients {
+            let answer = client.answer();
+            assert_eq!(answer.body.len() as u64, LENGTH, "{mode:?}");
+            let wrong = answer.body.chunks(8).zip(0_u64..).position(|(got, wanted)| got != wanted.to_le_bytes());
+            assert_eq!(wrong, None, "{mode:?}");
+            assert_eq!(client.get("/large.bin").answer().status, 404, "the connection goes on");
+        }
+        assert_eq!(program.stop(), Some(0));
+        let stopped = program.logged_times("stopped: ", if mode == Mode::Overlap { 3 } else { 1 });
+        assert_eq!((counter(&stopped, "served"), counter(&stopped, "migrated")), (4, 4), "{stopped}");
+    }
+}
+
+/// An idle connection that is moved again and again ends when it would have ended without.
+#[test]
+fn an_idle_deadline_is_carried_over() {
+    const IDLE: Duration = Duration::from_millis(1500);
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &["--idle-timeout", "1.5"]);
+        let watched: Vec<_> = program
+            .bound
+            .iter()
+            .map(|bound| {
+                let mut client = RawClient::to(bound);
+                client.expect_alive("/hello");
+                let began = Instant::now();
+                thread::spawn(move || {
+                    client.expect_fin();
+                    began.elapsed()
+                })
+            })
+            .collect();
+        while !watched.iter().all(thread::JoinHandle::is_finished) {
+            program.reload();
+        }
+        for client in watched {
+            let lasted = client.join().expect("FIN");
+            assert!(lasted > IDLE - Duration::from_millis(100), "{mode:?}: {lasted:?}");
+            assert!(lasted < IDLE * 2, "{mode:?}: {lasted:?}");
+        }
+        assert!(program.generations() > 3, "it was moved {} times", program.generations() - 1);
+    }
+}
+
+/// A head's deadline counts from its first byte, wherever that came.
+#[test]
+fn a_head_deadline_is_carried_over() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &["--head-timeout", "1.5"]);
+        let mut client = program.client();
+        client.send("GET /hello HT");
+        let began = Instant::now();
+        let waiting = thread::spawn(move || client.answer().status);
+        while !waiting.is_finished() {
+            program.reload();
+        }
+        assert_eq!(waiting.join().expect("an answer"), 408, "{mode:?}");
+        assert!(began.elapsed() < Duration::from_secs(3), "{mode:?}: {:?}", began.elapsed());
+        assert!(program.generations() > 3);
+    }
+}
+
+#[test]
+fn a_client_that_has_gone_meanwhile_is_forgotten() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &[]);
+        for bound in &program.bound {
+            let mut clients: Vec<RawClient> = (0..8).map(|_| RawClient::to(bound)).collect();
+            clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+            let number = program.generations() + 1;
+            let old = program.current();
+            program.signal_to(old, Signal::HUP);
+            for (index, client) in clients.drain(..).enumerate() {
+                if index % 2 == 0 { client.vanish() } else { drop(client) }
+            }
+            if program.generation(number) != old {
+                program.wait_for_end(old);
+            }
+            RawClient::to(bound).expect_alive("/hello");
+        }
+        assert_eq!(program.stop(), Some(0), "{mode:?}");
+    }
+}
+
+/// Ten times what it takes, so that a busy machine does not fail: the figures are for the eye.
+#[test]
+fn a_reload_holds_nobody_up() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &[]);
+        let load = Load::new().keep_alive(&program.bound[0], 4);
+        for _ in 0..5 {
+            load.go_on_for(20);
+            let began = Instant::now();
+            program.reload();
+            eprintln!("{mode:?}: a reload took {:?}, a probation of 100 ms included", began.elapsed());
+        }
+        let tally = load.stop();
+        eprintln!("{mode:?}: the slowest of {} answers took {:?}", tally.answered, tally.slowest);
+        assert_eq!(tally.failures, [""; 0]);
+        assert!(tally.slowest < Duration::from_millis(500), "{:?}", tally.slowest);
+        for line in program.log().iter().filter(|line| line.contains(" ms after the signal")) {
+            eprintln!("{mode:?}: {line}");
+        }
+    }
+}
+
+/// Descriptors, threads, bytes of environment, KiB of memory, children.
+#[derive(Debug)]
+struct Size {
+    descriptors: usize,
+    threads: usize,
+    environment: usize,
+    resident: usize,
+    children: usize,
+}
+
+fn size(pid: u32) -> Size {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc");
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("proc(5)");
+        line.trim_start_matches(':').trim().split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
+    };
+    let parent = format!("PPid:\t{pid}\n");
+    let processes = fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
+        let path = entry.ok()?.path().join("status");
+        fs::read_to_string(path).ok()
+    });
+    Size {
+        descriptors: fs::read_dir(format!("/proc/{pid}/fd")).expect("/proc").count(),
+        threads: number("Threads"),
+        environment: fs::read(format!("/proc/{pid}/environ")).expect("/proc").len(),
+        resident: number("VmRSS"),
+        children: processes.filter(|status| status.contains(&parent)).count(),
+    }
+}
+
+fn nothing_grows(mode: Mode) {
+    let scratch = Scratch::new();
+    let program = lab(mode, &scratch, &[]);
+    let think = Duration::from_millis(20);
+    let load = Load::new().journal(&program.bound[0], 3, think).journal(&program.bound[1], 3, think);
+    let reloads = count("HANDOVER_SOAK", 20);
+    program.reload();
+    program.reload();
+    load.go_on_for(20);
+    let before = size(program.current());
+    for _ in 0..reloads {
+        program.reload();
+    }
+    load.go_on_for(20);
+    let after = size(program.current());
+    eprintln!("{mode:?}, {reloads} reloads: {before:?} → {after:?}");
+    assert_eq!(program.generations(), reloads + 3);
+    assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
+    assert_eq!((after.environment, after.children), (before.environment, 0));
+    assert!(after.resident < before.resident * 5 / 4 + 512, "{before:?} → {after:?}");
+    load.stop().expect_journal(&scratch.path("journal"));
+    assert_eq!(program.stop(), Some(0));
+}
+
+#[test]
+fn nothing_grows_over_many_overlap_reloads() {
+    nothing_grows(Mode::Overlap);
+}
+
+#[test]
+fn nothing_grows_over_many_exec_reloads() {
+    nothing_grows(Mode::Exec);
+}
