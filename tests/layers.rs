@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each module of `src` may use of the others. A whole module stands below; a single type, written with its
-/// path, is a plain value that may be named from below as well.
+/// What each module of `src` may use of the others. A whole module stands below; a single item, written with its
+/// path, is a plain value or function that may be named from anywhere.
 const ORDER: &[(&str, &[&str])] = &[
     (
         "server",
@@ -26,9 +26,9 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("acceptor", &["clock", "config", "connection", "http", "lifecycle", "listener", "slot", "table", "worker"]),
-    ("worker", &["connection", "slot"]),
     ("activation", &["error", "listener"]),
     ("check", &["config", "connection", "error", "listener", "slot"]),
+    ("worker", &["connection", "slot"]),
     ("table", &["slot"]),
     ("slot", &["clock", "connection"]),
     // Its `Phase` stands below the connections, what it moves to a successor above them.
@@ -43,14 +43,6 @@ const ORDER: &[(&str, &[&str])] = &[
     ("http", &[]),
     ("clock", &[]),
     ("error", &[]),
-];
-
-/// What `lib.rs` re-exports and modules name by its short path.
-const AT_THE_ROOT: &[(&str, &str)] = &[
-    ("Error", "error::Error"),
-    ("Config", "config::Config"),
-    ("ReloadMode", "config::ReloadMode"),
-    ("Router", "handler::Router"),
 ];
 
 /// What is bytes only must not reach for: I/O, clocks, threads.
@@ -124,9 +116,14 @@ fn read_tree<'c>(mut code: &'c str, prefix: &str, paths: &mut BTreeSet<String>) 
     }
 }
 
-fn resolve(path: &str) -> String {
-    let root = AT_THE_ROOT.iter().find(|(short, _)| path.split("::").next() == Some(short));
-    root.map_or_else(|| path.to_owned(), |(_, full)| (*full).to_owned())
+/// Where the short names lead that `lib.rs` re-exports.
+fn exports() -> BTreeMap<String, String> {
+    let library = code(&source().join("lib.rs"));
+    let mut paths = BTreeSet::new();
+    for branch in library.split("pub use ").skip(1) {
+        read_tree(branch, "", &mut paths);
+    }
+    paths.into_iter().filter_map(|path| Some((path.rsplit("::").next()?.to_owned(), path))).collect()
 }
 
 fn allows(allowed: &str, path: &str) -> bool {
@@ -136,14 +133,15 @@ fn allows(allowed: &str, path: &str) -> bool {
 #[test]
 fn each_module_uses_only_what_stands_below_it() {
     let order: BTreeMap<&str, &[&str]> = ORDER.iter().copied().collect();
+    let (program, exports) = (program_modules(), exports());
     let mut wrong = Vec::new();
     let mut needed = BTreeSet::new();
     let mut seen = BTreeSet::new();
     for file in files_below(&source()) {
         let module = module(&file);
         let name = file.strip_prefix(source()).expect("below src").display().to_string();
-        // `lib.rs` re-exports; `testing.rs` belongs to unit tests; the program's own files have a test of their own.
-        if ["lib.rs", "main.rs", "reload_command.rs"].contains(&name.as_str()) || name.ends_with("/testing.rs") {
+        // `lib.rs` re-exports; `testing.rs` belongs to unit tests; the program has a test of its own.
+        if name == "lib.rs" || name.ends_with("/testing.rs") || program.contains(&module) {
             continue;
         }
         let Some(allowed) = order.get(module.as_str()) else {
@@ -152,7 +150,9 @@ fn each_module_uses_only_what_stands_below_it() {
         };
         seen.insert(module.clone());
         let code = code(&file);
-        for path in used(&code).iter().map(|path| resolve(path)) {
+        for path in used(&code) {
+            let (first, rest) = path.split_once("::").map_or((path.as_str(), ""), |(first, rest)| (first, rest));
+            let path = exports.get(first).map_or(path.clone(), |full| format!("{full}::{rest}"));
             let own = path.split("::").next() == Some(module.as_str());
             match allowed.iter().find(|allowed| allows(allowed, &path)) {
                 Some(allowed) => drop(needed.insert((module.clone(), *allowed))),
@@ -211,15 +211,28 @@ fn only_the_acceptor_watches() {
     }
 }
 
+/// `main` and the modules it declares: the program, which is a user of the library like any other.
+fn program_modules() -> Vec<String> {
+    let main = code(&source().join("main.rs"));
+    let declared = main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    declared.chain(["main"]).map(str::to_owned).collect()
+}
+
 #[test]
-fn the_library_file_only_declares_and_the_program_only_uses_the_library() {
+fn the_program_uses_only_what_the_library_exports() {
+    let program = program_modules();
+    for file in files_below(&source()).iter().filter(|file| program.contains(&module(file))) {
+        let inside: Vec<String> = used(&code(file)).into_iter().collect();
+        let foreign = |path: &&String| !program.iter().any(|module| allows(module, path));
+        assert_eq!(inside.iter().find(foreign), None, "{}: use handover:: for it", file.display());
+    }
+}
+
+#[test]
+fn the_library_file_only_declares() {
     let library = code(&source().join("lib.rs"));
     for item in ["fn ", "struct ", "enum ", "trait ", "impl ", "static ", "const "] {
         assert!(!library.contains(item), "lib.rs has {item}");
-    }
-    for file in ["main.rs", "reload_command.rs"] {
-        let program = code(&source().join(file)).replace("mod reload_command;", "");
-        assert!(!program.contains("crate::") && !program.contains("mod "), "{file} has modules of its own");
     }
 }
 

@@ -275,24 +275,15 @@ impl Drop for Program {
     }
 }
 
-/// Whether the lab has to be built: `cargo test --test NAME` does not do that.
+/// Whether the lab has to be built: `cargo test --test NAME` does not do that. Cargo leaves beside it what it was
+/// built from.
 fn is_stale(lab: &Path) -> bool {
     let Ok(built) = lab.metadata().and_then(|lab| lab.modified()) else { return true };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut left = vec![root.join("src"), root.join("examples").join("lab.rs")];
-    while let Some(path) = left.pop() {
-        let Ok(meta) = path.metadata() else { continue };
-        if meta.is_dir() {
-            left.extend(std::fs::read_dir(&path).expect("a directory").filter_map(|entry| Some(entry.ok()?.path())));
-            continue;
-        }
-        // The program's own file is no part of the lab.
-        let counts = path.extension() == Some(OsStr::new("rs")) && !path.ends_with("src/main.rs");
-        if counts && meta.modified().is_ok_and(|changed| changed > built) {
-            return true;
-        }
-    }
-    false
+    let sources = std::fs::read_to_string(lab.with_extension("d")).unwrap_or_default();
+    // As a makefile has it: `lab: source source …`, a space in a name behind a backslash.
+    let sources = sources.replace("\\ ", "\0");
+    let mut sources = sources.split_whitespace().skip(1).map(|path| path.replace('\0', " "));
+    sources.any(|path| Path::new(&path).metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at > built))
 }
 
 /// The environment variable by which a test knows its own processes.
