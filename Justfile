@@ -17,6 +17,10 @@ run *ARGS:
 test *ARGS:
     cargo test "$@"
 
+# Run the lab under real supervisord, runit and s6 through reloads (RELOADS, default 10); installs them with apt-get
+test-supervisors:
+    .ci/run supervisors
+
 # Format, lints and documentation, all without a warning
 check:
     cargo fmt --check
@@ -62,3 +66,23 @@ wrk *ARGS:
 # All stages of .ci/run, or those that are named: just ci fmt clippy
 ci *STAGES:
     .ci/run "$@"
+
+# The lab against lighttpd, in turn, medians and ratios (needs wrk, lighttpd, python3): just bench-lighttpd [ROUNDS] [CONNECTIONS]
+bench-lighttpd *ARGS:
+    cargo build --release --examples
+    python3 benches/lighttpd.py "$@"
+
+# What slow clients cost the others (needs python3)
+bench-slow:
+    cargo build --release --bins --examples
+    python3 benches/slow_clients.py
+
+# Five reloads in each mode under keep-alive load: requests, failures, reconnects, p99 (needs python3)
+reload-demo:
+    cargo build --release --examples
+    python3 benches/reload.py
+
+# The same, and nginx and gunicorn beside it (apt-get install nginx gunicorn)
+bench-reload:
+    cargo build --release --examples
+    python3 benches/reload.py peers

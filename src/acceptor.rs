@@ -7,7 +7,6 @@ use crate::connection::{CloseReason, Connection, Discarded, Expiry, Restored, Se
 use crate::http::Reject;
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
 use crate::lifecycle::state::{MovedConnection, encode};
-use crate::lifecycle::{Event, FromSuccessor};
 use crate::listener::{Accepted, Listener};
 use crate::slot::{Notified, Place, Readiness, Slot};
 use crate::table::Table;
@@ -72,10 +71,12 @@ pub enum Command {
     /// Leave the listeners to the successor, or take them again.
     Accept(bool),
     /// Move every connection to the successor as it parks; end when none is left.
-    /// The listeners in `removed` are nobody's any more.
+    /// The listeners in `removed` are nobody's any more. Without `moves` the successor cannot read their state, and
+    /// they end politely.
     Migrate {
+        moves: bool,
         link: Link,
-        stalled: Sender<Event>,
+        stalled: Box<dyn Fn() + Send>,
         removed: Vec<String>,
         patience: Duration,
     },
@@ -84,15 +85,18 @@ pub enum Command {
     Refused(u64),
     /// The successor is gone and reaped: what was not committed stays here.
     TakeBack,
+    /// This process is the server: the files of its Unix sockets are its to remove.
+    OwnFiles,
     /// A connection of the predecessor has become ours.
     Adopt(Box<Restored>),
 }
 
 /// Connections on their way to the successor.
 struct Migration {
+    moves: bool,
     link: Link,
     /// Told once when the successor does not answer any more.
-    stalled: Option<Sender<Event>>,
+    stalled: Option<Box<dyn Fn() + Send>>,
     next_id: u64,
     /// Sent and not yet committed, by id.
     moving: HashMap<u64, Moving>,
@@ -240,9 +244,6 @@ impl Acceptor {
                 None => self.services.is_draining() && closed,
             };
             self.over |= ending && self.table.len() == 0;
-        }
-        if self.migration.is_some() {
-            self.listeners.iter_mut().for_each(Listener::forget_file);
         }
         Ok(())
     }
@@ -565,7 +566,7 @@ impl Acceptor {
                     if sole_holder {
                         self.leave(listeners, patience);
                     } else {
-                        listeners.iter_mut().for_each(Listener::forget_file);
+                        listeners.iter_mut().for_each(|listener| listener.own_file(false));
                     }
                     self.returns.want_places(true);
                     self.next_scan = self.now;
@@ -581,16 +582,18 @@ impl Acceptor {
                     self.accepting = accepting;
                     self.ready |= accepting;
                 }
-                Command::Migrate { link, stalled, removed, patience } => {
+                Command::Migrate { moves, link, stalled, removed, patience } => {
                     let (gone, kept) = std::mem::take(&mut self.listeners)
                         .into_iter()
                         .partition(|listener| removed.iter().any(|address| address == listener.inheritance().0));
                     self.listeners = kept;
                     // The successor has closed its copies, so we are their sole holder.
                     self.leave(gone, patience);
+                    self.own_files(false);
                     self.accepting = false;
                     self.returns.want_places(true);
                     self.migration = Some(Migration {
+                        moves,
                         link,
                         stalled: Some(stalled),
                         next_id: 0,
@@ -606,9 +609,8 @@ impl Acceptor {
                 Command::Refused(id) => {
                     let moving = self.migration.as_mut().and_then(|migration| migration.moving.remove(&id));
                     if let Some(moving) = moving {
-                        // What cannot move ends politely: with the next response, or soon.
-                        self.services.phase.drain();
                         self.unfreeze(&moving);
+                        self.end_soon(&moving.slot);
                     }
                 }
                 Command::TakeBack => {
@@ -616,10 +618,13 @@ impl Acceptor {
                     {
                         self.unfreeze(&moving);
                     }
-                    self.accepting = true;
-                    self.ready = true;
-                    self.returns.want_places(false);
+                    let serving = !self.services.is_draining();
+                    self.accepting = serving;
+                    self.ready = serving;
+                    self.own_files(true);
+                    self.returns.want_places(!serving);
                 }
+                Command::OwnFiles => self.own_files(true),
                 Command::Adopt(restored) => self.adopt(*restored),
                 Command::Cut { answer } => {
                     self.cut();
@@ -652,7 +657,13 @@ impl Acceptor {
             // What is ready has no deadline until a worker has seen it.
             let remaining = if place == Place::Queued { READY_GRACE } else { slot.remaining(self.now) };
             let deadline = Millis(self.now.0 + u64::try_from(remaining).unwrap_or(0));
-            let Some((snapshot, file)) = connection.snapshot(deadline) else { return };
+            let Some((snapshot, file)) = connection.snapshot(deadline) else {
+                // Code of the application's has to end first, and may take long: no use in holding others up for it.
+                if let Some(hold) = &mut self.hold {
+                    hold.answer = None;
+                }
+                return;
+            };
             moved.push(MovedConnection { fd: connection.socket().as_raw_fd(), file, snapshot });
         }
         // One that a worker has taken and not yet begun is neither in the channel nor here.
@@ -666,10 +677,16 @@ impl Acceptor {
         }
     }
 
-    /// First half of a close that resets nobody: no new handshakes. For the sole holder of the listeners.
+    /// First half of a close that resets nobody: no new handshakes. For the sole holder of the listeners; what the
+    /// service manager keeps is left to it, at once and with its queue.
     pub fn leave(&mut self, listeners: Vec<Listener>, patience: Duration) {
         let until = self.now.after(patience);
         for listener in listeners {
+            if listener.is_shared() {
+                // Closing is not enough: while another copy lives, the poller goes on reporting it.
+                let _ = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd()));
+                continue;
+            }
             listener.refuse_new();
             self.leaving.push(Leaving { listener, since: self.now, until, ask_again: self.now.after(FILTER_SETTLES) });
         }
@@ -689,6 +706,9 @@ impl Acceptor {
             migration.commits.pop_front();
             if let Some(moving) = migration.moving.remove(&id) {
                 // Only our copy is closed: nothing is shut down, the description lives on in the successor.
+                if let Some(connection) = moving.slot.connection().as_mut() {
+                    connection.set_moved();
+                }
                 moving.slot.close();
                 self.table.remove(moving.slot.token());
                 self.services.stats.migrated();
@@ -698,17 +718,23 @@ impl Acceptor {
         if oldest.is_some_and(|oldest| self.now.since(oldest) > ACK_TIMEOUT)
             && let Some(stalled) = migration.stalled.take()
         {
-            let _ = stalled.send(Event::Successor(FromSuccessor::Stalled));
+            stalled();
         }
         if self.services.is_draining() {
             return;
         }
         let movable = |slot: &&Arc<Slot>| {
-            slot.place().is_parked() && slot.connection().as_ref().is_some_and(|one| !one.holds_application())
+            let movable = |one: &Connection| !one.holds_application() && !one.ends_soon();
+            slot.place().is_parked() && slot.connection().as_ref().is_some_and(movable)
         };
         let room = UNACKNOWLEDGED - migration.moving.len().min(UNACKNOWLEDGED);
+        let moves = migration.moves;
         let slots: Vec<Arc<Slot>> = self.table.iter().filter(movable).take(room).cloned().collect();
         for slot in slots {
+            if !moves {
+                self.end_soon(&slot);
+                continue;
+            }
             let (place, answerable) = (slot.place(), slot.is_answerable());
             if place.is_parked() && slot.take(place, Place::Queued) && !self.move_away(&slot, place, answerable) {
                 slot.park(place, answerable, Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into())));
@@ -719,11 +745,15 @@ impl Acceptor {
     /// FREEZE and SEND for a connection that is this thread's. `false` if it cannot move now.
     fn move_away(&mut self, slot: &Arc<Slot>, place: Place, answerable: bool) -> bool {
         let Some(migration) = &mut self.migration else { return false };
-        if migration.moving.len() >= UNACKNOWLEDGED || migration.stalled.is_none() || self.services.is_draining() {
+        if migration.moving.len() >= UNACKNOWLEDGED
+            || migration.stalled.is_none()
+            || !migration.moves
+            || self.services.is_draining()
+        {
             return false;
         }
         let guard = slot.connection();
-        let Some(connection) = guard.as_ref() else { return false };
+        let Some(connection) = guard.as_ref().filter(|connection| !connection.ends_soon()) else { return false };
         let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
         let Some((snapshot, file)) = connection.snapshot(deadline) else { return false };
         // Closing the descriptor would not be enough: epoll goes on reporting a description that lives elsewhere.
@@ -755,6 +785,17 @@ impl Acceptor {
         }
     }
 
+    /// A connection that cannot move ends politely: with its next response, or soon.
+    fn end_soon(&mut self, slot: &Slot) {
+        if let Some(connection) = slot.connection().as_mut() {
+            connection.end_soon();
+            if connection.is_idle() && slot.place() == Place::Idle {
+                slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
+            }
+        }
+        self.next_scan = self.now;
+    }
+
     /// A connection on its way stays here after all.
     fn unfreeze(&mut self, moving: &Moving) {
         let slot = &moving.slot;
@@ -762,6 +803,12 @@ impl Acceptor {
         slot.park(moving.place, moving.answerable, deadline);
         self.watch(slot);
         self.next_scan = self.now;
+    }
+
+    fn own_files(&mut self, own: bool) {
+        for listener in &mut self.listeners {
+            listener.own_file(own);
+        }
     }
 
     /// Goes on with a connection of the predecessor.

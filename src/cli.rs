@@ -1,26 +1,29 @@
 //! The command line: arguments in, [`Config`] out.
 //!
-//! One table, [`FLAGS`], says which flags there are and what each sets. It is written by hand on top of `lexopt`
-//! because the errors are meant for people: each names the flag, what was wrong, and what would help.
+//! Most flags come from the table of settings, which the configuration file reads too. It is written by hand on top of
+//! `lexopt` because the errors are meant for people: each names the flag, what was wrong, and what would help.
 
+use crate::config::closest::closest;
+use crate::config::settings::{Given, SETTINGS, Setting, Value, Wrong};
 use crate::config::{
-    DEFAULT_LISTEN, DEFAULT_STOP_DEADLINE, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode,
+    DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION, DEFAULT_STOP_DEADLINE,
+    DEFAULT_WORKERS, Limits, size_text,
 };
 use crate::{Config, Error};
 use lexopt::{Arg, Parser};
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process;
-use std::time::Duration;
 
 impl Config {
     /// The program's flags, for an application built on the library: `--listen`, `--workers`, `--log-file`, the
-    /// limits, `--help` and the rest. A ROOT is refused, since the application decides what it serves.
+    /// limits, `--config`, `--help` and the rest. A ROOT is refused, since the application decides what it serves, and
+    /// so are the keys for it in a configuration file. Flags win over the file.
     ///
     /// It reads [`std::env::args_os`]. `--help` and `--version` print to stdout and exit with 0; a mistake prints
-    /// one line to stderr and exits with 2. [`announce`](Config::announce) is set.
+    /// one line to stderr and exits with 2, or with 78 if it is in the configuration file.
+    /// [`announce`](Config::announce) is set.
     ///
     /// ```no_run
     /// use handover::{Config, Server};
@@ -34,8 +37,8 @@ impl Config {
         from_process(Root::Refused)
     }
 
-    /// [`from_args`](Config::from_args) with the program's `[ROOT]`: what stands there is in
-    /// [`root`](Config::root), and nobody has looked yet whether it exists.
+    /// [`from_args`](Config::from_args) with the program's `[ROOT]`: what stands there, or in the configuration file, is
+    /// in [`root`](Config::root) and [`site`](Config::site), and nobody has looked yet whether it exists.
     pub fn from_args_with_root() -> Config {
         from_process(Root::Optional)
     }
@@ -53,7 +56,8 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// A usage error for an unknown flag, a missing or malformed value, and a second ROOT.
+    /// A usage error for an unknown flag, a missing or malformed value, and a second ROOT; a configuration error for
+    /// what is wrong with the configuration file.
     pub fn try_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> {
         parse(PROGRAM, Root::Optional, args)
     }
@@ -74,235 +78,169 @@ pub enum Parsed {
 const PROGRAM: &str = env!("CARGO_PKG_NAME");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A year. Longer is a slip of the finger, and sums of such deadlines stay far from any overflow.
-const MAX_SECONDS: u32 = 365 * 24 * 60 * 60;
-const FROM_ZERO: f64 = 0.0;
-/// Deadlines count in milliseconds; a timeout that rounds to none would refuse every request.
-const FROM_A_MILLISECOND: f64 = 0.001;
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Root {
     Optional,
     Refused,
 }
 
+#[derive(Clone, Copy)]
 struct Flag {
     short: Option<char>,
     long: &'static str,
     action: Action,
 }
 
+#[derive(Clone, Copy)]
 enum Action {
-    /// Takes a value, called that in messages.
-    Takes(&'static str, fn(&mut Config, Value) -> Result<(), Error>),
+    /// Takes a value.
+    Takes(&'static Setting),
     Sets(fn(&mut Config)),
+    Config,
     Help,
     Version,
 }
 
 use Action::{Sets, Takes};
 
-/// Every flag there is. `--help` shows them in groups; a test holds that none is forgotten there.
-const FLAGS: &[Flag] = &[
-    flag(Some('l'), "listen", Takes("ADDRESS", |config, value| value.address().map(|it| config.listen.push(it)))),
-    flag(Some('w'), "workers", Takes("N", |config, value| set(&mut config.workers, value.number(1..=MAX_WORKERS)))),
-    flag(None, "no-status-routes", Sets(|config| config.status_routes = false)),
-    flag(None, "log-file", Takes("FILE", |config, value| set(&mut config.log_file, Ok(Some(value.path()))))),
+/// The flags that are no setting with a value.
+const SWITCHES: &[Flag] = &[
+    flag(Some('c'), "config", Action::Config),
     flag(
         None,
-        "stop-deadline",
-        Takes("SECS", |config, value| set(&mut config.stop_deadline, value.seconds(FROM_ZERO))),
+        "no-status-routes",
+        Sets(|config| {
+            config.status_routes = false;
+            config.overrule("status_routes");
+        }),
     ),
-    flag(None, "lame-duck", Takes("SECS", |config, value| set(&mut config.lame_duck, value.seconds(FROM_ZERO)))),
-    flag(
-        None,
-        "max-connections",
-        Takes("N", |config, value| set(&mut config.limits.connections, value.number(1..=MAX_CONNECTIONS))),
-    ),
-    flag(None, "max-body", Takes("SIZE", |config, value| set(&mut config.limits.body_size, value.size()))),
-    flag(
-        None,
-        "head-timeout",
-        Takes("SECS", |config, value| set(&mut config.limits.head_timeout, value.seconds(FROM_A_MILLISECOND))),
-    ),
-    flag(
-        None,
-        "idle-timeout",
-        Takes("SECS", |config, value| set(&mut config.limits.idle_timeout, value.seconds(FROM_A_MILLISECOND))),
-    ),
-    flag(
-        None,
-        "write-timeout",
-        Takes("SECS", |config, value| set(&mut config.limits.write_timeout, value.seconds(FROM_A_MILLISECOND))),
-    ),
-    flag(
-        None,
-        "queue-timeout",
-        Takes("SECS", |config, value| set(&mut config.limits.queue_timeout, value.seconds(FROM_A_MILLISECOND))),
-    ),
-    flag(None, "pid-file", Takes("FILE", |config, value| set(&mut config.pid_file, Ok(Some(value.path()))))),
-    flag(None, "reload", Takes("MODE", |config, value| set(&mut config.reload, value.reload_mode()))),
-    flag(
-        None,
-        "reload-probation",
-        Takes("SECS", |config, value| set(&mut config.reload_probation, value.seconds(FROM_ZERO))),
-    ),
-    flag(
-        None,
-        "reload-deadline",
-        Takes("SECS", |config, value| set(&mut config.reload_deadline, value.seconds(FROM_ZERO))),
-    ),
-    flag(None, "exec-stall", Takes("SECS", |config, value| set(&mut config.exec_stall, value.seconds(FROM_ZERO)))),
     flag(None, "check", Sets(|config| config.check = true)),
     flag(Some('V'), "version", Action::Version),
     flag(Some('h'), "help", Action::Help),
-];
-
-/// What people type who come from another server.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("address", "listen"),
-    ("bind", "listen"),
-    ("host", "listen"),
-    ("port", "listen"),
-    ("graceful-timeout", "stop-deadline"),
-    ("keep-alive", "idle-timeout"),
-    ("threads", "workers"),
 ];
 
 const fn flag(short: Option<char>, long: &'static str, action: Action) -> Flag {
     Flag { short, long, action }
 }
 
-fn set<T>(setting: &mut T, value: Result<T, Error>) -> Result<(), Error> {
-    *setting = value?;
-    Ok(())
+/// Every flag there is. `--help` shows them in groups; a test holds that none is forgotten there.
+fn flags() -> impl Iterator<Item = Flag> + Clone {
+    let settings = SETTINGS.iter().filter(|setting| setting.is_flag);
+    settings.map(|setting| flag(setting.short, setting.name, Takes(setting))).chain(SWITCHES.iter().copied())
+}
+
+/// What was said, to be said once more on top of a configuration file.
+enum Said {
+    Takes(&'static Setting, OsString),
+    Sets(fn(&mut Config)),
+    Root(PathBuf),
+}
+
+impl Said {
+    fn apply(&self, config: &mut Config) -> Result<(), Error> {
+        match self {
+            Said::Takes(setting, raw) => {
+                let flag = setting.name;
+                let value = Value { given: Given::Argument(raw), base: None };
+                let wrong = |wrong| match wrong {
+                    Wrong::Value(what) => Error::usage(format!("--{flag} is {raw:?}, {what}")),
+                    Wrong::Whole(what) => Error::usage(format!("--{flag}: {what}")),
+                };
+                config.overrule(&setting.key());
+                (setting.apply)(config, &value).map_err(wrong)
+            }
+            Said::Sets(apply) => {
+                apply(config);
+                Ok(())
+            }
+            Said::Root(root) => {
+                config.overrule("root");
+                config.root = Some(root.clone());
+                Ok(())
+            }
+        }
+    }
 }
 
 fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> {
-    let mut config = Config { announce: true, ..Config::default() };
+    let announced = |config| Config { announce: true, ..config };
+    let mut config = announced(Config::default());
+    let mut file: Option<PathBuf> = None;
+    let mut all_said = Vec::new();
     let mut parser = Parser::from_args(args);
     while let Some(argument) = parser.next().map_err(unexpected)? {
         let flag = match argument {
-            Arg::Long(long) => FLAGS.iter().find(|flag| flag.long == long).ok_or_else(|| unknown(long))?,
-            Arg::Short(short) => FLAGS
-                .iter()
+            Arg::Long(long) => flags().find(|flag| flag.long == long).ok_or_else(|| unknown(long))?,
+            Arg::Short(short) => flags()
                 .find(|flag| flag.short == Some(short))
                 .ok_or_else(|| Error::usage(format!("unknown flag -{}", short.escape_debug())))?,
             Arg::Value(value) => {
-                take_root(&mut config, root, name, value.into())?;
+                all_said.push(take_root(&mut config, root, name, value.into())?);
                 continue;
             }
         };
-        match &flag.action {
-            Takes(placeholder, apply) => apply(&mut config, Value::of(&mut parser, flag.long, placeholder)?)?,
-            Sets(apply) => apply(&mut config),
+        let said = match flag.action {
+            Takes(setting) => Said::Takes(setting, value(&mut parser, flag.long, setting.takes)?),
+            Sets(apply) => Said::Sets(apply),
+            Action::Config => {
+                let path = value(&mut parser, flag.long, "FILE")?.into();
+                if let Some(first) = file.replace(path) {
+                    return Err(Error::usage(format!(
+                        "--config stands twice, there is one file: first it is {first:?}"
+                    )));
+                }
+                continue;
+            }
             Action::Help => return Ok(Parsed::Help(help(name, root))),
             Action::Version => return Ok(Parsed::Version(version(name))),
-        }
+        };
+        said.apply(&mut config)?;
+        all_said.push(said);
     }
-    Ok(Parsed::Run(config))
+    let Some(file) = file else { return Ok(Parsed::Run(config)) };
+    // Only now, so that a wrong flag is the first thing to hear of, and `--help` needs no file that is right.
+    let application = (root == Root::Refused).then_some(name);
+    let mut from_file = announced(Config::from_file_of(&file, application)?);
+    if !config.listen.is_empty() {
+        from_file.listen.clear();
+    }
+    for said in &all_said {
+        said.apply(&mut from_file)?;
+    }
+    Ok(Parsed::Run(from_file))
 }
 
-fn take_root(config: &mut Config, root: Root, name: &str, value: PathBuf) -> Result<(), Error> {
+fn take_root(config: &mut Config, root: Root, name: &str, value: PathBuf) -> Result<Said, Error> {
     if root == Root::Refused {
         return Err(Error::usage(format!("unexpected argument {value:?}: {name} takes only flags")));
     }
     if let Some(first) = &config.root {
         return Err(Error::usage(format!("unexpected argument {value:?}: ROOT is already {first:?}")));
     }
-    config.root = Some(value);
-    Ok(())
+    config.root = Some(value.clone());
+    Ok(Said::Root(value))
 }
 
-/// The value of a flag, on its way into the settings.
-struct Value {
-    flag: &'static str,
-    raw: OsString,
-}
-
-impl Value {
-    fn of(parser: &mut Parser, flag: &'static str, placeholder: &str) -> Result<Value, Error> {
-        let missing = |note: String| Error::usage(format!("--{flag} needs a value: --{flag} {placeholder}{note}"));
-        let raw = match parser.optional_value() {
-            Some(attached) => attached,
-            // `--log-file --check` would otherwise log to a file of that name.
-            None => match parser.value() {
-                Ok(next) if is_flag(&next) => return Err(missing(format!(" ({next:?} is a flag)"))),
-                Ok(next) => next,
-                Err(_) => return Err(missing(String::new())),
-            },
-        };
-        if raw.is_empty() { Err(missing(String::new())) } else { Ok(Value { flag, raw }) }
-    }
-
-    fn refuse(&self, what: impl std::fmt::Display) -> Error {
-        Error::usage(format!("--{} is {:?}, {what}", self.flag, self.raw))
-    }
-
-    fn text(&self) -> Result<&str, Error> {
-        self.raw.to_str().ok_or_else(|| self.refuse("which is not UTF-8"))
-    }
-
-    fn address<A: std::str::FromStr<Err = Error>>(self) -> Result<A, Error> {
-        self.text()?.parse().map_err(|error| Error::usage(format!("--{}: {error}", self.flag)))
-    }
-
-    fn path(self) -> PathBuf {
-        self.raw.into()
-    }
-
-    fn reload_mode(self) -> Result<ReloadMode, Error> {
-        match self.text()? {
-            "auto" => Ok(ReloadMode::Auto),
-            "overlap" => Ok(ReloadMode::Overlap),
-            "exec" => Ok(ReloadMode::Exec),
-            _ => Err(self.refuse("allowed are auto, overlap and exec")),
-        }
-    }
-
-    fn number(self, allowed: RangeInclusive<usize>) -> Result<usize, Error> {
-        let number = digits(self.text()?).and_then(|number| usize::try_from(number).ok());
-        number.filter(|number| allowed.contains(number)).ok_or_else(|| {
-            self.refuse(format_args!("allowed is a whole number, {} to {}", allowed.start(), allowed.end()))
-        })
-    }
-
-    /// Bytes, or with K, M or G that many times 1,024.
-    fn size(self) -> Result<u64, Error> {
-        let text = self.text()?;
-        let (number, unit) = match text.as_bytes()[text.len() - 1].to_ascii_uppercase() {
-            b'K' => (&text[..text.len() - 1], 1 << 10),
-            b'M' => (&text[..text.len() - 1], 1 << 20),
-            b'G' => (&text[..text.len() - 1], 1 << 30),
-            _ => (text, 1),
-        };
-        digits(number)
-            .and_then(|number| number.checked_mul(unit))
-            .ok_or_else(|| self.refuse("allowed are bytes, or a number with K, M or G: 64K, 10M"))
-    }
-
-    /// The standard parser takes `inf`, `NaN`, `1e9` and signs, so the characters are looked at first.
-    fn seconds(self, least: f64) -> Result<Duration, Error> {
-        let text = self.text()?;
-        let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        let seconds = plain.then(|| text.parse::<f64>().ok()).flatten();
-        let seconds = seconds.filter(|seconds| (least..=f64::from(MAX_SECONDS)).contains(seconds));
-        seconds
-            .map(Duration::from_secs_f64)
-            .ok_or_else(|| self.refuse(format_args!("allowed are seconds, {least} to {MAX_SECONDS}")))
-    }
-}
-
-/// Digits only: the standard parser takes a `+`.
-fn digits(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+/// The value of a flag.
+fn value(parser: &mut Parser, flag: &str, takes: &str) -> Result<OsString, Error> {
+    let missing = |note: String| Error::usage(format!("--{flag} needs a value: --{flag} {takes}{note}"));
+    let raw = match parser.optional_value() {
+        Some(attached) => attached,
+        // `--log-file --check` would otherwise log to a file of that name.
+        None => match parser.value() {
+            Ok(next) if is_flag(&next) => return Err(missing(format!(" ({next:?} is a flag)"))),
+            Ok(next) => next,
+            Err(_) => return Err(missing(String::new())),
+        },
+    };
+    if raw.is_empty() { Err(missing(String::new())) } else { Ok(raw) }
 }
 
 fn is_flag(argument: &OsString) -> bool {
     let Some(text) = argument.to_str() else { return false };
     match text.strip_prefix("--") {
-        Some(long) => FLAGS.iter().any(|flag| Some(flag.long) == long.split('=').next()),
-        None => FLAGS.iter().any(|flag| flag.short.is_some_and(|short| text == format!("-{short}"))),
+        Some(long) => flags().any(|flag| Some(flag.long) == long.split('=').next()),
+        None => flags().any(|flag| flag.short.is_some_and(|short| text == format!("-{short}"))),
     }
 }
 
@@ -316,37 +254,9 @@ fn unexpected(error: lexopt::Error) -> Error {
 }
 
 fn unknown(long: &str) -> Error {
-    let hint = closest(long).map(|flag| format!(", did you mean --{flag}?")).unwrap_or_default();
+    let hint = closest(long, flags().map(|flag| flag.long));
+    let hint = hint.map(|flag| format!(", did you mean --{flag}?")).unwrap_or_default();
     Error::usage(format!("unknown flag --{}{hint}", long.escape_debug()))
-}
-
-/// The flag somebody meant: the name it has elsewhere, the beginning of one flag only, or a few letters off.
-fn closest(typed: &str) -> Option<&'static str> {
-    if let Some((_, flag)) = ELSEWHERE.iter().find(|(name, _)| *name == typed) {
-        return Some(flag);
-    }
-    let longs = || FLAGS.iter().map(|flag| flag.long);
-    let mut beginning = longs().filter(|long| !typed.is_empty() && long.starts_with(typed));
-    if let (Some(long), None) = (beginning.next(), beginning.next()) {
-        return Some(long);
-    }
-    let best = longs().min_by_key(|long| distance(typed, long))?;
-    (distance(typed, best) <= best.len().div_ceil(3)).then_some(best)
-}
-
-/// Letters to insert, remove or replace to make one of the other (Levenshtein), row by row.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 fn version(name: &str) -> String {
@@ -362,7 +272,7 @@ fn help(name: &str, root: Root) -> String {
     let (title, usage, root_line, example) = match root {
         Root::Optional => (
             ": HTTP/1.1 from a fixed thread pool; a stop loses no request",
-            "[OPTIONS] [ROOT]",
+            "[OPTIONS] [ROOT]\n       handover reload --pid-file FILE [--wait] (see handover reload --help)",
             "  ROOT                     directory to serve; without it, a welcome site\n",
             " ./public",
         ),
@@ -375,22 +285,21 @@ fn help(name: &str, root: Root) -> String {
 Usage: {name} {usage}
 {root_line}
 Serving
+  -c, --config FILE        read settings from this TOML file; flags win over it
   -l, --listen ADDRESS     HOST:PORT, [V6]:PORT or unix:PATH; may stand several
                            times; port 0 takes a free one [{DEFAULT_LISTEN}]
   -w, --workers N          threads that run handlers [{DEFAULT_WORKERS}]
       --no-status-routes   do not answer /-/healthy and /-/ready
       --log-file FILE      append the log to FILE; USR1 opens it anew [stderr]
+      --pid-file FILE      write the process id to FILE
 
-Stopping
+Stopping and reloading
       --stop-deadline SECS wait that long for requests under way [{stop_deadline}]
       --lame-duck SECS     before that, serve on with /-/ready at 503 [0]
-
-Reloading
-      --reload MODE        auto, overlap or exec [auto]
-      --reload-probation SECS  how long a predecessor can take over again [2]
-      --reload-deadline SECS   how long a reload may take [60]
-      --exec-stall SECS    how long an exec may hold new work back [2]
-      --pid-file FILE      where the pid of the serving process stands
+      --reload MODE        auto, overlap (two processes) or exec (one) [auto]
+      --reload-probation SECS  the old process could still go on [{probation}]
+      --reload-deadline SECS   what the old process still has is cut [{reload_deadline}]
+      --exec-stall SECS    hold new work at most that long for exec [{exec_stall}]
 
 Limits
       --max-connections N  open connections [{connections}]
@@ -400,7 +309,7 @@ Limits
       --write-timeout SECS for a client that takes nothing of its answer [{write}]
       --queue-timeout SECS for a request to wait for a worker, then 503 [{queue}]
 
-      --check              check the settings, say what would run, and exit
+      --check              check all settings, say what would run, and exit
   -V, --version            say which version this is
   -h, --help               this text
 
@@ -417,9 +326,13 @@ Examples
   {name}{example}
   {name} -l 127.0.0.1:8080 -l '[::1]:8080' -w 8{example}
   {name} -l unix:/run/{name}.sock --stop-deadline 30{example}
+  {name} --check -c /etc/{name}.toml
 ",
         version = version(name).trim_end(),
         stop_deadline = DEFAULT_STOP_DEADLINE.as_secs_f64(),
+        probation = DEFAULT_RELOAD_PROBATION.as_secs_f64(),
+        reload_deadline = DEFAULT_RELOAD_DEADLINE.as_secs_f64(),
+        exec_stall = DEFAULT_EXEC_STALL.as_secs_f64(),
         connections = limits.connections,
         body_size = size_text(limits.body_size),
         head = limits.head_timeout.as_secs_f64(),
@@ -427,17 +340,6 @@ Examples
         write = limits.write_timeout.as_secs_f64(),
         queue = limits.queue_timeout.as_secs_f64(),
     )
-}
-
-/// The way `--max-body` takes it.
-fn size_text(bytes: u64) -> String {
-    match bytes {
-        0 => "0".to_owned(),
-        _ if bytes.is_multiple_of(1 << 30) => format!("{}G", bytes >> 30),
-        _ if bytes.is_multiple_of(1 << 20) => format!("{}M", bytes >> 20),
-        _ if bytes.is_multiple_of(1 << 10) => format!("{}K", bytes >> 10),
-        _ => bytes.to_string(),
-    }
 }
 
 /// The file name that the program was called by: what messages begin with.
@@ -459,7 +361,8 @@ fn from_process(root: Root) -> Config {
             process::exit(0);
         }
         Err(error) => {
-            let _ = io::stderr().write_all(format!("{name}: {error} (try --help)\n").as_bytes());
+            let hint = if error.is_usage() { " (try --help)" } else { "" };
+            let _ = io::stderr().write_all(format!("{name}: {error}{hint}\n").as_bytes());
             process::exit(error.exit_code().into());
         }
     }
@@ -468,7 +371,9 @@ fn from_process(root: Root) -> Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ReloadMode;
     use std::os::unix::ffi::OsStringExt;
+    use std::time::Duration;
 
     fn parsed(line: &str) -> Result<Parsed, Error> {
         Config::try_from_args(line.split_whitespace().map(OsString::from))
@@ -505,7 +410,8 @@ mod tests {
         let config = config(
             "-l 127.0.0.1:0 --listen=[::1]:0 -lunix:/tmp/s -w8 --stop-deadline 2.5 --lame-duck 0 \
              --max-connections 2000 --log-file log --no-status-routes --check --max-body 10M --head-timeout .5 \
-             --idle-timeout 7 --write-timeout 8 --queue-timeout 0.001 public",
+             --idle-timeout 7 --write-timeout 8 --queue-timeout 0.001 --pid-file pid --reload exec \
+             --reload-probation 0 --reload-deadline 9 --exec-stall 0.5 public",
         );
         let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
         assert_eq!(listen, ["127.0.0.1:0", "[::1]:0", "unix:/tmp/s"]);
@@ -520,7 +426,31 @@ mod tests {
         assert_eq!(config.limits.idle_timeout, Duration::from_secs(7));
         assert_eq!(config.limits.write_timeout, Duration::from_secs(8));
         assert_eq!(config.limits.queue_timeout, Duration::from_millis(1));
+        assert_eq!(config.pid_file, Some("pid".into()));
+        assert_eq!(config.reload, ReloadMode::Exec);
+        assert_eq!(config.reload_probation, Duration::ZERO);
+        assert_eq!(config.reload_deadline, Duration::from_secs(9));
+        assert_eq!(config.exec_stall, Duration::from_millis(500));
         assert_eq!(config.root, Some("public".into()));
+    }
+
+    #[test]
+    fn reload_modes() {
+        for (text, mode) in [("auto", ReloadMode::Auto), ("overlap", ReloadMode::Overlap), ("exec", ReloadMode::Exec)] {
+            assert_eq!(config(&format!("--reload {text}")).reload, mode);
+        }
+        assert_eq!(refused("--reload never"), "--reload is \"never\", allowed is auto, overlap or exec");
+    }
+
+    #[test]
+    fn there_is_one_configuration_file_and_it_is_read_last() {
+        assert!(refused("-c a.toml --config=b.toml").starts_with("--config stands twice"));
+        assert_eq!(refused("-c"), "--config needs a value: --config FILE");
+        // The flags are looked at first, and what only asks for help needs no file.
+        assert_eq!(refused("-c /nowhere.toml -w 0"), refused("-w 0"));
+        assert!(matches!(parsed("-c /nowhere.toml -h"), Ok(Parsed::Help(_))));
+        let error = parsed("-c /nowhere.toml").expect_err("no such file");
+        assert!(error.is_config() && error.to_string().contains("\"/nowhere.toml\""), "{error}");
     }
 
     #[test]
@@ -615,9 +545,10 @@ mod tests {
     #[test]
     fn help_shows_every_flag_on_one_screen() {
         let Ok(Parsed::Help(text)) = parsed("-w 4 --help --nonsense") else { panic!("no help") };
-        for flag in FLAGS {
-            let shown = match &flag.action {
-                Takes(placeholder, _) => format!("--{} {placeholder} ", flag.long),
+        for flag in flags() {
+            let shown = match flag.action {
+                Takes(setting) => format!("--{} {} ", flag.long, setting.takes),
+                Action::Config => "--config FILE ".to_owned(),
                 _ => format!("--{} ", flag.long),
             };
             assert!(text.contains(&shown), "{shown} is not in the help");

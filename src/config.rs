@@ -1,9 +1,20 @@
 //! Settings, their defaults and where these come from.
+//!
+//! `settings` is the table of all that have one value, which the command line and `file` read; `site` is the rest of
+//! what a file says. `document` makes a tree of TOML, and `closest` knows what somebody meant.
+
+pub mod closest;
+mod document;
+mod file;
+pub mod settings;
+pub mod site;
+
+pub use site::SiteConfig;
 
 use crate::Error;
 use crate::http::head::HeadLimits;
 use crate::listener::Address;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where a server listens unless told otherwise: the port of the Tornado recipe.
@@ -126,13 +137,16 @@ pub enum ReloadMode {
     Exec,
 }
 
-/// Everything the program's flags say; an application gets the same by [`Config::from_args`].
+/// Everything the program's flags and its configuration file say; an application gets the same by
+/// [`Config::from_args`].
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where to listen; empty means [`DEFAULT_LISTEN`].
     pub listen: Vec<Address>,
-    /// The positional ROOT, if given: the directory that the program serves.
+    /// The positional ROOT, or `root` of the file, if given: the directory that the program serves.
     pub root: Option<PathBuf>,
+    /// What else the program serves.
+    pub site: SiteConfig,
     /// Threads in the pool, 1 to 1,024. Default 4.
     pub workers: usize,
     /// Stack of a worker in bytes. Default 256 KiB.
@@ -155,6 +169,8 @@ pub struct Config {
     pub pid_file: Option<PathBuf>,
     /// Where the log goes; `None` is stderr.
     pub log_file: Option<PathBuf>,
+    /// The configuration file that the settings came from, if there is one.
+    pub file: Option<ConfigFile>,
     /// Check the settings, print what would run, bind nothing.
     pub check: bool,
     /// Answer `/-/healthy` and `/-/ready`. Default true.
@@ -170,6 +186,7 @@ impl Default for Config {
         Config {
             listen: Vec::new(),
             root: None,
+            site: SiteConfig::default(),
             workers: DEFAULT_WORKERS,
             worker_stack: DEFAULT_WORKER_STACK,
             limits: Limits::default(),
@@ -181,6 +198,7 @@ impl Default for Config {
             exec_stall: DEFAULT_EXEC_STALL,
             pid_file: None,
             log_file: None,
+            file: None,
             check: false,
             status_routes: true,
             signals: true,
@@ -190,24 +208,74 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Reads a configuration file, as `--config` does; `examples/handover.toml` shows all there is.
+    ///
+    /// Relative paths in it start from the directory that it is in. It must be a regular file of at most 1 MiB, as a
+    /// reload reads it again.
+    ///
+    /// ```no_run
+    /// use handover::{Config, Server, Site};
+    ///
+    /// let config = Config::from_file("/etc/handover.toml")?;
+    /// let server = Server::builder().service(Site::open(&config)?).config(config).build()?;
+    /// # Ok::<(), handover::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A configuration error of one line, which names the file, and for a mistake in it line, column and key, and what
+    /// is allowed there.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Config, Error> {
+        file::load(path.as_ref(), None)
+    }
+
+    /// The same for an application of that name, which decides itself what it serves.
+    pub(crate) fn from_file_of(path: &Path, application: Option<&str>) -> Result<Config, Error> {
+        file::load(path, application)
+    }
+
     /// Refuses what cannot work, naming the setting and what is allowed.
     pub fn validate(&self) -> Result<(), Error> {
+        use settings::{BODY_RATE, BUFFERED_BODY, HEAD_SIZE, HEADER_COUNT, WORKER_STACK};
         let limits = &self.limits;
-        let within = |name: &str, value: u64, low: u64, high: u64| {
+        let within = |key: &str, field: &str, value: u64, low: u64, high: u64| {
             if (low..=high).contains(&value) {
                 return Ok(());
             }
-            Err(Error::config(format!("{name} is {value}, allowed is {low} to {high}")))
+            // Somebody who wrote a file knows the key, an application the field.
+            let name = self.line(key).map_or(field, |_| key);
+            Err(self.error(key, format!("{name} is {value}, allowed is {low} to {high}")))
         };
-        within("workers", self.workers as u64, 1, MAX_WORKERS as u64)?;
-        within("worker_stack", self.worker_stack as u64, 64 * 1024, 1 << 30)?;
-        within("head_size", limits.head_size as u64, 256, 65_535)?;
-        within("target_size", limits.target_size as u64, 16, limits.head_size as u64)?;
-        within("header_count", limits.header_count as u64, 1, 10_000)?;
-        within("connections", limits.connections as u64, 1, MAX_CONNECTIONS as u64)?;
-        within("body_rate", limits.body_rate, 1, u64::MAX)?;
-        within("buffered_body", limits.buffered_body as u64, 0, 1 << 30)?;
+        within("workers", "workers", self.workers as u64, 1, MAX_WORKERS as u64)?;
+        within("worker_stack", "worker_stack", self.worker_stack as u64, *WORKER_STACK.start(), *WORKER_STACK.end())?;
+        within("max_head", "head_size", limits.head_size as u64, *HEAD_SIZE.start(), *HEAD_SIZE.end())?;
+        within("max_target", "target_size", limits.target_size as u64, 16, limits.head_size as u64)?;
+        let (low, high) = HEADER_COUNT.into_inner();
+        within("max_headers", "header_count", limits.header_count as u64, low as u64, high as u64)?;
+        within("max_connections", "connections", limits.connections as u64, 1, MAX_CONNECTIONS as u64)?;
+        within("body_rate", "body_rate", limits.body_rate, *BODY_RATE.start(), *BODY_RATE.end())?;
+        let buffered = limits.buffered_body as u64;
+        within("buffered_body", "buffered_body", buffered, *BUFFERED_BODY.start(), *BUFFERED_BODY.end())?;
         Ok(())
+    }
+
+    /// A configuration error about what that key of the file says; with its place, if it came from there.
+    pub(crate) fn error(&self, key: &str, what: impl std::fmt::Display) -> Error {
+        match self.file.as_ref().and_then(|file| Some((file, file.place(key)?))) {
+            Some((file, (line, column))) => Error::config(format!("{}:{line}:{column}: {what}", file.shown())),
+            None => Error::config(what.to_string()),
+        }
+    }
+
+    /// The line of the file that says it.
+    pub(crate) fn line(&self, key: &str) -> Option<usize> {
+        self.file.as_ref()?.place(key).map(|(line, _)| line)
+    }
+
+    /// A flag says otherwise than the file.
+    pub(crate) fn overrule(&mut self, key: &str) {
+        if let Some(file) = &mut self.file {
+            file.places.retain(|(other, _)| other != key);
+        }
     }
 
     /// Where to listen, the default filled in.
@@ -215,6 +283,60 @@ impl Config {
         if self.listen.is_empty() {
             return Ok(vec![DEFAULT_LISTEN.parse()?]);
         }
-        Ok(self.listen.clone())
+        // The same twice would be kept once and bound once more with each reload.
+        let mut addresses: Vec<Address> = Vec::new();
+        for address in &self.listen {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        Ok(addresses)
+    }
+}
+
+/// The configuration file that settings came from.
+#[derive(Clone, Debug)]
+pub struct ConfigFile {
+    path: PathBuf,
+    /// Line and column of the value of each key.
+    places: Vec<(String, (usize, usize))>,
+}
+
+impl ConfigFile {
+    /// Its path, absolute even where it was named by a relative one.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path as it stands in messages.
+    fn shown(&self) -> String {
+        on_one_line(&self.path.to_string_lossy())
+    }
+
+    fn place(&self, key: &str) -> Option<(usize, usize)> {
+        self.places.iter().find(|(other, _)| other == key).map(|(_, place)| *place)
+    }
+}
+
+/// Text for a message, which is one line, without the quotes and escapes of `{:?}`.
+fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
+}
+
+/// Bytes the way that sizes are written: with K, M or G where that is exact.
+pub fn size_text(bytes: u64) -> String {
+    match bytes {
+        0 => "0".to_owned(),
+        _ if bytes.is_multiple_of(1 << 30) => format!("{}G", bytes >> 30),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{}M", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 10) => format!("{}K", bytes >> 10),
+        _ => bytes.to_string(),
     }
 }

@@ -29,6 +29,8 @@
 //! which is `tiny_http::Response` with our [`Body`].
 
 mod acceptor;
+mod activation;
+mod check;
 mod cli;
 mod clock;
 mod config;
@@ -47,14 +49,16 @@ mod worker;
 
 pub use cli::Parsed;
 pub use config::{
-    Config, DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION,
+    Config, ConfigFile, DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION,
     DEFAULT_STOP_DEADLINE, DEFAULT_WORKER_STACK, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode,
+    SiteConfig,
 };
 pub use error::Error;
 pub use handler::{Body, Handler, IntoResponse, Request, RequestBody, Response, Router};
+pub use lifecycle::signals::spawn;
 pub use lifecycle::state::Carried;
 pub use listener::{Address, Bound};
 pub use logging::{Log, init_logging};
 pub use server::{Builder, Ended, Server, StopHandle, exit_code, generation};
-pub use site::{Files, Welcome};
+pub use site::{Files, Site, Welcome};
 pub use tiny_http::{HTTPVersion, Header, HeaderField, Method, StatusCode};

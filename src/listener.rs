@@ -4,11 +4,13 @@ use crate::Error;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -98,11 +100,17 @@ impl fmt::Display for Bound {
 pub struct Listener {
     socket: Socket,
     bound: Bound,
-    /// As it was configured: a successor keeps it if its own configuration says the same.
+    /// As it was configured: a successor keeps it if its own configuration says the same. [`OF_MANAGER`] if it never
+    /// was.
     address: String,
-    /// Device and inode of our own socket file: only that one is ours to remove.
+    /// Device and inode of the socket file.
     file: Option<(u64, u64)>,
+    /// Whether that one is ours to remove.
+    owns_file: bool,
 }
+
+/// Stands for the address of a listener that the service manager passed. No configured one can read like this.
+const OF_MANAGER: &str = "the service manager's";
 
 /// What accepting learned.
 #[derive(Debug)]
@@ -141,17 +149,24 @@ impl Listener {
         }
     }
 
-    /// A listener that a predecessor had bound for `address`.
-    pub fn inherit(fd: OwnedFd, address: String, file: Option<(u64, u64)>) -> io::Result<Listener> {
+    /// A listener that a predecessor had bound for `address`. While that one may still serve, the socket file is its.
+    pub fn inherit(fd: OwnedFd, address: String, file: Option<(u64, u64)>, owns_file: bool) -> io::Result<Listener> {
         let socket = Socket::from(fd);
         socket.set_cloexec(true)?;
-        let local = socket.local_addr()?;
-        let bound = match (local.as_socket(), local.as_pathname()) {
-            (Some(address), _) => Bound::Tcp(address),
-            (None, Some(path)) => Bound::Unix(std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
-            (None, None) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is bound to nothing")),
-        };
-        Ok(Listener { socket, bound, address, file })
+        let bound = where_bound(&socket)?;
+        Ok(Listener { socket, bound, address, file, owns_file })
+    }
+
+    /// A listener that the service manager bound and keeps.
+    pub fn of_manager(socket: Socket) -> io::Result<Listener> {
+        let bound = where_bound(&socket)?;
+        Ok(Listener { socket, bound, address: OF_MANAGER.to_owned(), file: None, owns_file: false })
+    }
+
+    /// Whether the service manager keeps a copy. Then a stop only closes ours: who connects from here on waits in the
+    /// queue for the next start. A successor sees it by the address, and keeps it whatever its configuration says.
+    pub fn is_shared(&self) -> bool {
+        self.address == OF_MANAGER
     }
 
     /// The address as it was configured, and what its socket file is recognised by.
@@ -183,8 +198,11 @@ impl Listener {
     /// in the queue, and what is in the middle of a handshake still gets there.
     ///
     /// Only for the sole holder of the socket: the filter is on the socket itself, and with another holder alive it
-    /// would blackhole that one's clients.
+    /// would blackhole that one's clients. So a shared one is left as it is.
     pub fn refuse_new(&self) {
+        if self.is_shared() {
+            return;
+        }
         let result = match &self.bound {
             Bound::Tcp(_) => self.socket.attach_filter(&drop_syn_filter()),
             Bound::Unix(_) => {
@@ -197,13 +215,17 @@ impl Listener {
         }
     }
 
-    /// Leaves the socket file to a successor, whatever its inode says.
-    pub fn forget_file(&mut self) {
-        self.file = None;
+    /// Leaves the socket file to a successor, whatever its inode says, or takes it over.
+    pub fn own_file(&mut self, owns: bool) {
+        self.owns_file = owns;
     }
 
     /// Whether a handshake has begun and not ended; `None` where that cannot be read.
     pub fn has_handshakes(&self) -> Option<bool> {
+        if self.is_shared() {
+            // They end in the queue of whoever holds the socket then.
+            return Some(false);
+        }
         match &self.bound {
             Bound::Unix(_) => Some(false),
             Bound::Tcp(address) => {
@@ -219,6 +241,9 @@ impl Listener {
 
     fn remove_file(&self) {
         let Bound::Unix(path) = &self.bound else { return };
+        if !self.owns_file {
+            return;
+        }
         let ours = |meta: fs::Metadata| Some((meta.dev(), meta.ino())) == self.file;
         if fs::symlink_metadata(path).is_ok_and(ours)
             && let Err(error) = fs::remove_file(path)
@@ -250,6 +275,17 @@ fn to_std(peer: SocketAddrAny) -> Option<SocketAddr> {
     SocketAddr::try_from(peer).ok()
 }
 
+fn where_bound(socket: &Socket) -> io::Result<Bound> {
+    let local = socket.local_addr()?;
+    Ok(match (local.as_socket(), local.as_pathname(), local.as_abstract_namespace()) {
+        (Some(address), _, _) => Bound::Tcp(address),
+        (_, Some(path), _) => Bound::Unix(std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
+        // With an `@`, as service managers write it.
+        (_, _, Some(name)) => Bound::Unix(OsStr::from_bytes(&[b"@", name].concat()).into()),
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is bound to nothing")),
+    })
+}
+
 fn bind_tcp(address: SocketAddr, text: &str) -> Result<Listener, Error> {
     let bind = || -> io::Result<Listener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
@@ -263,7 +299,7 @@ fn bind_tcp(address: SocketAddr, text: &str) -> Result<Listener, Error> {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Listener { socket, bound: Bound::Tcp(bound), address: text.to_owned(), file: None })
+        Ok(Listener { socket, bound: Bound::Tcp(bound), address: text.to_owned(), file: None, owns_file: false })
     };
     bind().map_err(|error| {
         let help = match error.kind() {
@@ -314,7 +350,13 @@ fn bind_unix(path: &Path) -> Result<Listener, Error> {
     let text = Address::Unix(path.to_owned()).to_string();
     // Absolute, so that it is still ours to remove when the working directory has changed.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    Ok(Listener { socket, bound: Bound::Unix(path), address: text, file: Some((meta.dev(), meta.ino())) })
+    Ok(Listener {
+        socket,
+        bound: Bound::Unix(path),
+        address: text,
+        file: Some((meta.dev(), meta.ino())),
+        owns_file: true,
+    })
 }
 
 /// Drops a TCP segment that has SYN and not ACK: socket filters see the packet from the TCP header on, whose byte 13

@@ -1,18 +1,20 @@
-//! The program: arguments → `Config` → `Server` → exit code.
+//! The program: arguments → `Config` → `Server` → exit code; or `handover reload`.
 
-use handover::{Config, Ended, Error, Files, Server, Welcome};
+mod reload_command;
+
+use handover::{Config, Ended, Error, Server, Site};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == reload_command::NAME) {
+        return reload_command::run(args);
+    }
     handover::exit_code(serve(Config::from_args_with_root()))
 }
 
-/// A ROOT that cannot be served fails before anything is bound.
+/// What cannot be served fails before anything is bound.
 fn serve(config: Config) -> Result<Ended, Error> {
-    let builder = Server::builder();
-    let builder = match &config.root {
-        Some(root) => builder.service(Files::open(root)?),
-        None => builder.service(Welcome),
-    };
-    builder.config(config).build()?.run()
+    let site = Site::open(&config)?;
+    Server::builder().service(site).config(config).build()?.run()
 }

@@ -858,6 +858,22 @@ fn a_client_that_takes_nothing_is_cut() {
     server.client().expect_alive("/hello");
 }
 
+/// The kernel calls a socket writable only when a good part of it is free: a client may be slower than that within the
+/// write timeout, and still be reading.
+#[test]
+fn a_client_that_reads_slowly_is_not_cut() {
+    let limits = Limits { write_timeout: Duration::from_secs(1), ..patient() };
+    let server = TestServer::start(server(1).limits(limits).service(answers()));
+    let mut client = server.client().with_small_window();
+    client.get("/known");
+    // Three times the timeout, in which it reads less than the kernel holds.
+    for step in 1..=60 {
+        client.read_at_least(step * 32 * 1024);
+        thread::sleep(Duration::from_millis(50));
+    }
+    expect_pattern(&client.answer().body, LONG);
+}
+
 #[test]
 fn a_client_that_is_not_done_reading_ends_with_the_linger_time() {
     let limits = Limits { linger: Duration::from_millis(50), ..patient() };

@@ -128,7 +128,7 @@ impl Connection {
     }
 
     fn expire_idle(&mut self, services: &Services, now: Millis) -> Expiry {
-        let reason = if services.is_draining() { CloseReason::Stopping } else { CloseReason::IdleTimeout };
+        let reason = if services.is_draining() || self.last { CloseReason::Stopping } else { CloseReason::IdleTimeout };
         match self.socket.peek() {
             Ok(Moved::Bytes(_)) => Expiry::Enqueue,
             Ok(Moved::End) => Expiry::Close(CloseReason::PeerClosed),
@@ -172,6 +172,21 @@ impl Connection {
     /// Whether bytes wait that no worker has seen.
     pub fn has_unread(&self) -> bool {
         matches!(self.socket.peek(), Ok(Moved::Bytes(_)))
+    }
+
+    /// It cannot move to the successor: it ends with its next response.
+    pub fn end_soon(&mut self) {
+        self.last = true;
+    }
+
+    /// Whether it ends with its next response.
+    pub fn ends_soon(&self) -> bool {
+        self.last
+    }
+
+    /// The successor has it.
+    pub fn set_moved(&mut self) {
+        self.moved = true;
     }
 
     /// Whether it holds code of the application's: a reader or a closure.

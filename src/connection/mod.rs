@@ -18,7 +18,7 @@ mod writing;
 
 pub use closing::{CloseReason, Discarded, Expiry};
 pub use snapshot::{Restored, Snapshot};
-pub use workspace::{InFlight, Permits, Services, Stats, Workspace};
+pub use workspace::{InFlight, Permits, Services, Stats, Workspace, connection_buffers, worker_buffers};
 
 use crate::clock::Millis;
 use crate::config::Limits;
@@ -55,6 +55,10 @@ pub struct Connection {
     /// When the first byte of the current request arrived; until its response is out.
     begun: Option<Millis>,
     scanner: Scanner,
+    /// Whether the next response is the last: the connection cannot move to the successor.
+    last: bool,
+    /// Whether the successor has it: then our copy is only ever closed.
+    moved: bool,
     /// What was read and belongs to a later turn.
     input: Vec<u8>,
     state: State,
@@ -150,6 +154,8 @@ impl Connection {
             served: 0,
             begun: None,
             scanner: Scanner::default(),
+            last: false,
+            moved: false,
             input: Vec::new(),
             state: State::Head,
         }
@@ -253,7 +259,7 @@ impl Connection {
                 }
                 self.park(State::Head, Place::Reading, true, deadline)
             }
-            None if work.services.is_draining() => {
+            None if work.services.is_draining() || self.last => {
                 let deadline = work.now.after(crate::config::DRAIN_LINGER);
                 self.park(State::Head, Place::Idle, true, deadline)
             }
@@ -453,6 +459,7 @@ impl Connection {
             && !content.close
             && framing != ResponseFraming::Close
             && !work.services.is_draining()
+            && !self.last
             // A body that was not read, and that nobody can read any more, stands in the way of the next request.
             && body.as_ref().is_none_or(|body| body.is_finished() || body.is_shared());
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive, client_minor: minor });
@@ -667,7 +674,7 @@ fn lingering(reason: CloseReason, limits: &Limits, now: Millis) -> State {
 impl Drop for Connection {
     fn drop(&mut self) {
         // An application that keeps a request body beyond its response keeps the descriptor; not the connection.
-        if Arc::strong_count(&self.socket) > 1 {
+        if Arc::strong_count(&self.socket) > 1 && !self.moved {
             self.socket.cut();
         }
     }

@@ -161,6 +161,8 @@ impl Connection {
             served,
             begun: begun.map(Millis),
             scanner: Scanner::default(),
+            last: false,
+            moved: false,
             input,
             state,
         };

@@ -17,6 +17,18 @@ pub(super) const SCRATCH: usize = 16 * 1024;
 /// Room for reading behind the largest head.
 const READ_ROOM: usize = 16 * 1024;
 
+/// Bytes that a worker's buffers take: the input, the request that was read from it, what a reader gives, and a
+/// response with a body small enough to be copied behind its head.
+pub const fn worker_buffers(limits: &Limits) -> usize {
+    limits.head_size + READ_ROOM + limits.head_size + SCRATCH + super::INLINE_BODY as usize
+}
+
+/// Bytes that a parked connection can hold at the most: a request with its buffered body, and what came behind it.
+/// A response in memory waits instead of a body, not beside it.
+pub const fn connection_buffers(limits: &Limits) -> usize {
+    limits.head_size + limits.buffered_body + limits.head_size + READ_ROOM
+}
+
 /// A worker's buffers, lent for a turn.
 pub struct Workspace {
     pub services: Arc<Services>,

@@ -34,6 +34,11 @@ pub trait Handler: Send + Sync + 'static {
         let _ = head;
         None
     }
+
+    /// What `--check` says of it: a line for each route, its path first.
+    fn describe(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 impl<H: Handler + ?Sized> Handler for Box<H> {
@@ -43,6 +48,10 @@ impl<H: Handler + ?Sized> Handler for Box<H> {
 
     fn body_limit(&self, head: &Request) -> Option<u64> {
         (**self).body_limit(head)
+    }
+
+    fn describe(&self) -> Vec<String> {
+        (**self).describe()
     }
 }
 

@@ -164,4 +164,11 @@ impl Handler for Router {
         let route = for_method(routes, head.method())?;
         route.max_body.or_else(|| route.handler.body_limit(head))
     }
+
+    fn describe(&self) -> Vec<String> {
+        let mut paths: Vec<(&String, usize)> = self.known.iter().map(|(path, &index)| (path, index)).collect();
+        paths.sort_unstable_by_key(|(_, index)| *index);
+        let routes = paths.into_iter().map(|(path, index)| format!("{path} {}", allowed(&self.routes[index])));
+        routes.chain(self.fallback.iter().flat_map(|fallback| fallback.describe())).collect()
+    }
 }

@@ -52,14 +52,10 @@ fn pass_on(descriptors: &[RawFd], on: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the state that this process left itself, `number` being the descriptor that the environment names.
-pub fn take_over(number: &str) -> Result<ExecState, String> {
-    let fd: RawFd = number.parse().map_err(|_| format!("{number:?} is no descriptor"))?;
-    if fd <= 2 {
-        return Err(format!("{number} cannot be the state's descriptor"));
-    }
-    // SAFETY: whoever set the environment variable gave this descriptor to us alone; if it is not open, reading says
-    // so. A number that stands for another descriptor of ours cannot be: this runs before any other is opened.
+/// Reads the state that this process left itself in that descriptor.
+pub fn take_over(fd: RawFd) -> Result<ExecState, String> {
+    // SAFETY: the variable that names it also names this process as the one it is for, so it was set by ourselves
+    // before execve; and this runs before any other descriptor is opened.
     let mut memfd = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     let mut bytes = Vec::new();
     memfd.read_to_end(&mut bytes).map_err(|error| format!("cannot read the state: {error}"))?;

@@ -2,7 +2,9 @@
 
 pub mod exec;
 pub mod link;
+pub mod notify;
 mod phase;
+pub mod pid_file;
 pub mod predecessor;
 pub mod program;
 pub mod signals;
@@ -24,8 +26,8 @@ pub enum Event {
     Reload,
     /// Open the log files again.
     Reopen,
-    /// The successor said something, or is gone.
-    Successor(FromSuccessor),
+    /// The successor of that process id said something, or is gone. What one says that is no longer ours is passed by.
+    Successor(u32, FromSuccessor),
     /// The predecessor said something, or is gone.
     Predecessor(FromPredecessor),
 }

@@ -1,5 +1,6 @@
 //! The program on disk, as it was started: what a reload runs afresh.
 
+use super::signals::spawn;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
@@ -13,15 +14,30 @@ use std::sync::OnceLock;
 
 /// Set to ask an application to check itself: `Server::run` answers instead of serving.
 pub const CHECK: &str = "HANDOVER_CHECK";
-/// Set for the successor in exec mode: the descriptor of the state.
+/// Set for the successor in exec mode: the descriptor of the state, and the process it is for.
 pub const STATE: &str = "HANDOVER_STATE";
-/// Set for the successor in overlap mode: it talks to its predecessor over its stdin.
+/// Set for the successor in overlap mode to its predecessor's process: it talks to it over its stdin.
 pub const SUCCESSOR: &str = "HANDOVER_SUCCESSOR";
 /// What an application that checks itself prints: the state versions it reads, separated by commas.
 pub const VERSIONS_LINE: &str = "handover reads state versions ";
 
 /// Never passed on: each is for one process.
 const DROPPED: [&str; 7] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", CHECK, STATE, SUCCESSOR];
+
+/// The descriptor of the state that this process left itself, if it did.
+pub fn state_of_this_process() -> Option<i32> {
+    let state = env::var(STATE).ok()?;
+    let (fd, pid) = state.split_once(':')?;
+    let ours = pid.parse() == Ok(std::process::id());
+    fd.parse().ok().filter(|&fd| ours && fd > 2)
+}
+
+/// Whether the process that started this one did so to be succeeded.
+pub fn is_successor() -> bool {
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    let named = env::var(SUCCESSOR).ok().and_then(|pid| pid.parse::<i32>().ok());
+    named.is_some() && named == parent
+}
 
 /// How the program was started: path, arguments and environment, before anything could change them.
 #[derive(Debug)]
@@ -67,14 +83,14 @@ impl Program {
         command.env(CHECK, "1").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // In a group of its own: a Ctrl-C at the terminal is for us to pass on.
         command.process_group(0);
-        Ok(Check { child: command.spawn()? })
+        Ok(Check { child: spawn(&mut command)? })
     }
 
     /// Starts the successor, `link` being its stdin.
     pub fn start_successor(&self, link: std::os::fd::OwnedFd) -> io::Result<Child> {
         let mut command = self.command();
         command.env(SUCCESSOR, std::process::id().to_string()).stdin(Stdio::from(link));
-        command.spawn()
+        spawn(&mut command)
     }
 
     /// Becomes the program. Returns only if that failed.
@@ -93,7 +109,7 @@ impl Program {
                 entry.push(value);
                 environment.push(c_string(&entry)?);
             }
-            environment.push(CString::new(format!("{STATE}={state}"))?);
+            environment.push(CString::new(format!("{STATE}={state}:{}", std::process::id()))?);
             Ok((path, args, environment))
         };
         match prepare() {

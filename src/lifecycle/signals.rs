@@ -10,6 +10,7 @@ use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
@@ -52,8 +53,12 @@ impl SignalThread {
             // SAFETY: `SigIgn` runs no code.
             unsafe { signal(ignored, SigHandler::SigIgn) }.map_err(|error| failed("ignore a signal", error))?;
         }
-        let previous =
+        let mut previous =
             handled().thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|error| failed("block signals", error))?;
+        // After execve they have been blocked since before; at the end they are to be as in a first generation.
+        for signal in handled().iter() {
+            previous.remove(signal);
+        }
         let ctrl_c = events.clone();
         let stop = move || {
             // A server that has ended is stopped.
@@ -113,6 +118,27 @@ impl SignalThread {
             log::warn!("cannot restore the signal mask: {error}");
         }
     }
+}
+
+/// Starts a process with no signal blocked, from a handler for example.
+///
+/// While a server has the signals of its process, its threads block them, and a child inherits that: one that was
+/// started by `Command::spawn` could not be ended by TERM.
+///
+/// ```no_run
+/// let child = handover::spawn(std::process::Command::new("sleep").arg("10"))?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// As for [`Command::spawn`].
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    // A signal that comes just now runs its handler on this thread, which is as good as on the other. In an exec
+    // reload, when one would be lost that way, no handler of the application runs.
+    let blocked = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let child = command.spawn();
+    blocked.thread_set_mask()?;
+    child
 }
 
 fn event(number: i32) -> Event {

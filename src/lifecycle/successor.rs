@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How long the link may be full: the successor has stopped reading.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+/// From the end of the link to the end of the process.
+const REAPING: Duration = Duration::from_millis(50);
 const STACK: usize = 128 * 1024;
 
 /// A running successor. Dropping it kills and reaps it, unless it was let go.
@@ -20,6 +22,7 @@ pub struct Successor {
     pub link: Link,
     child: Option<Child>,
     listening: Option<JoinHandle<()>>,
+    pid: u32,
 }
 
 /// What the successor says about connections: for whoever moves them.
@@ -39,7 +42,8 @@ impl Successor {
     ) -> io::Result<Successor> {
         let (link, theirs) = Link::pair()?;
         let child = program.start_successor(theirs)?;
-        let mut successor = Successor { link: link.clone(), child: Some(child), listening: None };
+        let pid = child.id();
+        let mut successor = Successor { link: link.clone(), child: Some(child), listening: None, pid };
         let stdin = io::stdin();
         let mut descriptors = listeners.to_vec();
         descriptors.push(stdin.as_fd());
@@ -73,9 +77,9 @@ impl Successor {
                     }
                 };
                 // The main thread goes on listening until the successor is gone, or the process ends.
-                let _ = events.send(Event::Successor(word));
+                let _ = events.send(Event::Successor(pid, word));
             }
-            let _ = events.send(Event::Successor(FromSuccessor::Gone));
+            let _ = events.send(Event::Successor(pid, FromSuccessor::Gone));
         };
         let thread = thread::Builder::new().name("successor".into()).stack_size(STACK).spawn(listen);
         successor.listening = Some(thread?);
@@ -83,16 +87,17 @@ impl Successor {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
+        self.pid
     }
 
     /// Waits for its end, at most that long; then kills it. Answers how it ended.
     pub fn end(&mut self, patience: Duration) -> String {
-        let until = std::time::Instant::now() + patience;
+        let until = std::time::Instant::now() + patience.max(REAPING);
         let Some(child) = &mut self.child else { return String::new() };
         let status = loop {
             match child.try_wait() {
                 Ok(Some(status)) => break Some(status),
+                // Its end of the link closes a moment before it is a zombie.
                 Ok(None) if std::time::Instant::now() < until => thread::sleep(Duration::from_millis(2)),
                 _ => break None,
             }
@@ -107,6 +112,11 @@ impl Successor {
         self.child = None;
         self.join();
         how
+    }
+
+    /// Whether it has been reaped.
+    pub fn has_ended(&self) -> bool {
+        self.child.is_none()
     }
 
     /// Lets it live on without us.

@@ -9,12 +9,14 @@ use crate::acceptor::{Policy, schedule};
 use crate::config::{Config, Limits};
 use crate::handler::{Closure, Handler, IntoResponse, Request};
 use crate::lifecycle::Event;
+use crate::lifecycle::notify::Notifier;
+use crate::lifecycle::pid_file::PidFile;
 use crate::lifecycle::program::{self, Program};
 use crate::lifecycle::signals::SignalThread;
 use crate::lifecycle::state::{Carried, VERSIONS};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{Log, init_logging};
-use crate::{Error, cli};
+use crate::{Error, check, cli};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use role::Role;
 use running::{Outside, Running};
@@ -158,10 +160,13 @@ impl Builder {
         self
     }
 
-    /// Checks the settings and binds the listeners. With `check` set in the configuration nothing is bound.
+    /// Checks the settings and binds the listeners. With `check` set in the configuration nothing is bound. Listeners
+    /// that the service manager passed (socket activation: `LISTEN_FDS` and `LISTEN_PID`) take the place of the
+    /// configured ones, for the first server of the process that is built, and stay so across reloads.
     ///
     /// # Errors
-    /// No handler, settings out of range, an address that cannot be bound.
+    /// No handler, settings out of range, an address that cannot be bound, a passed descriptor that is no listener,
+    /// a pid file that cannot be written.
     pub fn build(self) -> Result<Server, Error> {
         let Builder { mut config, handler, carry } = self;
         let program = Program::of_this_process();
@@ -175,8 +180,36 @@ impl Builder {
             true => role::Beginning::default(),
             false => Role::take()?.begin(&addresses)?,
         };
+        let pid_file = match (&config.pid_file, origin.predecessor.is_some()) {
+            _ if config.check => None,
+            (None, _) => None,
+            // It is the predecessor's until we are promoted.
+            (Some(path), true) => Some(PidFile::prepare(path)?),
+            (Some(path), false) => match PidFile::create(path) {
+                Ok(pid_file) => Some(pid_file),
+                // After execve there is no way back, and the connections are worth more.
+                Err(error) if generation() > 1 => {
+                    log::error!("{error}");
+                    None
+                }
+                Err(error) => return Err(error),
+            },
+        };
         let (events, received) = unbounded();
-        Ok(Server { config, handler, addresses, listeners, obsolete, origin, carry, program, log, events, received })
+        Ok(Server {
+            config,
+            handler,
+            addresses,
+            listeners,
+            obsolete,
+            origin,
+            carry,
+            program,
+            log,
+            pid_file,
+            events,
+            received,
+        })
     }
 }
 
@@ -192,6 +225,7 @@ pub struct Server {
     carry: Option<Carry>,
     program: &'static Program,
     log: Option<Arc<Log>>,
+    pid_file: Option<PidFile>,
     events: Sender<Event>,
     received: Receiver<Event>,
 }
@@ -288,7 +322,7 @@ impl Server {
     /// A thread cannot be started, or the poller fails.
     pub fn run(self) -> Result<Ended, Error> {
         if self.config.check {
-            self.print_check();
+            self.print_check()?;
             return Ok(Ended::Clean);
         }
         // An exec'ing predecessor may have left us its acceptor's policy; threads inherit it.
@@ -298,11 +332,24 @@ impl Server {
             true => SignalThread::start(self.events.clone())?,
             false => None,
         };
-        let Server { mut config, handler, listeners, obsolete, origin, carry, program, log, events, received, .. } =
-            self;
-        raise_descriptor_limit(&mut config.limits);
+        let Server {
+            mut config,
+            handler,
+            listeners,
+            obsolete,
+            origin,
+            carry,
+            program,
+            log,
+            pid_file,
+            events,
+            received,
+            ..
+        } = self;
+        raise_descriptor_limit(&mut config.limits, origin.predecessor.is_some());
         let bound: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
-        let outside = Outside { program, carry, log, signals, sender: events, events: received };
+        let notifier = Notifier::from_env();
+        let outside = Outside { program, carry, log, pid_file, notifier, signals, sender: events, events: received };
         let mut running = Running::start(&config, handler, listeners, obsolete, origin, outside)?;
         announce(&config, &bound);
         running.accept()?;
@@ -310,16 +357,14 @@ impl Server {
         running.finish(ended)
     }
 
-    fn print_check(&self) {
-        let limits = &self.config.limits;
-        let mut out = io::stdout().lock();
-        let mut print = |line: String| drop(writeln!(out, "{line}"));
-        for address in &self.addresses {
-            print(format!("would listen on {address}"));
-        }
-        print(format!("workers {}, connections {}", self.config.workers, limits.connections));
-        print(format!("{}{}", program::VERSIONS_LINE, VERSIONS.map(|version| version.to_string()).join(",")));
-        print("configuration is valid".to_owned());
+    fn print_check(&self) -> Result<(), Error> {
+        check::can_write(&self.config)?;
+        let mut report = check::report(&self.config, &self.addresses, &self.handler.describe());
+        let versions = VERSIONS.map(|version| version.to_string()).join(",");
+        report.push_str(&format!("{}{versions}\nconfiguration is valid\n", program::VERSIONS_LINE));
+        // A closed stdout is no reason to fail: the exit code says the same.
+        let _ = io::stdout().write_all(report.as_bytes());
+        Ok(())
     }
 }
 
@@ -343,14 +388,16 @@ fn announce(config: &Config, bound: &[Bound]) {
 const DESCRIPTOR_RESERVE: u64 = 64;
 
 /// Raises the soft limit of descriptors for the connections and a reserve; lowers the connections where it cannot.
-fn raise_descriptor_limit(limits: &mut Limits) {
+/// A successor gets the predecessor's connections besides its own.
+fn raise_descriptor_limit(limits: &mut Limits, succeeds: bool) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = limits.connections as u64 + DESCRIPTOR_RESERVE;
-    if limit.current.is_none_or(|current| current >= wanted) {
+    let wished = if succeeds { wanted + limits.connections as u64 } else { wanted };
+    if limit.current.is_none_or(|current| current >= wished) {
         return;
     }
-    let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let possible = limit.maximum.map_or(wished, |maximum| maximum.min(wished));
     limit.current = Some(possible);
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         log::warn!("cannot raise the limit of open files to {possible}: {error}");

@@ -80,6 +80,7 @@ impl Running {
             self.command(Command::Accept(true));
             return self.roll_back(successor, reason, config);
         }
+        self.outside.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
         log::info!("reloading: successor {pid} is promoted");
         self.move_to(successor, &kept, moves, config, deadline, again)
     }
@@ -103,6 +104,16 @@ impl Running {
         Successor::start(self.outside.program, inheritance, &descriptors, events, answers)
     }
 
+    /// Waits, and passes by what an earlier successor said.
+    fn hear(&self, pid: u32, until: Instant) -> Waited {
+        loop {
+            match self.wait(Some(until)) {
+                Waited::Event(Event::Successor(from, _)) if from != pid => {}
+                other => return other,
+            }
+        }
+    }
+
     /// Waits until the successor accepts. Answers the listeners it has kept.
     fn until_ready(
         &mut self,
@@ -111,9 +122,9 @@ impl Running {
         again: &mut bool,
     ) -> Result<Vec<String>, Reloaded> {
         loop {
-            match self.wait(Some(until)) {
-                Waited::Event(Event::Successor(FromSuccessor::Ready { kept })) => return Ok(kept),
-                Waited::Event(Event::Successor(_)) => {
+            match self.hear(successor.pid(), until) {
+                Waited::Event(Event::Successor(_, FromSuccessor::Ready { kept })) => return Ok(kept),
+                Waited::Event(Event::Successor(..)) => {
                     let how = successor.end(PROBATION_STOP);
                     return Err(Reloaded::Failed(format!("the successor ended before it was ready: {how}")));
                 }
@@ -130,17 +141,17 @@ impl Running {
     fn probation(&mut self, successor: &mut Successor, duration: Duration, again: &mut bool) -> Result<(), Reloaded> {
         let until = Instant::now() + duration;
         loop {
-            match self.wait(Some(until)) {
+            match self.hear(successor.pid(), until) {
                 Waited::Time => return Ok(()),
-                Waited::Event(Event::Successor(FromSuccessor::Stopping)) => {
+                Waited::Event(Event::Successor(_, FromSuccessor::Stopping)) => {
                     log::info!("the successor was told to stop, and so are we");
                     return Err(Reloaded::Stop);
                 }
-                Waited::Event(Event::Successor(FromSuccessor::Gone)) => {
+                Waited::Event(Event::Successor(_, FromSuccessor::Gone)) => {
                     let how = successor.end(PROBATION_STOP);
                     return Err(Reloaded::Failed(format!("the successor ended on probation: {how}")));
                 }
-                Waited::Event(Event::Successor(_)) => {}
+                Waited::Event(Event::Successor(..)) => {}
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Over => return Err(Reloaded::StopNow),
             }
@@ -149,11 +160,29 @@ impl Running {
 
     /// Everything is ours again; the successor ends first, so that we are the sole holder of the listeners.
     fn roll_back(&mut self, mut successor: Successor, no: Reloaded, config: &Config) -> Reloaded {
+        if successor.has_ended() {
+            return no;
+        }
         let at_once = matches!(no, Reloaded::StopNow);
         // Passed on over the link, never by kill: a terminal signals the whole group, and twice would be a second stop.
         let _ = successor.link.send_within(&Message::Stop { at_once }, &[], PATIENCE);
         let patience = if at_once { PATIENCE } else { PROBATION_STOP.min(config.stop_deadline) };
-        let how = successor.end(patience);
+        let until = Instant::now() + patience;
+        let mut no = no;
+        while let Waited::Event(event) = self.hear(successor.pid(), until) {
+            match event {
+                Event::Successor(_, FromSuccessor::Gone) => break,
+                Event::Reopen => self.reopen_log(),
+                Event::StopNow => no = Reloaded::StopNow,
+                Event::Stop if self.is_second_stop() => no = Reloaded::StopNow,
+                Event::Stop if !matches!(no, Reloaded::StopNow) => no = Reloaded::Stop,
+                _ => {}
+            }
+            if matches!(no, Reloaded::StopNow) {
+                break;
+            }
+        }
+        let how = successor.end(Duration::ZERO);
         log::debug!("the successor ended: {how}");
         no
     }
@@ -169,13 +198,13 @@ impl Running {
         successor.link.send_within(&promote, &descriptors, PATIENCE).map_err(failed)?;
         let until = Instant::now() + PROMOTION_TIMEOUT;
         loop {
-            match self.wait(Some(until)) {
-                Waited::Event(Event::Successor(FromSuccessor::Promoted)) => return Ok(()),
-                Waited::Event(Event::Successor(FromSuccessor::Gone)) => {
+            match self.hear(successor.pid(), until) {
+                Waited::Event(Event::Successor(_, FromSuccessor::Promoted)) => return Ok(()),
+                Waited::Event(Event::Successor(_, FromSuccessor::Gone)) => {
                     let how = successor.end(PATIENCE);
                     return Err(Reloaded::Failed(format!("the successor ended as it was promoted: {how}")));
                 }
-                Waited::Event(Event::Successor(_)) => {}
+                Waited::Event(Event::Successor(..)) => {}
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Time => {
                     return Err(Reloaded::Failed(format!("no answer to the promotion in {PROMOTION_TIMEOUT:?}")));
@@ -197,33 +226,47 @@ impl Running {
     ) -> Reloaded {
         let mut removed: Vec<String> = self.listeners.iter().map(|(_, address, _)| address.clone()).collect();
         removed.retain(|address| !kept.contains(address));
+        // Their descriptors are closed by the acceptor, and may stand for something else afterwards.
+        self.listeners.retain(|(_, address, _)| kept.contains(address));
         if !moves {
             log::warn!("the successor reads other state versions: connections end with their next response instead");
-            self.services.phase.drain();
         }
         self.command(Command::Migrate {
+            moves,
             link: successor.link.clone(),
-            stalled: self.outside.sender.clone(),
+            stalled: Box::new({
+                let (events, pid) = (self.outside.sender.clone(), successor.pid());
+                move || {
+                    let _ = events.send(Event::Successor(pid, FromSuccessor::Stalled));
+                }
+            }),
             removed,
             patience: config.stop_deadline / 4,
         });
         let mut stopping = false;
         loop {
-            match self.wait(Some(deadline)) {
+            match self.hear(successor.pid(), deadline) {
                 Waited::Over => break,
-                Waited::Event(Event::Successor(FromSuccessor::Gone | FromSuccessor::Stalled)) => {
+                Waited::Event(Event::Successor(_, FromSuccessor::Gone | FromSuccessor::Stalled)) => {
+                    if stopping {
+                        // It has waited for us as long as it could; what is left here still has until the deadline.
+                        self.command(Command::TakeBack);
+                        continue;
+                    }
                     let how = successor.end(Duration::ZERO);
                     self.command(Command::TakeBack);
-                    if stopping {
-                        break;
-                    }
+                    self.became_server();
+                    self.outside.notifier.main_again(std::process::id(), &self.status());
                     // Every connection that was not committed is ours, and the listeners always were.
                     return Reloaded::Failed(format!("the successor is gone ({how}); this process takes over again"));
                 }
-                Waited::Event(Event::Successor(FromSuccessor::Stop { at_once: true }) | Event::StopNow) => {
-                    return Reloaded::Ended(self.leave(&mut successor, Pause::SecondStop, *again));
+                Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: true }) | Event::StopNow) => {
+                    let ended = self.leave(&mut successor, Pause::SecondStop, *again);
+                    // It is the server, whatever becomes of us.
+                    successor.let_go();
+                    return Reloaded::Ended(ended);
                 }
-                Waited::Event(Event::Successor(FromSuccessor::Stop { at_once: false }) | Event::Stop) => {
+                Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: false }) | Event::Stop) => {
                     if !std::mem::replace(&mut stopping, true) {
                         // The successor stops: what is left here ends here, and it waits for our listeners.
                         deadline = deadline.min(Instant::now() + config.stop_deadline);
@@ -234,7 +277,7 @@ impl Running {
                 }
                 Waited::Event(Event::Reload) => *again = true,
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Successor(_) | Event::Predecessor(_)) => {}
+                Waited::Event(Event::Successor(..) | Event::Predecessor(_)) => {}
                 Waited::Time => {
                     log::warn!("reload deadline: what is left is cut");
                     let ended = self.leave(&mut successor, Pause::Time, *again);
@@ -255,7 +298,10 @@ impl Running {
                 super::Ended::Clean => super::Ended::HandedOver,
                 other => other,
             },
-            Pause::SecondStop => super::Ended::AtOnce,
+            Pause::SecondStop => {
+                self.cut();
+                super::Ended::AtOnce
+            }
             Pause::Over | Pause::Reached => super::Ended::HandedOver,
         };
         let mut counters = self.counters();

@@ -93,12 +93,15 @@ impl Running {
 
     pub(super) fn during_reload(&self, event: Event, again: &mut bool) -> Result<(), Reloaded> {
         match event {
-            Event::Stop => return Err(Reloaded::Stop),
+            Event::Stop => {
+                self.is_second_stop();
+                return Err(Reloaded::Stop);
+            }
             Event::StopNow => return Err(Reloaded::StopNow),
             Event::Reload => *again = true,
             Event::Reopen => self.reopen_log(),
             // Of an attempt that is over.
-            Event::Successor(_) | Event::Predecessor(_) => {}
+            Event::Successor(..) | Event::Predecessor(_) => {}
         }
         Ok(())
     }

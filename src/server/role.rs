@@ -1,12 +1,12 @@
 //! What this process was started as: the first, or a successor; and which listeners that leaves to bind.
 
 use super::GENERATION;
-use crate::Error;
 use crate::lifecycle::exec;
 use crate::lifecycle::predecessor::{Begin, Predecessor};
 use crate::lifecycle::program;
 use crate::lifecycle::state::{ExecState, Inheritance, MovedConnection};
 use crate::listener::{Address, Listener};
+use crate::{Error, activation};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,10 +49,11 @@ impl Role {
         if TAKEN.swap(true, Ordering::SeqCst) {
             return Ok(Role::First);
         }
-        if let Ok(number) = std::env::var(program::STATE) {
-            return exec::take_over(&number).map(Role::Exec).map_err(failed);
+        // Both are for one process: a program of ours that an application starts inherits the variables and no more.
+        if let Some(number) = program::state_of_this_process() {
+            return exec::take_over(number).map(Role::Exec).map_err(failed);
         }
-        if std::env::var_os(program::SUCCESSOR).is_some() {
+        if program::is_successor() {
             return Predecessor::hear().map(Role::Overlap).map_err(failed);
         }
         Ok(Role::First)
@@ -62,7 +63,7 @@ impl Role {
     pub fn begin(self, addresses: &[Address]) -> Result<Beginning, Error> {
         let (mut inheritance, connections, predecessor, descriptors) = match self {
             Role::First => {
-                let (listeners, obsolete) = bind_or_keep(addresses, Vec::new(), false)?;
+                let (listeners, obsolete) = bind_or_keep(addresses, activation::inherited_from_env()?, false)?;
                 return Ok(Beginning { listeners, obsolete, origin: Origin::default() });
             }
             Role::Exec(ExecState { inheritance, connections }) => {
@@ -74,17 +75,17 @@ impl Role {
             }
         };
         GENERATION.store(inheritance.generation as usize + 1, Ordering::Relaxed);
-        let inherited = inherit(&mut inheritance, descriptors);
+        let inherited = inherit(&mut inheritance, descriptors, predecessor.is_none());
         // In exec mode there is no way back: one listener that cannot be bound must not end all others.
         let (listeners, obsolete) = bind_or_keep(addresses, inherited, predecessor.is_none())?;
         Ok(Beginning { listeners, obsolete, origin: Origin { inheritance, connections, predecessor } })
     }
 }
 
-fn inherit(inheritance: &mut Inheritance, descriptors: Vec<OwnedFd>) -> Vec<Listener> {
+fn inherit(inheritance: &mut Inheritance, descriptors: Vec<OwnedFd>, own_files: bool) -> Vec<Listener> {
     let mut listeners = Vec::new();
     for (inherited, fd) in std::mem::take(&mut inheritance.listeners).into_iter().zip(descriptors) {
-        match Listener::inherit(fd, inherited.address, inherited.file) {
+        match Listener::inherit(fd, inherited.address, inherited.file, own_files) {
             Ok(listener) => listeners.push(listener),
             Err(error) => log::error!("cannot go on with an inherited listener: {error}"),
         }
@@ -93,13 +94,17 @@ fn inherit(inheritance: &mut Inheritance, descriptors: Vec<OwnedFd>) -> Vec<List
 }
 
 /// Keeps the inherited listeners that the configuration still names, binds the others, and answers which have become
-/// obsolete.
+/// obsolete. Where the service manager passed listeners it decides, and the configuration's are not bound.
 fn bind_or_keep(
     addresses: &[Address],
-    mut inherited: Vec<Listener>,
+    inherited: Vec<Listener>,
     forgiving: bool,
 ) -> Result<(Vec<Listener>, Vec<Listener>), Error> {
-    let mut listeners = Vec::new();
+    let (mut listeners, mut inherited): (Vec<_>, Vec<_>) = inherited.into_iter().partition(Listener::is_shared);
+    if !listeners.is_empty() {
+        log::info!("the listeners are the service manager's, not those of the configuration");
+        return Ok((listeners, inherited));
+    }
     for address in addresses {
         let text = address.to_string();
         let (kept, others): (Vec<_>, Vec<_>) =

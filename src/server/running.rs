@@ -1,7 +1,7 @@
 //! A server that runs, seen from the main thread: its threads, what it waits for, and how it stops.
 
 use super::role::Origin;
-use super::{Carry, Ended};
+use super::{Carry, Ended, generation};
 use crate::Error;
 use crate::acceptor::{Acceptor, Command, WAKER};
 use crate::clock::Millis;
@@ -9,6 +9,8 @@ use crate::config::{Config, ReloadMode};
 use crate::connection::{Connection, InFlight, Permits, Services, Stats};
 use crate::handler::Handler;
 use crate::lifecycle::link::Message;
+use crate::lifecycle::notify::Notifier;
+use crate::lifecycle::pid_file::PidFile;
 use crate::lifecycle::predecessor::Predecessor;
 use crate::lifecycle::program::Program;
 use crate::lifecycle::signals::SignalThread;
@@ -18,6 +20,7 @@ use crate::listener::Listener;
 use crate::logging::Log;
 use crate::worker::{Return, Returns, Worker};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, after, bounded, never, select, unbounded};
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -33,6 +36,10 @@ const CUT_GRACE: Duration = Duration::from_millis(250);
 const CUT_PATIENCE: Duration = Duration::from_secs(2);
 /// The acceptor only moves descriptors and deadlines.
 const ACCEPTOR_STACK: usize = 128 * 1024;
+/// How often a service manager hears our figures.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// By then the predecessor has told the manager which process is the main one.
+const PROMOTION_SETTLES: Duration = Duration::from_millis(200);
 /// How long the predecessor may be slow to read from us.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -41,6 +48,8 @@ pub struct Outside {
     pub program: &'static Program,
     pub carry: Option<Carry>,
     pub log: Option<Arc<Log>>,
+    pub pid_file: Option<PidFile>,
+    pub notifier: Notifier,
     pub signals: Option<SignalThread>,
     pub sender: Sender<Event>,
     pub events: Receiver<Event>,
@@ -65,6 +74,13 @@ pub struct Running {
     pub(super) promoted: bool,
     /// Whether nobody else has our listeners.
     pub(super) sole_holder: bool,
+    /// When the service manager is told next, and when with figures.
+    beat: Cell<Option<Instant>>,
+    status_due: Cell<Instant>,
+    /// Whether all workers have ended.
+    over: Cell<bool>,
+    /// When the first stop came, if that was during a reload.
+    pub(super) first_stop: Cell<Option<Instant>>,
     /// A HUP that came while the predecessor still ran.
     pub(super) reload_later: bool,
     /// Disconnects when the last worker has ended.
@@ -128,7 +144,7 @@ impl Running {
                 .map_err(|error| failed("the poller", error))?;
         match predecessor {
             // It closes its own copies when nobody else has any.
-            Some(_) => obsolete.into_iter().for_each(|mut listener| listener.forget_file()),
+            Some(_) => drop(obsolete),
             None => acceptor.leave(obsolete, config.stop_deadline / 4),
         }
         for MovedConnection { fd, file, snapshot } in connections {
@@ -170,24 +186,65 @@ impl Running {
             promoted: predecessor.is_none(),
             sole_holder: predecessor.is_none(),
             reload_later: false,
+            beat: Cell::new(None),
+            status_due: Cell::new(Instant::now()),
+            over: Cell::new(false),
+            first_stop: Cell::new(None),
             predecessor,
             done,
         })
     }
 
     pub(super) fn wait(&self, until: Option<Instant>) -> Waited {
-        let time = until.map_or_else(never, |until| after(until.saturating_duration_since(Instant::now())));
-        select! {
-            recv(self.outside.events) -> event => event.map_or(Waited::Over, Waited::Event),
-            recv(self.done) -> _ => Waited::Over,
-            recv(time) -> _ => Waited::Time,
+        loop {
+            let beat = self.beat.get();
+            let done = if self.over.get() { never() } else { self.done.clone() };
+            let next = [until, beat].into_iter().flatten().min();
+            let time = next.map_or_else(never, |next| after(next.saturating_duration_since(Instant::now())));
+            select! {
+                recv(self.outside.events) -> event => return event.map_or(Waited::Over, Waited::Event),
+                recv(done) -> _ => {
+                    // Disconnected stays disconnected: said once.
+                    self.over.set(true);
+                    return Waited::Over;
+                }
+                recv(time) -> _ => {}
+            }
+            let now = Instant::now();
+            if beat.is_some_and(|beat| beat <= now) {
+                self.tell_manager(now);
+            }
+            if until.is_some_and(|until| until <= now) {
+                return Waited::Time;
+            }
         }
+    }
+
+    /// What a service manager hears now and then: that we live, and live figures.
+    fn tell_manager(&self, now: Instant) {
+        let notifier = &self.outside.notifier;
+        if !notifier.is_active() {
+            return;
+        }
+        notifier.watchdog();
+        if self.status_due.get() <= now {
+            notifier.status(&self.status());
+            self.status_due.set(now + STATUS_INTERVAL);
+        }
+        self.beat.set(Some(now + notifier.watchdog_interval().unwrap_or(STATUS_INTERVAL).min(STATUS_INTERVAL)));
+    }
+
+    pub(super) fn status(&self) -> String {
+        let Counters { served, connections, .. } = self.counters();
+        format!("generation {}, {served} requests served, {connections} connections accepted", generation())
     }
 
     /// A successor starts to listen to its predecessor, and says that it accepts.
     pub(super) fn accept(&mut self) -> Result<(), Error> {
         let Some(predecessor) = &self.predecessor else {
             self.became_server();
+            self.outside.notifier.ready(&self.status());
+            self.tell_manager(Instant::now());
             return Ok(());
         };
         let (commands, returns) = (self.commands.clone(), self.returns.clone());
@@ -208,8 +265,14 @@ impl Running {
     }
 
     /// From here on this process is the one that supervisors know.
-    fn became_server(&mut self) {
+    pub(super) fn became_server(&mut self) {
         self.promoted = true;
+        self.command(Command::OwnFiles);
+        if let Some(pid_file) = &self.outside.pid_file
+            && let Err(error) = pid_file.write()
+        {
+            log::error!("cannot write the pid file {}: {error}", pid_file.path().display());
+        }
     }
 
     /// Waits for what happens until the server has ended; `None` if its threads failed.
@@ -219,7 +282,7 @@ impl Running {
                 Waited::Event(Event::Stop) => return Some(self.stop(config)),
                 Waited::Event(Event::StopNow) => return Some(self.stop_at_once()),
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Successor(_)) => {}
+                Waited::Event(Event::Successor(..)) => {}
                 Waited::Event(Event::Predecessor(word)) => {
                     if let Some(stop) = self.heed(word) {
                         return Some(match stop {
@@ -252,6 +315,7 @@ impl Running {
                 }
                 self.became_server();
                 self.tell_predecessor(&Message::Promoted);
+                self.beat.set(Some(Instant::now() + PROMOTION_SETTLES));
                 log::info!("took over from the predecessor");
             }
             FromPredecessor::Stop { at_once } => {
@@ -285,6 +349,18 @@ impl Running {
         }
     }
 
+    /// A stop came. Whether it is the second: two within a moment are one.
+    pub(super) fn is_second_stop(&self) -> bool {
+        let now = Instant::now();
+        match self.first_stop.get() {
+            Some(first) => now.duration_since(first) >= SECOND_STOP,
+            None => {
+                self.first_stop.set(Some(now));
+                false
+            }
+        }
+    }
+
     fn stop_at_once(&mut self) -> Ended {
         self.tell_predecessor(&Message::Stop { at_once: true });
         // The process need not end with the server.
@@ -296,6 +372,7 @@ impl Running {
     fn reload(&mut self, config: &Config) -> Option<Ended> {
         loop {
             let mut again = false;
+            self.outside.notifier.reloading();
             let reloaded = match self.reload_mode(config) {
                 ReloadMode::Overlap => self.reload_by_overlap(config, &mut again),
                 _ => self.reload_by_exec(config, &mut again),
@@ -305,7 +382,10 @@ impl Running {
                 Reloaded::Ended(ended) => return Some(ended),
                 Reloaded::Stop => return Some(self.stop(config)),
                 Reloaded::StopNow => return Some(self.stop_at_once()),
-                Reloaded::Failed(reason) => log::error!("reload failed, serving on: {reason}"),
+                Reloaded::Failed(reason) => {
+                    log::error!("reload failed, serving on: {reason}");
+                    self.outside.notifier.ready(&format!("reload failed: {reason}"));
+                }
             }
             if !again {
                 return None;
@@ -318,7 +398,7 @@ impl Running {
         if config.reload != ReloadMode::Auto {
             return config.reload;
         }
-        let followed = std::env::var_os("NOTIFY_SOCKET").is_some() || config.pid_file.is_some();
+        let followed = self.outside.notifier.is_active() || config.pid_file.is_some();
         let watched = std::process::id() == 1 || std::env::var_os("SUPERVISOR_ENABLED").is_some() || in_foreground();
         if followed && !watched { ReloadMode::Overlap } else { ReloadMode::Exec }
     }
@@ -376,9 +456,12 @@ impl Running {
 
     /// The stop of the contract; see `ARCHITECTURE.md`.
     pub(super) fn stop(&mut self, config: &Config) -> Ended {
-        let began = Instant::now();
+        let began = self.first_stop.get().unwrap_or_else(Instant::now);
         log::info!("stopping: waiting up to {:.1} s for what is pending", config.stop_deadline.as_secs_f64());
         self.services.phase.become_lame_duck();
+        if self.promoted {
+            self.outside.notifier.stopping();
+        }
         // On probation: then the predecessor stops too. Promoted: it may still have connections of its own.
         self.tell_predecessor(&if self.promoted { Message::Stop { at_once: false } } else { Message::Stopping });
         if self.promoted
@@ -397,10 +480,15 @@ impl Running {
         }
         self.services.phase.drain();
         self.command(Command::Drain { patience: config.stop_deadline / 4, sole_holder: self.sole_holder });
-        match self.wait_or_second_stop(began, deadline, |_| false) {
-            Pause::Over => Ended::Clean,
+        let mut pause = self.wait_or_second_stop(began, deadline, |_| false);
+        if pause == Pause::Over && self.promoted {
+            // What the predecessor still serves is part of this stop.
+            pause = self.wait_or_second_stop(began, deadline, |running| running.predecessor.is_none());
+        }
+        match pause {
+            Pause::Over | Pause::Reached => Ended::Clean,
             Pause::SecondStop => self.stop_at_once(),
-            Pause::Time | Pause::Reached => self.end_at_deadline(),
+            Pause::Time => self.end_at_deadline(),
         }
     }
 
@@ -428,7 +516,7 @@ impl Running {
                 Waited::Over => return Pause::Over,
                 Waited::Event(Event::StopNow) => return Pause::SecondStop,
                 Waited::Event(Event::Stop) if began.elapsed() >= SECOND_STOP => return Pause::SecondStop,
-                Waited::Event(Event::Stop | Event::Successor(_)) => {}
+                Waited::Event(Event::Stop | Event::Successor(..)) => {}
                 Waited::Event(Event::Reopen) => self.reopen_log(),
                 Waited::Event(Event::Reload) => log::warn!("no reload: the server is stopping"),
                 Waited::Event(Event::Predecessor(word)) => {

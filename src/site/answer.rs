@@ -14,13 +14,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use tiny_http::{Header, Method, StatusCode};
 
 /// What a request selects (RFC 9110 §3.2), with all that its response says.
-pub(super) struct Representation {
+pub(super) struct Representation<'t> {
     /// The bytes.
     pub content: Content,
     /// How many bytes.
     pub length: u64,
     /// The media type.
-    pub content_type: &'static str,
+    pub content_type: &'t str,
     /// A strong entity tag, with its quotes.
     pub etag: String,
     /// Last-Modified in seconds since 1970, not later than now; `None` where nobody knows.
@@ -69,7 +69,7 @@ pub(super) fn refuse(status: u16) -> Response {
     }
 }
 
-impl Representation {
+impl Representation<'_> {
     /// Answers a GET or HEAD: 200, 206, 304, 412 or 416.
     ///
     /// To HEAD the answer is the same, but nothing is read for it; the engine sends no body.
@@ -262,7 +262,7 @@ mod tests {
 
     const TEXT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
-    fn alphabet() -> Representation {
+    fn alphabet() -> Representation<'static> {
         Representation {
             content: Content::Static(TEXT),
             length: TEXT.len() as u64,

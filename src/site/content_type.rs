@@ -110,18 +110,45 @@ const TYPES: &[(&str, &str)] = &[
     ("zst", "application/zstd"),
 ];
 
+/// The table, and what a configuration adds to it or says otherwise.
+#[derive(Debug, Default)]
+pub(super) struct MediaTypes {
+    /// By extension. A few: they are looked through.
+    own: Vec<(String, String)>,
+}
+
+impl MediaTypes {
+    pub fn new(own: Vec<(String, String)>) -> MediaTypes {
+        MediaTypes { own }
+    }
+
+    /// The media type for a file of that name; letter case does not matter.
+    pub fn of(&self, name: &[u8]) -> &str {
+        let own = extension(name).and_then(|extension| {
+            let is_it = |own: &&(String, String)| own.0.as_bytes().eq_ignore_ascii_case(extension);
+            self.own.iter().find(is_it)
+        });
+        own.map_or_else(|| of(name), |(_, media_type)| media_type)
+    }
+}
+
+/// What follows the last dot of the last segment.
+fn extension(name: &[u8]) -> Option<&[u8]> {
+    let file = name.rsplit(|&byte| byte == b'/').next().unwrap_or(name);
+    let dot = file.iter().rposition(|&byte| byte == b'.')?;
+    Some(&file[dot + 1..])
+}
+
 const UNKNOWN: &str = "application/octet-stream";
 
 /// The longest extension in the table.
 const LONGEST: usize = 11;
 
-/// The media type for a file of that name; letter case does not matter.
-pub(super) fn of(name: &[u8]) -> &'static str {
-    let file = name.rsplit(|&byte| byte == b'/').next().unwrap_or(name);
-    let Some(dot) = file.iter().rposition(|&byte| byte == b'.') else { return UNKNOWN };
+fn of(name: &[u8]) -> &'static str {
+    let Some(typed) = extension(name) else { return UNKNOWN };
     let mut buffer = [0; LONGEST];
-    let Some(extension) = buffer.get_mut(..file.len() - dot - 1) else { return UNKNOWN };
-    extension.copy_from_slice(&file[dot + 1..]);
+    let Some(extension) = buffer.get_mut(..typed.len()) else { return UNKNOWN };
+    extension.copy_from_slice(typed);
     extension.make_ascii_lowercase();
     match TYPES.binary_search_by(|(known, _)| known.as_bytes().cmp(extension)) {
         Ok(at) => TYPES[at].1,
@@ -152,5 +179,22 @@ mod tests {
         for unknown in ["", "README", "a.html/README", "a.", "a.abcdefghijklmnop", "html", "a.\u{e4}"] {
             assert_eq!(of(unknown.as_bytes()), UNKNOWN, "{unknown}");
         }
+    }
+    #[test]
+    fn added_types_win() {
+        let own = [("gcode", "text/x-gcode"), ("html", "text/plain"), ("a-very-long-extension", "x/y"), ("ä", "x/z")];
+        let types = MediaTypes::new(own.map(|(extension, media)| (extension.to_owned(), media.to_owned())).to_vec());
+        for (name, media) in [
+            ("a.GCODE", "text/x-gcode"),
+            ("index.html", "text/plain"),
+            ("a.a-very-long-extension", "x/y"),
+            ("a.ä", "x/z"),
+            ("a.css", "text/css; charset=utf-8"),
+            ("gcode", UNKNOWN),
+        ] {
+            assert_eq!(types.of(name.as_bytes()), media, "{name}");
+        }
+        assert_eq!(MediaTypes::default().of(b"index.html"), "text/html; charset=utf-8");
+        assert_eq!(types.of(b"a.\xff"), UNKNOWN);
     }
 }

@@ -1,7 +1,7 @@
 //! A directory of files as a [`Handler`].
 
 use super::answer::{self, Content, Representation, refuse, refuse_method};
-use super::content_type;
+use super::content_type::MediaTypes;
 use super::path::{self, Name};
 use super::root::Root;
 use crate::Error;
@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 use tiny_http::StatusCode;
 
 /// What answers for a directory.
@@ -40,6 +41,7 @@ const INDEX: &[u8] = b"index.html";
 /// to the old directory until it is reloaded.
 pub struct Files {
     root: Root,
+    types: Arc<MediaTypes>,
 }
 
 impl Files {
@@ -48,7 +50,59 @@ impl Files {
     /// # Errors
     /// One that [`is_usage`](Error::is_usage) where there is no such directory or it may not be read and searched.
     pub fn open(root: &Path) -> Result<Files, Error> {
-        Ok(Files { root: Root::open(root)? })
+        Ok(Files { root: Root::open(root)?, types: Arc::default() })
+    }
+
+    /// The same with these media types.
+    pub(super) fn with_types(self, types: Arc<MediaTypes>) -> Files {
+        Files { types, ..self }
+    }
+
+    /// Answers for the whole `name`, with what is in the directory under `below`, the end of that name.
+    pub(super) fn answer(&self, request: &Request, name: &Name<'_>, below: &[u8]) -> Response {
+        if let Some(refusal) = refuse_method(request) {
+            return refusal;
+        }
+        // What stands for the directory itself and does not say so has a last segment all the same: of the prefix.
+        if below.is_empty() && !name.directory {
+            return redirect(name, request);
+        }
+        let file_name = match name.directory {
+            true => index_of(below),
+            false => Cow::Borrowed(below),
+        };
+        match self.root.read(&file_name) {
+            Ok(opened) => self.serve(opened, name, &file_name, request),
+            // A directory that may be searched but not listed (mode 711) still has its index.
+            Err(Errno::ACCESS) if !name.directory && self.root.has_directory(below) => redirect(name, request),
+            Err(errno) => failed(errno.into(), &file_name),
+        }
+    }
+
+    /// Answers with what was opened, if it is a file; nothing was asked of it yet, as only now its type is known for
+    /// sure.
+    fn serve(&self, opened: OwnedFd, name: &Name<'_>, file_name: &[u8], request: &Request) -> Response {
+        let stat = match fstat(&opened) {
+            Ok(stat) => stat,
+            Err(errno) => return failed(errno.into(), file_name),
+        };
+        match FileType::from_raw_mode(stat.st_mode as _) {
+            FileType::RegularFile => {}
+            FileType::Directory if !name.directory => return redirect(name, request),
+            // A FIFO, a device, a socket, an index.html that is a directory: nothing that has a representation. 404 and
+            // not 403, since no permission would change it (RFC 9110 §15.5.5).
+            _ => return refuse(404),
+        }
+        let now = answer::now();
+        let version = Version::of(&stat);
+        let representation = Representation {
+            content: Content::File(opened.into()),
+            length: version.length,
+            content_type: self.types.of(file_name),
+            etag: version.etag(),
+            modified: Some(version.modified(now)),
+        };
+        representation.answer(request, now).unwrap_or_else(|error| failed(error, file_name))
     }
 }
 
@@ -57,19 +111,9 @@ impl Handler for Files {
         if let Some(refusal) = refuse_method(request) {
             return refusal;
         }
-        let name = match path::name(request.path()) {
-            Ok(name) => name,
-            Err(refusal) => return refuse(refusal.status()),
-        };
-        let file_name = match name.directory {
-            true => index_of(&name.bytes),
-            false => Cow::Borrowed(&*name.bytes),
-        };
-        match self.root.read(&file_name) {
-            Ok(opened) => serve(opened, &name, &file_name, request),
-            // A directory that may be searched but not listed (mode 711) still has its index.
-            Err(Errno::ACCESS) if !name.directory && self.root.has_directory(&name.bytes) => redirect(&name, request),
-            Err(errno) => failed(errno.into(), &file_name),
+        match path::name(request.path()) {
+            Ok(name) => self.answer(request, &name, &name.bytes),
+            Err(refusal) => refuse(refusal.status()),
         }
     }
 }
@@ -79,31 +123,6 @@ fn index_of(directory: &[u8]) -> Cow<'static, [u8]> {
         b"" => INDEX.into(),
         directory => [directory, b"/", INDEX].concat().into(),
     }
-}
-
-/// Answers with what was opened, if it is a file; nothing was asked of it yet, as only now its type is known for sure.
-fn serve(opened: OwnedFd, name: &Name<'_>, file_name: &[u8], request: &Request) -> Response {
-    let stat = match fstat(&opened) {
-        Ok(stat) => stat,
-        Err(errno) => return failed(errno.into(), file_name),
-    };
-    match FileType::from_raw_mode(stat.st_mode as _) {
-        FileType::RegularFile => {}
-        FileType::Directory if !name.directory => return redirect(name, request),
-        // A FIFO, a device, a socket, an index.html that is a directory: nothing that has a representation. 404 and
-        // not 403, since no permission would change it (RFC 9110 §15.5.5).
-        _ => return refuse(404),
-    }
-    let now = answer::now();
-    let version = Version::of(&stat);
-    let representation = Representation {
-        content: Content::File(opened.into()),
-        length: version.length,
-        content_type: content_type::of(file_name),
-        etag: version.etag(),
-        modified: Some(version.modified(now)),
-    };
-    representation.answer(request, now).unwrap_or_else(|error| failed(error, file_name))
 }
 
 /// What tells one state of a file from another.
@@ -140,7 +159,7 @@ impl Version {
 }
 
 /// Everything but the unreserved characters of RFC 3986 §2.3.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// From `/a/b?c` to `/a/b/?c`, so that the relative links of the index start in the directory.
 ///
@@ -238,7 +257,8 @@ mod tests {
             symlink(&outside, root.join("absolute")).expect("symlink");
             symlink(root.join("a.txt"), root.join("absolute-inside")).expect("symlink");
             mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("mkfifo");
-            let files = Files { root: Root::open(&root).expect("a root").with_resolver(resolver) };
+            let root = Root::open(&root).expect("a root").with_resolver(resolver);
+            let files = Files { root, types: Arc::default() };
             Site { dir, files }
         }
 

@@ -1,7 +1,7 @@
 //! The page that the program shows when no directory was named.
 
 use super::answer::{self, Content, Representation, refuse, refuse_method};
-use super::path;
+use super::path::{self, Name};
 use crate::handler::{Handler, IntoResponse, Request, Response};
 
 /// A small built-in site that says what this is, how to serve a directory and how to stop.
@@ -33,16 +33,22 @@ static ICON: Page = Page::new(include_str!("welcome/icon.svg"), "image/svg+xml")
 
 impl Handler for Welcome {
     fn handle(&self, request: &mut Request) -> Response {
+        match path::name(request.path()) {
+            Ok(name) => self.answer(request, &name),
+            Err(refusal) => refuse(refusal.status()),
+        }
+    }
+}
+
+impl Welcome {
+    pub(super) fn answer(&self, request: &Request, name: &Name<'_>) -> Response {
         if let Some(refusal) = refuse_method(request) {
             return refusal;
         }
-        let page = match path::name(request.path()) {
-            Ok(name) => match (&*name.bytes, name.directory) {
-                (b"", _) | (b"index.html", false) => &INDEX,
-                (b"icon.svg", false) => &ICON,
-                _ => return refuse(404),
-            },
-            Err(refusal) => return refuse(refusal.status()),
+        let page = match (&*name.bytes, name.directory) {
+            (b"", _) | (b"index.html", false) => &INDEX,
+            (b"icon.svg", false) => &ICON,
+            _ => return refuse(404),
         };
         let representation = Representation {
             content: Content::Static(page.content.as_bytes()),

@@ -13,7 +13,18 @@ pub use load::{Load, Tally};
 pub use program::{Exit, OnDisk, Program, Scratch, Size, children, count, descriptors_with_room_for, limit_open_files};
 pub use server::{Gate, Passage, TestServer};
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// How long anything may take before its test fails. Nothing waits for it to pass, so it costs only a failing test.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds, for what has no event to wait for.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -70,7 +70,7 @@ impl Program {
         let this = std::env::current_exe().expect("the test program");
         let profile = this.parent().and_then(Path::parent).expect("target/<profile>/deps");
         let lab = profile.join("examples").join("lab");
-        assert!(lab.exists(), "{} is missing: `cargo build --examples`, or a plain `cargo test`", lab.display());
+        assert!(!is_stale(&lab), "{} is missing or older than the source: run a plain `cargo test`", lab.display());
         quiet(Command::new(lab))
     }
 
@@ -80,13 +80,21 @@ impl Program {
     }
 
     /// Starts it, and waits until it is ready.
+    #[track_caller]
     pub fn start(command: &mut Command) -> Program {
+        let mut program = Program::spawn(command.stdout(Stdio::piped()));
+        program.read_announcement();
+        program
+    }
+
+    /// Starts it. Nobody waits until it is ready.
+    pub fn spawn(command: &mut Command) -> Program {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let mark = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         // Successors whose predecessor is gone become children of this process: their ids are theirs until they have
         // been waited for.
         set_child_subreaper(Some(getpid())).expect("PR_SET_CHILD_SUBREAPER");
-        command.env(MARK, &mark).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env(MARK, &mark).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let pid = Pid::from_child(&child);
         let (sender, exited) = bounded(1);
@@ -96,23 +104,14 @@ impl Program {
             let _ = sender.send(());
         });
         let (log, announced) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
-        let (stderr, stdout) = (child.stderr.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        let stderr = child.stderr.take().expect("a pipe");
         let (written, said) = (log.clone(), announced.clone());
         let reader = thread::spawn(move || written.read(stderr));
-        thread::spawn(move || said.read(stdout));
-        let mut program = Program {
-            child,
-            pid,
-            bound: Vec::new(),
-            said: Vec::new(),
-            announced,
-            mark,
-            log,
-            reader: Some(reader),
-            exited,
-        };
-        program.read_announcement();
-        program
+        if let Some(stdout) = child.stdout.take() {
+            thread::spawn(move || said.read(stdout));
+        }
+        let said = Vec::new();
+        Program { child, pid, bound: Vec::new(), said, announced, mark, log, reader: Some(reader), exited }
     }
 
     /// `listening on …` for each listener, then `ready pid=…`.
@@ -275,6 +274,17 @@ impl Drop for Program {
             eprintln!("the log of {}: {:#?}", self.child.id(), self.log.lines());
         }
     }
+}
+
+/// Whether the lab has to be built: `cargo test --test NAME` does not do that. Cargo leaves beside it what it was
+/// built from.
+fn is_stale(lab: &Path) -> bool {
+    let Ok(built) = lab.metadata().and_then(|lab| lab.modified()) else { return true };
+    let sources = std::fs::read_to_string(lab.with_extension("d")).unwrap_or_default();
+    // As a makefile has it: `lab: source source …`, a space in a name behind a backslash.
+    let sources = sources.replace("\\ ", "\0");
+    let mut sources = sources.split_whitespace().skip(1).map(|path| path.replace('\0', " "));
+    sources.any(|path| Path::new(&path).metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at > built))
 }
 
 /// The environment variable by which a test knows its own processes.

@@ -1,0 +1,197 @@
+//! What `--check` says: all that would run, and the memory that it can take.
+
+use crate::config::size_text;
+use crate::connection::{Connection, connection_buffers, worker_buffers};
+use crate::listener::Address;
+use crate::slot::Slot;
+use crate::{Config, Error, ReloadMode};
+use rustix::fs::{Access, access};
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+/// Whether the files that are written while running can be; nothing is created.
+pub fn can_write(config: &Config) -> Result<(), Error> {
+    for (key, what, path) in [("log_file", "log file", &config.log_file), ("pid_file", "pid file", &config.pid_file)] {
+        let Some(path) = path else { continue };
+        // A file that is there must be writable, for one that is not its directory; a pid file is renamed into place.
+        let exists = path.exists() && key == "log_file";
+        let looked_at = match (exists, path.parent()) {
+            (true, _) | (_, None) => path,
+            (false, Some(parent)) if parent.as_os_str().is_empty() => Path::new("."),
+            (false, Some(parent)) => parent,
+        };
+        let is_directory = path.is_dir().then_some("it is a directory".to_owned());
+        let refused = access(looked_at, Access::WRITE_OK).err().map(|errno| std::io::Error::from(errno).to_string());
+        if let Some(why) = is_directory.or(refused) {
+            return Err(config.error(key, format_args!("cannot write {what} {path:?}: {why}")));
+        }
+    }
+    Ok(())
+}
+
+/// Listeners, routes, limits and memory, a line each.
+pub fn report(config: &Config, addresses: &[Address], routes: &[String]) -> String {
+    let mut report = String::new();
+    let mut line = |name: &str, what: &str| {
+        // Writing into a string does not fail.
+        let _ = writeln!(report, "{name:<10} {what}");
+    };
+    if let Some(file) = &config.file {
+        line("file", &file.path().display().to_string());
+    }
+    for address in addresses {
+        line("listen", &address.to_string());
+    }
+    for route in routes {
+        line("route", route);
+    }
+    if config.status_routes {
+        line("route", "/-/healthy and /-/ready, by the server itself");
+    }
+    let limits = &config.limits;
+    let (head, target, body) = (limits.head_size as u64, limits.target_size as u64, limits.body_size);
+    line(
+        "limits",
+        &format!(
+            "{} connections, head {}, target {}, {} header fields, body {}, {} of it buffered",
+            limits.connections,
+            size_text(head),
+            size_text(target),
+            limits.header_count,
+            size_text(body),
+            size_text(limits.buffered_body as u64)
+        ),
+    );
+    line(
+        "timeouts",
+        &format!(
+            "head {}, body {} and then {} bytes/s, idle {}, write {}, queue {}, stream wait {}, linger {}",
+            seconds(limits.head_timeout),
+            seconds(limits.body_timeout),
+            limits.body_rate,
+            seconds(limits.idle_timeout),
+            seconds(limits.write_timeout),
+            seconds(limits.queue_timeout),
+            seconds(limits.stream_wait),
+            seconds(limits.linger)
+        ),
+    );
+    line("stop", &format!("deadline {}, lame duck {}", seconds(config.stop_deadline), seconds(config.lame_duck)));
+    let mode = match config.reload {
+        ReloadMode::Auto => "auto",
+        ReloadMode::Overlap => "overlap",
+        ReloadMode::Exec => "exec",
+    };
+    line(
+        "reload",
+        &format!(
+            "{mode}, probation {}, deadline {}, exec stall {}",
+            seconds(config.reload_probation),
+            seconds(config.reload_deadline),
+            seconds(config.exec_stall)
+        ),
+    );
+    for (name, path) in [("log file", &config.log_file), ("pid file", &config.pid_file)] {
+        if let Some(path) = path {
+            line(name, &path.display().to_string());
+        }
+    }
+    line("workers", &format!("{}, stack {} each", config.workers, size_text(config.worker_stack as u64)));
+    let memory = Memory::of(config);
+    line(
+        "memory",
+        &format!(
+            "at most {} of buffers and stacks: {} workers x {}, {} connections x {}",
+            mebibytes(memory.most()),
+            config.workers,
+            kibibytes(memory.worker),
+            limits.connections,
+            kibibytes(memory.connection)
+        ),
+    );
+    line(
+        "",
+        &format!(
+            "{} while all connections are idle; besides, the program itself, what handlers",
+            mebibytes(memory.idle())
+        ),
+    );
+    line("", "allocate, responses in memory above 16K, and the kernel's socket buffers");
+    report
+}
+
+/// Estimates, in bytes, from the sizes that the engine allocates.
+struct Memory {
+    workers: u64,
+    connections: u64,
+    /// One worker: its stack, if a handler went as deep as it can, and its buffers.
+    worker: u64,
+    /// One connection in the middle of the largest request whose body is buffered.
+    connection: u64,
+}
+
+/// A parked idle connection: its place, its entry in the table and in the queue, its socket. Allocators round up.
+const IDLE: u64 = (size_of::<Slot>() + size_of::<Connection>()).next_multiple_of(512) as u64;
+
+impl Memory {
+    fn of(config: &Config) -> Memory {
+        Memory {
+            workers: config.workers as u64,
+            connections: config.limits.connections as u64,
+            worker: (config.worker_stack + worker_buffers(&config.limits)) as u64,
+            connection: connection_buffers(&config.limits) as u64 + IDLE,
+        }
+    }
+
+    fn most(&self) -> u64 {
+        self.workers * self.worker + self.connections * self.connection
+    }
+
+    fn idle(&self) -> u64 {
+        self.workers * self.worker + self.connections * IDLE
+    }
+}
+
+fn kibibytes(bytes: u64) -> String {
+    format!("{}K", bytes.div_ceil(1 << 10))
+}
+
+fn mebibytes(bytes: u64) -> String {
+    // In tenths, rounded up: without floating point.
+    let tenths = (bytes * 10).div_ceil(1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_follows_from_the_settings() {
+        let memory = Memory::of(&Config::default());
+        // 256 + 16 + 16 + 16 + 16 + 16, and 16 + 64 + 16 + 16 with the connection itself.
+        assert_eq!(memory.worker, 336 * 1024);
+        assert_eq!(memory.connection, 112 * 1024 + IDLE);
+        const { assert!(IDLE <= 1024, "ARCHITECTURE.md and the design promise under 1 KiB") };
+        assert_eq!(memory.most(), 4 * memory.worker + 1024 * memory.connection);
+        assert_eq!(mebibytes(1), "0.1 MiB");
+        assert_eq!(mebibytes(3 << 20), "3.0 MiB");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_found_without_creating_one() {
+        let directory = std::env::temp_dir();
+        let fine = Config { log_file: Some(directory.join("handover-check-log")), ..Config::default() };
+        assert!(can_write(&fine).is_ok() && !directory.join("handover-check-log").exists());
+        let pid = Config { pid_file: Some("/nowhere/at/all/pid".into()), ..Config::default() };
+        let error = can_write(&pid).expect_err("no such directory");
+        assert!(error.is_config() && error.to_string().contains("/nowhere/at/all/pid"), "{error}");
+        assert!(can_write(&Config { log_file: Some(directory), ..Config::default() }).is_err());
+        assert!(can_write(&Config { log_file: Some("handover-check-log".into()), ..Config::default() }).is_ok());
+    }
+}

@@ -1,0 +1,75 @@
+//! What somebody meant who typed something else.
+
+/// What people type who come from another server, or who think of a setting's other name.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("address", "listen"),
+    ("bind", "listen"),
+    ("host", "listen"),
+    ("port", "listen"),
+    ("connections", "max-connections"),
+    ("document-root", "root"),
+    ("graceful-timeout", "stop-deadline"),
+    ("header-count", "max-headers"),
+    ("head-size", "max-head"),
+    ("body-size", "max-body"),
+    ("keep-alive", "idle-timeout"),
+    ("no-status-routes", "status-routes"),
+    ("redirects", "route"),
+    ("target-size", "max-target"),
+    ("threads", "workers"),
+];
+
+/// The one of `known` that was meant: by the name it has elsewhere, the beginning of one only, or a few letters off.
+/// `-` and `_` are the same.
+pub fn closest<'k>(typed: &str, known: impl Iterator<Item = &'k str> + Clone) -> Option<&'k str> {
+    let dashed = |name: &str| name.replace('_', "-");
+    let typed = dashed(typed);
+    let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == typed);
+    if let Some(found) = elsewhere.and_then(|(_, meant)| known.clone().find(|name| dashed(name) == *meant)) {
+        return Some(found);
+    }
+    let mut beginning = known.clone().filter(|name| !typed.is_empty() && dashed(name).starts_with(&typed));
+    if let (Some(name), None) = (beginning.next(), beginning.next()) {
+        return Some(name);
+    }
+    let (far, best) = known.map(|name| (distance(&typed, &dashed(name)), name)).min_by_key(|(far, _)| *far)?;
+    (far <= best.len().div_ceil(3)).then_some(best)
+}
+
+/// Letters to insert, remove or replace to make one of the other (Levenshtein), row by row.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_that_was_meant() {
+        let known = ["listen", "workers", "max_connections", "log-file", "status_routes"];
+        for (typed, meant) in [
+            ("lisen", Some("listen")),
+            ("wor", Some("workers")),
+            ("max-conections", Some("max_connections")),
+            ("logfile", Some("log-file")),
+            ("port", Some("listen")),
+            ("no_status_routes", Some("status_routes")),
+            ("keep_alive", None),
+            ("frobnicate", None),
+            ("", None),
+        ] {
+            assert_eq!(closest(typed, known.into_iter()), meant, "{typed}");
+        }
+    }
+}

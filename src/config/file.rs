@@ -1,0 +1,520 @@
+//! The configuration file: TOML in, [`Config`] out, and every mistake with its place.
+
+use super::closest::closest;
+use super::document::{self, Entry, Kind, Table, Value};
+use super::settings::{self, Given, SETTINGS, Wrong};
+use super::site::{Prefix, RouteAction, RouteConfig, Target};
+use super::{Config, ConfigFile, on_one_line};
+use crate::Error;
+use crate::http::is_token_byte;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use tiny_http::Header;
+
+/// Larger is no configuration file.
+const MAX_SIZE: u64 = 1024 * 1024;
+
+/// What only the program has: an application decides itself what it serves.
+const SITE_KEYS: [&str; 5] = ["root", "headers", "mime", "error_pages", "route"];
+const ROUTE_KEYS: [&str; 7] = ["prefix", "directory", "redirect", "status", "body", "content_type", "headers"];
+const REDIRECT_STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
+/// 302 rather than 301, which a browser remembers for good: one that was a mistake can be taken back.
+const REDIRECT_STATUS: u16 = 302;
+const FIXED_TYPE: &str = "text/plain; charset=utf-8";
+
+/// The errors that the site answers with by itself; a fixed answer may add others.
+const SITE_ERRORS: [u16; 8] = [400, 403, 404, 405, 412, 416, 500, 503];
+
+/// Fields that say what the server alone knows, or that another key sets.
+const OWN_FIELDS: [&str; 15] = [
+    "accept-ranges",
+    "allow",
+    "connection",
+    "content-length",
+    "content-range",
+    "content-type",
+    "date",
+    "etag",
+    "keep-alive",
+    "last-modified",
+    "location",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Reads a file. `application` is the name of an application that decides itself what it serves.
+pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
+    let failed = |path: &Path, what: &str| Error::config(format!("cannot read configuration file {path:?}: {what}"));
+    // So that the messages and a later reload mean the same file.
+    let path = std::path::absolute(path).map_err(|error| failed(path, &error.to_string()))?;
+    let said = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => failed(&path, "there is no such file"),
+        io::ErrorKind::PermissionDenied => failed(&path, "this user may not read it"),
+        _ => failed(&path, &error.to_string()),
+    };
+    let meta = fs::metadata(&path).map_err(said)?;
+    if !meta.is_file() {
+        return Err(failed(&path, "it is not a regular file, which a reload could read again"));
+    }
+    if meta.len() > MAX_SIZE {
+        return Err(failed(&path, "it has more than 1 MiB"));
+    }
+    let bytes = fs::read(&path).map_err(said)?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        failed(&path, &format!("line {line} is not UTF-8"))
+    })?;
+    let base = path.parent().unwrap_or(Path::new("/")).to_owned();
+    let file = ConfigFile { path, places: Vec::new() };
+    Reader { text, base, application, config: Config { file: Some(file), ..Config::default() } }.read()
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    /// Where relative paths start.
+    base: PathBuf,
+    application: Option<&'t str>,
+    config: Config,
+}
+
+impl Reader<'_> {
+    fn read(mut self) -> Result<Config, Error> {
+        let table = document::parse(self.text).map_err(|fault| self.error(fault.at, &fault.what))?;
+        // Error pages are looked at last: the routes say which statuses there are.
+        let (pages, others): (Vec<&Entry>, Vec<&Entry>) =
+            table.entries.iter().partition(|entry| entry.key == "error_pages");
+        for entry in others.into_iter().chain(pages) {
+            self.entry(entry)?;
+        }
+        if self.config.line("max_target").is_none() {
+            let limits = &mut self.config.limits;
+            limits.target_size = limits.target_size.min(limits.head_size);
+        }
+        self.config.validate()?;
+        Ok(self.config)
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<(), Error> {
+        let key = entry.key.as_str();
+        if let (true, Some(application)) = (SITE_KEYS.contains(&key), self.application) {
+            return Err(
+                self.wrong_key(entry, &format!("is not for {application}, which decides itself what it serves"))
+            );
+        }
+        match (key, &entry.value.kind) {
+            ("listen", _) => return self.listen(entry),
+            ("root", _) => self.config.root = Some(self.path("root", &entry.value)?),
+            ("route", Kind::Tables(routes)) => {
+                for route in routes {
+                    self.route(route)?;
+                }
+            }
+            ("route", _) => return Err(self.refuse("route", &entry.value, "allowed is [[route]], once or more")),
+            ("headers", _) => self.config.site.headers = self.headers("headers", &entry.value)?,
+            ("mime", _) => self.mime(&entry.value)?,
+            ("error_pages", _) => self.error_pages(&entry.value)?,
+            _ => {
+                let Some(setting) = SETTINGS.iter().find(|setting| setting.key() == key) else {
+                    let settings: Vec<String> = SETTINGS.iter().map(settings::Setting::key).collect();
+                    let site = SITE_KEYS.iter().copied().filter(|_| self.application.is_none());
+                    return Err(self.unknown(entry, settings.iter().map(String::as_str).chain(site)));
+                };
+                self.apply(setting, &entry.value)?;
+            }
+        }
+        self.note(key, &entry.value);
+        Ok(())
+    }
+
+    fn listen(&mut self, entry: &Entry) -> Result<(), Error> {
+        let setting = &SETTINGS[0];
+        let allowed = "allowed is an array of addresses: [\"127.0.0.1:8888\", \"unix:/run/handover.sock\"]";
+        let Kind::Array(values) = &entry.value.kind else {
+            return Err(self.refuse("listen", &entry.value, allowed));
+        };
+        if values.is_empty() {
+            return Err(self.refuse("listen", &entry.value, allowed));
+        }
+        for value in values {
+            self.apply(setting, value)?;
+            if let Some((last, others)) = self.config.listen.split_last()
+                && others.contains(last)
+            {
+                return Err(self.refuse("listen", value, "which stands twice"));
+            }
+        }
+        self.note("listen", &entry.value);
+        Ok(())
+    }
+
+    fn apply(&mut self, setting: &settings::Setting, value: &Value) -> Result<(), Error> {
+        let given = match &value.kind {
+            Kind::String(text) => Given::String(text),
+            Kind::Integer(Some(number)) => Given::Integer(*number),
+            Kind::Float(number) => Given::Float(*number),
+            Kind::Boolean(value) => Given::Boolean(*value),
+            _ => Given::Other,
+        };
+        let given = settings::Value { given, base: Some(&self.base) };
+        (setting.apply)(&mut self.config, &given).map_err(|wrong| match wrong {
+            Wrong::Value(what) => self.refuse(&setting.key(), value, &what),
+            Wrong::Whole(what) => self.error(value.span.start, &format!("{}: {what}", setting.key())),
+        })
+    }
+
+    fn route(&mut self, value: &Value) -> Result<(), Error> {
+        let number = self.config.site.routes.len();
+        let table = self.table("route", value)?;
+        for entry in &table.entries {
+            if !ROUTE_KEYS.contains(&entry.key.as_str()) {
+                return Err(self.unknown(entry, ROUTE_KEYS.into_iter()));
+            }
+            self.note(&format!("route[{number}].{}", entry.key), &entry.value);
+        }
+        let find = |key: &str| table.entries.iter().find(|entry| entry.key == key);
+        let Some(prefix_entry) = find("prefix") else {
+            return Err(self.error(value.span.start, "a route needs a prefix: prefix = \"/path\""));
+        };
+        let prefix = self.text("prefix", &prefix_entry.value)?;
+        let prefix = Prefix::parse(prefix).map_err(|what| self.refuse("prefix", &prefix_entry.value, what))?;
+        if let Some(first) = self.config.site.routes.iter().position(|route| route.prefix == prefix) {
+            let line = self.config.line(&format!("route[{first}].prefix")).unwrap_or_default();
+            return Err(self.refuse("prefix", &prefix_entry.value, &format!("which line {line} has already")));
+        }
+        let action = self.action(value, table)?;
+        let headers = match find("headers") {
+            Some(entry) => self.headers("headers", &entry.value)?,
+            None => Vec::new(),
+        };
+        self.config.site.routes.push(RouteConfig { prefix, action, headers });
+        Ok(())
+    }
+
+    fn action(&self, route: &Value, table: &Table) -> Result<RouteAction, Error> {
+        let find = |key: &str| table.entries.iter().find(|entry| entry.key == key);
+        let (directory, redirect) = (find("directory"), find("redirect"));
+        let (status, body, content_type) = (find("status"), find("body"), find("content_type"));
+        // Each of these would be without effect, and so was meant in another way.
+        let beside = |with: &str, others: &[Option<&Entry>]| match others.iter().flatten().next() {
+            Some(entry) => Err(self.wrong_key(entry, &format!("does not go with {with}"))),
+            None => Ok(()),
+        };
+        if let Some(directory) = directory {
+            beside("directory", &[redirect, status, body, content_type])?;
+            return Ok(RouteAction::Directory(self.path("directory", &directory.value)?));
+        }
+        if let Some(redirect) = redirect {
+            beside("redirect", &[body, content_type])?;
+            let target = self.text("redirect", &redirect.value)?;
+            let target = Target::parse(target).map_err(|what| self.refuse("redirect", &redirect.value, what))?;
+            let status = match status {
+                None => REDIRECT_STATUS,
+                Some(entry) => self
+                    .status(&entry.value)
+                    .filter(|status| REDIRECT_STATUSES.contains(status))
+                    .ok_or_else(|| self.refuse("status", &entry.value, "allowed is 301, 302, 303, 307 or 308"))?,
+            };
+            return Ok(RouteAction::Redirect { status, target });
+        }
+        if status.is_none() && body.is_none() {
+            return Err(self.error(route.span.start, "a route needs one of directory, redirect, status and body"));
+        }
+        let code = match status {
+            None => 200,
+            // 206 and 304 answer what only a request with such fields may get.
+            Some(entry) => {
+                self.status(&entry.value).filter(|status| matches!(status, 200..=205 | 400..=599)).ok_or_else(|| {
+                    let allowed = "allowed is 200 to 205 or 400 to 599; 3xx goes with redirect";
+                    self.refuse("status", &entry.value, allowed)
+                })?
+            }
+        };
+        if let (204 | 205, Some(entry)) = (code, body) {
+            return Err(self.wrong_key(entry, &format!("does not go with status {code}, which has none")));
+        }
+        if let (None, Some(entry)) = (body, content_type) {
+            return Err(self.wrong_key(entry, "goes with a body only"));
+        }
+        let body = match body {
+            None => None,
+            Some(entry) => {
+                let content_type = match content_type {
+                    None => FIXED_TYPE.to_owned(),
+                    Some(entry) => self.media_type("content_type", &entry.value)?,
+                };
+                Some((content_type, self.text("body", &entry.value)?.to_owned()))
+            }
+        };
+        Ok(RouteAction::Fixed { status: code, body })
+    }
+
+    fn headers(&self, key: &str, value: &Value) -> Result<Vec<Header>, Error> {
+        let mut headers: Vec<Header> = Vec::new();
+        for entry in &self.table(key, value)?.entries {
+            let name = entry.key.as_str();
+            if name.is_empty() || !name.bytes().all(is_token_byte) {
+                return Err(self.wrong_key(entry, "is no name of a header field"));
+            }
+            if OWN_FIELDS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+                let help = match name.eq_ignore_ascii_case("content-type") {
+                    true => "is for [mime], or content_type of a route, to say",
+                    false => "is for the server to say",
+                };
+                return Err(self.wrong_key(entry, help));
+            }
+            if headers.iter().any(|header| header.field.as_str().as_str().eq_ignore_ascii_case(name)) {
+                return Err(self.wrong_key(entry, "stands twice: names of fields ignore case"));
+            }
+            let text = self.text(name, &entry.value)?;
+            let printable = text.bytes().all(|byte| byte == b'\t' || (b' '..0x7f).contains(&byte));
+            // `from_bytes` refuses what is not ASCII, and nothing of that is left.
+            let header = printable.then(|| Header::from_bytes(name, text.trim()).ok()).flatten();
+            headers.push(header.ok_or_else(|| self.refuse(name, &entry.value, "allowed is printable ASCII"))?);
+        }
+        Ok(headers)
+    }
+
+    fn mime(&mut self, value: &Value) -> Result<(), Error> {
+        for entry in &self.table("mime", value)?.entries {
+            if entry.key.is_empty() || entry.key.contains(['.', '/']) {
+                return Err(self.wrong_key(entry, "is no extension: allowed is what follows the last dot of a name"));
+            }
+            let media_type = self.media_type(&entry.key, &entry.value)?;
+            let mime = &mut self.config.site.mime;
+            if mime.iter().any(|(extension, _)| extension.eq_ignore_ascii_case(&entry.key)) {
+                return Err(self.wrong_key(entry, "stands twice: extensions ignore case"));
+            }
+            mime.push((entry.key.to_ascii_lowercase(), media_type));
+        }
+        Ok(())
+    }
+
+    fn error_pages(&mut self, value: &Value) -> Result<(), Error> {
+        let mut statuses = SITE_ERRORS.to_vec();
+        statuses.extend(self.config.site.routes.iter().filter_map(|route| match route.action {
+            RouteAction::Fixed { status: status @ 400.., body: None } => Some(status),
+            _ => None,
+        }));
+        for entry in &self.table("error_pages", value)?.entries {
+            let status = entry.key.parse().ok().filter(|status| statuses.contains(status));
+            let Some(status) = status else {
+                let list: Vec<String> = statuses.iter().map(u16::to_string).collect();
+                let allowed = format!("is no error that this site answers with: allowed are {}", list.join(", "));
+                return Err(self.wrong_key(entry, &allowed));
+            };
+            let path = self.path(&entry.key, &entry.value)?;
+            self.config.site.error_pages.push((status, path));
+            self.note(&format!("error_pages.{status}"), &entry.value);
+        }
+        Ok(())
+    }
+
+    fn status(&self, value: &Value) -> Option<u16> {
+        match value.kind {
+            Kind::Integer(Some(number)) => u16::try_from(number).ok(),
+            _ => None,
+        }
+    }
+
+    fn media_type(&self, key: &str, value: &Value) -> Result<String, Error> {
+        let text = self.text(key, value)?;
+        let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+        let token = |part: &str| !part.is_empty() && part.bytes().all(is_token_byte);
+        let valid = essence.trim_end().split_once('/').is_some_and(|(kind, sub)| token(kind) && token(sub));
+        match valid && parameters.bytes().all(|byte| (b' '..0x7f).contains(&byte)) {
+            true => Ok(text.to_owned()),
+            false => Err(self.refuse(key, value, "allowed is a media type: \"text/plain; charset=utf-8\"")),
+        }
+    }
+
+    fn path(&self, key: &str, value: &Value) -> Result<PathBuf, Error> {
+        let text = self.text(key, value)?;
+        let given = settings::Value { given: Given::String(text), base: Some(&self.base) };
+        given.path().map_err(|_| self.refuse(key, value, "allowed is a path in quotes"))
+    }
+
+    fn text<'v>(&self, key: &str, value: &'v Value) -> Result<&'v str, Error> {
+        match &value.kind {
+            Kind::String(text) => Ok(text),
+            _ => Err(self.refuse(key, value, "allowed is text in quotes")),
+        }
+    }
+
+    fn table<'v>(&self, key: &str, value: &'v Value) -> Result<&'v Table, Error> {
+        match &value.kind {
+            Kind::Table(table) => Ok(table),
+            _ => Err(self.refuse(key, value, "allowed is a table")),
+        }
+    }
+
+    /// Remembers where a setting stands, for what can only be seen later.
+    fn note(&mut self, key: &str, value: &Value) {
+        let place = self.position(value.span.start);
+        if let Some(file) = &mut self.config.file {
+            file.places.push((key.to_owned(), place));
+        }
+    }
+
+    fn unknown<'k>(&self, entry: &Entry, known: impl Iterator<Item = &'k str> + Clone) -> Error {
+        let help = match (closest(&entry.key, known.clone()), entry.key.as_str()) {
+            (Some(meant), _) => format!(", did you mean {meant}?"),
+            (None, "check" | "config" | "help" | "version") => ", this is for the command line only".to_owned(),
+            (None, _) => format!(", allowed are {}", known.collect::<Vec<_>>().join(", ")),
+        };
+        self.error(entry.key_span.start, &format!("unknown key {}{help}", on_one_line(&entry.key)))
+    }
+
+    fn wrong_key(&self, entry: &Entry, what: &str) -> Error {
+        self.error(entry.key_span.start, &format!("{} {what}", on_one_line(&entry.key)))
+    }
+
+    fn refuse(&self, key: &str, value: &Value, what: &str) -> Error {
+        self.error(value.span.start, &format!("{key} is {}, {what}", self.written(value)))
+    }
+
+    fn error(&self, at: usize, what: &str) -> Error {
+        let (line, column) = self.position(at);
+        match &self.config.file {
+            Some(file) => Error::config(format!("{}:{line}:{column}: {what}", file.shown())),
+            None => Error::config(what),
+        }
+    }
+
+    /// Line and column, both from 1, the column in characters as editors count.
+    fn position(&self, at: usize) -> (usize, usize) {
+        // A byte order mark is no character of the first line.
+        let text = self.text.strip_prefix('\u{feff}').unwrap_or(self.text);
+        let at = at.saturating_sub(self.text.len() - text.len());
+        let before = text.get(..at).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+
+    /// The value as it stands in the file, cut to what a message can bear.
+    fn written(&self, value: &Value) -> String {
+        const LONGEST: usize = 60;
+        let raw = match &value.kind {
+            Kind::Table(_) | Kind::Tables(_) => return "a table".to_owned(),
+            _ => self.slice(&value.span),
+        };
+        match raw.char_indices().nth(LONGEST) {
+            Some((end, _)) => on_one_line(&raw[..end]) + "…",
+            None => on_one_line(raw),
+        }
+    }
+
+    fn slice(&self, span: &Range<usize>) -> &str {
+        self.text.get(span.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ReloadMode;
+    use std::time::Duration;
+
+    struct TempFile(PathBuf);
+
+    impl TempFile {
+        fn new(name: &str, text: &str) -> TempFile {
+            let path = std::env::temp_dir().join(format!("handover-config-{}-{name}.toml", std::process::id()));
+            fs::write(&path, text).expect("a file");
+            TempFile(path)
+        }
+    }
+
+    impl Drop for TempFile {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn every_key_reaches_its_setting() {
+        let file = TempFile::new(
+            "keys",
+            "listen = ['127.0.0.1:0', 'unix:/run/a', 'unix:b']\nroot = 'r'\nworkers = 8\nworker_stack = '1M'\n\
+             status_routes = false\nlog_file = 'l'\npid_file = '/p'\nstop_deadline = 2.5\nlame_duck = 1\n\
+             reload = 'overlap'\nreload_probation = 0.25\nreload_deadline = 9\nexec_stall = 0.5\n\
+             max_connections = 2_000\nmax_body = '10M'\nmax_head = '8K'\nmax_target = 1000\nmax_headers = 50\n\
+             buffered_body = 0\nhead_timeout = 1\nbody_timeout = 2\nbody_rate = '1K'\nidle_timeout = 3\n\
+             write_timeout = 4\nqueue_timeout = 5.5\nstream_wait = 6\nlinger = 0\n",
+        );
+        let config = load(&file.0, None).expect("a configuration");
+        let base = file.0.parent().expect("a directory");
+        let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["127.0.0.1:0".to_owned(), "unix:/run/a".to_owned(), format!("unix:{}/b", base.display())]);
+        assert_eq!((config.root, config.log_file), (Some(base.join("r")), Some(base.join("l"))));
+        assert_eq!((config.workers, config.worker_stack, config.status_routes), (8, 1 << 20, false));
+        assert_eq!((config.pid_file, config.reload), (Some("/p".into()), ReloadMode::Overlap));
+        let limits = config.limits;
+        assert_eq!((limits.connections, limits.body_size, limits.head_size), (2000, 10 << 20, 8192));
+        assert_eq!((limits.target_size, limits.header_count, limits.buffered_body), (1000, 50, 0));
+        assert_eq!(limits.body_rate, 1024);
+        let durations = [
+            (config.stop_deadline, 2.5),
+            (config.lame_duck, 1.0),
+            (config.reload_probation, 0.25),
+            (config.reload_deadline, 9.0),
+            (config.exec_stall, 0.5),
+            (limits.head_timeout, 1.0),
+            (limits.body_timeout, 2.0),
+            (limits.idle_timeout, 3.0),
+            (limits.write_timeout, 4.0),
+            (limits.queue_timeout, 5.5),
+            (limits.stream_wait, 6.0),
+            (limits.linger, 0.0),
+        ];
+        for (at, (duration, seconds)) in durations.into_iter().enumerate() {
+            assert_eq!(duration, Duration::from_secs_f64(seconds), "{at}");
+        }
+    }
+
+    #[test]
+    fn the_example_names_every_key() {
+        let example = include_str!("../../examples/handover.toml");
+        let named = |key: &str| {
+            let sets = |line: &str| line.trim_start_matches('#').split(" =").next() == Some(key);
+            example.lines().any(sets)
+        };
+        for setting in SETTINGS {
+            assert!(named(&setting.key()), "{}", setting.name);
+        }
+        for key in ROUTE_KEYS {
+            assert!(named(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn an_application_decides_itself_what_it_serves() {
+        let file = TempFile::new("application", "workers = 3\nroot = '/'");
+        let error = load(&file.0, Some("lab")).expect_err("no root for an application");
+        assert!(
+            error.to_string().ends_with(":2:1: root is not for lab, which decides itself what it serves"),
+            "{error}"
+        );
+        let file = TempFile::new("hint", "headers_ = 3");
+        let error = load(&file.0, Some("lab")).expect_err("an unknown key");
+        assert!(!error.to_string().contains("error_pages"), "{error}");
+        let file = TempFile::new("settings", "workers = 3");
+        assert_eq!(load(&file.0, Some("lab")).expect("a configuration").workers, 3);
+    }
+
+    #[test]
+    fn a_smaller_head_takes_the_target_along() {
+        let file = TempFile::new("head", "max_head = '4K'");
+        assert_eq!(load(&file.0, None).expect("a configuration").limits.target_size, 4096);
+    }
+
+    #[test]
+    fn a_socket_path_that_gets_too_long_is_refused() {
+        let file = TempFile::new("socket", &format!("listen = ['unix:{}']", "x".repeat(106)));
+        let error = load(&file.0, None).expect_err("too long");
+        assert!(error.to_string().contains("at most 107 bytes"), "{error}");
+    }
+}

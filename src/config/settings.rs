@@ -1,0 +1,293 @@
+//! Every setting that has one value: its name, what it takes, and where it goes. The command line and the
+//! configuration file both read this table, so that they cannot differ.
+
+use super::{Config, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode, size_text};
+use crate::listener::Address;
+use std::ffi::OsStr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A setting.
+pub struct Setting {
+    /// As a flag, without the dashes; as a key with `_` for `-`.
+    pub name: &'static str,
+    pub short: Option<char>,
+    /// What it takes, as help and messages call it.
+    pub takes: &'static str,
+    /// Whether there is a flag, or only a key.
+    pub is_flag: bool,
+    pub apply: fn(&mut Config, &Value<'_>) -> Result<(), Wrong>,
+}
+
+impl Setting {
+    /// The name in a file.
+    pub fn key(&self) -> String {
+        self.name.replace('-', "_")
+    }
+}
+
+/// A year. Longer is a slip of the finger, and sums of such deadlines stay far from any overflow.
+const MAX_SECONDS: u32 = 365 * 24 * 60 * 60;
+const FROM_ZERO: f64 = 0.0;
+/// Deadlines count in milliseconds; a timeout that rounds to none would refuse every request.
+const FROM_A_MILLISECOND: f64 = 0.001;
+
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        short: Some('l'),
+        // A file has an array of them.
+        ..flag("listen", "ADDRESS", |config, value| {
+            config.listen.push(value.address()?);
+            Ok(())
+        })
+    },
+    Setting {
+        short: Some('w'),
+        ..flag("workers", "N", |config, value| set(&mut config.workers, value.number(1..=MAX_WORKERS)))
+    },
+    key("worker-stack", "SIZE", |config, value| {
+        set(&mut config.worker_stack, value.size_within(WORKER_STACK).map(|size| size as usize))
+    }),
+    key("status-routes", "true or false", |config, value| set(&mut config.status_routes, value.boolean())),
+    flag("log-file", "FILE", |config, value| set(&mut config.log_file, value.path().map(Some))),
+    flag("pid-file", "FILE", |config, value| set(&mut config.pid_file, value.path().map(Some))),
+    flag("stop-deadline", "SECS", |config, value| set(&mut config.stop_deadline, value.seconds(FROM_ZERO))),
+    flag("lame-duck", "SECS", |config, value| set(&mut config.lame_duck, value.seconds(FROM_ZERO))),
+    flag("reload", "MODE", |config, value| set(&mut config.reload, value.reload_mode())),
+    flag("reload-probation", "SECS", |config, value| set(&mut config.reload_probation, value.seconds(FROM_ZERO))),
+    flag("reload-deadline", "SECS", |config, value| {
+        set(&mut config.reload_deadline, value.seconds(FROM_A_MILLISECOND))
+    }),
+    flag("exec-stall", "SECS", |config, value| set(&mut config.exec_stall, value.seconds(FROM_A_MILLISECOND))),
+    flag("max-connections", "N", |config, value| {
+        set(&mut config.limits.connections, value.number(1..=MAX_CONNECTIONS))
+    }),
+    flag("max-body", "SIZE", |config, value| set(&mut config.limits.body_size, value.size())),
+    key("max-head", "SIZE", |config, value| {
+        set(&mut config.limits.head_size, value.size_within(HEAD_SIZE).map(|size| size as usize))
+    }),
+    key("max-target", "SIZE", |config, value| {
+        set(&mut config.limits.target_size, value.size_within(TARGET_SIZE).map(|size| size as usize))
+    }),
+    key("max-headers", "N", |config, value| set(&mut config.limits.header_count, value.number(HEADER_COUNT))),
+    key("buffered-body", "SIZE", |config, value| {
+        set(&mut config.limits.buffered_body, value.size_within(BUFFERED_BODY).map(|size| size as usize))
+    }),
+    flag("head-timeout", "SECS", |config, value| {
+        set(&mut config.limits.head_timeout, value.seconds(FROM_A_MILLISECOND))
+    }),
+    key("body-timeout", "SECS", |config, value| {
+        set(&mut config.limits.body_timeout, value.seconds(FROM_A_MILLISECOND))
+    }),
+    key("body-rate", "SIZE", |config, value| set(&mut config.limits.body_rate, value.size_within(BODY_RATE))),
+    flag("idle-timeout", "SECS", |config, value| {
+        set(&mut config.limits.idle_timeout, value.seconds(FROM_A_MILLISECOND))
+    }),
+    flag("write-timeout", "SECS", |config, value| {
+        set(&mut config.limits.write_timeout, value.seconds(FROM_A_MILLISECOND))
+    }),
+    flag("queue-timeout", "SECS", |config, value| {
+        set(&mut config.limits.queue_timeout, value.seconds(FROM_A_MILLISECOND))
+    }),
+    key("stream-wait", "SECS", |config, value| set(&mut config.limits.stream_wait, value.seconds(FROM_A_MILLISECOND))),
+    key("linger", "SECS", |config, value| set(&mut config.limits.linger, value.seconds(FROM_ZERO))),
+];
+
+/// What a worker's stack may be: below, a handler does not get far; above is a slip.
+pub const WORKER_STACK: RangeInclusive<u64> = 64 << 10..=1 << 30;
+/// Spans in a head are 16 bits wide.
+pub const HEAD_SIZE: RangeInclusive<u64> = 256..=65_535;
+pub const TARGET_SIZE: RangeInclusive<u64> = 16..=65_535;
+pub const HEADER_COUNT: RangeInclusive<usize> = 1..=10_000;
+pub const BUFFERED_BODY: RangeInclusive<u64> = 0..=1 << 30;
+pub const BODY_RATE: RangeInclusive<u64> = 1..=1 << 30;
+
+type Apply = fn(&mut Config, &Value<'_>) -> Result<(), Wrong>;
+
+const fn flag(name: &'static str, takes: &'static str, apply: Apply) -> Setting {
+    Setting { name, short: None, takes, is_flag: true, apply }
+}
+
+/// A setting that only a file has.
+const fn key(name: &'static str, takes: &'static str, apply: Apply) -> Setting {
+    Setting { is_flag: false, ..flag(name, takes, apply) }
+}
+
+fn set<T>(setting: &mut T, value: Result<T, Wrong>) -> Result<(), Wrong> {
+    *setting = value?;
+    Ok(())
+}
+
+/// What is wrong with a value; whoever reads it knows the name and how it was written.
+#[derive(Debug)]
+pub enum Wrong {
+    /// To go behind "NAME is VALUE, ".
+    Value(String),
+    /// To go behind "NAME: ".
+    Whole(String),
+}
+
+/// A value on its way into the settings.
+pub struct Value<'v> {
+    pub given: Given<'v>,
+    /// What a relative path starts from; the working directory without it.
+    pub base: Option<&'v Path>,
+}
+
+/// How a value was given: an argument is text whatever it means, a file has types.
+#[derive(Clone, Copy)]
+pub enum Given<'v> {
+    Argument(&'v OsStr),
+    String(&'v str),
+    Integer(u64),
+    Float(f64),
+    Boolean(bool),
+    /// Something that no setting is.
+    Other,
+}
+
+impl Value<'_> {
+    fn address(&self) -> Result<Address, Wrong> {
+        let text = match self.given {
+            Given::Argument(argument) => argument.to_str().ok_or_else(not_utf8)?,
+            Given::String(text) => text,
+            _ => return Err(Wrong::Value("allowed is HOST:PORT, [V6]:PORT or unix:PATH in quotes".into())),
+        };
+        let whole = |error: crate::Error| Wrong::Whole(error.to_string());
+        match (text.parse().map_err(whole)?, self.base.and_then(Path::to_str)) {
+            // Once more, since what the path became may be too long for a socket.
+            (Address::Unix(path), Some(base)) if path.is_relative() => {
+                format!("unix:{base}/{}", path.display()).parse().map_err(whole)
+            }
+            (address, _) => Ok(address),
+        }
+    }
+
+    /// A path; of a file, relative to the directory that the file is in.
+    pub fn path(&self) -> Result<PathBuf, Wrong> {
+        let path = match self.given {
+            Given::Argument(argument) => Path::new(argument),
+            Given::String(text) if !text.is_empty() && !text.contains('\0') => Path::new(text),
+            _ => return Err(Wrong::Value("allowed is a path in quotes".into())),
+        };
+        Ok(self.base.map_or_else(|| path.to_owned(), |base| base.join(path)))
+    }
+
+    fn number(&self, allowed: RangeInclusive<usize>) -> Result<usize, Wrong> {
+        let number = match self.given {
+            Given::Argument(argument) => digits(argument.to_str().ok_or_else(not_utf8)?),
+            Given::Integer(number) => Some(number),
+            _ => None,
+        };
+        let number = number.and_then(|number| usize::try_from(number).ok()).filter(|number| allowed.contains(number));
+        number
+            .ok_or_else(|| Wrong::Value(format!("allowed is a whole number, {} to {}", allowed.start(), allowed.end())))
+    }
+
+    /// Bytes, or with K, M or G that many times 1,024.
+    fn size(&self) -> Result<u64, Wrong> {
+        let size = match self.given {
+            Given::Argument(argument) => bytes(argument.to_str().ok_or_else(not_utf8)?),
+            Given::String(text) => bytes(text),
+            Given::Integer(number) => Some(number),
+            _ => None,
+        };
+        size.ok_or_else(|| match self.given {
+            Given::Argument(_) => Wrong::Value("allowed are bytes, or a number with K, M or G: 64K, 10M".into()),
+            _ => Wrong::Value("allowed are bytes, or a number with K, M or G in quotes: \"64K\", \"10M\"".into()),
+        })
+    }
+
+    fn size_within(&self, allowed: RangeInclusive<u64>) -> Result<u64, Wrong> {
+        let size = self.size()?;
+        if allowed.contains(&size) {
+            return Ok(size);
+        }
+        let (low, high) = (size_text(*allowed.start()), size_text(*allowed.end()));
+        Err(Wrong::Value(format!("allowed is {low} to {high}")))
+    }
+
+    /// The standard parser takes `inf`, `NaN`, `1e9` and signs, so the characters of an argument are looked at first.
+    fn seconds(&self, least: f64) -> Result<Duration, Wrong> {
+        let seconds = match self.given {
+            Given::Argument(argument) => {
+                let text = argument.to_str().ok_or_else(not_utf8)?;
+                let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+                plain.then(|| text.parse::<f64>().ok()).flatten()
+            }
+            Given::Integer(number) => Some(number as f64),
+            Given::Float(number) => Some(number),
+            _ => None,
+        };
+        let seconds = seconds.filter(|seconds| (least..=f64::from(MAX_SECONDS)).contains(seconds));
+        seconds
+            .map(Duration::from_secs_f64)
+            .ok_or_else(|| Wrong::Value(format!("allowed are seconds, {least} to {MAX_SECONDS}")))
+    }
+
+    fn boolean(&self) -> Result<bool, Wrong> {
+        match self.given {
+            Given::Boolean(value) => Ok(value),
+            _ => Err(Wrong::Value("allowed is true or false".into())),
+        }
+    }
+
+    fn reload_mode(&self) -> Result<ReloadMode, Wrong> {
+        let text = match self.given {
+            Given::Argument(argument) => argument.to_str(),
+            Given::String(text) => Some(text),
+            _ => None,
+        };
+        match (text, self.given) {
+            (Some("auto"), _) => Ok(ReloadMode::Auto),
+            (Some("overlap"), _) => Ok(ReloadMode::Overlap),
+            (Some("exec"), _) => Ok(ReloadMode::Exec),
+            (_, Given::Argument(_)) => Err(Wrong::Value("allowed is auto, overlap or exec".into())),
+            _ => Err(Wrong::Value("allowed is \"auto\", \"overlap\" or \"exec\"".into())),
+        }
+    }
+}
+
+fn not_utf8() -> Wrong {
+    Wrong::Value("which is not UTF-8".into())
+}
+
+/// Digits only: the standard parser takes a `+`.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let (number, unit) = match text.bytes().last()?.to_ascii_uppercase() {
+        b'K' => (&text[..text.len() - 1], 1 << 10),
+        b'M' => (&text[..text.len() - 1], 1 << 20),
+        b'G' => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    digits(number)?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_flags_and_keys() {
+        for (at, setting) in SETTINGS.iter().enumerate() {
+            assert!(setting.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{}", setting.name);
+            assert!(SETTINGS[..at].iter().all(|other| other.name != setting.name), "{} twice", setting.name);
+            assert!(setting.is_flag || setting.short.is_none());
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, size) in [("0", Some(0)), ("64k", Some(65_536)), ("2G", Some(2 << 30)), ("", None), ("K", None)] {
+            assert_eq!(bytes(text), size, "{text}");
+        }
+        for text in ["1.5M", "+1", "1T", "é", "18446744073709551615K"] {
+            assert_eq!(bytes(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! The whole site of a configuration: which route answers a path, and what every answer gets.
+
+use super::answer::{refuse, refuse_method};
+use super::content_type::MediaTypes;
+use super::files::{ENCODED, Files};
+use super::path::{self, Name};
+use super::welcome::Welcome;
+use crate::config::site::{Prefix, RouteAction, RouteConfig, Target};
+use crate::handler::{Body, Handler, IntoResponse, Request, Response, known_header};
+use crate::{Config, Error};
+use percent_encoding::{AsciiSet, percent_encode};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use tiny_http::{Header, StatusCode};
+
+/// The largest error page: each answer has a copy of it, as long as its client takes to read it.
+const MAX_PAGE: u64 = 64 * 1024;
+
+/// Serves what a configuration says: its routes, its root or the welcome site, with its header fields, media types and
+/// error pages.
+///
+/// ```
+/// use handover::{Config, Server, Site};
+///
+/// let config = Config { root: Some(".".into()), ..Config::default() };
+/// let builder = Server::builder().service(Site::open(&config)?).config(config);
+/// # let _ = builder; Ok::<(), handover::Error>(())
+/// ```
+///
+/// - The route with the longest prefix answers; a prefix matches whole segments of the path, after decoding and without
+///   its dot segments. Where none matches the root answers, and without a root the welcome site.
+/// - A directory is served as by [`Files`], below the prefix of its route.
+/// - Header fields go onto every answer of the site, errors and 304 included. A route's own field replaces one of that
+///   name for all, and both one that the site would have sent.
+/// - An error page replaces the text of an error that the site answers with, and keeps its status and its fields. What
+///   the server itself refuses (a malformed request, a limit) and the text that a route was given stay as they are.
+///
+/// Roots and error pages are opened once, when the site is.
+pub struct Site {
+    /// The longest prefix first; the last one matches everything.
+    routes: Vec<Route>,
+    /// For paths that name nothing.
+    headers: Vec<Header>,
+    pages: Vec<(u16, Page)>,
+}
+
+struct Route {
+    prefix: Prefix,
+    action: Action,
+    headers: Vec<Header>,
+    /// Says it in `--check`.
+    shown: String,
+}
+
+enum Action {
+    Files(Files),
+    Welcome,
+    Redirect { status: u16, target: Target },
+    Fixed { status: u16, body: Option<(String, String)> },
+}
+
+struct Page {
+    content_type: String,
+    bytes: Vec<u8>,
+}
+
+impl Site {
+    /// Opens the root, the directories of routes and the error pages.
+    ///
+    /// # Errors
+    /// A root that cannot be served is a usage error if an argument named it. What the configuration file names is a
+    /// configuration error with its place there.
+    pub fn open(config: &Config) -> Result<Site, Error> {
+        let site = &config.site;
+        let types = Arc::new(MediaTypes::new(site.mime.clone()));
+        let mut routes = vec![Route::fallback(config, &types)?];
+        for (number, route) in site.routes.iter().enumerate() {
+            // What stands for everything in the file comes before the fallback.
+            let at = routes.partition_point(|other| other.prefix.len() > route.prefix.len());
+            routes.insert(at, Route::open(config, number, route, &types)?);
+        }
+        let mut pages = Vec::new();
+        for (status, path) in &site.error_pages {
+            let key = format!("error_pages.{status}");
+            let page = read_page(path).map_err(|what| {
+                config.error(&key, format_args!("error page {status} cannot be read from {path:?}: {what}"))
+            })?;
+            let content_type = types.of(path.as_os_str().as_encoded_bytes()).to_owned();
+            pages.push((*status, Page { content_type, bytes: page }));
+        }
+        Ok(Site { routes, headers: site.headers.clone(), pages })
+    }
+
+    /// The page in place of the text of an error.
+    fn dress(&self, response: Response) -> Response {
+        let status = response.status_code().0;
+        match self.pages.iter().find(|(of, _)| *of == status) {
+            Some((_, page)) => {
+                let mut headers = response.headers().to_vec();
+                headers.retain(|header| !header.field.equiv("Content-Type"));
+                headers.push(known_header("X-Content-Type-Options", "nosniff"));
+                let dressed = Body::from(page.bytes.clone()).into_response_with(status, headers);
+                dressed.with_header(known_header("Content-Type", &page.content_type))
+            }
+            _ => response,
+        }
+    }
+}
+
+impl Handler for Site {
+    fn handle(&self, request: &mut Request) -> Response {
+        let name = match path::name(request.path()) {
+            Ok(name) => name,
+            Err(refusal) => return with_fields(self.dress(refuse(refusal.status())), &self.headers),
+        };
+        let found = self.routes.iter().find_map(|route| Some((route, route.prefix.rest(&name.bytes)?)));
+        let Some((route, below)) = found else { return self.dress(refuse(404)) };
+        let response = match &route.action {
+            Action::Files(files) => files.answer(request, &name, below),
+            Action::Welcome => Welcome.answer(request, &name),
+            Action::Redirect { status, target } => redirect(*status, target, request, &name, below),
+            Action::Fixed { status, body } => match fixed(*status, body.as_ref(), request) {
+                // What the configuration says in so many words is no error to be dressed.
+                response if body.is_some() && response.status_code().0 == *status => {
+                    return with_fields(response, &route.headers);
+                }
+                response => response,
+            },
+        };
+        with_fields(self.dress(response), &route.headers)
+    }
+
+    fn describe(&self) -> Vec<String> {
+        let routes = self.routes.iter().map(|route| format!("{} {}", route.prefix, route.shown));
+        let pages = self.pages.iter().map(|(status, page)| format!("error {status}: {} bytes", page.bytes.len()));
+        routes.chain(pages).collect()
+    }
+}
+
+impl Route {
+    fn open(config: &Config, number: usize, route: &RouteConfig, types: &Arc<MediaTypes>) -> Result<Route, Error> {
+        let prefix = route.prefix.clone();
+        if prefix.is_everything()
+            && let Some(root) = &config.root
+        {
+            let key = format!("route[{number}].prefix");
+            return Err(config.error(&key, format_args!("prefix / leaves nothing for root {root:?}; take out one")));
+        }
+        let (action, shown) = match &route.action {
+            RouteAction::Directory(directory) => {
+                let key = format!("route[{number}].directory");
+                let files = Files::open(directory)
+                    .map_err(|error| config.error(&key, format_args!("directory of route {prefix}: {error}")))?;
+                (Action::Files(files.with_types(types.clone())), format!("directory {directory:?}"))
+            }
+            RouteAction::Redirect { status, target } => {
+                let shown = format!("redirect {status} to {target}");
+                (Action::Redirect { status: *status, target: target.clone() }, shown)
+            }
+            RouteAction::Fixed { status, body } => {
+                let shown = match body {
+                    Some((content_type, text)) => format!("status {status}, {} bytes of {content_type}", text.len()),
+                    None => format!("status {status}"),
+                };
+                (Action::Fixed { status: *status, body: body.clone() }, shown)
+            }
+        };
+        Ok(Route { prefix, action, headers: merged(&config.site.headers, &route.headers), shown })
+    }
+
+    /// What answers where no route of the file does.
+    fn fallback(config: &Config, types: &Arc<MediaTypes>) -> Result<Route, Error> {
+        let (action, shown) = match &config.root {
+            None => (Action::Welcome, "welcome site".to_owned()),
+            Some(root) => {
+                let files = Files::open(root).map_err(|error| match config.line("root") {
+                    Some(_) => config.error("root", format_args!("root: {error}")),
+                    None => error,
+                })?;
+                (Action::Files(files.with_types(types.clone())), format!("directory {root:?}"))
+            }
+        };
+        Ok(Route { prefix: Prefix::everything(), action, headers: config.site.headers.clone(), shown })
+    }
+}
+
+fn read_page(path: &Path) -> Result<Vec<u8>, String> {
+    let said = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+        _ => error.to_string(),
+    };
+    // Before it is opened: opening a FIFO would wait for its writer.
+    if !fs::metadata(path).map_err(said)?.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_PAGE + 1).read_to_end(&mut bytes)).map_err(said)?;
+    match bytes.len() as u64 {
+        0..=MAX_PAGE => Ok(bytes),
+        _ => Err(format!("it has more than {MAX_PAGE} bytes; let it link to what is large")),
+    }
+}
+
+/// The fields for all, and a route's own in their place.
+fn merged(all: &[Header], own: &[Header]) -> Vec<Header> {
+    let others = all.iter().filter(|header| !has(own, header));
+    others.chain(own).cloned().collect()
+}
+
+fn has(fields: &[Header], header: &Header) -> bool {
+    let name = header.field.as_str().as_str();
+    fields.iter().any(|field| field.field.as_str().as_str().eq_ignore_ascii_case(name))
+}
+
+fn with_fields(mut response: Response, fields: &[Header]) -> Response {
+    if response.headers().iter().any(|header| has(fields, header)) {
+        let headers = merged(response.headers(), fields);
+        let status = response.status_code().0;
+        return response.into_reader().into_response_with(status, headers);
+    }
+    for field in fields {
+        response.add_header(field.clone());
+    }
+    response
+}
+
+/// The rest of a path in a Location: segments stay segments.
+const ENCODED_PATH: &AsciiSet = &ENCODED.remove(b'/');
+
+fn redirect(status: u16, target: &Target, request: &Request, name: &Name<'_>, below: &[u8]) -> Response {
+    let mut location = target.before.clone();
+    if let Some(after) = &target.after {
+        location.extend(percent_encode(below, ENCODED_PATH));
+        if name.directory && !below.is_empty() {
+            location.push('/');
+        }
+        // A query stands before a fragment.
+        let (tail, fragment) = after.find('#').map_or((after.as_str(), ""), |at| after.split_at(at));
+        location.push_str(tail);
+        if let Some(query) = request.query() {
+            location.push(if tail.contains('?') { '&' } else { '?' });
+            location.push_str(query);
+        }
+        location.push_str(fragment);
+    }
+    StatusCode(status).into_response().with_header(known_header("Location", &location))
+}
+
+/// A success answers what asks for something; an error, "gone" or "in maintenance", is the answer to everything.
+fn fixed(status: u16, body: Option<&(String, String)>, request: &Request) -> Response {
+    if status < 300
+        && let Some(refusal) = refuse_method(request)
+    {
+        return refusal;
+    }
+    match body {
+        Some((content_type, text)) => {
+            let headers = vec![known_header("Content-Type", content_type)];
+            Body::from(text.clone()).into_response_with(status, headers)
+        }
+        None if matches!(status, 204 | 205) => Body::empty().into_response_with(status, Vec::new()),
+        None => refuse(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{TempDir, read, request, value};
+    use super::*;
+
+    struct Fixture {
+        dir: TempDir,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let dir = TempDir::new();
+            for (name, content) in [
+                ("public/index.html", "root"),
+                ("public/docs/hidden", "behind the route"),
+                ("manual/index.html", "manual"),
+                ("manual/a.md", "# a"),
+                ("manual/deep/index.html", "deep"),
+                ("special/x.txt", "special"),
+                ("404.html", "<p>nothing here"),
+                ("503.txt", "later"),
+            ] {
+                dir.write(name, content);
+            }
+            Fixture { dir }
+        }
+
+        fn config(&self, text: &str) -> Config {
+            let path = self.dir.write("handover.toml", text);
+            Config::from_file(path).unwrap_or_else(|error| panic!("{error}"))
+        }
+
+        fn site(&self, text: &str) -> Site {
+            Site::open(&self.config(text)).unwrap_or_else(|error| panic!("{error}"))
+        }
+    }
+
+    fn get(site: &Site, target: &str) -> (u16, String) {
+        let response = site.handle(&mut request("GET", target, &[]));
+        let status = response.status_code().0;
+        (status, String::from_utf8(read(response).1).expect("UTF-8"))
+    }
+
+    #[test]
+    fn the_longest_prefix_answers() {
+        let fixture = Fixture::new();
+        let site = fixture.site(
+            "root = 'public'\n[[route]]\nprefix = '/docs'\ndirectory = 'manual'\n\
+             [[route]]\nprefix = '/docs/special'\ndirectory = 'special'\n[[route]]\nprefix = '/ä b'\nbody = 'umlaut'\n",
+        );
+        for (target, status, body) in [
+            ("/", 200, "root"),
+            ("/docs/", 200, "manual"),
+            ("/docs/a.md", 200, "# a"),
+            ("//docs/./a.md", 200, "# a"),
+            ("/x/../docs/a.md", 200, "# a"),
+            ("/%64ocs/%61.md", 200, "# a"),
+            ("/docs/special/x.txt", 200, "special"),
+            ("/docs/special/../a.md", 200, "# a"),
+            ("/docs/hidden", 404, "404 Not Found\n"),
+            ("/docs/special/a.md", 404, "404 Not Found\n"),
+            ("/docs%2fa.md", 404, "404 Not Found\n"),
+            ("/docs/../../manual/a.md", 404, "404 Not Found\n"),
+            ("/docsa.md", 404, "404 Not Found\n"),
+            ("/%C3%A4%20b", 200, "umlaut"),
+            ("/%C3%A4%20b/below", 200, "umlaut"),
+            ("/%zz", 400, "400 Bad Request\n"),
+        ] {
+            assert_eq!(get(&site, target), (status, body.to_owned()), "{target}");
+        }
+    }
+
+    #[test]
+    fn directories_are_redirected_to_their_slash_also_at_the_prefix() {
+        let fixture = Fixture::new();
+        let site = fixture.site("[[route]]\nprefix = '/a/docs'\ndirectory = 'manual'\n");
+        for (target, location) in
+            [("/a/docs", "./docs/"), ("/a/docs?q", "./docs/?q"), ("/a/docs/deep", "./deep/"), ("//a//docs", "./docs/")]
+        {
+            let response = site.handle(&mut request("GET", target, &[]));
+            assert_eq!((response.status_code().0, value(&response, "Location")), (301, Some(location)), "{target}");
+        }
+        assert_eq!(get(&site, "/a/docs/deep/").1, "deep");
+    }
+
+    #[test]
+    fn redirects() {
+        let fixture = Fixture::new();
+        let site = fixture.site(
+            "[[route]]\nprefix = '/old'\nredirect = '/new/{path}'\nstatus = 308\n\
+             [[route]]\nprefix = '/home'\nredirect = 'https://example.org/'\n\
+             [[route]]\nprefix = '/q'\nredirect = '/to/{path}?a=b#c'\n",
+        );
+        for (target, status, location) in [
+            ("/old", 308, "/new/"),
+            ("/old/", 308, "/new/"),
+            ("/old/a/b?c=d", 308, "/new/a/b?c=d"),
+            ("/old/a/", 308, "/new/a/"),
+            ("/old//evil.com/", 308, "/new/evil.com/"),
+            ("/old/%5Cevil.com%0d%0aX:y", 308, "/new/%5Cevil.com%0D%0AX%3Ay"),
+            ("/old/../old/%C3%A4", 308, "/new/%C3%A4"),
+            ("/home", 302, "https://example.org/"),
+            ("/home/a?b", 302, "https://example.org/"),
+            ("/q/x?y", 302, "/to/x?a=b&y#c"),
+        ] {
+            for method in ["GET", "POST"] {
+                let response = site.handle(&mut request(method, target, &[]));
+                let said = (response.status_code().0, value(&response, "Location"));
+                assert_eq!(said, (status, Some(location)), "{method} {target}");
+            }
+        }
+    }
+
+    #[test]
+    fn fixed_answers() {
+        let fixture = Fixture::new();
+        let site = fixture.site(
+            "[[route]]\nprefix = '/robots.txt'\nbody = 'all'\n[[route]]\nprefix = '/gone'\nstatus = 410\n\
+             [[route]]\nprefix = '/down'\nstatus = 503\nbody = '{}'\ncontent_type = 'application/json'\n\
+             [[route]]\nprefix = '/none'\nstatus = 204\n[error_pages]\n410 = '404.html'\n503 = '503.txt'\n",
+        );
+        assert_eq!(get(&site, "/robots.txt"), (200, "all".to_owned()));
+        assert_eq!(site.handle(&mut request("POST", "/robots.txt", &[])).status_code(), StatusCode(405));
+        assert_eq!(get(&site, "/gone/x"), (410, "<p>nothing here".to_owned()));
+        assert_eq!(get(&site, "/none"), (204, String::new()));
+        let response = site.handle(&mut request("POST", "/down", &[]));
+        assert_eq!(value(&response, "Content-Type"), Some("application/json"));
+        assert_eq!((response.status_code().0, read(response).1), (503, b"{}".to_vec()));
+    }
+
+    #[test]
+    fn error_pages_keep_the_status_and_its_fields() {
+        let fixture = Fixture::new();
+        let site = fixture.site("root = 'public'\n[error_pages]\n404 = '404.html'\n405 = '404.html'\n");
+        let response = site.handle(&mut request("GET", "/nothing", &[]));
+        assert_eq!(value(&response, "Content-Type"), Some("text/html; charset=utf-8"));
+        assert_eq!(response.headers().iter().filter(|header| header.field.equiv("Content-Type")).count(), 1);
+        assert_eq!((response.status_code().0, read(response).1), (404, b"<p>nothing here".to_vec()));
+        assert_eq!(get(&site, "/.git").0, 404);
+        let response = site.handle(&mut request("POST", "/", &[]));
+        assert_eq!((response.status_code().0, value(&response, "Allow")), (405, Some("GET, HEAD, OPTIONS")));
+        assert_eq!(get(&site, "/%zz"), (400, "400 Bad Request\n".to_owned()));
+    }
+
+    #[test]
+    fn fields_are_added_once() {
+        let fixture = Fixture::new();
+        let site = fixture.site(
+            "root = 'public'\n[headers]\nCache-Control = 'no-cache'\nX-Frame-Options = 'DENY'\n\
+             x-content-type-options = 'mine'\n\
+             [[route]]\nprefix = '/docs'\ndirectory = 'manual'\nheaders = { cache-control = 'max-age=60' }\n",
+        );
+        for (target, cache) in
+            [("/", "no-cache"), ("/nothing", "no-cache"), ("/%zz", "no-cache"), ("/docs/", "max-age=60")]
+        {
+            let response = site.handle(&mut request("GET", target, &[]));
+            let all = |name: &'static str| {
+                let headers = response.headers().iter().filter(move |header| header.field.equiv(name));
+                headers.map(|header| header.value.as_str()).collect::<Vec<_>>()
+            };
+            assert_eq!(all("Cache-Control"), [cache], "{target}");
+            assert_eq!(all("X-Frame-Options"), ["DENY"], "{target}");
+            assert_eq!(all("X-Content-Type-Options"), ["mine"], "{target}");
+            assert_eq!(all("Content-Type").len(), 1, "{target}");
+        }
+    }
+
+    #[test]
+    fn media_types_of_the_file() {
+        let fixture = Fixture::new();
+        let site = fixture
+            .site("root = 'manual'\n[[route]]\nprefix = '/m'\ndirectory = 'manual'\n[mime]\nMD = 'text/x-mine'\n");
+        for target in ["/a.md", "/m/a.md"] {
+            let response = site.handle(&mut request("GET", target, &[]));
+            assert_eq!(value(&response, "Content-Type"), Some("text/x-mine"), "{target}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_named_with_its_place() {
+        let fixture = Fixture::new();
+        fixture.dir.write("large.html", vec![b' '; MAX_PAGE as usize + 1]);
+        for (text, says) in [
+            ("\nroot = 'nowhere'\n", ":2:8: root: cannot serve"),
+            ("[[route]]\nprefix = '/a'\ndirectory = '404.html'\n", ":3:13: directory of route /a: cannot serve"),
+            ("[error_pages]\n404 = 'nothing.html'\n", ":2:7: error page 404 cannot be read from"),
+            ("[error_pages]\n404 = 'public'\n", "it is not a regular file"),
+            ("[error_pages]\n404 = 'large.html'\n", "more than 65536 bytes"),
+            ("root = 'public'\n[[route]]\nprefix = '/'\nstatus = 503\n", ":3:10: prefix / leaves nothing for root"),
+        ] {
+            let error = Site::open(&fixture.config(text)).err().expect(text);
+            let message = error.to_string();
+            assert!(error.is_config() && message.contains(says) && !message.contains('\n'), "{text}: {message}");
+        }
+        let argument = Config { root: Some("/nowhere/at/all".into()), ..Config::default() };
+        assert!(Site::open(&argument).err().expect("no root").is_usage());
+    }
+
+    #[test]
+    fn without_a_root_there_is_the_welcome_site() {
+        let fixture = Fixture::new();
+        let site = fixture.site("[[route]]\nprefix = '/docs'\ndirectory = 'manual'\n");
+        assert!(get(&site, "/").1.contains("handover ./public"));
+        assert_eq!(get(&site, "/docs/a.md").1, "# a");
+        let routes = site.describe();
+        assert!(routes[0].starts_with("/docs directory ") && routes[1] == "/ welcome site", "{routes:?}");
+    }
+}

@@ -1,0 +1,398 @@
+//! The configuration file, through the program: what it says of mistakes, and that what it says is served.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// A directory with a configuration file, removed at the end.
+struct Site(PathBuf);
+
+impl Site {
+    fn new(config: &str) -> Site {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("config-{}-{number}", std::process::id()));
+        let site = Site(directory);
+        site.write("handover.toml", config);
+        site
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+        fs::write(path, content).expect("a file");
+    }
+
+    fn file(&self) -> String {
+        self.0.join("handover.toml").to_str().expect("UTF-8").to_owned()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
+        command.args(["-c", &self.file()]).args(args).env_remove("RUST_LOG");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn check(&self, args: &[&str]) -> Output {
+        run(self.command(&[&["--check"], args].concat()))
+    }
+
+    /// What `--check` prints about a configuration that is right.
+    #[track_caller]
+    fn report(&self, args: &[&str]) -> String {
+        let output = self.check(args);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// One line on stderr that names file, line and column, and says all that; with and without `--check`.
+    #[track_caller]
+    fn fails(&self, place: &str, says: &[&str]) {
+        for output in [self.check(&[]), run(self.command(&[]))] {
+            let message = failure(&output, 78);
+            assert!(message.starts_with(&format!("handover: {}:{place}: ", self.file())), "{message}");
+            for part in says {
+                assert!(message.contains(part), "{part:?} is missing: {message}");
+            }
+        }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[track_caller]
+fn failure(output: &Output, code: i32) -> String {
+    let message = String::from_utf8(output.stderr.clone()).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    message
+}
+
+/// Runs the program to its end. If it wrongly starts to serve, it is killed and the test fails.
+fn run(mut command: Command) -> Output {
+    let mut child = command.spawn().expect("the program starts");
+    let (mut out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let read = out.read_to_end(&mut stdout).and_then(|_| err.read_to_end(&mut stderr));
+        let _ = sender.send(read.map(|_| (stdout, stderr)));
+    });
+    let Ok(read) = ended.recv_timeout(Duration::from_secs(20)) else {
+        child.kill().expect("it runs");
+        panic!("{command:?} did not end");
+    };
+    let (stdout, stderr) = read.expect("its output");
+    Output { status: child.wait().expect("it ended"), stdout, stderr }
+}
+
+/// A running program, killed at the end.
+struct Served {
+    child: Child,
+    output: Lines<BufReader<ChildStdout>>,
+    port: u16,
+}
+
+impl Served {
+    /// Starts it; it has to listen on one TCP address.
+    fn start(mut command: Command) -> Served {
+        let mut child = command.spawn().expect("the program starts");
+        let output = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut served = Served { child, output, port: 0 };
+        served.until_ready();
+        served
+    }
+
+    fn until_ready(&mut self) {
+        for line in &mut self.output {
+            let line = line.expect("its output");
+            if let Some(address) = line.strip_prefix("listening on http://") {
+                self.port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+            }
+            if line.starts_with("ready ") {
+                return;
+            }
+        }
+        panic!("it ended before it was ready");
+    }
+
+    fn reload(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::HUP).expect("it runs");
+    }
+
+    /// Head and body of the answer.
+    fn get(&self, target: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        (head.to_owned(), body.to_owned())
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn mistakes_name_file_line_key_and_what_is_allowed() {
+    for (text, place, says) in [
+        ("lisen = []", "1:1", &["unknown key lisen, did you mean listen?"][..]),
+        ("\n\n  wrokers = 4", "3:3", &["unknown key wrokers, did you mean workers?"]),
+        ("frobnicate = 1", "1:1", &["unknown key frobnicate, allowed are listen, workers", "route"]),
+        ("check = true", "1:1", &["unknown key check, this is for the command line only"]),
+        ("no_status_routes = true", "1:1", &["did you mean status_routes?"]),
+        ("workers = \"four\"", "1:11", &["workers is \"four\", allowed is a whole number, 1 to 1024"]),
+        ("workers = 0", "1:11", &["workers is 0, allowed is a whole number"]),
+        ("workers = -1", "1:11", &["workers is -1, allowed"]),
+        ("workers = 1.5", "1:11", &["workers is 1.5, allowed"]),
+        ("worker_stack = \"1K\"", "1:16", &["worker_stack is \"1K\", allowed is 64K to 1G"]),
+        ("max_body = \"1T\"", "1:12", &["max_body is \"1T\", allowed are bytes"]),
+        ("idle_timeout = 0", "1:16", &["idle_timeout is 0, allowed are seconds, 0.001 to"]),
+        ("idle_timeout = inf", "1:16", &["idle_timeout is inf, allowed are seconds"]),
+        ("idle_timeout = \"30\"", "1:16", &["idle_timeout is \"30\", allowed are seconds"]),
+        ("status_routes = \"yes\"", "1:17", &["status_routes is \"yes\", allowed is true or false"]),
+        ("reload = \"always\"", "1:10", &["reload is \"always\", allowed is \"auto\", \"overlap\" or \"exec\""]),
+        ("log_file = 1", "1:12", &["log_file is 1, allowed is a path in quotes"]),
+        ("root = [1,\n2]", "1:8", &["root is [1,\\n2], allowed is text in quotes"]),
+        ("listen = \"127.0.0.1:80\"", "1:10", &["listen is \"127.0.0.1:80\", allowed is an array of addresses"]),
+        ("listen = []", "1:10", &["listen is [], allowed is an array of addresses"]),
+        ("listen = [\n  \"127.0.0.1\",\n]", "2:3", &["listen: cannot listen on \"127.0.0.1\"", "HOST:PORT"]),
+        ("listen = [80]", "1:11", &["listen is 80, allowed is HOST:PORT"]),
+        ("listen = [\"[::]:1\", \"[::]:1\"]", "1:21", &["listen is \"[::]:1\", which stands twice"]),
+        ("max_head = 1000\nmax_target = 2000", "2:14", &["max_target is 2000, allowed is 16 to 1000"]),
+        // TOML itself.
+        ("workers = 4\nworkers = 5", "2:1", &["\"workers\" stands twice"]),
+        ("'ä' = ./public", "1:7", &["text stands in quotes"]),
+        ("'ä' = 1", "1:1", &["unknown key ä"]),
+        ("log_file = \"x", "1:14", &["invalid basic string"]),
+        ("listen = [", "1:11", &["unclosed array"]),
+        // The site.
+        ("route = 1", "1:9", &["route is 1, allowed is [[route]]"]),
+        ("[route]\nprefix = '/a'", "1:1", &["route is a table, allowed is [[route]]"]),
+        ("[[route]]\nbody = 'x'", "1:1", &["a route needs a prefix"]),
+        ("[[route]]\nprefix = '/a'", "1:1", &["a route needs one of directory, redirect, status and body"]),
+        ("[[route]]\nprefix = 'a'\nbody = ''", "2:10", &["prefix is 'a', allowed is a path that begins with"]),
+        ("[[route]]\nprefix = '/a'\ndir = 'x'", "3:1", &["unknown key dir, did you mean directory?"]),
+        ("[[route]]\nprefix = '/a'\nbody = ''\ndirectory = 'x'", "3:1", &["body does not go with directory"]),
+        ("[[route]]\nprefix = '/a'\nredirect = '/b'\nstatus = 200", "4:10", &["status is 200, allowed is 301"]),
+        ("[[route]]\nprefix = '/a'\nredirect = 'b'", "3:12", &["redirect is 'b', allowed is a path"]),
+        ("[[route]]\nprefix = '/a'\nstatus = 304", "3:10", &["status is 304, allowed is 200 to 205"]),
+        ("[[route]]\nprefix = '/a'\nbody = ''\ncontent_type = 'text'", "4:16", &["allowed is a media type"]),
+        (
+            "[[route]]\nprefix = '/a'\nbody = ''\n[[route]]\nprefix = '/a/'\nbody = ''",
+            "5:10",
+            &["prefix is '/a/', which line 2 has already"],
+        ),
+        ("[[route]]\nprefix = '/a'\ndirectory = 'nowhere'", "3:13", &["directory of route /a", "no such directory"]),
+        ("root = 'nowhere'", "1:8", &["root: cannot serve", "nowhere", "no such directory"]),
+        ("[headers]\n'a b' = 'x'", "2:1", &["a b is no name of a header field"]),
+        ("[headers]\nconnection = 'close'", "2:1", &["connection is for the server to say"]),
+        ("[headers]\nA = \"b\\r\\nC: d\"", "2:5", &["A is \"b\\r\\nC: d\", allowed is printable ASCII"]),
+        ("[headers]\nA = 'x'\na = 'y'", "3:1", &["a stands twice"]),
+        ("[mime]\n'.md' = 'text/markdown'", "2:1", &[".md is no extension"]),
+        ("[mime]\nmd = 'markdown'", "2:6", &["md is 'markdown', allowed is a media type"]),
+        ("[error_pages]\n200 = 'x'", "2:1", &["200 is no error that this site answers with: allowed are 400, 403"]),
+        ("[error_pages]\n404 = 'nowhere.html'", "2:7", &["error page 404", "nowhere.html", "no such file"]),
+    ] {
+        Site::new(text).fails(place, says);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let site = Site::new("");
+    let run_with = |path: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
+        command.args(["-c", path]).current_dir(&site.0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        failure(&run(command), 78)
+    };
+    let absolute = site.0.join("missing.toml");
+    assert!(run_with("missing.toml").contains(&format!("{absolute:?}: there is no such file")));
+    assert!(run_with("/dev/null").contains("not a regular file"));
+    assert!(run_with(site.0.to_str().expect("UTF-8")).contains("not a regular file"));
+    fs::write(site.0.join("latin1.toml"), b"# one\n# \xe4\n").expect("a file");
+    assert!(run_with("latin1.toml").contains("line 2 is not UTF-8"));
+    site.write("large.toml", &"# x\n".repeat(300_000));
+    assert!(run_with("large.toml").contains("more than 1 MiB"));
+}
+
+#[test]
+fn a_wrong_flag_is_a_usage_error_whatever_the_file_says() {
+    let site = Site::new("nonsense = 1");
+    assert!(failure(&site.check(&["-w", "0"]), 2).contains("--workers is \"0\""));
+    assert!(failure(&site.check(&["-c", "other.toml"]), 2).contains("--config stands twice"));
+    // A ROOT that is an argument is the user's mistake, not the file's.
+    let site = Site::new("root = 'public'");
+    assert!(failure(&site.check(&["/nowhere/at/all"]), 2).contains("/nowhere/at/all"));
+}
+
+#[test]
+fn flags_win() {
+    let site = Site::new(
+        "listen = ['127.0.0.1:1', '127.0.0.1:2']\nroot = 'nowhere'\nworkers = 7\nmax_body = '2M'\n\
+         stop_deadline = 3\nreload = 'exec'\n",
+    );
+    let root = site.0.to_str().expect("UTF-8").to_owned();
+    let report = site.report(&["-l", "127.0.0.1:3", "-w", "2", "--no-status-routes", "--reload", "overlap", &root]);
+    let says = |line: &str| report.lines().any(|other| other.split_whitespace().eq(line.split_whitespace()));
+    assert!(says("listen 127.0.0.1:3") && !report.contains("127.0.0.1:1"), "{report}");
+    assert!(says(&format!("route / directory {root:?}")) && !report.contains("/-/healthy"), "{report}");
+    assert!(says("workers 2, stack 256K each"), "{report}");
+    assert!(report.contains("body 2M") && report.contains("deadline 3 s") && report.contains("overlap"), "{report}");
+}
+
+#[test]
+fn check_says_what_would_run_and_binds_nothing() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("its address");
+    let site = Site::new(&format!(
+        "listen = ['{address}', 'unix:run.sock']\nroot = 'public'\nlog_file = 'a.log'\n\
+         [error_pages]\n404 = '404.html'\n[[route]]\nprefix = '/a'\nredirect = '/b/{{path}}'\n\
+         [[route]]\nprefix = '/b'\ndirectory = 'public'\n"
+    ));
+    site.write("public/index.html", "home");
+    site.write("404.html", "nothing here");
+    let report = site.report(&[]);
+    for part in [
+        &format!("file       {}", site.file()),
+        &format!("listen     {address}"),
+        &format!("listen     unix:{}/run.sock", site.0.display()),
+        "route      /a redirect 302 to /b/{path}",
+        "route      /b directory \"",
+        "route      / directory \"",
+        "route      error 404: 12 bytes",
+        "limits     1024 connections",
+        "memory     at most ",
+    ] {
+        assert!(report.contains(part), "{part:?} is missing: {report}");
+    }
+    assert!(report.ends_with("configuration is valid\n"), "{report}");
+    assert!(!site.0.join("run.sock").exists() && !site.0.join("a.log").exists());
+}
+
+#[test]
+fn what_the_file_says_is_served() {
+    let site = Site::new(
+        "listen = ['127.0.0.1:0']\nroot = 'public'\n[headers]\nX-Site = 'mine'\n[mime]\nmine = 'text/x-mine'\n\
+         [error_pages]\n404 = '404.html'\n[[route]]\nprefix = '/docs'\ndirectory = 'manual'\n\
+         headers = { X-Site = 'docs' }\n[[route]]\nprefix = '/old'\nredirect = '/docs/{path}'\nstatus = 301\n\
+         [[route]]\nprefix = '/down'\nstatus = 503\nbody = 'later'\n",
+    );
+    site.write("public/index.html", "home");
+    site.write("manual/a.mine", "manual");
+    site.write("404.html", "<p>nothing here");
+    let mut command = site.command(&[]);
+    // Neither the file nor what it names depends on the working directory.
+    command.current_dir("/").stderr(Stdio::null());
+    let served = Served::start(command);
+    for (target, status, fields, body) in [
+        ("/", "200 OK", &["X-Site: mine", "Content-Type: text/html; charset=utf-8"][..], "home"),
+        ("/docs/a.mine", "200 OK", &["X-Site: docs", "Content-Type: text/x-mine"], "manual"),
+        ("/docs/../docs/./a.mine", "200 OK", &["X-Site: docs"], "manual"),
+        (
+            "/old/a.mine?x",
+            "301 Moved Permanently",
+            &["Location: /docs/a.mine?x", "X-Site: mine"],
+            "301 Moved Permanently\n",
+        ),
+        ("/down", "503 Service Unavailable", &["X-Site: mine"], "later"),
+        ("/nothing", "404 Not Found", &["X-Site: mine", "Content-Type: text/html; charset=utf-8"], "<p>nothing here"),
+        ("/docs/nothing", "404 Not Found", &["X-Site: docs"], "<p>nothing here"),
+        ("/docs/../../handover.toml", "404 Not Found", &[], "<p>nothing here"),
+        ("/-/ready", "200 OK", &[], "ready\n"),
+    ] {
+        let (head, answered) = served.get(target);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{target}: {head}");
+        for field in fields {
+            assert!(head.contains(&format!("\r\n{field}\r\n")), "{target}: {field} is missing: {head}");
+        }
+        assert_eq!(answered, body, "{target}");
+    }
+}
+
+#[test]
+fn a_reload_reads_the_file_anew_and_a_broken_one_changes_nothing() {
+    let fixed = |body: &str| format!("listen = ['127.0.0.1:0']\n[[route]]\nprefix = '/'\nbody = '{body}'\n");
+    let site = Site::new(&fixed("one"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
+    // By a relative path: the next execution finds the same file.
+    command.args(["--config=handover.toml", "--reload", "exec"]).current_dir(&site.0).env("RUST_LOG", "info");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut served = Served::start(command);
+    let mut log = BufReader::new(served.child.stderr.take().expect("piped")).lines();
+    assert_eq!(served.get("/").1, "one");
+
+    site.write("handover.toml", "wrokers = 4");
+    served.reload();
+    let why = log.find_map(|line| line.ok().filter(|line| line.contains("did you mean workers?")));
+    assert!(why.is_some_and(|line| line.contains("handover.toml:1:1: unknown key wrokers")));
+    assert_eq!(served.get("/").1, "one");
+
+    site.write("handover.toml", &fixed("two"));
+    served.reload();
+    served.until_ready();
+    assert_eq!(served.get("/").1, "two");
+}
+
+#[test]
+fn a_library_reads_it_too() {
+    let site = Site::new("workers = 3\nmax_body = '5M'\nunknown_to_all = 1");
+    let error = handover::Config::from_file(site.file()).expect_err("an unknown key");
+    assert!(error.is_config() && error.to_string().contains(":3:1: unknown key unknown_to_all"), "{error}");
+    site.write("handover.toml", "workers = 3\nmax_body = '5M'");
+    let config = handover::Config::from_file(site.file()).expect("a configuration");
+    assert_eq!((config.workers, config.limits.body_size), (3, 5 << 20));
+    assert_eq!(config.file.expect("it came from a file").path(), Path::new(&site.file()));
+}
+
+/// The settings that the example has off, on.
+fn all_on(example: &str) -> String {
+    let on = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting.to_owned(),
+        _ => line.to_owned(),
+    };
+    example.lines().map(on).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_is_right_and_shows_the_defaults() {
+    let example = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/handover.toml"));
+    let example = example.expect("the example");
+    for text in [example.clone(), all_on(&example)] {
+        let site = Site::new(&text);
+        site.write("public/index.html", "home");
+        site.write("manual/index.html", "manual");
+        site.write("pages/404.html", "nothing here");
+        let report = site.report(&[]);
+        let without = Site::new("");
+        // What is no example of a site is a default, so nothing else differs from an empty file.
+        let ours = ["file", "route", "log", "pid"];
+        let settings = |report: &str| {
+            let lines = report.lines().filter(|line| !ours.contains(&line.split(' ').next().unwrap_or("")));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(settings(&report), settings(&without.report(&[])));
+        assert!(report.contains("/old redirect 308 to /docs/{path}"), "{report}");
+    }
+}

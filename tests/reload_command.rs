@@ -1,0 +1,206 @@
+//! `handover reload`, with the test in the part of the successor: it replaces the pid file.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::thread;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_handover");
+
+/// A server that goes when the test does.
+struct Server {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Server {
+    fn start() -> Server {
+        let mut child = Command::new(PROGRAM)
+            .args(["-l", "127.0.0.1:0", "-w", "1"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut server = Server { child, lines };
+        server.await_generation(1);
+        server
+    }
+
+    fn await_generation(&mut self, generation: u32) {
+        let said = self.lines.by_ref().map(|line| line.expect("UTF-8")).find(|line| line.starts_with("ready "));
+        let said = said.expect("it does not end before it is ready");
+        assert!(said.ends_with(&format!(" generation={generation}")), "{said}");
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn new(test: &str) -> PidFile {
+        PidFile(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}.pid", std::process::id())))
+    }
+
+    /// In the way of a successor: a new file in the place of the old one.
+    fn write(&self, content: &str) {
+        let temporary = self.0.with_extension("new");
+        fs::write(&temporary, content).expect("written");
+        fs::rename(&temporary, &self.0).expect("renamed");
+    }
+
+    fn flag(&self) -> String {
+        format!("--pid-file={}", self.0.display())
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn reload(args: &[&str]) -> Output {
+    Command::new(PROGRAM).arg("reload").args(args).stdin(Stdio::null()).output().expect("the program runs")
+}
+
+#[track_caller]
+fn answers(output: &Output, code: i32, says: &[&str]) {
+    let (text, silent) = if code == 0 { (&output.stdout, &output.stderr) } else { (&output.stderr, &output.stdout) };
+    let text = String::from_utf8_lossy(text);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(silent.is_empty(), "{output:?}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    for part in says {
+        assert!(text.contains(part), "it does not say {part:?}: {text}");
+    }
+}
+
+#[test]
+fn it_signals_the_server_in_the_pid_file_or_of_that_pid() {
+    let (mut server, file) = (Server::start(), PidFile::new("signals"));
+    let pid = server.pid().to_string();
+    // Only the first line counts.
+    file.write(&format!("{pid}\nmore\n"));
+    answers(&reload(&[&file.flag()]), 0, &[&pid, "was asked to reload"]);
+    server.await_generation(2);
+    answers(&reload(&["--pid", &pid]), 0, &[&pid, "was asked to reload"]);
+    server.await_generation(3);
+}
+
+#[test]
+fn waiting_ends_with_a_new_pid_file_of_the_same_process() {
+    let (mut server, file) = (Server::start(), PidFile::new("same"));
+    let line = format!("{}\n", server.pid());
+    file.write(&line);
+    let flag = file.flag();
+    let waiting = thread::spawn(move || reload(&[&flag, "--wait=30"]));
+    server.await_generation(2);
+    file.write(&line);
+    answers(&waiting.join().expect("no panic"), 0, &["reloaded: process", "runs the program afresh"]);
+}
+
+#[test]
+fn waiting_ends_when_another_process_has_taken_over() {
+    let (mut server, mut successor, file) = (Server::start(), Server::start(), PidFile::new("other"));
+    file.write(&format!("{}\n", server.pid()));
+    let flag = file.flag();
+    let waiting = thread::spawn(move || reload(&[&flag, "--wait=30"]));
+    server.await_generation(2);
+    file.write(&format!("{}\n", successor.pid()));
+    // As a predecessor does once it has handed over.
+    server.kill();
+    let says = format!("process {} has taken over from {}", successor.pid(), server.pid());
+    answers(&waiting.join().expect("no panic"), 0, &[&says]);
+    successor.kill();
+}
+
+#[test]
+fn no_new_generation_in_time_is_a_failure() {
+    let (mut server, file) = (Server::start(), PidFile::new("time"));
+    file.write(&format!("{}\n", server.pid()));
+    answers(&reload(&[&file.flag(), "--wait=0"]), 1, &["no new generation after 0 s", "still runs"]);
+    server.await_generation(2);
+}
+
+#[test]
+fn a_server_that_ends_is_a_failure() {
+    let (mut server, file) = (Server::start(), PidFile::new("ends"));
+    file.write(&format!("{}\n", server.pid()));
+    let flag = file.flag();
+    let waiting = thread::spawn(move || reload(&[&flag, "--wait"]));
+    server.await_generation(2);
+    server.kill();
+    answers(&waiting.join().expect("no panic"), 1, &["has ended and no other took over"]);
+}
+
+#[test]
+fn a_stale_pid_file_harms_nobody() {
+    let file = PidFile::new("stale");
+    let mut other = Command::new("sleep").arg("60").spawn().expect("sleep");
+    file.write(&format!("{}\n", other.id()));
+    answers(&reload(&[&file.flag()]), 1, &["is \"sleep\" and not \"handover\"", "old one"]);
+    // HUP would end it.
+    let pid = other.id().to_string();
+    answers(&reload(&["--pid", &pid, "--program", "sleep"]), 1, &["does not handle HUP"]);
+    assert!(other.try_wait().expect("asked").is_none());
+    other.kill().expect("killed");
+    // Ended and not yet waited for.
+    while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        thread::yield_now();
+    }
+    answers(&reload(&[&file.flag()]), 1, &["there is no process"]);
+    other.wait().expect("it has ended");
+    answers(&reload(&[&file.flag(), "--wait"]), 1, &["there is no process"]);
+}
+
+#[test]
+fn what_is_no_pid_file_is_named() {
+    let file = PidFile::new("content");
+    let path = format!("{:?}", file.0);
+    answers(&reload(&[&file.flag()]), 1, &[&path, "is the server running, and with this --pid-file?"]);
+    for content in ["", "\n", "handover\n", "-1\n", "+1\n", "0\n", "99999999999\n"] {
+        file.write(content);
+        answers(&reload(&[&file.flag()]), 1, &["there is no pid in", &path]);
+    }
+}
+
+#[test]
+fn wrong_usage_exits_2_and_help_0() {
+    for (args, says) in [
+        (&[][..], "give --pid-file FILE or --pid N"),
+        (&["--pid", "1", "--pid-file", "x"], "only once"),
+        (&["--pid", "1", "--wait"], "--wait needs --pid-file"),
+        (&["--pid", "0"], "--pid is \"0\", allowed is a pid"),
+        (&["--pid", "-1"], "--pid is \"-1\""),
+        (&["--pid-file"], "missing argument"),
+        (&["--pid-file", "x", "--wait=1.5"], "--wait is \"1.5\", allowed are whole seconds"),
+        (&["--pid-file", "x", "--wait=86401"], "--wait=86400"),
+        (&["--frobnicate"], "--frobnicate"),
+        (&["./public"], "./public"),
+    ] {
+        answers(&reload(args), 2, &["handover reload: ", says, "(try handover reload --help)"]);
+    }
+    let help = reload(&["--help"]);
+    assert!(help.status.success() && help.stderr.is_empty());
+    let text = String::from_utf8(help.stdout).expect("UTF-8");
+    assert!(text.starts_with("Usage: handover reload --pid-file FILE"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "a line is too wide");
+}
