@@ -195,10 +195,12 @@ impl Payload {
 /// Steps at which a test ends or stops this process, by naming one in `HANDOVER_TEST_KILL` or `HANDOVER_TEST_STOP`.
 /// Only tests set these.
 pub fn test_point(step: &str) {
-    use rustix::process::{Signal, getpid, kill_process};
-    for (variable, signal) in [("HANDOVER_TEST_KILL", Signal::KILL), ("HANDOVER_TEST_STOP", Signal::STOP)] {
+    use nix::sys::signal::{Signal, raise};
+    for (variable, signal) in [("HANDOVER_TEST_KILL", Signal::SIGKILL), ("HANDOVER_TEST_STOP", Signal::SIGSTOP)] {
         if std::env::var_os(variable).is_some_and(|named| named == step) {
-            let _ = kill_process(getpid(), signal);
+            // To this thread: a stop of the process would let it go on for a few packets, until another thread has
+            // taken the signal.
+            let _ = raise(signal);
         }
     }
 }

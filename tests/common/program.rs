@@ -153,8 +153,20 @@ impl Program {
     /// Whether that pid is a generation of this program that has not ended. (It may have ended in this very moment;
     /// its id is nobody else's before its parent has waited for it.)
     pub fn is_ours(&self, pid: u32) -> bool {
+        // In the middle of execve a process shows no environment; nor does a dead one, whose state says so.
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            match std::fs::read(format!("/proc/{pid}/environ")) {
+                Ok(environment) if environment.is_empty() && !is_dead(pid) => thread::yield_now(),
+                Ok(environment) => return self.has_mark(&environment),
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    fn has_mark(&self, environment: &[u8]) -> bool {
         let wanted = format!("{MARK}={}", self.mark);
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes())
     }
 
@@ -162,7 +174,9 @@ impl Program {
     pub fn processes(&self) -> Vec<u32> {
         let entries = std::fs::read_dir("/proc").expect("/proc");
         let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        pids.filter(|&pid| self.is_ours(pid)).collect()
+        // Whatever shows no environment now is, of all the processes of this host, most likely a kernel thread.
+        let ours = |pid: &u32| std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|it| self.has_mark(&it));
+        pids.filter(ours).collect()
     }
 
     /// Reloads, and waits until the new generation is ready and the old one, if it is another process, gone.
@@ -292,6 +306,12 @@ const MARK: &str = "HANDOVER_TEST_MARK";
 
 fn raw(pid: u32) -> Pid {
     Pid::from_raw(pid as i32).expect("a pid")
+}
+
+/// Whether it has ended and waits to be reaped, or is gone.
+fn is_dead(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.is_empty() || status.contains("State:\tZ") || status.contains("State:\tX")
 }
 
 /// The pid in `ready pid=… …`.
