@@ -54,10 +54,14 @@ const BLIND_WAIT: Duration = Duration::from_secs(1);
 pub enum Command {
     /// Close the listeners without resetting anyone, within `patience`; let the connections end. With another holder
     /// of the listeners alive, our copies are just closed: the queue is the other's too.
+    /// Unless `alone`, the predecessor may still move connections here, and the end waits for its end.
     Drain {
         patience: Duration,
         sole_holder: bool,
+        alone: bool,
     },
+    /// The predecessor is gone.
+    Alone,
     /// End what is left, count what that cuts, and answer when it is done.
     Cut {
         answer: Sender<()>,
@@ -154,6 +158,8 @@ pub struct Acceptor {
     full: bool,
     /// Whether new connections are ours to take.
     accepting: bool,
+    /// Whether no predecessor can move connections here.
+    alone: bool,
     migration: Option<Migration>,
     /// Listeners that are being closed.
     leaving: Vec<Leaving>,
@@ -196,6 +202,7 @@ impl Acceptor {
             exhausted: false,
             full: false,
             accepting: true,
+            alone: true,
             migration: None,
             leaving: Vec::new(),
             discarding: Vec::new(),
@@ -226,7 +233,7 @@ impl Acceptor {
             if self.ready && self.accepting && self.hold.is_none() && self.now >= self.accept_again {
                 self.accept();
             }
-            if !self.leaving.is_empty() {
+            if !self.leaving.is_empty() && self.hold.is_none() {
                 self.close_leaving();
             }
             for slot in std::mem::take(&mut self.discarding) {
@@ -241,7 +248,7 @@ impl Acceptor {
             let closed = self.listeners.is_empty() && self.leaving.is_empty();
             let ending = match self.migration {
                 Some(_) => self.leaving.is_empty(),
-                None => self.services.is_draining() && closed,
+                None => self.services.is_draining() && closed && self.alone,
             };
             self.over |= ending && self.table.len() == 0;
         }
@@ -561,7 +568,9 @@ impl Acceptor {
     fn take_commands(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Drain { patience, sole_holder } => {
+                Command::Alone => self.alone = true,
+                Command::Drain { patience, sole_holder, alone } => {
+                    self.alone = alone;
                     let mut listeners = std::mem::take(&mut self.listeners);
                     if sole_holder {
                         self.leave(listeners, patience);
@@ -756,14 +765,15 @@ impl Acceptor {
         let Some(connection) = guard.as_ref().filter(|connection| !connection.ends_soon()) else { return false };
         let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
         let Some((snapshot, file)) = connection.snapshot(deadline) else { return false };
-        // Closing the descriptor would not be enough: epoll goes on reporting a description that lives elsewhere.
-        if self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_raw_fd())).is_err() {
-            return false;
-        }
         let id = migration.next_id;
         match send_connection(&migration.link, id, connection, snapshot, file) {
             Ok(Sent::Yes) => {
                 test_point("predecessor-sent");
+                // Closing our copy later would not be enough: epoll goes on reporting a description that lives
+                // elsewhere. No event can come in between, since this thread is the one that asks for them.
+                if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_raw_fd())) {
+                    log::warn!("cannot stop watching a connection that moves: {error}");
+                }
                 drop(guard);
                 migration.next_id += 1;
                 slot.take(Place::Queued, Place::Frozen);
@@ -771,15 +781,9 @@ impl Acceptor {
                 migration.moving.insert(id, moving);
                 true
             }
-            Ok(Sent::Later) => {
-                drop(guard);
-                self.watch(slot);
-                false
-            }
+            Ok(Sent::Later) => false,
             Err(error) => {
                 log::debug!("a connection could not be sent to the successor: {error}");
-                drop(guard);
-                self.watch(slot);
                 false
             }
         }

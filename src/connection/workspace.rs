@@ -280,6 +280,11 @@ impl Stats {
         self.cut.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The predecessor has cut that many.
+    pub fn cut_before(&self, requests: usize) {
+        self.cut.fetch_add(requests, Ordering::Relaxed);
+    }
+
     /// Requests that the stop deadline has cut.
     pub fn total_cut(&self) -> usize {
         self.cut.load(Ordering::Relaxed)

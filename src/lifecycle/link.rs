@@ -56,8 +56,9 @@ pub enum Message {
     Stop { at_once: bool },
     /// Predecessor: my copies of the listeners are closed, you are their sole holder.
     ListenersClosed,
-    /// Predecessor: I am done; the counters go on from here. A HUP came too late for me.
-    Finished { counters: Counters, reload_again: bool },
+    /// Predecessor: I am done; the counters go on from here. `cut` requests were cut by the deadline of a stop or of
+    /// the reload. A HUP came too late for me.
+    Finished { counters: Counters, cut: u64, reload_again: bool },
 }
 
 /// Bytes inside the packet, or behind it in a memfd, which is the packet's last descriptor.

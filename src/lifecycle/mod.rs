@@ -60,6 +60,7 @@ pub enum FromPredecessor {
     ListenersClosed,
     Finished {
         counters: Counters,
+        cut: u64,
         reload_again: bool,
     },
     Gone,

@@ -104,7 +104,9 @@ fn listen(
             }
             Message::Stop { at_once } => FromPredecessor::Stop { at_once },
             Message::ListenersClosed => FromPredecessor::ListenersClosed,
-            Message::Finished { counters, reload_again } => FromPredecessor::Finished { counters, reload_again },
+            Message::Finished { counters, cut, reload_again } => {
+                FromPredecessor::Finished { counters, cut, reload_again }
+            }
             other => return Err(io::Error::other(format!("it said what is not its to say: {other:?}"))),
         };
         let _ = events.send(Event::Predecessor(word));

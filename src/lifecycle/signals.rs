@@ -85,8 +85,13 @@ impl SignalThread {
                 log::error!("cannot unblock signals: {error}");
             }
             // The receiver outlives this thread, which the main thread joins.
-            for number in signals.forever().filter(|&number| number != SIGINT) {
-                let _ = events.send(event(number));
+            let mut interrupted = false;
+            for number in signals.forever() {
+                match number {
+                    // ctrlc's thread says it; whether it has done so yet, nobody can tell.
+                    SIGINT => interrupted = true,
+                    number => drop(events.send(event(number))),
+                }
             }
             if let Err(error) = handled().thread_block() {
                 log::error!("cannot block signals: {error}");
@@ -94,6 +99,10 @@ impl SignalThread {
             // Nothing can come any more, but what came until here may not have been read.
             for number in signals.pending() {
                 let _ = events.send(event(number));
+            }
+            // Said twice within a moment is said once, and after any INT the server stops.
+            if interrupted {
+                let _ = events.send(Event::Stop);
             }
         };
         let thread = thread::Builder::new().name("signals".into()).stack_size(STACK).spawn(run);

@@ -23,6 +23,7 @@ pub struct Successor {
     child: Option<Child>,
     listening: Option<JoinHandle<()>>,
     pid: u32,
+    killed: bool,
 }
 
 /// What the successor says about connections: for whoever moves them.
@@ -43,7 +44,7 @@ impl Successor {
         let (link, theirs) = Link::pair()?;
         let child = program.start_successor(theirs)?;
         let pid = child.id();
-        let mut successor = Successor { link: link.clone(), child: Some(child), listening: None, pid };
+        let mut successor = Successor { link: link.clone(), child: Some(child), listening: None, pid, killed: false };
         let stdin = io::stdin();
         let mut descriptors = listeners.to_vec();
         descriptors.push(stdin.as_fd());
@@ -106,6 +107,7 @@ impl Successor {
             Some(status) => program::describe(status),
             None => {
                 program::end(child);
+                self.killed = true;
                 "it was killed".to_owned()
             }
         };
@@ -119,9 +121,15 @@ impl Successor {
         self.child.is_none()
     }
 
-    /// Lets it live on without us.
+    /// Whether it had to be killed, with whatever it was serving.
+    pub fn was_killed(&self) -> bool {
+        self.killed
+    }
+
+    /// Lets it live on without us. It sees our end, also if this process lives on.
     pub fn let_go(mut self) {
         self.child = None;
+        self.link.shut_down();
     }
 
     fn join(&mut self) {

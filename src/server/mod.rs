@@ -129,8 +129,9 @@ impl Builder {
 
     /// Hands bytes of the application's own to its successor at a reload: `save` makes them, `restore` gets them.
     ///
-    /// `save` is called in the last moment before the successor takes over, when the handlers of this generation rest
-    /// or finish; `restore` before the successor serves. The version is the application's own, so that a successor
+    /// `save` is called in the last moment before the successor takes over. In exec mode no handler runs then, and
+    /// `restore` is called before the successor serves; in overlap mode, where both serve for a while, it is called
+    /// when the successor is promoted, and has to add to what has happened since. The version is the application's own, so that a successor
     /// can tell what it reads. More than 16 MiB is an error of the reload, which then does not happen.
     ///
     /// ```

@@ -65,7 +65,8 @@ impl Running {
         let pid = successor.pid();
         let kept = match self.until_ready(&mut successor, ready_by, again) {
             Ok(kept) => kept,
-            Err(no) => return no,
+            // It may have accepted already.
+            Err(no) => return self.roll_back(successor, no, config),
         };
         log::info!(
             "reloading: successor {pid} accepts, {:.0} ms after the signal",
@@ -78,7 +79,10 @@ impl Running {
         }
         if let Err(reason) = self.promote(&mut successor, again) {
             self.command(Command::Accept(true));
-            return self.roll_back(successor, reason, config);
+            let no = self.roll_back(successor, reason, config);
+            // It may have written the pid file just before.
+            self.became_server();
+            return no;
         }
         self.outside.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
         log::info!("reloading: successor {pid} is promoted");
@@ -166,7 +170,11 @@ impl Running {
         let at_once = matches!(no, Reloaded::StopNow);
         // Passed on over the link, never by kill: a terminal signals the whole group, and twice would be a second stop.
         let _ = successor.link.send_within(&Message::Stop { at_once }, &[], PATIENCE);
-        let patience = if at_once { PATIENCE } else { PROBATION_STOP.min(config.stop_deadline) };
+        // It has accepted clients, which have the same time as at any stop; ours begin to end as well.
+        if matches!(no, Reloaded::Stop) {
+            self.services.phase.drain();
+        }
+        let patience = if at_once { PATIENCE } else { config.stop_deadline };
         let until = Instant::now() + patience;
         let mut no = no;
         while let Waited::Event(event) = self.hear(successor.pid(), until) {
@@ -183,7 +191,10 @@ impl Running {
             }
         }
         let how = successor.end(Duration::ZERO);
-        log::debug!("the successor ended: {how}");
+        log::info!("the successor ended: {how}");
+        if successor.was_killed() {
+            self.services.stats.cut();
+        }
         no
     }
 
@@ -204,6 +215,7 @@ impl Running {
                     let how = successor.end(PATIENCE);
                     return Err(Reloaded::Failed(format!("the successor ended as it was promoted: {how}")));
                 }
+                Waited::Event(Event::Successor(_, FromSuccessor::Stopping)) => return Err(Reloaded::Stop),
                 Waited::Event(Event::Successor(..)) => {}
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Time => {
@@ -247,14 +259,18 @@ impl Running {
         loop {
             match self.hear(successor.pid(), deadline) {
                 Waited::Over => break,
-                Waited::Event(Event::Successor(_, FromSuccessor::Gone | FromSuccessor::Stalled)) => {
-                    if stopping {
+                Waited::Event(Event::Successor(_, word @ (FromSuccessor::Gone | FromSuccessor::Stalled))) => {
+                    if stopping && word == FromSuccessor::Gone {
                         // It has waited for us as long as it could; what is left here still has until the deadline.
                         self.command(Command::TakeBack);
                         continue;
                     }
+                    // Reaped, so that nothing it was sent can be served twice.
                     let how = successor.end(Duration::ZERO);
                     self.command(Command::TakeBack);
+                    if stopping {
+                        continue;
+                    }
                     self.became_server();
                     self.outside.notifier.main_again(std::process::id(), &self.status());
                     // Every connection that was not committed is ours, and the listeners always were.
@@ -271,7 +287,7 @@ impl Running {
                         // The successor stops: what is left here ends here, and it waits for our listeners.
                         deadline = deadline.min(Instant::now() + config.stop_deadline);
                         self.services.phase.drain();
-                        self.command(Command::Drain { patience: Duration::ZERO, sole_holder: false });
+                        self.command(Command::Drain { patience: Duration::ZERO, sole_holder: false, alone: true });
                         let _ = successor.link.send_within(&Message::ListenersClosed, &[], PATIENCE);
                     }
                 }
@@ -307,7 +323,11 @@ impl Running {
         let mut counters = self.counters();
         counters.reloads += 1;
         let _ = successor.link.send_within(&Message::ListenersClosed, &[], PATIENCE);
-        let _ = successor.link.send_within(&Message::Finished { counters, reload_again: again }, &[], PATIENCE);
+        let _ = successor.link.send_within(
+            &Message::Finished { counters, cut: self.services.stats.total_cut() as u64, reload_again: again },
+            &[],
+            PATIENCE,
+        );
         ended
     }
 }

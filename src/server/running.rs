@@ -40,6 +40,8 @@ const ACCEPTOR_STACK: usize = 128 * 1024;
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// By then the predecessor has told the manager which process is the main one.
 const PROMOTION_SETTLES: Duration = Duration::from_millis(200);
+/// How much longer than the deadline a stop waits for a predecessor that has the same deadline.
+const PREDECESSOR_GRACE: Duration = Duration::from_secs(1);
 /// How long the predecessor may be slow to read from us.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -224,6 +226,7 @@ impl Running {
     fn tell_manager(&self, now: Instant) {
         let notifier = &self.outside.notifier;
         if !notifier.is_active() {
+            self.beat.set(None);
             return;
         }
         notifier.watchdog();
@@ -319,16 +322,20 @@ impl Running {
                 log::info!("took over from the predecessor");
             }
             FromPredecessor::Stop { at_once } => {
+                // It says so only while it is the server.
+                self.promoted = false;
                 return Some(if at_once { Event::StopNow } else { Event::Stop });
             }
             FromPredecessor::ListenersClosed => self.sole_holder = true,
-            FromPredecessor::Finished { counters, reload_again } => {
+            FromPredecessor::Finished { counters, cut, reload_again } => {
                 self.before = counters;
+                self.services.stats.cut_before(cut as usize);
                 self.reload_later |= reload_again;
             }
             FromPredecessor::Gone => {
                 self.predecessor = None;
                 self.sole_holder = true;
+                self.command(Command::Alone);
                 if !self.promoted {
                     log::warn!("the predecessor is gone before it handed over; serving on");
                     self.became_server();
@@ -470,7 +477,9 @@ impl Running {
         {
             return self.stop_at_once();
         }
-        let deadline = Instant::now() + config.stop_deadline;
+        // A successor on probation may have used some of the time already.
+        let since = if self.promoted { began + config.lame_duck } else { began };
+        let deadline = (since + config.stop_deadline).max(Instant::now() + CUT_GRACE);
         if self.promoted && !self.sole_holder {
             // It closes its copies of the listeners at once, and then we can close ours without resetting anyone.
             let until = Instant::now() + config.stop_deadline / 4;
@@ -479,14 +488,18 @@ impl Running {
             }
         }
         self.services.phase.drain();
-        self.command(Command::Drain { patience: config.stop_deadline / 4, sole_holder: self.sole_holder });
-        let mut pause = self.wait_or_second_stop(began, deadline, |_| false);
-        if pause == Pause::Over && self.promoted {
-            // What the predecessor still serves is part of this stop.
-            pause = self.wait_or_second_stop(began, deadline, |running| running.predecessor.is_none());
-        }
-        match pause {
-            Pause::Over | Pause::Reached => Ended::Clean,
+        self.command(Command::Drain {
+            patience: config.stop_deadline / 4,
+            sole_holder: self.sole_holder,
+            alone: self.predecessor.is_none(),
+        });
+        // What the predecessor still serves is part of this stop: it has the same time, and a moment to say how it ended.
+        let until = if self.predecessor.is_some() { deadline + PREDECESSOR_GRACE } else { deadline };
+        match self.wait_or_second_stop(began, until, |_| false) {
+            Pause::Over | Pause::Reached => match self.services.stats.total_cut() {
+                0 => Ended::Clean,
+                cut => Ended::Cut(cut),
+            },
             Pause::SecondStop => self.stop_at_once(),
             Pause::Time => self.end_at_deadline(),
         }
