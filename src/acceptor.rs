@@ -600,6 +600,8 @@ impl Acceptor {
                     self.leave(gone, patience);
                     self.own_files(false);
                     self.accepting = false;
+                    // What is in handlers now has no other way to learn of it.
+                    self.services.phase.keep_no_connection(!moves);
                     self.returns.want_places(true);
                     self.migration = Some(Migration {
                         moves,
@@ -627,6 +629,7 @@ impl Acceptor {
                     {
                         self.unfreeze(&moving);
                     }
+                    self.services.phase.keep_no_connection(false);
                     let serving = !self.services.is_draining();
                     self.accepting = serving;
                     self.ready = serving;

@@ -458,7 +458,7 @@ impl Connection {
         let keep_alive = head.keep_alive
             && !content.close
             && framing != ResponseFraming::Close
-            && !work.services.is_draining()
+            && work.services.keeps_connections()
             && !self.last
             // A body that was not read, and that nobody can read any more, stands in the way of the next request.
             && body.as_ref().is_none_or(|body| body.is_finished() || body.is_shared());

@@ -192,6 +192,11 @@ impl Services {
         self.phase.is_draining()
     }
 
+    /// Whether a connection may have another request.
+    pub fn keeps_connections(&self) -> bool {
+        self.phase.keeps_connections()
+    }
+
     pub(super) fn body_limit(&self, head: &Request) -> u64 {
         self.handler.body_limit(head).unwrap_or(self.limits.body_size)
     }

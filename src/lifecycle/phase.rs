@@ -1,6 +1,6 @@
 //! The phase that every thread can ask for.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 const SERVING: u8 = 0;
 const LAME_DUCK: u8 = 1;
@@ -8,26 +8,40 @@ const DRAINING: u8 = 2;
 
 /// Serving, then perhaps a lame duck, then draining. It only goes forward.
 #[derive(Debug, Default)]
-pub struct Phase(AtomicU8);
+pub struct Phase {
+    phase: AtomicU8,
+    keeps_none: AtomicBool,
+}
 
 impl Phase {
     /// Still serving everything, but `/-/ready` says 503.
     pub fn become_lame_duck(&self) {
-        self.0.fetch_max(LAME_DUCK, Ordering::SeqCst);
+        self.phase.fetch_max(LAME_DUCK, Ordering::SeqCst);
     }
 
     /// From here on every response says `Connection: close`.
     pub fn drain(&self) {
-        self.0.fetch_max(DRAINING, Ordering::SeqCst);
+        self.phase.fetch_max(DRAINING, Ordering::SeqCst);
+    }
+
+    /// Whether responses say `Connection: close` although the server serves on: a successor runs that cannot take
+    /// connections over.
+    pub fn keep_no_connection(&self, none: bool) {
+        self.keeps_none.store(none, Ordering::SeqCst);
+    }
+
+    /// Whether a connection may have another request.
+    pub fn keeps_connections(&self) -> bool {
+        !self.is_draining() && !self.keeps_none.load(Ordering::Acquire)
     }
 
     /// Whether a load balancer should send more.
     pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire) == SERVING
+        self.phase.load(Ordering::Acquire) == SERVING
     }
 
     /// Whether connections are being ended.
     pub fn is_draining(&self) -> bool {
-        self.0.load(Ordering::Acquire) == DRAINING
+        self.phase.load(Ordering::Acquire) == DRAINING
     }
 }

@@ -153,14 +153,13 @@ impl Program {
     /// Whether that pid is a generation of this program that has not ended. (It may have ended in this very moment;
     /// its id is nobody else's before its parent has waited for it.)
     pub fn is_ours(&self, pid: u32) -> bool {
-        // In the middle of execve a process shows no environment; nor does a dead one, whose state says so.
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            match std::fs::read(format!("/proc/{pid}/environ")) {
-                Ok(environment) if environment.is_empty() && !is_dead(pid) => thread::yield_now(),
-                Ok(environment) => return self.has_mark(&environment),
-                Err(_) => return false,
+        // In the middle of execve a process shows no environment, or none that can be read.
+        let until = Instant::now() + Duration::from_millis(500);
+        while !is_dead(pid) && Instant::now() < until {
+            if std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| self.has_mark(&environment)) {
+                return true;
             }
+            thread::yield_now();
         }
         false
     }
