@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Answer, Load, Program, RawClient, Scratch, Size, count};
+use handover::Bound;
 use rustix::process::Signal;
 use std::fs::{self, File};
 use std::io::Write;
@@ -395,6 +396,118 @@ fn a_reload_holds_nobody_up() {
         for line in program.log().iter().filter(|line| line.contains(" ms after the signal")) {
             eprintln!("{mode:?}: {line}");
         }
+    }
+}
+
+/// A configuration that listens there.
+fn listen(scratch: &Scratch, addresses: &[&str]) {
+    fs::write(scratch.path("lab.toml"), format!("listen = {addresses:?}\n")).expect("a file");
+}
+
+/// Connects for each request until that is refused. Whoever connects is served.
+fn ask_until_refused(bound: Bound) -> thread::JoinHandle<usize> {
+    thread::spawn(move || {
+        for asked in 0.. {
+            let Ok(mut client) = RawClient::try_to(&bound) else { return asked };
+            client.send("GET /hello HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+            let answer = client.try_answer(false);
+            assert!(answer.as_ref().is_ok_and(|answer| answer.status == 200), "{bound}: request {asked}: {answer:?}");
+        }
+        unreachable!()
+    })
+}
+
+#[test]
+fn listeners_come_and_go_with_the_configuration() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let unix = |name: &str| format!("unix:{}", scratch.path(name).display());
+        let (first, second) = (unix("first"), unix("second"));
+        listen(&scratch, &["127.0.0.1:0", "127.0.0.2:0", &first]);
+        let mode_flag = if mode == Mode::Overlap { "overlap" } else { "exec" };
+        let mut command = Program::lab_command();
+        command.args(["--reload", mode_flag, "--reload-probation", "0.1", "-c"]).arg(scratch.path("lab.toml"));
+        let program = Program::start(&mut command);
+        let mut clients: Vec<RawClient> = program.bound.iter().map(RawClient::to).collect();
+        clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+        let going = [1, 1, 2, 2].map(|index| ask_until_refused(program.bound[index].clone()));
+        let staying = Load::new().one_shot(&program.bound[0], 2);
+        staying.go_on_for(50);
+
+        listen(&scratch, &["127.0.0.1:0", &second, "127.0.0.3:0"]);
+        program.reload();
+        for client in going {
+            assert!(client.join().expect("nobody was reset") > 0, "{mode:?}");
+        }
+        staying.go_on_for(50);
+        assert_eq!(staying.stop().failures, [""; 0], "{mode:?}");
+        let listening = program.listening();
+        assert_eq!(listening[0], program.bound[0], "it was kept");
+        assert_eq!(listening[1], Bound::Unix(scratch.path("second")));
+        listening.iter().for_each(|bound| RawClient::to(bound).expect_alive("/hello"));
+        assert!(!scratch.path("first").exists(), "{mode:?}");
+        // Where it came in does not matter to a connection.
+        clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+        assert_eq!(program.stop(), Some(0));
+        assert!(!scratch.path("second").exists(), "{mode:?}");
+    }
+}
+
+/// In overlap mode the reload fails, and what was inherited is not torn down with the successor; in exec mode there is
+/// no way back, so the others go on without it.
+#[test]
+fn a_listener_that_cannot_be_bound_harms_no_other() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let socket = format!("unix:{}", scratch.path("socket").display());
+        let nowhere = format!("unix:{}", scratch.path("no/such/directory").display());
+        listen(&scratch, &["127.0.0.1:0", &socket]);
+        let mode_flag = if mode == Mode::Overlap { "overlap" } else { "exec" };
+        let mut command = Program::lab_command();
+        command.args(["--reload", mode_flag, "--reload-probation", "0.1", "-c"]).arg(scratch.path("lab.toml"));
+        let program = Program::start(&mut command);
+        let mut clients: Vec<RawClient> = program.bound.iter().map(RawClient::to).collect();
+        clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+        listen(&scratch, &["127.0.0.1:0", &socket, &nowhere]);
+        program.signal(Signal::HUP);
+        match mode {
+            Mode::Overlap => program.logged_times("the successor ended before it was ready: exit code 69", 1),
+            Mode::Exec => program.logged_times("serving without it", 1),
+        };
+        program.generation(if mode == Mode::Overlap { 1 } else { 2 });
+        clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+        program.bound.iter().for_each(|bound| RawClient::to(bound).expect_alive("/hello"));
+        listen(&scratch, &["127.0.0.1:0", &socket]);
+        program.reload();
+        clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+        assert_eq!(program.stop(), Some(0));
+    }
+}
+
+/// All of them within about a second, whatever the state of each.
+#[test]
+fn many_idle_connections_move() {
+    let connections = count("HANDOVER_IDLE", 600);
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let limit = (connections + 100).to_string();
+        let program = lab(mode, &scratch, &["--max-connections", &limit]);
+        let mut clients: Vec<RawClient> =
+            (0..connections).map(|number| RawClient::to(&program.bound[number % 2])).collect();
+        clients.iter_mut().step_by(3).for_each(|client| client.expect_alive("/hello"));
+        program.client().expect_alive("/hello");
+        let began = Instant::now();
+        let pid = program.reload();
+        let peak = fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc");
+        let peak = peak.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
+        eprintln!(
+            "{mode:?}: {connections} connections in {:?}, a probation of 100 ms included; {peak}",
+            began.elapsed()
+        );
+        clients.iter_mut().for_each(|client| assert_eq!(generation(client), 2));
+        assert_eq!(program.stop(), Some(0));
+        let stopped = program.logged_times("stopped: ", if mode == Mode::Overlap { 2 } else { 1 });
+        assert!(counter(&stopped, "migrated") >= connections, "{stopped}");
     }
 }
 

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const PROMOTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a successor that was told to stop on probation may take.
 const PROBATION_STOP: Duration = Duration::from_secs(5);
+/// How long a successor that has not said READY may take to answer a stop.
+const UNREADY_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the link may be full.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -66,7 +68,7 @@ impl Running {
         let kept = match self.until_ready(&mut successor, ready_by, again) {
             Ok(kept) => kept,
             // It may have accepted already.
-            Err(no) => return self.roll_back(successor, no, config),
+            Err(no) => return self.roll_back(successor, false, no, config),
         };
         log::info!(
             "reloading: successor {pid} accepts, {:.0} ms after the signal",
@@ -75,11 +77,11 @@ impl Running {
         self.command(Command::Accept(false));
         if let Err(no) = self.probation(&mut successor, config.reload_probation, again) {
             self.command(Command::Accept(true));
-            return self.roll_back(successor, no, config);
+            return self.roll_back(successor, true, no, config);
         }
         if let Err(reason) = self.promote(&mut successor, again) {
             self.command(Command::Accept(true));
-            let no = self.roll_back(successor, reason, config);
+            let no = self.roll_back(successor, true, reason, config);
             // It may have written the pid file just before.
             self.became_server();
             return no;
@@ -163,7 +165,8 @@ impl Running {
     }
 
     /// Everything is ours again; the successor ends first, so that we are the sole holder of the listeners.
-    fn roll_back(&mut self, mut successor: Successor, no: Reloaded, config: &Config) -> Reloaded {
+    /// One that has not said READY may have nothing: then it gets no longer than it takes to say a word.
+    fn roll_back(&mut self, mut successor: Successor, ready: bool, no: Reloaded, config: &Config) -> Reloaded {
         if successor.has_ended() {
             return no;
         }
@@ -175,11 +178,16 @@ impl Running {
             self.services.phase.drain();
         }
         let patience = if at_once { PATIENCE } else { config.stop_deadline };
-        let until = Instant::now() + patience;
-        let mut no = no;
+        let last = Instant::now() + patience;
+        let (mut no, mut serves) = (no, ready);
+        let mut until = if serves { last } else { last.min(Instant::now() + UNREADY_PATIENCE) };
         while let Waited::Event(event) = self.hear(successor.pid(), until) {
             match event {
                 Event::Successor(_, FromSuccessor::Gone) => break,
+                Event::Successor(..) => {
+                    serves = true;
+                    until = last;
+                }
                 Event::Reopen => self.reopen_log(),
                 Event::StopNow => no = Reloaded::StopNow,
                 Event::Stop if self.is_second_stop() => no = Reloaded::StopNow,
@@ -192,7 +200,7 @@ impl Running {
         }
         let how = successor.end(Duration::ZERO);
         log::info!("the successor ended: {how}");
-        if successor.was_killed() {
+        if serves && successor.was_killed() {
             self.services.stats.cut();
         }
         no

@@ -79,6 +79,8 @@ pub struct Running {
     /// When the service manager is told next, and when with figures.
     beat: Cell<Option<Instant>>,
     status_due: Cell<Instant>,
+    /// Requests that reloads have cut which are over.
+    cut_by_reloads: usize,
     /// Whether all workers have ended.
     over: Cell<bool>,
     /// When the first stop came, if that was during a reload.
@@ -190,6 +192,7 @@ impl Running {
             reload_later: false,
             beat: Cell::new(None),
             status_due: Cell::new(Instant::now()),
+            cut_by_reloads: 0,
             over: Cell::new(false),
             first_stop: Cell::new(None),
             predecessor,
@@ -330,6 +333,9 @@ impl Running {
             FromPredecessor::Finished { counters, cut, reload_again } => {
                 self.before = counters;
                 self.services.stats.cut_before(cut as usize);
+                if self.services.phase.is_ready() {
+                    self.cut_by_reloads = self.services.stats.total_cut();
+                }
                 self.reload_later |= reload_again;
             }
             FromPredecessor::Gone => {
@@ -390,6 +396,7 @@ impl Running {
                 Reloaded::Stop => return Some(self.stop(config)),
                 Reloaded::StopNow => return Some(self.stop_at_once()),
                 Reloaded::Failed(reason) => {
+                    self.cut_by_reloads = self.services.stats.total_cut();
                     log::error!("reload failed, serving on: {reason}");
                     self.outside.notifier.ready(&format!("reload failed: {reason}"));
                 }
@@ -491,12 +498,14 @@ impl Running {
         self.command(Command::Drain {
             patience: config.stop_deadline / 4,
             sole_holder: self.sole_holder,
-            alone: self.predecessor.is_none(),
+            // One that waits for us cannot be waited for.
+            alone: self.predecessor.is_none() || !self.promoted,
         });
         // What the predecessor still serves is part of this stop: it has the same time, and a moment to say how it ended.
-        let until = if self.predecessor.is_some() { deadline + PREDECESSOR_GRACE } else { deadline };
+        let waits = self.predecessor.is_some() && self.promoted;
+        let until = if waits { deadline + PREDECESSOR_GRACE } else { deadline };
         match self.wait_or_second_stop(began, until, |_| false) {
-            Pause::Over | Pause::Reached => match self.services.stats.total_cut() {
+            Pause::Over | Pause::Reached => match self.cut_now() {
                 0 => Ended::Clean,
                 cut => Ended::Cut(cut),
             },
@@ -505,9 +514,15 @@ impl Running {
         }
     }
 
+    /// Requests that were cut by what is going on now. What a reload cut that is over is no part of how we end.
+    fn cut_now(&self) -> usize {
+        self.services.stats.total_cut() - self.cut_by_reloads
+    }
+
     /// Cuts what is left, and says how that ended.
     pub(super) fn end_at_deadline(&self) -> Ended {
-        match (self.cut(), self.pool_has_ended()) {
+        self.cut();
+        match (self.cut_now(), self.pool_has_ended()) {
             (0, true) => Ended::Clean,
             // Whatever a worker hangs in, it is something that did not finish.
             (cut, _) => Ended::Cut(cut.max(1)),

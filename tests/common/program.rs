@@ -138,6 +138,16 @@ impl Program {
         self.announced.lines().iter().rev().find_map(|line| pid_of(line)).expect("it was ready once")
     }
 
+    /// Where the generation that was ready last listens.
+    pub fn listening(&self) -> Vec<Bound> {
+        let lines = self.announced.lines();
+        let last = lines.iter().rposition(|line| line.starts_with("ready pid=")).expect("it was ready once");
+        let urls = lines[..last].iter().rev().map_while(|line| line.strip_prefix("listening on "));
+        let mut bound: Vec<Bound> = urls.map(parse_bound).collect();
+        bound.reverse();
+        bound
+    }
+
     /// How many generations have been ready.
     pub fn generations(&self) -> usize {
         self.announced.lines().iter().filter(|line| line.starts_with("ready pid=")).count()
@@ -195,10 +205,9 @@ impl Program {
     /// not killed.
     #[track_caller]
     pub fn wait_for_end(&self, pid: u32) -> Option<i32> {
-        // An id that does not exist any more has been reaped by the predecessor.
-        if let Ok(pidfd) = pidfd_open(raw(pid), PidfdFlags::empty())
-            && self.is_ours(pid)
-        {
+        // An id that does not exist any more has been reaped by the predecessor. A process that ends loses its mark a
+        // moment before.
+        if let Ok(pidfd) = pidfd_open(raw(pid), PidfdFlags::empty()) {
             let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
             let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
             let ended = poll(&mut fds, Some(&patience)).expect("poll");
