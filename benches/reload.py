@@ -6,11 +6,13 @@ requests, failed requests, connections made beyond the first, and the p99 latenc
 
     just reload-demo                      the lab alone, five reloads
     just bench-reload                     everybody; nginx and gunicorn are left out where they are not installed
+    reload.py journal                     200 clients thinking 0-4 s, and clients that connect for each request
     reload.py idle 10000                  how long that many idle connections take to move, and what it costs
 """
 
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -254,7 +256,75 @@ def idle(count):
         return lost
 
 
+class Writer(threading.Thread):
+    """Posts ids of its own to /journal, on one connection or on one for each."""
+
+    def __init__(self, port, number, until, think):
+        super().__init__()
+        self.port, self.number, self.until, self.think = port, number, until, think
+        self.answered, self.sent, self.error = [], 0, None
+
+    def run(self):
+        connection = None
+        try:
+            while time.monotonic() < self.until:
+                if connection is None:
+                    connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+                self.sent += 1
+                name = f"{self.number}-{self.sent}"
+                last = "Connection: close\r\n" if self.think is None else ""
+                request = f"POST /journal HTTP/1.1\r\nHost: bench\r\n{last}Content-Length: {len(name)}\r\n\r\n{name}"
+                connection.sendall(request.encode())
+                data = b""
+                while not complete(data):
+                    piece = connection.recv(4096)
+                    if not piece:
+                        raise ConnectionError(f"end of connection instead of an answer to {name}")
+                    data += piece
+                self.answered.append(data.partition(b"\r\n\r\n")[2].decode().strip())
+                if self.think is None:
+                    connection.close()
+                    connection = None
+                else:
+                    time.sleep(random.random() * self.think)
+        except OSError as error:
+            self.error = error
+
+
+def journal():
+    bad = 0
+    for mode in ("overlap", "exec"):
+        with tempfile.TemporaryDirectory() as name:
+            os.environ["LAB_JOURNAL"] = f"{name}/journal"
+            lab = Lab(pathlib.Path(name), mode)
+            until = time.monotonic() + SECONDS
+            writers = [Writer(lab.port, f"k{number}", until, 4) for number in range(200)]
+            writers += [Writer(lab.port, f"o{number}", until, None) for number in range(8)]
+            for writer in writers:
+                writer.start()
+            for _ in range(RELOADS):
+                time.sleep(SECONDS / (RELOADS + 1))
+                lab.reload()
+            for writer in writers:
+                writer.join()
+            reached = lab.generation()
+            lab.stop()
+            executed = pathlib.Path(f"{name}/journal").read_text().split()
+            answered = [one for writer in writers for one in writer.answered]
+            sent = sum(writer.sent for writer in writers)
+            errors = [writer.error for writer in writers if writer.error]
+            print(
+                f"{mode:8} {RELOADS} reloads, generation {reached}: {sent} sent, {len(answered)} answered,"
+                f" {len(executed)} executed, {len(set(executed))} different; {len(errors)} clients failed {errors[:2]}"
+            )
+            right = sorted(executed) == sorted(answered) and len(set(executed)) == len(executed) == sent
+            bad += not right or bool(errors) or reached != RELOADS + 1
+    return bad
+
+
 def main(what):
+    if what[:1] == ["journal"]:
+        return journal()
     if what[:1] == ["idle"]:
         return idle(int(what[1]))
     print(f"{CLIENTS} keep-alive clients without retry, {SECONDS:.0f} s, {RELOADS} reloads")

@@ -1,4 +1,4 @@
-//! One route a behaviour, for trying a stop by hand and from tests.
+//! One route a behaviour, for trying a stop and a reload by hand and from tests.
 //!
 //! | route | |
 //! |---|---|

@@ -1,36 +1,14 @@
 //! The program's mistakes: one clear line on stderr, and the exit code that `--help` lists.
 
-use std::io::Read;
+mod common;
+
+use common::run_to_its_end;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
+use std::process::{Command, Output};
 
-/// Runs the program to its end. If it wrongly starts to serve, it is killed and the test fails.
 fn handover(args: &[&str]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_handover"))
-        .args(args)
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let (mut out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
-    let (sender, ended) = mpsc::channel();
-    thread::spawn(move || {
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let read = out.read_to_end(&mut stdout).and_then(|_| err.read_to_end(&mut stderr));
-        let _ = sender.send(read.map(|_| (stdout, stderr)));
-    });
-    let Ok(read) = ended.recv_timeout(Duration::from_secs(20)) else {
-        child.kill().expect("it runs");
-        panic!("{args:?} did not end");
-    };
-    let (stdout, stderr) = read.expect("its output");
-    Output { status: child.wait().expect("it ended"), stdout, stderr }
+    run_to_its_end(Command::new(env!("CARGO_BIN_EXE_handover")).args(args))
 }
 
 #[track_caller]

@@ -1,5 +1,8 @@
 //! The configuration file, through the program: what it says of mistakes, and that what it says is served.
 
+mod common;
+
+use common::run_to_its_end;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
@@ -7,8 +10,6 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 /// A directory with a configuration file, removed at the end.
@@ -42,7 +43,7 @@ impl Site {
     }
 
     fn check(&self, args: &[&str]) -> Output {
-        run(self.command(&[&["--check"], args].concat()))
+        run_to_its_end(&mut self.command(&[&["--check"], args].concat()))
     }
 
     /// What `--check` prints about a configuration that is right.
@@ -56,7 +57,7 @@ impl Site {
     /// One line on stderr that names file, line and column, and says all that; with and without `--check`.
     #[track_caller]
     fn fails(&self, place: &str, says: &[&str]) {
-        for output in [self.check(&[]), run(self.command(&[]))] {
+        for output in [self.check(&[]), run_to_its_end(&mut self.command(&[]))] {
             let message = failure(&output, 78);
             assert!(message.starts_with(&format!("handover: {}:{place}: ", self.file())), "{message}");
             for part in says {
@@ -79,24 +80,6 @@ fn failure(output: &Output, code: i32) -> String {
     assert_eq!(message.lines().count(), 1, "{message}");
     assert!(output.stdout.is_empty(), "{output:?}");
     message
-}
-
-/// Runs the program to its end. If it wrongly starts to serve, it is killed and the test fails.
-fn run(mut command: Command) -> Output {
-    let mut child = command.spawn().expect("the program starts");
-    let (mut out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
-    let (sender, ended) = mpsc::channel();
-    thread::spawn(move || {
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let read = out.read_to_end(&mut stdout).and_then(|_| err.read_to_end(&mut stderr));
-        let _ = sender.send(read.map(|_| (stdout, stderr)));
-    });
-    let Ok(read) = ended.recv_timeout(Duration::from_secs(20)) else {
-        child.kill().expect("it runs");
-        panic!("{command:?} did not end");
-    };
-    let (stdout, stderr) = read.expect("its output");
-    Output { status: child.wait().expect("it ended"), stdout, stderr }
 }
 
 /// A running program, killed at the end.
@@ -225,7 +208,7 @@ fn a_file_that_cannot_be_read_is_named() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
         command.args(["-c", path]).current_dir(&site.0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        failure(&run(command), 78)
+        failure(&run_to_its_end(&mut command), 78)
     };
     let absolute = site.0.join("missing.toml");
     assert!(run_with("missing.toml").contains(&format!("{absolute:?}: there is no such file")));

@@ -5,11 +5,13 @@
 
 mod client;
 mod load;
+mod output;
 mod program;
 mod server;
 
 pub use client::{Answer, Ending, RawClient};
 pub use load::{Load, Tally};
+pub use output::run_to_its_end;
 pub use program::{Exit, OnDisk, Program, Scratch, Size, children, count, descriptors_with_room_for, limit_open_files};
 pub use server::{Gate, Passage, TestServer};
 
