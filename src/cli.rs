@@ -271,7 +271,7 @@ fn help(name: &str, root: Root) -> String {
     let limits = Limits::default();
     let (title, usage, root_line, example) = match root {
         Root::Optional => (
-            ": HTTP/1.1 from a fixed thread pool; stop and reload lose no request",
+            ": an HTTP/1.1 server; a stop and a reload lose no request",
             "[OPTIONS] [ROOT]\n       handover reload --pid-file FILE [--wait] (see handover reload --help)",
             "  ROOT                     directory to serve; without it, a welcome site\n",
             " ./public",
@@ -317,7 +317,7 @@ Defaults stand in brackets. SECS may have decimals. The environment variable
 RUST_LOG sets the log level: error, warn, info (default), debug, trace.
 
 Signals     TERM, INT (Ctrl-C): stop gracefully, a second one at once
-            HUP, USR2: reload     QUIT: stop at once    USR1: open the log anew
+            HUP, USR2: reload  QUIT: stop at once  USR1: open the log anew
 Exit codes  0 stopped, nothing lost    3 the stop deadline cut requests
             1 failed while running     4 stopped at once (second signal, QUIT)
             2 wrong usage             69 cannot listen    78 bad configuration
