@@ -9,15 +9,18 @@
 //! | `POST /echo` | streams the body back |
 //! | `POST /journal` | appends the body as a line to the file named by `LAB_JOURNAL`, then answers with that line |
 //! | `GET /pid` | `{"pid":…,"generation":…}` |
+//! | `GET /count` | how often that was asked, over all generations |
 //! | `GET /panic` | panics |
 //!
 //! It takes the program's flags: `cargo run --release --example lab -- --help`.
 
-use handover::{Body, Config, Header, IntoResponse, Request, Response, Router, Server, StatusCode};
+use handover::{Body, Carried, Config, Header, IntoResponse, Request, Response, Router, Server, StatusCode};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -25,7 +28,18 @@ use std::time::Duration;
 const ECHO_LIMIT: u64 = 1 << 30;
 
 fn main() -> ExitCode {
-    let server = Server::builder().config(Config::from_args()).service(routes(std::env::var_os("LAB_JOURNAL"))).build();
+    let count = Arc::new(AtomicU64::new(0));
+    let (saved, restored) = (count.clone(), count.clone());
+    let save = move || Carried { version: 1, bytes: saved.load(Ordering::Relaxed).to_le_bytes().to_vec() };
+    let restore = move |carried: Carried| {
+        if let (1, Ok(bytes)) = (carried.version, carried.bytes.try_into()) {
+            // In overlap mode this generation has counted already.
+            restored.fetch_add(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        }
+    };
+    let routes = routes(std::env::var_os("LAB_JOURNAL"))
+        .get("/count", move |_| format!("{}\n", count.fetch_add(1, Ordering::Relaxed) + 1));
+    let server = Server::builder().config(Config::from_args()).service(routes).carry_over(save, restore).build();
     handover::exit_code(server.and_then(Server::run))
 }
 

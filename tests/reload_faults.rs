@@ -290,6 +290,7 @@ fn a_successor_killed_at_any_step_gives_back_what_was_not_committed() {
         expect_service(&program);
         assert_eq!(late.answer().text(), "chunk 1 of 2\nchunk 2 of 2\n", "{step}");
         late.expect_alive("/hello");
+        drop(late);
         let lost = expect_once(&program, &scratch, clients);
         if step == "successor-connection" {
             assert_eq!(lost, 0, "nothing was acknowledged");
@@ -307,6 +308,7 @@ fn a_successor_that_stalls_is_killed(step: &str) {
     program.logged_times("reload failed, serving on", 1);
     expect_service(&program);
     late.expect_alive("/hello");
+    drop(late);
     let lost = expect_once(&program, &scratch, clients);
     if step == "successor-connection" {
         assert_eq!(lost, 0, "nothing was acknowledged");

@@ -48,7 +48,11 @@ impl Successor {
         let stdin = io::stdin();
         let mut descriptors = listeners.to_vec();
         descriptors.push(stdin.as_fd());
-        link.send_within(&Message::Hello(inheritance), &descriptors, PATIENCE)?;
+        match link.send_within(&Message::Hello(inheritance), &descriptors, PATIENCE) {
+            // It has ended already. Who waits for its word is told so, and how it ended.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            sent => sent?,
+        }
         let listen = move || {
             loop {
                 let said = match link.receive() {
