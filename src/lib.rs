@@ -55,6 +55,7 @@ pub use config::{
 };
 pub use error::Error;
 pub use handler::{Body, Handler, IntoResponse, Request, RequestBody, Response, Router};
+pub use lifecycle::program::CHECK as CHECK_VARIABLE;
 pub use lifecycle::signals::spawn;
 pub use lifecycle::state::Carried;
 pub use listener::{Address, Bound};

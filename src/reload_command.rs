@@ -3,15 +3,17 @@
 //! A new generation shows in the pid file: the successor replaces it in both modes, also where the pid stays. So what
 //! is waited for is another file in its place, with a living process in it.
 
+use handover::CHECK_VARIABLE;
 use lexopt::{Arg, Parser};
 use rustix::process::{Pid, Signal, kill_process};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,12 +26,16 @@ const MAX_WAIT: u32 = 24 * 60 * 60;
 /// How often to look. Watching the directory would be quicker by that much, and not work on every file system.
 const POLL: Duration = Duration::from_millis(25);
 
+/// How long the program on disk may take to check itself, as in the server.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+
 const HELP: &str = "\
 Usage: handover reload --pid-file FILE [--wait[=SECS]]
        handover reload --pid N
 
 Asks a running server to run its program on disk afresh, with its configuration
-read anew, by sending HUP. Live connections go on.
+read anew, by sending HUP. Live connections go on. The program on disk has to
+check itself first, and if it fails, nothing is signalled.
 
       --pid-file FILE   the server's own --pid-file
       --pid N           its pid
@@ -157,6 +163,7 @@ fn reload(request: &Request) -> Result<Done, Failure> {
         }
     };
     let process = Process::find(pid, &request.program)?;
+    check(pid)?;
     let began = Instant::now();
     kill_process(pid, Signal::HUP).map_err(|error| {
         let help = if error == rustix::io::Errno::PERM { "; run this as its user, or as root" } else { "" };
@@ -182,6 +189,56 @@ fn reload(request: &Request) -> Result<Done, Failure> {
             _ => thread::sleep(POLL),
         }
     }
+}
+
+/// Runs the program on disk as the server would, to check itself: a signal gives no answer, and this is where most
+/// reloads fail. What cannot be read of the process is left to the server's own check.
+fn check(pid: Pid) -> Result<(), Failure> {
+    let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let split = |bytes: &[u8]| -> Vec<OsString> {
+        let parts = bytes.split(|&byte| byte == 0).filter(|part| !part.is_empty());
+        parts.map(|part| OsString::from_vec(part.to_vec())).collect()
+    };
+    let (arguments, environment) = (split(&read("cmdline")), split(&read("environ")));
+    let Some((program, arguments)) = arguments.split_first() else { return Ok(()) };
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    for variable in &environment {
+        let bytes = variable.as_bytes();
+        if let Some(at) = bytes.iter().position(|&byte| byte == b'=') {
+            command.env(OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..]));
+        }
+    }
+    command.env(CHECK_VARIABLE, "1");
+    if let Ok(directory) = fs::read_link(format!("/proc/{pid}/cwd"))
+        && directory.is_dir()
+    {
+        command.current_dir(directory);
+    }
+    let refused = |reason: &str| Failure::new(format_args!("nothing was reloaded: {reason}"));
+    let mut child = command.spawn().map_err(|error| refused(&format!("cannot run {program:?}: {error}")))?;
+    let until = Instant::now() + CHECK_TIMEOUT;
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < until => thread::sleep(POLL),
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(refused(&format!("the program on disk did not check itself within {CHECK_TIMEOUT:?}")));
+            }
+        }
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut said = String::new();
+    if let Some(stderr) = &mut child.stderr {
+        // It has ended, so its end of the pipe is closed; what is not UTF-8 is no message.
+        let _ = stderr.read_to_string(&mut said);
+    }
+    let reason = said.lines().rev().find(|line| !line.trim().is_empty());
+    Err(refused(&format!("the program on disk fails its check: {}", reason.unwrap_or("it said nothing"))))
 }
 
 /// What changes whenever a file is replaced. The inode alone could be the one of a file before.

@@ -204,3 +204,47 @@ fn wrong_usage_exits_2_and_help_0() {
     assert!(text.starts_with("Usage: handover reload --pid-file FILE"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "a line is too wide");
 }
+
+/// The whole of it, with a real server: both modes, and a program on disk that fails its check.
+#[test]
+fn a_real_server_is_reloaded_and_a_broken_configuration_is_not() {
+    for mode in ["exec", "overlap"] {
+        let pid_file = PidFile::new(&format!("real-{mode}"));
+        let config = pid_file.0.with_extension("toml");
+        fs::write(&config, "listen = [\"127.0.0.1:0\"]\n").expect("written");
+        let mut child = Command::new(PROGRAM)
+            .args(["-w", "1", "--reload", mode, "--reload-probation", "0.05", &pid_file.flag(), "-c"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut server = Server { child, lines };
+        server.await_generation(1);
+        let first = server.pid();
+
+        let output = reload(&["--wait", &pid_file.flag()]);
+        assert_eq!(output.status.code(), Some(0), "{mode}: {}", String::from_utf8_lossy(&output.stderr));
+        server.await_generation(2);
+        let second: u32 = fs::read_to_string(&pid_file.0).expect("a pid file").trim().parse().expect("a pid");
+        assert_eq!(second == first, mode == "exec", "{mode}: {first} then {second}");
+
+        fs::write(&config, "listen = [\"127.0.0.1:0\"]\nworkers = 0\n").expect("written");
+        let output = reload(&["--wait", &pid_file.flag()]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{mode}: {stderr}");
+        assert!(stderr.contains("nothing was reloaded") && stderr.contains("workers is 0"), "{mode}: {stderr}");
+
+        let second = rustix::process::Pid::from_raw(second as i32).expect("a pid");
+        rustix::process::kill_process(second, rustix::process::Signal::TERM).expect("it runs");
+        // It takes its own pid file away last of all.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while pid_file.0.exists() {
+            assert!(std::time::Instant::now() < until, "{mode}: the server did not end");
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+        fs::remove_file(&config).expect("the configuration");
+    }
+}

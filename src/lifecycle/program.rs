@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
-/// Set to ask an application to check itself: `Server::run` answers instead of serving.
+/// The environment variable that asks an application to check itself: [`Server::run`](crate::Server::run) then loads
+/// everything, binds nothing, says what it found and returns. A reload sets it to run the program on disk first.
 pub const CHECK: &str = "HANDOVER_CHECK";
 /// Set for the successor in exec mode: the descriptor of the state, and the process it is for.
 pub const STATE: &str = "HANDOVER_STATE";
