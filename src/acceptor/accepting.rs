@@ -1,0 +1,184 @@
+//! New connections: taking them, making place for them, and closing a listener without resetting any.
+
+use super::{Acceptor, DRAIN_TICK};
+use crate::clock::Millis;
+use crate::connection::socket::{Moved, Socket};
+use crate::connection::{CloseReason, Connection};
+use crate::listener::{Accepted, Listener};
+use crate::slot::{Place, Slot};
+use mio::unix::SourceFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Connections accepted before parked ones are looked at again.
+const ACCEPTS: usize = 64;
+
+/// How long to leave the listener alone when descriptors or places have run out.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// A connection is not evicted before it has been idle for that long: its request may be on the way.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
+
+/// At least that long passes between the SYN filter and the close: a SYN that the kernel was just handling is in
+/// SYN_RECV by then.
+const FILTER_SETTLES: Duration = Duration::from_millis(10);
+
+/// How long to wait for handshakes where the kernel does not tell about them.
+const BLIND_WAIT: Duration = Duration::from_secs(1);
+
+/// A listener that takes no new handshakes, and goes once those under way are served.
+pub(super) struct Leaving {
+    pub(super) listener: Listener,
+    pub(super) since: Millis,
+    pub(super) until: Millis,
+    /// When to ask for handshakes again: it means reading a table of every socket on the host.
+    pub(super) ask_again: Millis,
+}
+
+impl Acceptor {
+    pub(super) fn accept(&mut self) {
+        // Edge-triggered: from here on only a listener that is left with some waiting makes this true again.
+        self.ready = false;
+        let listeners = std::mem::take(&mut self.listeners);
+        for listener in &listeners {
+            self.accept_from(listener, self.services.limits.connections);
+        }
+        self.listeners = listeners;
+    }
+
+    /// Accepts what waits, as far as there are places. Answers whether the queue is empty now.
+    pub(super) fn accept_from(&mut self, listener: &Listener, limit: usize) -> bool {
+        for _ in 0..ACCEPTS {
+            if self.table.len() >= limit && !self.make_place(listener, limit) {
+                return false;
+            }
+            match listener.accept() {
+                Accepted::Connection(fd, peer) => {
+                    self.admit(fd, peer);
+                }
+                Accepted::Empty => {
+                    self.exhausted = false;
+                    return true;
+                }
+                Accepted::Skipped(error) => log::debug!("a connection failed before it was accepted: {error}"),
+                Accepted::Exhausted(error) => {
+                    if !self.exhausted {
+                        log::warn!("cannot accept, trying again until it works: {error}");
+                    }
+                    self.exhausted = true;
+                    self.ready = true;
+                    self.accept_again = self.now.after(BACK_OFF);
+                    return false;
+                }
+            }
+        }
+        self.ready = true;
+        false
+    }
+
+    pub(super) fn admit(&mut self, fd: OwnedFd, peer: Option<SocketAddr>) {
+        let deadline = self.now.after(self.services.limits.idle_timeout);
+        let connection = Connection::new(Socket::new(fd), peer);
+        let make = |token| Slot::new(token, connection, Place::Idle, true, deadline);
+        let slot = self.table.insert(make).clone();
+        self.services.stats.accepted();
+        self.watch(&slot);
+        self.scan_until(deadline);
+    }
+
+    /// At the limit: whether there is a place for who waits, if need be by closing the longest idle connection.
+    pub(super) fn make_place(&mut self, listener: &Listener, limit: usize) -> bool {
+        self.take_returns();
+        if self.table.len() < limit {
+            return true;
+        }
+        // Nobody goes for nobody; who comes later is an event.
+        if !has_more(listener) {
+            return false;
+        }
+        if self.evict() {
+            return true;
+        }
+        self.returns.want_places(true);
+        self.take_returns();
+        if self.table.len() < limit {
+            self.returns.want_places(self.services.is_draining());
+            return true;
+        }
+        self.full = true;
+        self.ready = true;
+        self.accept_again = self.now.after(BACK_OFF);
+        false
+    }
+
+    pub(super) fn evict(&mut self) -> bool {
+        let fresh = self.services.limits.idle_timeout.saturating_sub(EVICTION_GRACE).as_millis() as i64;
+        loop {
+            let idle = self.table.iter().filter(|slot| slot.place() == Place::Idle);
+            let Some(slot) = idle.min_by_key(|slot| slot.remaining(self.now)).cloned() else { return false };
+            if i64::from(slot.remaining(self.now)) > fresh || !slot.take(Place::Idle, Place::Running) {
+                return false;
+            }
+            let is_silent = slot.connection().as_ref().is_none_or(|connection| {
+                connection.is_idle() && !matches!(connection.socket().peek(), Ok(Moved::Bytes(_)))
+            });
+            if is_silent {
+                self.close(&slot, CloseReason::Evicted);
+                return true;
+            }
+            slot.requeue(true);
+            self.enqueue(slot);
+        }
+    }
+
+    /// First half of a close that resets nobody: no new handshakes. For the sole holder of the listeners; what the
+    /// service manager keeps is left to it, at once and with its queue.
+    pub fn leave(&mut self, listeners: Vec<Listener>, patience: Duration) {
+        let until = self.now.after(patience);
+        for listener in listeners {
+            if listener.is_shared() {
+                // Closing is not enough: while another copy lives, the poller goes on reporting it.
+                let _ = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd()));
+                continue;
+            }
+            listener.refuse_new();
+            self.leaving.push(Leaving { listener, since: self.now, until, ask_again: self.now.after(FILTER_SETTLES) });
+        }
+    }
+
+    /// Second half: goes on accepting until no handshake is left and the queue is empty, then closes.
+    pub(super) fn close_leaving(&mut self) {
+        for mut leaving in std::mem::take(&mut self.leaving) {
+            let settled = self.now.since(leaving.since);
+            // First the handshakes, then the queue: what ended its handshake in between is in the queue.
+            let ask = self.now >= leaving.ask_again;
+            if ask {
+                leaving.ask_again = self.now.after(Duration::from_millis(DRAIN_TICK));
+            }
+            let pending = !ask || leaving.listener.has_handshakes().unwrap_or(settled < BLIND_WAIT);
+            // What has connected is served, limit or not.
+            let empty = self.accept_from(&leaving.listener, usize::MAX);
+            let quiet = empty && !pending;
+            if !quiet && self.now < leaving.until {
+                self.leaving.push(leaving);
+            } else if !quiet {
+                let bound = leaving.listener.bound();
+                log::warn!("closed {bound} while clients were still connecting; some may be reset");
+            }
+        }
+    }
+
+    pub(super) fn own_files(&mut self, own: bool) {
+        for listener in &mut self.listeners {
+            listener.own_file(own);
+        }
+    }
+}
+
+/// Whether accept(2) would give something.
+fn has_more(listener: &Listener) -> bool {
+    let mut fds = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+}

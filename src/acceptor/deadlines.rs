@@ -1,0 +1,132 @@
+//! Deadlines: of parked connections, of work that waits for the pool, and the one that ends a stop.
+
+use super::Acceptor;
+use crate::clock::Millis;
+use crate::connection::{CloseReason, Connection, Expiry};
+use crate::http::Reject;
+use crate::slot::{Place, Slot};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a stop's deadline waits for workers that are between two turns.
+const RUNNING_GRACE: Duration = Duration::from_millis(100);
+
+impl Acceptor {
+    /// Looks at every deadline, and at when to look again.
+    pub(super) fn scan(&mut self) {
+        let draining = self.services.is_draining();
+        let linger = crate::config::DRAIN_LINGER.as_millis() as i32;
+        let queue_timeout = self.services.limits.queue_timeout.as_millis() as i32;
+        let mut next = None::<u64>;
+        let mut sooner = |milliseconds: u64| next = Some(next.map_or(milliseconds, |next| next.min(milliseconds)));
+        let mut due = Vec::new();
+        for slot in self.table.iter() {
+            let place = slot.place();
+            let remaining = match place {
+                Place::Closed | Place::Frozen => continue,
+                Place::Running | Place::RunningAgain => self.tick() as i32,
+                Place::Queued if !slot.is_answerable() => self.tick() as i32,
+                Place::Queued => queue_timeout - slot.queued_for(self.now),
+                Place::Idle if draining && slot.remaining(self.now) > linger => {
+                    slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
+                    linger
+                }
+                _ => slot.remaining(self.now),
+            };
+            match u64::try_from(remaining) {
+                Ok(remaining @ 1..) => sooner(remaining),
+                _ => due.push((slot.clone(), place)),
+            }
+        }
+        // Workers shorten deadlines behind our back only for connections that are under way, which tick.
+        self.next_scan = next.map_or(Millis::NEVER, |next| self.now.after(Duration::from_millis(next)));
+        for (slot, place) in due {
+            self.expire(&slot, place);
+        }
+    }
+
+    pub(super) fn expire(&mut self, slot: &Arc<Slot>, place: Place) {
+        if place == Place::Expired {
+            self.close(slot, CloseReason::Refused(Reject::Overloaded));
+            return;
+        }
+        // If a worker or an event was faster there is nothing to do: it has moved on.
+        let to = if place == Place::Queued { Place::Expired } else { Place::Running };
+        if !slot.take(place, to) {
+            self.scan_within(self.tick());
+            return;
+        }
+        let expiry = {
+            let mut connection = slot.connection();
+            let Some(connection) = connection.as_mut() else { return };
+            match place {
+                Place::Queued => connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.text()),
+                _ => connection.expire(&self.services, self.now, self.date.text()),
+            }
+        };
+        match expiry {
+            Expiry::Close(reason) => self.close(slot, reason),
+            // A stale entry is in the channel, so it must never go there again: it stays this thread's.
+            Expiry::Until(_) | Expiry::Enqueue if place == Place::Queued => {
+                let deadline = self.now.after(self.services.limits.linger);
+                slot.set_deadline(deadline);
+                self.scan_until(deadline);
+                if expiry == Expiry::Enqueue {
+                    self.discarding.push(slot.clone());
+                }
+            }
+            Expiry::Until(deadline) => {
+                let lingers = slot.connection().as_ref().is_some_and(Connection::is_lingering);
+                slot.park(if lingers { Place::Idle } else { place }, false, deadline);
+                self.scan_until(deadline);
+            }
+            Expiry::Enqueue => {
+                slot.requeue(matches!(place, Place::Idle | Place::Reading));
+                self.enqueue(slot.clone());
+            }
+        }
+    }
+
+    /// Ends what is left at the deadline. What a handler executes is cut and logged by the main thread before.
+    pub(super) fn cut(&mut self) {
+        self.listeners.clear();
+        self.leaving.clear();
+        let until = Instant::now() + RUNNING_GRACE;
+        // A worker that is between two turns of a download has it parked or queued in a moment.
+        while self.cut_parked() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Answers whether workers still run something that nobody has cut.
+    pub(super) fn cut_parked(&mut self) -> bool {
+        let mut running = false;
+        let slots: Vec<Arc<Slot>> = self.table.iter().cloned().collect();
+        for slot in slots {
+            let place = slot.place();
+            running |= matches!(place, Place::Running | Place::RunningAgain);
+            if !(place.is_parked() || place == Place::Queued) || !slot.take(place, Place::Expired) {
+                continue;
+            }
+            let mut guard = slot.connection();
+            let Some(connection) = guard.as_mut() else { continue };
+            let counted = connection.socket().was_cut();
+            let mut ended = connection.cut(&self.services, self.now, self.date.text());
+            if ended.is_none() && place == Place::Queued && connection.has_unread() {
+                connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.text());
+                let waited = Duration::from_millis(slot.queued_for(self.now).max(0) as u64);
+                ended = Some(("a request that no worker could take".into(), waited));
+            }
+            if let Some((request, age)) = ended.filter(|_| !counted) {
+                self.services.stats.cut();
+                log::warn!("cut {request} after {:.1} s", age.as_secs_f64());
+            }
+            let stays = connection.holds_application();
+            drop(guard);
+            if !stays {
+                self.close(&slot, CloseReason::Cut);
+            }
+        }
+        running
+    }
+}

@@ -1,0 +1,430 @@
+//! The acceptor thread: it accepts, watches every parked connection, enforces their deadlines, and sends ready ones
+//! into the channel. It never parses, never calls a handler and never waits for a client.
+
+mod accepting;
+mod deadlines;
+mod moving;
+mod scheduling;
+
+pub use scheduling::{Policy, schedule};
+
+use crate::clock::{DateCache, Millis};
+use crate::connection::{CloseReason, Connection, Discarded, Restored, Services};
+use crate::lifecycle::link::Link;
+use crate::lifecycle::state::MovedConnection;
+use crate::listener::Listener;
+use crate::slot::{Notified, Place, Readiness, Slot};
+use crate::table::Table;
+use crate::worker::{Return, Returns};
+use accepting::Leaving;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use moving::{Hold, Migration};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The poller's token of the waker; listeners follow.
+pub const WAKER: Token = Token(Table::special(0));
+/// How precisely deadlines are kept while something is under way. Parked connections alone wake nobody before their
+/// time.
+const TICK: u64 = 250;
+/// The same while the server stops.
+const DRAIN_TICK: u64 = 25;
+/// How often a hold looks whether the pool rests.
+const HOLD_TICK: Duration = Duration::from_millis(1);
+
+/// What the main thread, and a link's thread, tell the acceptor.
+pub enum Command {
+    /// Close the listeners without resetting anyone, within `patience`; let the connections end. With another holder
+    /// of the listeners alive, our copies are just closed: the queue is the other's too.
+    /// Unless `alone`, the predecessor may still move connections here, and the end waits for its end.
+    Drain {
+        patience: Duration,
+        sole_holder: bool,
+        alone: bool,
+    },
+    /// The predecessor is gone.
+    Alone,
+    /// End what is left, count what that cuts, and answer when it is done.
+    Cut {
+        answer: Sender<()>,
+    },
+    /// Give no more work to the pool, and answer with every connection once the pool rests and all can be moved.
+    Hold {
+        answer: Sender<Vec<MovedConnection>>,
+    },
+    /// Go on after a hold.
+    Resume,
+    /// Leave the listeners to the successor, or take them again.
+    Accept(bool),
+    /// Move every connection to the successor as it parks; end when none is left.
+    /// The listeners in `removed` are nobody's any more. Without `moves` the successor cannot read their state, and
+    /// they end politely.
+    Migrate {
+        moves: bool,
+        link: Link,
+        stalled: Box<dyn Fn() + Send>,
+        removed: Vec<String>,
+        patience: Duration,
+    },
+    /// The successor has that connection, or cannot take it.
+    Acked(u64),
+    Refused(u64),
+    /// The successor is gone and reaped: what was not committed stays here.
+    TakeBack,
+    /// This process is the server: the files of its Unix sockets are its to remove.
+    OwnFiles,
+    /// A connection of the predecessor has become ours.
+    Adopt(Box<Restored>),
+}
+
+/// The acceptor's state.
+pub struct Acceptor {
+    poll: Poll,
+    listeners: Vec<Listener>,
+    table: Table,
+    /// The only sender: when it is dropped, the pool ends.
+    jobs: Sender<Arc<Slot>>,
+    /// What did not fit into the channel because stale entries stand there.
+    overflow: VecDeque<Arc<Slot>>,
+    /// While no work is given out: who waits for the pool to rest, and what is ready meanwhile.
+    hold: Option<Hold>,
+    returned: Receiver<Return>,
+    returns: Returns,
+    commands: Receiver<Command>,
+    services: Arc<Services>,
+    date: DateCache,
+    now: Millis,
+    next_scan: Millis,
+    /// Whether a listener may have more.
+    ready: bool,
+    /// Until then no accepting: places or descriptors have run out.
+    accept_again: Millis,
+    exhausted: bool,
+    /// Whether somebody waits in a listener's queue for a place.
+    full: bool,
+    /// Whether new connections are ours to take.
+    accepting: bool,
+    /// Whether no predecessor can move connections here.
+    alone: bool,
+    migration: Option<Migration>,
+    /// Listeners that are being closed.
+    leaving: Vec<Leaving>,
+    /// Connections of which one look did not throw away everything.
+    discarding: Vec<Arc<Slot>>,
+    over: bool,
+}
+
+impl Acceptor {
+    /// `poll` has the waker of `returns` registered.
+    pub fn new(
+        poll: Poll,
+        listeners: Vec<Listener>,
+        jobs: Sender<Arc<Slot>>,
+        returned: Receiver<Return>,
+        returns: Returns,
+        commands: Receiver<Command>,
+        services: Arc<Services>,
+    ) -> io::Result<Acceptor> {
+        for (number, listener) in listeners.iter().enumerate() {
+            let token = Token(Table::special(number + 1));
+            poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        Ok(Acceptor {
+            poll,
+            listeners,
+            table: Table::default(),
+            jobs,
+            overflow: VecDeque::new(),
+            hold: None,
+            returned,
+            returns,
+            commands,
+            services,
+            date: DateCache::new(),
+            now: Millis::now(),
+            next_scan: Millis::NEVER,
+            ready: true,
+            accept_again: Millis(0),
+            exhausted: false,
+            full: false,
+            accepting: true,
+            alone: true,
+            migration: None,
+            leaving: Vec::new(),
+            discarding: Vec::new(),
+            over: false,
+        })
+    }
+
+    /// Runs until it was told to drain and nothing is left, or until the poller fails.
+    pub fn run(mut self) -> io::Result<()> {
+        schedule(Policy::Batch);
+        let mut events = Events::with_capacity(256);
+        while !self.over {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => other?,
+            }
+            self.now = Millis::now();
+            for event in &events {
+                match Table::as_special(event.token().0) {
+                    Some(0) => {}
+                    Some(_) => self.ready = true,
+                    None => self.event(event),
+                }
+            }
+            self.take_returns();
+            self.take_commands();
+            self.send_overflow();
+            if self.ready && self.accepting && self.hold.is_none() && self.now >= self.accept_again {
+                self.accept();
+            }
+            if !self.leaving.is_empty() && self.hold.is_none() {
+                self.close_leaving();
+            }
+            for slot in std::mem::take(&mut self.discarding) {
+                self.discard(slot);
+            }
+            if self.hold.is_some() {
+                self.answer_hold();
+            } else if self.now >= self.next_scan {
+                self.scan();
+            }
+            self.migrate();
+            let closed = self.listeners.is_empty() && self.leaving.is_empty();
+            let ending = match self.migration {
+                Some(_) => self.leaving.is_empty(),
+                None => self.services.is_draining() && closed && self.alone,
+            };
+            self.over |= ending && self.table.len() == 0;
+        }
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.discarding.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        if let Some(hold) = &self.hold {
+            // Workers that come to rest say nothing.
+            return hold.answer.is_some().then_some(HOLD_TICK);
+        }
+        let mut until = self.next_scan;
+        if self.ready && self.accepting {
+            until = until.min(self.accept_again);
+        }
+        if self.migration.is_some() || !self.leaving.is_empty() || !self.overflow.is_empty() {
+            until = until.min(self.now.after(Duration::from_millis(DRAIN_TICK)));
+        }
+        // The coarse clock lags by a tick: a millisecond more, or the loop would spin until it has moved.
+        (until != Millis::NEVER).then(|| match self.now.until(until) {
+            Duration::ZERO => Duration::ZERO,
+            wait => wait + Duration::from_millis(1),
+        })
+    }
+
+    fn scan_within(&mut self, milliseconds: u64) {
+        self.next_scan = self.next_scan.min(self.now.after(Duration::from_millis(milliseconds)));
+    }
+
+    fn tick(&self) -> u64 {
+        if self.services.is_draining() { DRAIN_TICK } else { TICK }
+    }
+
+    fn event(&mut self, event: &mio::event::Event) {
+        let Some(slot) = self.table.get(event.token().0).cloned() else { return };
+        let broken = event.is_error();
+        let ready = Readiness {
+            readable: event.is_readable() || broken,
+            writable: event.is_writable() || event.is_write_closed() || broken,
+            closed: event.is_read_closed() || broken,
+        };
+        let place = slot.place();
+        let answerable = slot.is_answerable();
+        match slot.notify(ready) {
+            // Between two requests of a busy client this is the moment: what has come is still in the socket.
+            Notified::Enqueue if self.move_away(&slot, place, answerable) => {}
+            Notified::Enqueue => self.enqueue(slot),
+            Notified::Nothing => {}
+            Notified::Discard => self.discard(slot),
+        }
+    }
+
+    /// Throws away what a client sends that this thread has answered. A client that is faster than one look goes on
+    /// with the next, until its deadline.
+    fn discard(&mut self, slot: Arc<Slot>) {
+        if slot.place() != Place::Expired {
+            return;
+        }
+        let discarded = slot.connection().as_mut().map(Connection::discard);
+        match discarded {
+            Some(Discarded::Some) => self.discarding.push(slot),
+            Some(Discarded::End(reason)) => self.close(&slot, reason),
+            Some(Discarded::All) | None => {}
+        }
+    }
+
+    fn enqueue(&mut self, slot: Arc<Slot>) {
+        if let Some(hold) = &mut self.hold {
+            hold.ready.push(slot);
+            return;
+        }
+        slot.set_queued_at(self.now);
+        self.scan_within(self.tick());
+        match self.jobs.try_send(slot) {
+            Ok(()) => {}
+            Err(TrySendError::Full(slot)) => self.overflow.push_back(slot),
+            // The pool ends only after this thread has.
+            Err(TrySendError::Disconnected(_)) => self.over = true,
+        }
+    }
+
+    fn send_overflow(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.ready.extend(self.overflow.drain(..));
+            return;
+        }
+        while let Some(slot) = self.overflow.pop_front() {
+            if slot.place() != Place::Queued {
+                continue;
+            }
+            if let Err(error) = self.jobs.try_send(slot) {
+                self.overflow.push_front(error.into_inner());
+                return;
+            }
+        }
+    }
+
+    fn close(&mut self, slot: &Slot, reason: CloseReason) {
+        log::debug!("connection closed: {reason}");
+        slot.close();
+        self.table.remove(slot.token());
+    }
+
+    fn take_returns(&mut self) {
+        while let Ok(returned) = self.returned.try_recv() {
+            match returned {
+                Return::Closed(token) => {
+                    self.table.remove(token);
+                    if std::mem::take(&mut self.full) {
+                        self.accept_again = self.now;
+                    }
+                }
+                Return::Again(token) => {
+                    if let Some(slot) = self.table.get(token).cloned() {
+                        self.enqueue(slot);
+                    }
+                }
+                Return::Granted(token) => {
+                    let slot = self.table.get(token).filter(|slot| slot.take(Place::Waiting, Place::Queued)).cloned();
+                    match slot {
+                        Some(slot) => self.enqueue(slot),
+                        None => self.services.permits.give_back(),
+                    }
+                }
+            }
+        }
+    }
+
+    fn watch(&mut self, slot: &Slot) {
+        let registered = slot.connection().as_ref().map_or(Ok(()), |connection| {
+            let (token, interest) = (Token(slot.token()), Interest::READABLE | Interest::WRITABLE);
+            self.poll.registry().register(&mut SourceFd(&connection.socket().as_raw_fd()), token, interest)
+        });
+        if let Err(error) = registered {
+            log::warn!("cannot watch a connection: {error}");
+            self.close(slot, CloseReason::Internal);
+        }
+    }
+
+    fn scan_until(&mut self, deadline: Millis) {
+        self.scan_within(self.now.until(deadline).as_millis() as u64);
+    }
+
+    fn take_commands(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Alone => self.alone = true,
+                Command::Drain { patience, sole_holder, alone } => {
+                    self.alone = alone;
+                    let mut listeners = std::mem::take(&mut self.listeners);
+                    if sole_holder {
+                        self.leave(listeners, patience);
+                    } else {
+                        listeners.iter_mut().for_each(|listener| listener.own_file(false));
+                    }
+                    self.returns.want_places(true);
+                    self.next_scan = self.now;
+                }
+                Command::Hold { answer } => self.hold = Some(Hold { answer: Some(answer), ready: Vec::new() }),
+                Command::Resume => {
+                    for slot in self.hold.take().into_iter().flat_map(|hold| hold.ready) {
+                        self.enqueue(slot);
+                    }
+                    self.next_scan = self.now;
+                }
+                Command::Accept(accepting) => {
+                    self.accepting = accepting;
+                    self.ready |= accepting;
+                }
+                Command::Migrate { moves, link, stalled, removed, patience } => {
+                    let (gone, kept) = std::mem::take(&mut self.listeners)
+                        .into_iter()
+                        .partition(|listener| removed.iter().any(|address| address == listener.inheritance().0));
+                    self.listeners = kept;
+                    // The successor has closed its copies, so we are their sole holder.
+                    self.leave(gone, patience);
+                    self.own_files(false);
+                    self.accepting = false;
+                    // What is in handlers now has no other way to learn of it.
+                    self.services.phase.keep_no_connection(!moves);
+                    self.returns.want_places(true);
+                    self.migration = Some(Migration {
+                        moves,
+                        link,
+                        stalled: Some(stalled),
+                        next_id: 0,
+                        moving: HashMap::new(),
+                        commits: VecDeque::new(),
+                    });
+                }
+                Command::Acked(id) => {
+                    if let Some(migration) = &mut self.migration {
+                        migration.commits.push_back(id);
+                    }
+                }
+                Command::Refused(id) => {
+                    let moving = self.migration.as_mut().and_then(|migration| migration.moving.remove(&id));
+                    if let Some(moving) = moving {
+                        self.unfreeze(&moving);
+                        self.end_soon(&moving.slot);
+                    }
+                }
+                Command::TakeBack => {
+                    for moving in self.migration.take().into_iter().flat_map(|migration| migration.moving.into_values())
+                    {
+                        self.unfreeze(&moving);
+                    }
+                    self.services.phase.keep_no_connection(false);
+                    let serving = !self.services.is_draining();
+                    self.accepting = serving;
+                    self.ready = serving;
+                    self.own_files(true);
+                    self.returns.want_places(!serving);
+                }
+                Command::OwnFiles => self.own_files(true),
+                Command::Adopt(restored) => self.adopt(*restored),
+                Command::Cut { answer } => {
+                    self.cut();
+                    let _ = answer.send(());
+                    self.over = true;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Connections on their way to a successor, or from a predecessor.
+
+use super::Acceptor;
+use crate::clock::Millis;
+use crate::connection::{Connection, Restored, Snapshot};
+use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
+use crate::lifecycle::state::{MovedConnection, encode};
+use crate::slot::{Notified, Place, Readiness, Slot};
+use crossbeam_channel::Sender;
+use mio::unix::SourceFd;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a successor may take to see what was ready, in milliseconds.
+const READY_GRACE: i32 = 5000;
+
+/// Connections on their way to the successor at a time.
+const UNACKNOWLEDGED: usize = 128;
+
+/// How long the successor may take to acknowledge a connection.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A hold: see [`Command::Hold`].
+pub(super) struct Hold {
+    /// Gone once it was answered.
+    pub(super) answer: Option<Sender<Vec<MovedConnection>>>,
+    pub(super) ready: Vec<Arc<Slot>>,
+}
+
+/// Connections on their way to the successor.
+pub(super) struct Migration {
+    pub(super) moves: bool,
+    pub(super) link: Link,
+    /// Told once when the successor does not answer any more.
+    pub(super) stalled: Option<Box<dyn Fn() + Send>>,
+    pub(super) next_id: u64,
+    /// Sent and not yet committed, by id.
+    pub(super) moving: HashMap<u64, Moving>,
+    /// Acknowledged, their COMMIT to be sent in this order.
+    pub(super) commits: VecDeque<u64>,
+}
+
+pub(super) struct Moving {
+    pub(super) slot: Arc<Slot>,
+    pub(super) place: Place,
+    pub(super) answerable: bool,
+    pub(super) since: Millis,
+}
+
+impl Acceptor {
+    /// Answers a hold, if the pool rests and every connection can be moved.
+    pub(super) fn answer_hold(&mut self) {
+        let Some(Hold { answer: Some(answer), ready }) = &self.hold else { return };
+        if !self.jobs.is_empty() {
+            return;
+        }
+        let mut moved = Vec::with_capacity(self.table.len());
+        let mut queued = 0;
+        for slot in self.table.iter() {
+            let place = slot.place();
+            match place {
+                // Its 503 is out.
+                Place::Closed | Place::Expired | Place::Frozen => continue,
+                Place::Queued => queued += 1,
+                place if place.is_parked() => {}
+                _ => return,
+            }
+            let connection = slot.connection();
+            let Some(connection) = connection.as_ref() else { continue };
+            // What is ready has no deadline until a worker has seen it.
+            let remaining = if place == Place::Queued { READY_GRACE } else { slot.remaining(self.now) };
+            let deadline = Millis(self.now.0 + u64::try_from(remaining).unwrap_or(0));
+            let Some((snapshot, file)) = connection.snapshot(deadline) else {
+                // Code of the application's has to end first, and may take long: no use in holding others up for it.
+                if let Some(hold) = &mut self.hold {
+                    hold.answer = None;
+                }
+                return;
+            };
+            moved.push(MovedConnection { fd: connection.socket().as_raw_fd(), file, snapshot });
+        }
+        // One that a worker has taken and not yet begun is neither in the channel nor here.
+        if queued != ready.len() {
+            return;
+        }
+        // The main thread waits for it, or has given up and sends `Resume`.
+        let _ = answer.send(moved);
+        if let Some(hold) = &mut self.hold {
+            hold.answer = None;
+        }
+    }
+
+    /// Moves what is parked, and says COMMIT for what the successor has.
+    pub(super) fn migrate(&mut self) {
+        let Some(migration) = &mut self.migration else { return };
+        while let Some(&id) = migration.commits.front() {
+            test_point("predecessor-acked");
+            match migration.link.send(&Message::Commit(id), &[]) {
+                Ok(Sent::Yes) => {}
+                // An error is the end of the link, which the thread that listens to it notices too.
+                Ok(Sent::Later) | Err(_) => break,
+            }
+            test_point("predecessor-commit");
+            migration.commits.pop_front();
+            if let Some(moving) = migration.moving.remove(&id) {
+                // Only our copy is closed: nothing is shut down, the description lives on in the successor.
+                if let Some(connection) = moving.slot.connection().as_mut() {
+                    connection.set_moved();
+                }
+                moving.slot.close();
+                self.table.remove(moving.slot.token());
+                self.services.stats.migrated();
+            }
+        }
+        let oldest = migration.moving.values().map(|moving| moving.since).min();
+        if oldest.is_some_and(|oldest| self.now.since(oldest) > ACK_TIMEOUT)
+            && let Some(stalled) = migration.stalled.take()
+        {
+            stalled();
+        }
+        if self.services.is_draining() {
+            return;
+        }
+        let movable = |slot: &&Arc<Slot>| {
+            let movable = |one: &Connection| !one.holds_application() && !one.ends_soon();
+            slot.place().is_parked() && slot.connection().as_ref().is_some_and(movable)
+        };
+        let room = UNACKNOWLEDGED - migration.moving.len().min(UNACKNOWLEDGED);
+        let moves = migration.moves;
+        let slots: Vec<Arc<Slot>> = self.table.iter().filter(movable).take(room).cloned().collect();
+        for slot in slots {
+            if !moves {
+                self.end_soon(&slot);
+                continue;
+            }
+            let (place, answerable) = (slot.place(), slot.is_answerable());
+            if place.is_parked() && slot.take(place, Place::Queued) && !self.move_away(&slot, place, answerable) {
+                slot.park(place, answerable, Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into())));
+            }
+        }
+    }
+
+    /// FREEZE and SEND for a connection that is this thread's. `false` if it cannot move now.
+    pub(super) fn move_away(&mut self, slot: &Arc<Slot>, place: Place, answerable: bool) -> bool {
+        let Some(migration) = &mut self.migration else { return false };
+        if migration.moving.len() >= UNACKNOWLEDGED
+            || migration.stalled.is_none()
+            || !migration.moves
+            || self.services.is_draining()
+        {
+            return false;
+        }
+        let guard = slot.connection();
+        let Some(connection) = guard.as_ref().filter(|connection| !connection.ends_soon()) else { return false };
+        let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
+        let Some((snapshot, file)) = connection.snapshot(deadline) else { return false };
+        let id = migration.next_id;
+        match send_connection(&migration.link, id, connection, snapshot, file) {
+            Ok(Sent::Yes) => {
+                test_point("predecessor-sent");
+                // Closing our copy later would not be enough: epoll goes on reporting a description that lives
+                // elsewhere. No event can come in between, since this thread is the one that asks for them.
+                if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_raw_fd())) {
+                    log::warn!("cannot stop watching a connection that moves: {error}");
+                }
+                drop(guard);
+                migration.next_id += 1;
+                slot.take(Place::Queued, Place::Frozen);
+                let moving = Moving { slot: slot.clone(), place, answerable, since: self.now };
+                migration.moving.insert(id, moving);
+                true
+            }
+            Ok(Sent::Later) => false,
+            Err(error) => {
+                log::debug!("a connection could not be sent to the successor: {error}");
+                false
+            }
+        }
+    }
+
+    /// A connection that cannot move ends politely: with its next response, or soon.
+    pub(super) fn end_soon(&mut self, slot: &Slot) {
+        if let Some(connection) = slot.connection().as_mut() {
+            connection.end_soon();
+            if connection.is_idle() && slot.place() == Place::Idle {
+                slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
+            }
+        }
+        self.next_scan = self.now;
+    }
+
+    /// A connection on its way stays here after all.
+    pub(super) fn unfreeze(&mut self, moving: &Moving) {
+        let slot = &moving.slot;
+        let deadline = self.now.after(Duration::from_millis(slot.remaining(self.now).max(0) as u64));
+        slot.park(moving.place, moving.answerable, deadline);
+        self.watch(slot);
+        self.next_scan = self.now;
+    }
+
+    /// Goes on with a connection of the predecessor.
+    pub fn adopt(&mut self, restored: Restored) {
+        let Restored { connection, place, answerable, deadline, ready } = restored;
+        let slot = self.table.insert(|token| Slot::new(token, connection, place, answerable, deadline)).clone();
+        // Edge-triggered, so registering says at once what is ready already.
+        self.watch(&slot);
+        self.scan_until(deadline);
+        let readable = Readiness { readable: true, writable: false, closed: false };
+        if ready && slot.notify(readable) == Notified::Enqueue {
+            self.enqueue(slot);
+        }
+    }
+}
+
+fn send_connection(
+    link: &Link,
+    id: u64,
+    connection: &Connection,
+    snapshot: Snapshot,
+    file: Option<RawFd>,
+) -> io::Result<Sent> {
+    let bytes = encode(&snapshot).map_err(io::Error::other)?;
+    let (snapshot, memfd) = payload(bytes)?;
+    let message = Message::Connection { id, file: file.is_some(), snapshot };
+    let mut descriptors = vec![connection.socket().as_fd()];
+    // SAFETY: the file belongs to the connection, which is borrowed for the whole call.
+    descriptors.extend(file.map(|file| unsafe { BorrowedFd::borrow_raw(file) }));
+    descriptors.extend(memfd.as_ref().map(AsFd::as_fd));
+    link.send(&message, &descriptors)
+}
