@@ -598,6 +598,57 @@ fn a_stop_of_the_predecessor_while_connections_move_leaves_the_server() {
     expect_end(&program, &scratch);
 }
 
+/// A successor that is the server is asked for the next reload; two generations run, never three.
+#[test]
+fn a_reload_asked_of_the_successor_waits_for_the_predecessor() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &[]);
+    let mut busy = program.client();
+    busy.get("/stream/2/800").read_at_least(100);
+    program.signal(Signal::HUP);
+    let new = program.generation(2);
+    program.logged_times("is promoted", 1);
+    program.signal_to(new, Signal::HUP);
+    program.logged_times("remembered until the predecessor is gone", 1);
+    assert_eq!(program.generations(), 2);
+    assert_eq!(busy.answer().text(), "chunk 1 of 2\nchunk 2 of 2\n");
+    let third = program.generation(3);
+    assert_eq!(program.wait_for_end(program.pid()), Some(0));
+    program.wait_for_end(new);
+    busy.expect_alive("/hello");
+    drop(busy);
+    program.signal_to(third, Signal::TERM);
+    assert_eq!(program.wait_for_end(third), Some(0));
+    expect_end(&program, &scratch);
+}
+
+/// QUIT to one generation, on probation or while connections move, ends both at once.
+#[test]
+fn a_quit_in_a_reload_ends_both_generations_at_once() {
+    for (probation, moment) in [("20", "accepts, "), ("0.1", "is promoted")] {
+        for generation in [1, 2] {
+            let scratch = Scratch::new();
+            let program = lab(Mode::Overlap, &scratch, &["--reload-probation", probation]);
+            let mut busy = program.client();
+            busy.get("/stream/2/20000").read_at_least(100);
+            program.signal(Signal::HUP);
+            program.generation(2);
+            program.logged_times(moment, 1);
+            program.signal_to(program.generation(generation), Signal::QUIT);
+            let began = Instant::now();
+            let code = program.wait_for_end(program.pid());
+            assert!(began.elapsed() < Duration::from_secs(5), "{moment} {generation}");
+            assert_eq!(code, Some(4), "{moment} {generation}: {:#?}", program.log());
+            if moment == "is promoted" && generation == 1 {
+                // The successor is the server, and was not told to end.
+                expect_service(&program);
+                assert_eq!(program.stop(), Some(0));
+            }
+            expect_end(&program, &scratch);
+        }
+    }
+}
+
 #[test]
 fn ctrl_c_at_any_moment_of_a_reload_is_one_stop() {
     for mode in MODES {

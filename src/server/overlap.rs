@@ -153,6 +153,9 @@ impl Running {
                     log::info!("the successor was told to stop, and so are we");
                     return Err(Reloaded::Stop);
                 }
+                Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: true })) => {
+                    return Err(Reloaded::StopNow);
+                }
                 Waited::Event(Event::Successor(_, FromSuccessor::Gone)) => {
                     let how = successor.end(PROBATION_STOP);
                     return Err(Reloaded::Failed(format!("the successor ended on probation: {how}")));
@@ -184,6 +187,7 @@ impl Running {
         while let Waited::Event(event) = self.hear(successor.pid(), until) {
             match event {
                 Event::Successor(_, FromSuccessor::Gone) => break,
+                Event::Successor(_, FromSuccessor::Stop { at_once: true }) => no = Reloaded::StopNow,
                 Event::Successor(..) => {
                     serves = true;
                     until = last;
@@ -224,6 +228,9 @@ impl Running {
                     return Err(Reloaded::Failed(format!("the successor ended as it was promoted: {how}")));
                 }
                 Waited::Event(Event::Successor(_, FromSuccessor::Stopping)) => return Err(Reloaded::Stop),
+                Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: true })) => {
+                    return Err(Reloaded::StopNow);
+                }
                 Waited::Event(Event::Successor(..)) => {}
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Time => {
