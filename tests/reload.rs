@@ -550,7 +550,9 @@ fn nothing_grows(mode: Mode) {
     eprintln!("{mode:?}, {reloads} reloads: {before:?} → {after:?}");
     assert_eq!(program.generations(), reloads + 3);
     assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
-    assert_eq!((after.environment, after.children), (before.environment, 0));
+    assert_eq!(after.children, 0);
+    // It names a pid, which may have more digits by now; anything that grows has grown by hundreds.
+    assert!(after.environment.abs_diff(before.environment) < 8, "{before:?} → {after:?}");
     assert!(after.resident < before.resident * 5 / 4 + 512, "{before:?} → {after:?}");
     load.stop().expect_journal(&scratch.path("journal"));
     assert_eq!(program.stop(), Some(0));
