@@ -541,12 +541,12 @@ fn nothing_grows(mode: Mode) {
     program.reload();
     program.reload();
     load.go_on_for(20);
-    let before = Size::of(program.current());
+    let before = Size::at_rest(program.current());
     for _ in 0..reloads {
         program.reload();
     }
     load.go_on_for(20);
-    let after = Size::of(program.current());
+    let after = Size::at_rest(program.current());
     eprintln!("{mode:?}, {reloads} reloads: {before:?} → {after:?}");
     assert_eq!(program.generations(), reloads + 3);
     assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
