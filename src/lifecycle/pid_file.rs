@@ -19,18 +19,8 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// Writes our pid. For a start.
-    ///
-    /// # Errors
-    /// A configuration error if it cannot be written.
-    pub fn create(path: &Path) -> Result<PidFile, Error> {
-        let pid_file = PidFile::prepare(path)?;
-        pid_file.write().map_err(|error| refused(path, error))?;
-        Ok(pid_file)
-    }
-
-    /// Finds out whether the file could be written, and leaves what stands there alone. For a successor, which has to
-    /// know before it says that it is ready, and must not write before it is promoted.
+    /// Finds out whether the file could be written, and leaves what stands there alone. A process has
+    /// to know before it says that it is ready, and must not write before it is the server.
     ///
     /// # Errors
     /// A configuration error if it could not.
@@ -134,12 +124,18 @@ mod tests {
         format!("{}\n", process::id())
     }
 
+    fn written(path: &Path) -> PidFile {
+        let pid_file = PidFile::prepare(path).expect("a pid file");
+        pid_file.write().expect("written");
+        pid_file
+    }
+
     #[test]
     fn it_holds_our_pid_and_goes_with_us() {
         let directory = Directory::new("own");
         let path = directory.0.join("pid");
         fs::write(&path, "1 stale\n").expect("an old file");
-        let pid_file = PidFile::create(&path).expect("a pid file");
+        let pid_file = written(&path);
         assert_eq!(fs::read_to_string(&path).expect("the file"), own_line());
         assert_eq!(fs::metadata(&path).expect("the file").mode() & 0o7777, MODE);
         assert_eq!(directory.names(), ["pid"]);
@@ -150,7 +146,7 @@ mod tests {
     #[test]
     fn each_write_is_a_new_file() {
         let directory = Directory::new("new");
-        let pid_file = PidFile::create(&directory.0.join("pid")).expect("a pid file");
+        let pid_file = written(&directory.0.join("pid"));
         // Held open, so that its inode cannot be used again.
         let old = fs::File::open(pid_file.path()).expect("the file");
         pid_file.write().expect("again");
@@ -162,7 +158,7 @@ mod tests {
     fn a_successors_file_is_not_removed() {
         let directory = Directory::new("other");
         let path = directory.0.join("pid");
-        let pid_file = PidFile::create(&path).expect("a pid file");
+        let pid_file = written(&path);
         for other in ["1\n", "", "no pid\n", &format!("{}0\n", process::id())] {
             fs::write(&path, other).expect("the successor's");
             drop(PidFile { path: path.clone() });
@@ -188,7 +184,7 @@ mod tests {
         let (path, target) = (directory.0.join("pid"), directory.0.join("target"));
         fs::write(&target, "mine\n").expect("a file");
         symlink(&target, &path).expect("a link");
-        let pid_file = PidFile::create(&path).expect("a pid file");
+        let pid_file = written(&path);
         assert!(!fs::symlink_metadata(&path).expect("the file").is_symlink());
         assert_eq!(fs::read_to_string(&target).expect("the file"), "mine\n");
         drop(pid_file);
@@ -203,11 +199,9 @@ mod tests {
             (PathBuf::from("/proc/handover.pid"), ""),
             (directory.0.join("a".repeat(255)), ""),
         ] {
-            for error in [PidFile::create(&path).err(), PidFile::prepare(&path).err()] {
-                let error = error.expect("refused");
-                let start = format!("cannot write the pid file {path:?}: {says}");
-                assert!(error.is_config() && error.to_string().starts_with(&start), "{error}");
-            }
+            let error = PidFile::prepare(&path).expect_err("refused");
+            let start = format!("cannot write the pid file {path:?}: {says}");
+            assert!(error.is_config() && error.to_string().starts_with(&start), "{error}");
         }
         assert!(directory.names().is_empty());
     }
@@ -217,7 +211,7 @@ mod tests {
         let directory = Directory::new("relative");
         let up = "../".repeat(env::current_dir().expect("a working directory").components().count());
         let below = directory.0.strip_prefix("/").expect("absolute").join("pid");
-        let pid_file = PidFile::create(&Path::new(&up).join(&below)).expect("a pid file");
+        let pid_file = written(&Path::new(&up).join(&below));
         assert!(pid_file.path().is_absolute() && pid_file.path().ends_with(&below), "{pid_file:?}");
         assert_eq!(directory.names(), ["pid"]);
     }

@@ -181,20 +181,16 @@ impl Builder {
             true => role::Beginning::default(),
             false => Role::take()?.begin(&addresses)?,
         };
-        let pid_file = match (&config.pid_file, origin.predecessor.is_some()) {
-            _ if config.check => None,
-            (None, _) => None,
-            // It is the predecessor's until we are promoted.
-            (Some(path), true) => Some(PidFile::prepare(path)?),
-            (Some(path), false) => match PidFile::create(path) {
-                Ok(pid_file) => Some(pid_file),
-                // After execve there is no way back, and the connections are worth more.
-                Err(error) if generation() > 1 => {
-                    log::error!("{error}");
-                    None
-                }
-                Err(error) => return Err(error),
-            },
+        // It is written when this process has become the server: not before a predecessor has promoted it.
+        let pid_file = match config.pid_file.as_deref().filter(|_| !config.check).map(PidFile::prepare) {
+            None => None,
+            Some(Ok(pid_file)) => Some(pid_file),
+            // After execve there is no way back, and the connections are worth more.
+            Some(Err(error)) if generation() > 1 && origin.predecessor.is_none() => {
+                log::error!("{error}");
+                None
+            }
+            Some(Err(error)) => return Err(error),
         };
         let (events, received) = unbounded();
         Ok(Server {
@@ -352,8 +348,8 @@ impl Server {
         let notifier = Notifier::from_env();
         let outside = Outside { program, carry, log, pid_file, notifier, signals, sender: events, events: received };
         let mut running = Running::start(&config, handler, listeners, obsolete, origin, outside)?;
-        announce(&config, &bound);
         running.accept()?;
+        announce(&config, &bound);
         let ended = running.supervise(&config);
         running.finish(ended)
     }
