@@ -16,8 +16,13 @@ struct Server {
 
 impl Server {
     fn start() -> Server {
+        Server::start_with(&["-l", "127.0.0.1:0"])
+    }
+
+    fn start_with(args: &[&str]) -> Server {
         let mut child = Command::new(PROGRAM)
-            .args(["-l", "127.0.0.1:0", "-w", "1"])
+            .args(["-w", "1"])
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -212,17 +217,8 @@ fn a_real_server_is_reloaded_and_a_broken_configuration_is_not() {
         let pid_file = PidFile::new(&format!("real-{mode}"));
         let config = pid_file.0.with_extension("toml");
         fs::write(&config, "listen = [\"127.0.0.1:0\"]\n").expect("written");
-        let mut child = Command::new(PROGRAM)
-            .args(["-w", "1", "--reload", mode, "--reload-probation", "0.05", &pid_file.flag(), "-c"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program starts");
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut server = Server { child, lines };
-        server.await_generation(1);
+        let (flag, file) = (pid_file.flag(), config.to_str().expect("UTF-8"));
+        let mut server = Server::start_with(&["--reload", mode, "--reload-probation", "0.05", &flag, "-c", file]);
         let first = server.pid();
 
         let output = reload(&["--wait", &pid_file.flag()]);

@@ -9,7 +9,7 @@ use crate::acceptor::Command;
 use crate::config::Config;
 use crate::lifecycle::link::{Message, payload};
 use crate::lifecycle::state::Inheritance;
-use crate::lifecycle::successor::{Answers, Successor};
+use crate::lifecycle::successor::{Answers, PATIENCE, Successor};
 use crate::lifecycle::{Event, FromSuccessor};
 use crate::worker::Returns;
 use crossbeam_channel::Sender;
@@ -22,8 +22,6 @@ const PROMOTION_TIMEOUT: Duration = Duration::from_secs(5);
 const PROBATION_STOP: Duration = Duration::from_secs(5);
 /// How long a successor that has not said READY may take to answer a stop.
 const UNREADY_PATIENCE: Duration = Duration::from_millis(250);
-/// How long the link may be full.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Passes what the successor says about connections to the acceptor.
 struct ToAcceptor {
