@@ -54,8 +54,10 @@ pub fn report(config: &Config, addresses: &[Address], routes: &[String]) -> Stri
     line(
         "limits",
         &format!(
-            "{} connections, head {}, target {}, {} header fields, body {}, {} of it buffered",
+            "{} connections{}{}, head {}, target {}, {} header fields, body {}, {} of it buffered",
             limits.connections,
+            limits.connections_per_ip.map(|most| format!(" ({most} from one address)")).unwrap_or_default(),
+            limits.requests.map(|most| format!(" of {most} requests")).unwrap_or_default(),
             size_text(head),
             size_text(target),
             limits.header_count,
@@ -66,12 +68,13 @@ pub fn report(config: &Config, addresses: &[Address], routes: &[String]) -> Stri
     line(
         "timeouts",
         &format!(
-            "head {}, body {} and then {} bytes/s, idle {}, write {}, queue {}, stream wait {}, linger {}",
+            "head {}, body {} and then {} bytes/s, idle {}, write {} at {} bytes/s, queue {}, stream wait {}, linger {}",
             seconds(limits.head_timeout),
             seconds(limits.body_timeout),
             limits.body_rate,
             seconds(limits.idle_timeout),
             seconds(limits.write_timeout),
+            limits.write_rate,
             seconds(limits.queue_timeout),
             seconds(limits.stream_wait),
             seconds(limits.linger)

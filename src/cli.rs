@@ -303,10 +303,11 @@ Stopping and reloading
 
 Limits
       --max-connections N  open connections [{connections}]
+      --max-connections-per-ip N  of them from one address [no limit]
       --max-body SIZE      request body, bytes or with K, M, G [{body_size}]
       --head-timeout SECS  for a request head to arrive [{head}]
       --idle-timeout SECS  between requests of a connection [{idle}]
-      --write-timeout SECS for a client that takes nothing of its answer [{write}]
+      --write-timeout SECS for a client that takes too little of an answer [{write}]
       --queue-timeout SECS for a request to wait for a worker, then 503 [{queue}]
 
       --check              check all settings, say what would run, and exit

@@ -14,6 +14,7 @@ pub use site::SiteConfig;
 use crate::Error;
 use crate::http::head::HeadLimits;
 use crate::listener::Address;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,8 +66,11 @@ pub struct Limits {
     pub body_rate: u64,
     /// How long a connection may wait between requests. Default 30 s.
     pub idle_timeout: Duration,
-    /// How long a client may take nothing of a response that waits for it. Default 30 s.
+    /// The window in which a client has to take its share of a response that waits for it. Default 30 s.
     pub write_timeout: Duration,
+    /// Bytes per second that a client has to take on average in each such window, and in any case one byte.
+    /// Default 100: a tenth of what the slowest modem link brings.
+    pub write_rate: u64,
     /// How long a ready request may wait for a worker; then 503 with Retry-After. Default 5 s.
     pub queue_timeout: Duration,
     /// How long a request may wait for its turn to stream while half of the pool streams; then 503. Default 30 s.
@@ -74,8 +78,14 @@ pub struct Limits {
     /// After the last answer: how long what the client still sends is read and thrown away,
     /// so that the answer is not lost to a reset. Default 1 s.
     pub linger: Duration,
-    /// Open connections. At the limit the longest idle one goes for a new one. Default 1,024.
+    /// Open connections. At the limit the longest idle one of the address that holds most goes for a new one; if
+    /// none is idle, a request that is late in coming. Default 1,024.
     pub connections: usize,
+    /// Open connections from one address, of IPv6 from one /64. At the limit its longest idle one goes for a new
+    /// one; if none is idle, the new one is told 503. Default none. Behind a proxy all come from one address.
+    pub connections_per_ip: Option<NonZeroU32>,
+    /// Requests that a connection may have; the last answer says `Connection: close`. Default none.
+    pub requests: Option<NonZeroU32>,
 }
 
 impl Default for Limits {
@@ -91,10 +101,13 @@ impl Default for Limits {
             body_rate: 500,
             idle_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            write_rate: 100,
             queue_timeout: Duration::from_secs(5),
             stream_wait: Duration::from_secs(30),
             linger: Duration::from_secs(1),
             connections: 1024,
+            connections_per_ip: None,
+            requests: None,
         }
     }
 }

@@ -138,6 +138,11 @@ impl Slot {
         self.state.load(Ordering::Acquire) & ANSWERABLE != 0
     }
 
+    /// Whether the peer has closed its side.
+    pub fn is_peer_closed(&self) -> bool {
+        self.state.load(Ordering::Acquire) & PEER_CLOSED != 0
+    }
+
     fn update(&self, change: impl Fn(u32) -> Option<u32>) -> Result<u32, u32> {
         self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
     }

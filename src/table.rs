@@ -1,6 +1,9 @@
 //! The acceptor's table of connections, by token.
 
 use crate::slot::Slot;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry::Occupied;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Bits of a token that are the index; the rest is the entry's generation, so that an event for a connection that has
@@ -16,12 +19,34 @@ pub struct Table {
     entries: Vec<Entry>,
     free: Vec<usize>,
     open: usize,
+    /// How many each address has.
+    held: HashMap<Source, usize>,
 }
 
 #[derive(Default)]
 struct Entry {
     generation: usize,
     slot: Option<Arc<Slot>>,
+    source: Option<Source>,
+}
+
+/// Whom a connection is from, as far as an address tells: of IPv6 the first 64 bits, which one host has for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+impl Source {
+    pub fn of(peer: SocketAddr) -> Source {
+        match peer.ip().to_canonical() {
+            IpAddr::V4(address) => Source::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Source::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
 }
 
 impl Table {
@@ -40,13 +65,17 @@ impl Table {
     }
 
     /// Makes a place and puts the slot that `make` builds for its token there.
-    pub fn insert(&mut self, make: impl FnOnce(usize) -> Slot) -> &Arc<Slot> {
+    pub fn insert(&mut self, source: Option<Source>, make: impl FnOnce(usize) -> Slot) -> &Arc<Slot> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry::default());
             self.entries.len() - 1
         });
         self.open += 1;
+        if let Some(source) = source {
+            *self.held.entry(source).or_default() += 1;
+        }
         let entry = &mut self.entries[index];
+        entry.source = source;
         entry.slot.insert(Arc::new(make(entry.generation << INDEX_BITS | index)))
     }
 
@@ -62,9 +91,26 @@ impl Table {
         let index = token & INDEX_MASK;
         let entry = &mut self.entries[index];
         entry.slot = None;
+        if let Some(source) = entry.source.take()
+            && let Occupied(mut held) = self.held.entry(source)
+        {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
         entry.generation = (entry.generation + 1) % RESERVED;
         self.free.push(index);
         self.open -= 1;
+    }
+
+    /// How many that address has.
+    pub fn held_by(&self, source: Source) -> usize {
+        self.held.get(&source).copied().unwrap_or(0)
+    }
+
+    pub fn iter_with_sources(&self) -> impl Iterator<Item = (Option<Source>, &Arc<Slot>)> {
+        self.entries.iter().filter_map(|entry| Some((entry.source, entry.slot.as_ref()?)))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Slot>> {
@@ -83,14 +129,32 @@ mod tests {
     fn a_stale_token_finds_nothing() {
         let mut table = Table::default();
         let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, true, Millis(0));
-        let first = table.insert(make).token();
+        let first = table.insert(None, make).token();
         table.remove(first);
-        let second = table.insert(make).token();
+        let second = table.insert(None, make).token();
         assert_ne!(first, second);
         assert!(table.get(first).is_none() && table.get(second).is_some());
         table.remove(first);
         assert_eq!(table.len(), 1);
         assert_eq!(Table::as_special(second), None);
         assert_eq!(Table::as_special(Table::special(3)), Some(3));
+    }
+
+    #[test]
+    fn connections_are_counted_by_address() {
+        let mut table = Table::default();
+        let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, true, Millis(0));
+        let source = |text: &str| Source::of(text.parse().expect("an address"));
+        assert_eq!(source("[::ffff:10.0.0.1]:5"), source("10.0.0.1:6"));
+        assert_eq!(source("[2001:db8:0:1::1]:5"), source("[2001:db8:0:1:ffff::2]:5"));
+        assert_ne!(source("[2001:db8:0:1::1]:5"), source("[2001:db8:0:2::1]:5"));
+        let one = source("10.0.0.1:1");
+        let first = table.insert(Some(one), make).token();
+        table.insert(Some(one), make);
+        table.insert(None, make);
+        assert_eq!(table.held_by(one), 2);
+        table.remove(first);
+        table.remove(first);
+        assert_eq!((table.held_by(one), table.iter_with_sources().count()), (1, 2));
     }
 }

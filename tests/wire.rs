@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Answer, Ending, Gate, Passage, Program, RawClient, Scratch, TestServer};
+use common::{Answer, Ending, Gate, Passage, RawClient, Scratch, TestServer};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use handover::{Body, Builder, Ended, IntoResponse, Limits, Request, Response, Router, Server};
 use std::fs::File;
@@ -877,6 +877,35 @@ fn a_client_that_reads_slowly_is_not_cut() {
     expect_pattern(&client.answer().body, LONG);
 }
 
+/// It reads, in every window a little, and less than it must.
+#[test]
+fn a_client_that_reads_a_trickle_is_cut() {
+    let limits = Limits { write_timeout: Duration::from_millis(500), write_rate: 1 << 40, ..patient() };
+    let (ended, outcome) = unbounded();
+    let routes = answers().get("/endless", move |_| {
+        let ended = ended.clone();
+        Body::stream(move |writer| {
+            let pushed = (0..LONG / 10_000).try_for_each(|_| writer.write_all(&[b'x'; 10_000]));
+            let _ = ended.send(pushed.as_ref().err().map(io::Error::kind));
+            pushed
+        })
+    });
+    let server = TestServer::start(server(2).limits(limits).service(routes));
+    for path in ["/known", "/endless"] {
+        let mut client = server.client().with_small_window();
+        client.get(path);
+        let mut read = 0;
+        // The whole answer is far more than is read here.
+        while let Ok(bytes) = client.try_read_at_least(read + 1) {
+            read = bytes.len();
+            assert!(read < LONG / 2, "{path}: never cut");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    assert_eq!(outcome.recv_timeout(common::PATIENCE), Ok(Some(io::ErrorKind::TimedOut)));
+    server.client().expect_alive("/hello");
+}
+
 #[test]
 fn a_client_that_is_not_done_reading_ends_with_the_linger_time() {
     let limits = Limits { linger: Duration::from_millis(50), ..patient() };
@@ -929,79 +958,6 @@ fn limits_of_for_ever_never_pass() {
             assert_eq!(stream.answer().text(), "begun ended\n");
         }
     }
-}
-
-// Limits of the whole server
-
-#[test]
-fn at_the_connection_limit_the_longest_idle_one_goes() {
-    let limits = Limits { connections: 3, ..patient() };
-    let server = TestServer::start(server(1).limits(limits).service(hello()));
-    let mut longest = server.client();
-    longest.expect_alive("/hello");
-    let mut partial = server.client();
-    partial.send("GET /hello HTTP/1.1\r\n");
-    let mut shorter = server.client();
-    shorter.expect_alive("/hello");
-    let mut fresh = server.client();
-    fresh.expect_alive("/hello");
-    longest.expect_fin();
-    shorter.expect_alive("/hello");
-    assert_eq!(partial.send("Host: test\r\n\r\n").answer().text(), "hello\n");
-}
-
-#[test]
-fn at_the_connection_limit_with_none_idle_new_ones_wait() {
-    let limits = Limits { connections: 2, ..patient() };
-    let (gate, passage) = Gate::new();
-    let routes = hello().get("/gate", move |_| {
-        passage.pass();
-        "through\n"
-    });
-    let server = TestServer::start(server(3).limits(limits).service(routes));
-    let mut busy = [server.client(), server.client()];
-    for client in &mut busy {
-        client.get("/gate");
-        gate.wait();
-    }
-    let mut waiting = server.client();
-    waiting.get("/gate");
-    gate.open();
-    gate.open();
-    // One of the busy ones becomes the longest idle.
-    gate.wait();
-    gate.open();
-    assert_eq!(waiting.answer().text(), "through\n");
-    for client in &mut busy {
-        assert_eq!(client.answer().text(), "through\n");
-    }
-}
-
-#[test]
-fn running_out_of_descriptors_is_survived() {
-    let lab = Program::lab(["--workers", "1"]);
-    // Room for two connections.
-    lab.limit_open_files(lab.descriptors_with_room_for(2));
-    let mut first = lab.client();
-    first.expect_alive("/hello");
-    let mut second = lab.client();
-    second.expect_alive("/hello");
-    let mut third = lab.client();
-    third.get("/hello");
-    let said = lab.logged("cannot accept, trying again until it works");
-    assert!(said.contains("WARN"), "{said}");
-    second.expect_alive("/hello");
-    drop(first);
-    assert_eq!(third.answer().text(), "hello world");
-    second.expect_alive("/hello");
-
-    let mut fourth = lab.client();
-    fourth.get("/hello");
-    lab.limit_open_files(1024);
-    assert_eq!(fourth.answer().text(), "hello world");
-    lab.signal(rustix::process::Signal::TERM);
-    let exit = lab.exit();
-    assert_eq!(exit.code, Some(0), "{:#?}", exit.log);
 }
 
 /// What tiny_http cannot say, our `Body` says: no promise is broken by converting.

@@ -2,10 +2,11 @@
 
 use super::{Acceptor, DRAIN_TICK};
 use crate::clock::Millis;
-use crate::connection::socket::{Moved, Socket};
-use crate::connection::{CloseReason, Connection};
+use crate::connection::Connection;
+use crate::connection::socket::Socket;
 use crate::listener::{Accepted, Listener};
 use crate::slot::{Place, Slot};
+use crate::table::Source;
 use mio::unix::SourceFd;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,9 +17,6 @@ const ACCEPTS: usize = 64;
 
 /// How long to leave the listener alone when descriptors or places have run out.
 const BACK_OFF: Duration = Duration::from_millis(100);
-
-/// A connection is not evicted before it has been idle for that long: its request may be on the way.
-const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// At least that long passes between the SYN filter and the close: a SYN that the kernel was just handling is in
 /// SYN_RECV by then.
@@ -54,19 +52,16 @@ impl Acceptor {
                 return false;
             }
             match listener.accept() {
-                Accepted::Connection(fd, peer) => {
-                    self.admit(fd, peer);
-                }
+                Accepted::Connection(fd, peer) => self.admit(fd, peer),
                 Accepted::Empty => {
-                    self.exhausted = false;
+                    self.exhausted = None;
                     return true;
                 }
                 Accepted::Skipped(error) => log::debug!("a connection failed before it was accepted: {error}"),
                 Accepted::Exhausted(error) => {
-                    if !self.exhausted {
-                        log::warn!("cannot accept, trying again until it works: {error}");
+                    if self.is_exhausted(listener, &error) {
+                        continue;
                     }
-                    self.exhausted = true;
                     self.ready = true;
                     self.accept_again = self.now.after(BACK_OFF);
                     return false;
@@ -78,16 +73,26 @@ impl Acceptor {
     }
 
     pub(super) fn admit(&mut self, fd: OwnedFd, peer: Option<SocketAddr>) {
+        let source = peer.map(Source::of);
+        self.services.stats.accepted();
+        match (peer, source) {
+            (Some(peer), Some(source)) if !self.has_room_for(source) => self.postponed.push((fd, peer)),
+            _ => self.open(fd, peer),
+        }
+    }
+
+    /// Gives a new connection its place.
+    pub(super) fn open(&mut self, fd: OwnedFd, peer: Option<SocketAddr>) {
+        let source = peer.map(Source::of);
         let deadline = self.now.after(self.services.limits.idle_timeout);
         let connection = Connection::new(Socket::new(fd), peer);
         let make = |token| Slot::new(token, connection, Place::Idle, true, deadline);
-        let slot = self.table.insert(make).clone();
-        self.services.stats.accepted();
+        let slot = self.table.insert(source, make).clone();
         self.watch(&slot);
         self.scan_until(deadline);
     }
 
-    /// At the limit: whether there is a place for who waits, if need be by closing the longest idle connection.
+    /// At the limit: whether there is a place for who waits, if need be by closing a connection.
     pub(super) fn make_place(&mut self, listener: &Listener, limit: usize) -> bool {
         self.take_returns();
         if self.table.len() < limit {
@@ -110,26 +115,6 @@ impl Acceptor {
         self.ready = true;
         self.accept_again = self.now.after(BACK_OFF);
         false
-    }
-
-    pub(super) fn evict(&mut self) -> bool {
-        let fresh = self.services.limits.idle_timeout.saturating_sub(EVICTION_GRACE).as_millis() as i64;
-        loop {
-            let idle = self.table.iter().filter(|slot| slot.place() == Place::Idle);
-            let Some(slot) = idle.min_by_key(|slot| slot.remaining(self.now)).cloned() else { return false };
-            if i64::from(slot.remaining(self.now)) > fresh || !slot.take(Place::Idle, Place::Running) {
-                return false;
-            }
-            let is_silent = slot.connection().as_ref().is_none_or(|connection| {
-                connection.is_idle() && !matches!(connection.socket().peek(), Ok(Moved::Bytes(_)))
-            });
-            if is_silent {
-                self.close(&slot, CloseReason::Evicted);
-                return true;
-            }
-            slot.requeue(true);
-            self.enqueue(slot);
-        }
     }
 
     /// First half of a close that resets nobody: no new handshakes. For the sole holder of the listeners; what the

@@ -3,6 +3,7 @@
 
 mod accepting;
 mod deadlines;
+mod eviction;
 mod moving;
 mod scheduling;
 
@@ -23,7 +24,8 @@ use mio::{Events, Interest, Poll, Token};
 use moving::{Hold, Migration};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,7 +106,14 @@ pub struct Acceptor {
     ready: bool,
     /// Until then no accepting: places or descriptors have run out.
     accept_again: Millis,
-    exhausted: bool,
+    /// Since when there is no descriptor, or no memory, for another connection.
+    exhausted: Option<Millis>,
+    /// A descriptor to give up then.
+    reserve: Option<OwnedFd>,
+    /// Who goes next when place has to be made; see [`Acceptor::evict`].
+    victims: Vec<Arc<Slot>>,
+    /// Accepted, and one too many for their address unless what just came changes that.
+    postponed: Vec<(OwnedFd, SocketAddr)>,
     /// Whether somebody waits in a listener's queue for a place.
     full: bool,
     /// Whether new connections are ours to take.
@@ -150,7 +159,10 @@ impl Acceptor {
             next_scan: Millis::NEVER,
             ready: true,
             accept_again: Millis(0),
-            exhausted: false,
+            exhausted: None,
+            reserve: eviction::reserve(),
+            victims: Vec::new(),
+            postponed: Vec::new(),
             full: false,
             accepting: true,
             alone: true,
@@ -181,6 +193,7 @@ impl Acceptor {
             self.take_returns();
             self.take_commands();
             self.send_overflow();
+            self.admit_postponed();
             if self.ready && self.accepting && self.hold.is_none() && self.now >= self.accept_again {
                 self.accept();
             }
@@ -207,7 +220,7 @@ impl Acceptor {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.discarding.is_empty() {
+        if !self.discarding.is_empty() || !self.postponed.is_empty() {
             return Some(Duration::ZERO);
         }
         if let Some(hold) = &self.hold {

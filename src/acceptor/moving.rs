@@ -6,6 +6,7 @@ use crate::connection::{Connection, Restored, Snapshot};
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
 use crate::lifecycle::state::{MovedConnection, encode};
 use crate::slot::{Notified, Place, Readiness, Slot};
+use crate::table::Source;
 use crossbeam_channel::Sender;
 use mio::unix::SourceFd;
 use std::collections::{HashMap, VecDeque};
@@ -204,7 +205,8 @@ impl Acceptor {
     /// Goes on with a connection of the predecessor.
     pub fn adopt(&mut self, restored: Restored) {
         let Restored { connection, place, answerable, deadline, ready } = restored;
-        let slot = self.table.insert(|token| Slot::new(token, connection, place, answerable, deadline)).clone();
+        let source = connection.peer().map(Source::of);
+        let slot = self.table.insert(source, |token| Slot::new(token, connection, place, answerable, deadline)).clone();
         // Edge-triggered, so registering says at once what is ready already.
         self.watch(&slot);
         self.scan_until(deadline);

@@ -416,6 +416,7 @@ impl Reader<'_> {
 mod tests {
     use super::*;
     use crate::ReloadMode;
+    use std::num::NonZeroU32;
     use std::time::Duration;
 
     struct TempFile(PathBuf);
@@ -443,7 +444,7 @@ mod tests {
              reload = 'overlap'\nreload_probation = 0.25\nreload_deadline = 9\nexec_stall = 0.5\n\
              max_connections = 2_000\nmax_body = '10M'\nmax_head = '8K'\nmax_target = 1000\nmax_headers = 50\n\
              buffered_body = 0\nhead_timeout = 1\nbody_timeout = 2\nbody_rate = '1K'\nidle_timeout = 3\n\
-             write_timeout = 4\nqueue_timeout = 5.5\nstream_wait = 6\nlinger = 0\n",
+             write_timeout = 4\nwrite_rate = 9\nmax_connections_per_ip = 7\nmax_requests_per_connection = 0\nqueue_timeout = 5.5\nstream_wait = 6\nlinger = 0\n",
         );
         let config = load(&file.0, None).expect("a configuration");
         let base = file.0.parent().expect("a directory");
@@ -455,7 +456,8 @@ mod tests {
         let limits = config.limits;
         assert_eq!((limits.connections, limits.body_size, limits.head_size), (2000, 10 << 20, 8192));
         assert_eq!((limits.target_size, limits.header_count, limits.buffered_body), (1000, 50, 0));
-        assert_eq!(limits.body_rate, 1024);
+        assert_eq!((limits.body_rate, limits.write_rate), (1024, 9));
+        assert_eq!((limits.connections_per_ip.map(NonZeroU32::get), limits.requests), (Some(7), None));
         let durations = [
             (config.stop_deadline, 2.5),
             (config.lame_duck, 1.0),

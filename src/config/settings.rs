@@ -4,6 +4,7 @@
 use super::{Config, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode, size_text};
 use crate::listener::Address;
 use std::ffi::OsStr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,6 +64,12 @@ pub const SETTINGS: &[Setting] = &[
     flag("max-connections", "N", |config, value| {
         set(&mut config.limits.connections, value.number(1..=MAX_CONNECTIONS))
     }),
+    flag("max-connections-per-ip", "N", |config, value| {
+        set(&mut config.limits.connections_per_ip, value.number(0..=MAX_CONNECTIONS).map(at_most))
+    }),
+    key("max-requests-per-connection", "N", |config, value| {
+        set(&mut config.limits.requests, value.number(0..=u32::MAX as usize).map(at_most))
+    }),
     flag("max-body", "SIZE", |config, value| set(&mut config.limits.body_size, value.size())),
     key("max-head", "SIZE", |config, value| {
         set(&mut config.limits.head_size, value.size_within(HEAD_SIZE).map(|size| size as usize))
@@ -87,6 +94,7 @@ pub const SETTINGS: &[Setting] = &[
     flag("write-timeout", "SECS", |config, value| {
         set(&mut config.limits.write_timeout, value.seconds(FROM_A_MILLISECOND))
     }),
+    key("write-rate", "SIZE", |config, value| set(&mut config.limits.write_rate, value.size_within(WRITE_RATE))),
     flag("queue-timeout", "SECS", |config, value| {
         set(&mut config.limits.queue_timeout, value.seconds(FROM_A_MILLISECOND))
     }),
@@ -102,6 +110,7 @@ pub const TARGET_SIZE: RangeInclusive<u64> = 16..=65_535;
 pub const HEADER_COUNT: RangeInclusive<usize> = 1..=10_000;
 pub const BUFFERED_BODY: RangeInclusive<u64> = 0..=1 << 30;
 pub const BODY_RATE: RangeInclusive<u64> = 1..=1 << 30;
+pub const WRITE_RATE: RangeInclusive<u64> = 0..=1 << 30;
 
 type Apply = fn(&mut Config, &Value<'_>) -> Result<(), Wrong>;
 
@@ -117,6 +126,11 @@ const fn key(name: &'static str, takes: &'static str, apply: Apply) -> Setting {
 fn set<T>(setting: &mut T, value: Result<T, Wrong>) -> Result<(), Wrong> {
     *setting = value?;
     Ok(())
+}
+
+/// A limit that 0 switches off.
+fn at_most(number: usize) -> Option<NonZeroU32> {
+    u32::try_from(number).ok().and_then(NonZeroU32::new)
 }
 
 /// What is wrong with a value; whoever reads it knows the name and how it was written.

@@ -1,5 +1,6 @@
 //! Why a connection ends, and what the acceptor does when a deadline has passed.
 
+use super::pace::Pace;
 use super::socket::Moved;
 use super::writing::Source;
 use super::{Connection, State};
@@ -25,13 +26,13 @@ pub enum CloseReason {
     Reset,
     /// No request came in time.
     IdleTimeout,
-    /// The client took nothing of a response in time.
+    /// The client took too little of a response in time.
     WriteTimeout,
     /// The request was refused.
     Refused(Reject),
     /// The body ended before its length.
     Truncated,
-    /// The longest idle connection went for a new one.
+    /// It went for a new one: the longest idle, or a request that was late.
     Evicted,
     /// The server stops and the connection was idle.
     Stopping,
@@ -62,7 +63,7 @@ impl fmt::Display for CloseReason {
             CloseReason::WriteTimeout => "write timeout",
             CloseReason::Refused(reject) => return write!(f, "refused: {reject}"),
             CloseReason::Truncated => "the body ended before its length",
-            CloseReason::Evicted => "longest idle at the connection limit",
+            CloseReason::Evicted => "made place for another",
             CloseReason::Stopping => "the server stops",
             CloseReason::Cut => "cut at the stop deadline",
             CloseReason::Internal => "internal error",
@@ -109,10 +110,9 @@ impl Connection {
                 expiry
             }
             State::Writing(writing) => {
-                let unsent = self.socket.unsent().unwrap_or(0);
-                if unsent < writing.backlog {
-                    writing.backlog = unsent;
-                    return Expiry::Until(now.after(services.limits.write_timeout));
+                let pace = Pace::of(&services.limits);
+                if let Some(until) = writing.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)) {
+                    return Expiry::Until(until);
                 }
                 match writing.source {
                     // Dropping a reader runs the application's code: not on this thread.
@@ -120,7 +120,10 @@ impl Connection {
                         writing.expired = true;
                         Expiry::Enqueue
                     }
-                    _ => Expiry::Close(CloseReason::WriteTimeout),
+                    _ => {
+                        self.socket.reset_on_close();
+                        Expiry::Close(CloseReason::WriteTimeout)
+                    }
                 }
             }
             State::Lingering { reason, .. } | State::Abandoned { reason, .. } => Expiry::Close(*reason),
@@ -145,12 +148,8 @@ impl Connection {
     pub fn give_up(&mut self, reject: Reject, services: &Services, now: Millis, date: &str) -> Expiry {
         log::debug!("refused: {reject} ({})", reject.status());
         services.stats.refused();
-        let extra: &[(&str, &str)] = match reject {
-            Reject::Overloaded => &[("Retry-After", "1")],
-            _ => &[],
-        };
         let mut answer = Vec::new();
-        response::encode_plain(&mut answer, reject.status(), reject.name(), extra, date);
+        response::encode_plain(&mut answer, reject.status(), reject.name(), reject.fields(), date);
         // If it does not fit at once the client has not read earlier answers either; it gets the end alone.
         let _ = self.socket.send(&answer, false);
         self.linger_now(CloseReason::Refused(reject), services, now)

@@ -10,6 +10,7 @@
 //! belong to the worker ([`Workspace`]) and are lent for a turn.
 
 mod closing;
+mod pace;
 mod snapshot;
 pub mod socket;
 pub mod stream;
@@ -28,6 +29,7 @@ use crate::http::head::{Scanner, is_blank};
 use crate::http::response::{HeadOptions, ResponseFraming, encode_fields, finish_head};
 use crate::http::{Reject, response};
 use crate::slot::Place;
+use pace::Pace;
 use socket::{Moved, Socket};
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -170,6 +172,11 @@ impl Connection {
     /// The socket, to register and to deregister.
     pub fn socket(&self) -> &Socket {
         &self.socket
+    }
+
+    /// The client's address; a Unix socket's has none.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 
     /// Goes as far as it can without waiting for the client.
@@ -460,6 +467,7 @@ impl Connection {
             && framing != ResponseFraming::Close
             && work.services.keeps_connections()
             && !self.last
+            && work.services.limits.requests.is_none_or(|most| self.served + 1 < most.get())
             // A body that was not read, and that nobody can read any more, stands in the way of the next request.
             && body.as_ref().is_none_or(|body| body.is_finished() || body.is_shared());
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive, client_minor: minor });
@@ -510,7 +518,8 @@ impl Connection {
     fn push(&mut self, work: &mut Workspace, turn: &mut Turn, pushed: Pushed, permit: Permit) -> Flow {
         let Pushed { push, delimiter, keep_alive, body } = pushed;
         work.in_flight.begin(&self.socket, work.request.method().as_str(), work.request.url(), work.now);
-        let mut writer = StreamWriter::new(&self.socket, &mut work.out, delimiter, work.services.limits.write_timeout);
+        let pace = Pace::of(&work.services.limits);
+        let mut writer = StreamWriter::new(&self.socket, &mut work.out, delimiter, pace);
         let outcome = catch_unwind(AssertUnwindSafe(|| push(&mut writer)));
         let sent = match outcome {
             Ok(pushed) => pushed.and_then(|()| writer.end()),
@@ -528,7 +537,10 @@ impl Connection {
             Ok(()) => self.settle(work, turn, Source::None, keep_alive, body),
             Err(error) => {
                 log::debug!("pushed response ended early: {error}");
-                close(CloseReason::from_error(&error))
+                match CloseReason::from_error(&error) {
+                    CloseReason::WriteTimeout => self.too_slow(),
+                    reason => close(reason),
+                }
             }
         }
     }
@@ -564,12 +576,8 @@ impl Connection {
     fn refuse(&mut self, work: &mut Workspace, turn: &mut Turn, reject: Reject, method: &Method) -> Flow {
         log::debug!("refused: {reject} ({})", reject.status());
         work.services.stats.refused();
-        let extra: &[(&str, &str)] = match reject {
-            Reject::MethodNotAllowed => &[("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")],
-            _ => &[],
-        };
         let start = work.out.len();
-        response::encode_plain(&mut work.out, reject.status(), reject.name(), extra, work.date.text());
+        response::encode_plain(&mut work.out, reject.status(), reject.name(), reject.fields(), work.date.text());
         if *method == Method::Head {
             // RFC 9110 §9.3.2: no content, whatever the status.
             let head = work.out[start..].windows(4).position(|window| window == b"\r\n\r\n");
@@ -582,14 +590,21 @@ impl Connection {
     fn resume(&mut self, work: &mut Workspace, turn: &mut Turn, mut writing: Writing) -> Flow {
         work.out.append(&mut writing.unsent);
         if writing.expired {
-            return close(CloseReason::WriteTimeout);
+            return self.too_slow();
         }
         work.in_flight.begin(&self.socket, &writing.line, "", self.begun.unwrap_or(work.now));
         self.write(work, turn, writing)
     }
 
+    fn too_slow(&self) -> Flow {
+        self.socket.reset_on_close();
+        close(CloseReason::WriteTimeout)
+    }
+
     fn write(&mut self, work: &mut Workspace, turn: &mut Turn, mut writing: Writing) -> Flow {
+        let before = turn.bytes;
         let progress = writing.advance(&self.socket, &mut work.out, &mut work.scratch, &mut turn.bytes);
+        writing.window.handed(turn.bytes - before);
         work.in_flight.end();
         match progress {
             Progress::Done => {}
@@ -602,9 +617,11 @@ impl Connection {
                 return Flow::Stop(Verdict::Requeue);
             }
             Progress::Blocked => {
-                // What the kernel has now is what the client has to make progress on.
-                writing.backlog = self.socket.unsent().unwrap_or(u64::MAX);
-                let deadline = work.refresh_clock().after(work.services.limits.write_timeout);
+                let (now, pace) = (work.refresh_clock(), Pace::of(&work.services.limits));
+                let Some(deadline) = writing.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)) else {
+                    work.out.clear();
+                    return self.too_slow();
+                };
                 self.keep(work, writing);
                 return Flow::Stop(Verdict::Park { place: Place::Writing, answerable: false, deadline });
             }

@@ -72,6 +72,13 @@ impl Socket {
         let _ = rustix::net::shutdown(&self.0, Shutdown::Both);
     }
 
+    /// Makes its close a reset: what the kernel still has for a client that does not take it goes at once, and does not
+    /// stay for as long as the client answers probes.
+    pub fn reset_on_close(&self) {
+        // Unix sockets have no such thing, and need none: what is not read goes with the socket.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.0, Some(Duration::ZERO));
+    }
+
     /// Whether [`Socket::cut`] was called.
     pub fn was_cut(&self) -> bool {
         self.1.load(Ordering::SeqCst)

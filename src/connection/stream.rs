@@ -1,6 +1,7 @@
 //! The two ways in which a handler is bound to its worker while the client is slow: reading a large request body,
 //! and pushing a response. Both wait with a deadline, and both end when the socket is cut under them.
 
+use super::pace::{Pace, Window};
 use super::socket::{Moved, Socket, Wait};
 use crate::clock::Millis;
 use crate::config::Limits;
@@ -204,7 +205,7 @@ impl BodySource {
 
     fn fill(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.expects_continue) {
-            send_all(&self.socket, CONTINUE, self.timeout)?;
+            send_all(&self.socket, CONTINUE, Pace::any(self.timeout), &mut Window::default())?;
         }
         // Only waiting for the client counts, not what the handler did meanwhile.
         self.since = self.since.after(Millis::now().since(self.left_off));
@@ -259,32 +260,19 @@ fn refused(reject: Reject) -> io::Error {
 /// The interim answer (RFC 9110 §15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Sends everything, waiting for the client; `stall` without any progress is an error.
-pub fn send_all(socket: &Socket, mut bytes: &[u8], stall: Duration) -> io::Result<()> {
-    let mut deadline = Millis::now().after(stall);
-    let mut backlog = u64::MAX;
+/// Sends everything, waiting for the client; one that is slower than `pace` is an error.
+fn send_all(socket: &Socket, mut bytes: &[u8], pace: Pace, window: &mut Window) -> io::Result<()> {
     while !bytes.is_empty() {
         match socket.send(bytes, false)? {
             Moved::Bytes(sent) => {
                 bytes = &bytes[sent..];
-                deadline = Millis::now().after(stall);
-                backlog = u64::MAX;
+                window.handed(sent as u64);
             }
             Moved::WouldBlock => {
-                if backlog == u64::MAX {
-                    backlog = socket.unsent()?;
-                }
                 let now = Millis::now();
-                if now >= deadline {
-                    // Writable is only said when a third of the buffer is free, which a slow reader takes long for.
-                    let unsent = socket.unsent()?;
-                    if unsent >= backlog {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                    backlog = unsent;
-                    deadline = now.after(stall);
-                }
-                socket.wait(Wait::Writable, now.until(deadline) + Duration::from_millis(1))?;
+                let unsent = || socket.unsent().unwrap_or(0);
+                let until = window.wait(now, pace, unsent).ok_or(io::ErrorKind::TimedOut)?;
+                socket.wait(Wait::Writable, now.until(until) + Duration::from_millis(1))?;
             }
             Moved::End => return Err(io::ErrorKind::WriteZero.into()),
         }
@@ -308,14 +296,16 @@ pub struct StreamWriter<'a> {
     out: &'a mut Vec<u8>,
     pending: Vec<u8>,
     delimiter: Delimiter,
-    stall: Duration,
+    pace: Pace,
+    /// Runs on from one piece to the next, so that small ones do not make a slow client look fast.
+    window: Window,
     /// The first error. After it nothing is sent any more: part of a chunk may be out.
     failed: Option<io::ErrorKind>,
 }
 
 impl<'a> StreamWriter<'a> {
-    pub fn new(socket: &'a Socket, out: &'a mut Vec<u8>, delimiter: Delimiter, stall: Duration) -> StreamWriter<'a> {
-        StreamWriter { socket, out, pending: Vec::new(), delimiter, stall, failed: None }
+    pub fn new(socket: &'a Socket, out: &'a mut Vec<u8>, delimiter: Delimiter, pace: Pace) -> StreamWriter<'a> {
+        StreamWriter { socket, out, pending: Vec::new(), delimiter, pace, window: Window::default(), failed: None }
     }
 
     /// Sends what is left and the last chunk.
@@ -342,7 +332,7 @@ impl<'a> StreamWriter<'a> {
 
     fn send(&mut self) -> io::Result<()> {
         self.check()?;
-        let sent = send_all(self.socket, self.out, self.stall);
+        let sent = send_all(self.socket, self.out, self.pace, &mut self.window);
         self.out.clear();
         self.failed = sent.as_ref().err().map(io::Error::kind);
         sent

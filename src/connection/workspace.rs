@@ -257,7 +257,8 @@ impl Stats {
         self.served[worker * 16].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn refused(&self) {
+    /// A request was refused by the server itself.
+    pub fn refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 

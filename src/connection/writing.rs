@@ -1,6 +1,7 @@
 //! A response on its way out: pulled as the client makes room, never pushed against it.
 
 use super::closing::CloseReason;
+use super::pace::Window;
 use super::socket::{Moved, Socket};
 use super::stream::Delimiter;
 use super::{TURN_BYTES, workspace::SCRATCH};
@@ -15,10 +16,10 @@ pub(super) struct Writing {
     pub unsent: Vec<u8>,
     pub source: Source,
     pub after: After,
-    /// The client has taken nothing for too long; only a worker may drop what is left.
+    /// The client has taken too little for too long; only a worker may drop what is left.
     pub expired: bool,
-    /// While parked: what the kernel still had to send when last looked at.
-    pub backlog: u64,
+    /// In which the client has to take its share.
+    pub window: Window,
     /// Method and target, for the log.
     pub line: String,
 }
@@ -53,7 +54,7 @@ pub(super) enum Progress {
 
 impl Writing {
     pub fn new(source: Source, after: After) -> Writing {
-        Writing { unsent: Vec::new(), source, after, expired: false, backlog: u64::MAX, line: String::new() }
+        Writing { unsent: Vec::new(), source, after, expired: false, window: Window::default(), line: String::new() }
     }
 
     /// Sends as much as the client and the turn's budget allow.

@@ -89,6 +89,17 @@ impl Reject {
         }
     }
 
+    /// What its answer must or should say besides.
+    pub fn fields(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            // RFC 9110 §15.5.6. It is for TRACE and CONNECT, which no target here has.
+            Reject::MethodNotAllowed => &[("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")],
+            // RFC 9110 §15.6.4.
+            Reject::Overloaded => &[("Retry-After", "1")],
+            _ => &[],
+        }
+    }
+
     /// The name, as logged and as sent in the body of the answer.
     pub fn name(self) -> &'static str {
         use Reject::*;

@@ -88,6 +88,20 @@ impl RawClient {
         Ok(RawClient { stream, buffer: Vec::new() })
     }
 
+    /// Connects over TCP from that address of this host.
+    #[track_caller]
+    pub fn from(source: &str, bound: &Bound) -> RawClient {
+        let Bound::Tcp(address) = bound else { panic!("only TCP has addresses: {bound}") };
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let source = std::net::SocketAddr::new(source.parse().expect("an address"), 0);
+        socket.bind(&source.into()).expect("an address of this host");
+        socket.connect(&(*address).into()).expect("somebody listens");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).expect("an open socket");
+        stream.set_write_timeout(Some(PATIENCE)).expect("an open socket");
+        RawClient { stream: Stream::Tcp(stream), buffer: Vec::new() }
+    }
+
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut RawClient {
         self.try_send(bytes).expect("the server takes what is sent");
@@ -234,6 +248,14 @@ impl RawClient {
         &self.buffer
     }
 
+    /// The same, or how the connection ended before.
+    pub fn try_read_at_least(&mut self, count: usize) -> Result<&[u8], Ending> {
+        while self.buffer.len() < count {
+            self.read_more()?;
+        }
+        Ok(&self.buffer)
+    }
+
     fn read_more(&mut self) -> Result<(), Ending> {
         let mut bytes = [0; 64 * 1024];
         let read = match &mut self.stream {
@@ -246,6 +268,8 @@ impl RawClient {
                 self.buffer.extend_from_slice(&bytes[..read]);
                 Ok(())
             }
+            // With a timeout set, a stop and SIGCONT of the process are enough (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 Err(Ending::Silence)
             }

@@ -35,6 +35,11 @@ impl TestServer {
         RawClient::to(&self.bound)
     }
 
+    /// A client with another address of this host, all of 127.0.0.0/8 being such.
+    pub fn client_from(&self, source: &str) -> RawClient {
+        RawClient::from(source, &self.bound)
+    }
+
     /// Waits until it has ended.
     pub fn ended(mut self) -> Ended {
         let ended = self.ended.recv_timeout(PATIENCE).expect("the server ends").expect("it ran");

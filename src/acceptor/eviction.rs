@@ -1,0 +1,197 @@
+//! Making place when connections or descriptors have run out, and taking no more from one address than it may have.
+
+use super::Acceptor;
+use crate::connection::socket::{Moved, Socket};
+use crate::connection::{CloseReason, Connection};
+use crate::http::{Reject, response};
+use crate::listener::{Accepted, Listener};
+use crate::slot::{Place, Slot};
+use crate::table::Source;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A connection is not evicted before it has been waited for that long: its request, or the rest of it, may be on the
+/// way.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Connections chosen at a time, since choosing means a look at all of them.
+const CHOSEN: usize = 64;
+
+/// Why a connection can be spared, what costs its client less standing first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Spare {
+    /// No request has begun: the client expects that such a connection may close (RFC 9112 §9.5).
+    Idle,
+    /// A request that is late and that nobody has executed: it may be repeated (RFC 9110 §15.6.4).
+    Late,
+}
+
+impl Acceptor {
+    /// Closes the connection that costs least to lose; `false` if none can be spared.
+    pub(super) fn evict(&mut self) -> bool {
+        let mut chosen_anew = false;
+        loop {
+            match self.victims.pop() {
+                Some(slot) => {
+                    // Chosen some time ago, it may have become busy since then.
+                    if self.spare(&slot).is_some() && self.evict_this(&slot) {
+                        return true;
+                    }
+                }
+                None if chosen_anew => return false,
+                None => {
+                    chosen_anew = true;
+                    self.victims = self.choose();
+                }
+            }
+        }
+    }
+
+    /// Whether it has been waited for long enough to be spared. Every deadline of its kind began with its timeout.
+    fn spare(&self, slot: &Slot) -> Option<Spare> {
+        let limits = &self.services.limits;
+        let (spare, timeout) = match slot.place() {
+            Place::Idle => (Spare::Idle, limits.idle_timeout),
+            Place::Reading if slot.is_answerable() => (Spare::Late, limits.head_timeout),
+            // A body that comes faster than its least rate moves its deadline on, and is not late.
+            Place::Reading => (Spare::Late, limits.body_timeout),
+            _ => return None,
+        };
+        let late = timeout.saturating_sub(GRACE).as_millis() as i64;
+        (i64::from(slot.remaining(self.now)) <= late).then_some(spare)
+    }
+
+    /// What can be spared, the first to go last: of the address that holds most connections the one that has been
+    /// idle for longest, and so on with one less for that address.
+    fn choose(&self) -> Vec<Arc<Slot>> {
+        type Candidate<'t> = ((Spare, i32), &'t Arc<Slot>);
+        let mut spared: HashMap<Option<Source>, Vec<Candidate<'_>>> = HashMap::new();
+        for (source, slot) in self.table.iter_with_sources() {
+            if let Some(spare) = self.spare(slot) {
+                spared.entry(source).or_default().push(((spare, slot.remaining(self.now)), slot));
+            }
+        }
+        let mut groups: Vec<VecDeque<Candidate<'_>>> = Vec::with_capacity(spared.len());
+        let mut heap = BinaryHeap::new();
+        for (source, mut candidates) in spared {
+            candidates.sort_unstable_by_key(|(order, _)| *order);
+            // Peers without an address cannot be told apart, so none of them holds much.
+            let held = source.map_or(1, |source| self.table.held_by(source));
+            heap.push((held, Reverse(candidates[0].0), groups.len()));
+            groups.push(candidates.into());
+        }
+        let mut chosen = Vec::new();
+        while chosen.len() < CHOSEN
+            && let Some((held, _, group)) = heap.pop()
+        {
+            let candidates = &mut groups[group];
+            chosen.extend(candidates.pop_front().map(|(_, slot)| slot.clone()));
+            if let Some((order, _)) = candidates.front() {
+                heap.push((held.saturating_sub(1).max(1), Reverse(*order), group));
+            }
+        }
+        chosen.reverse();
+        chosen
+    }
+
+    /// Closes it, if nothing has come from its client meanwhile.
+    fn evict_this(&mut self, slot: &Arc<Slot>) -> bool {
+        let place = slot.place();
+        if !matches!(place, Place::Idle | Place::Reading) || !slot.take(place, Place::Running) {
+            return false;
+        }
+        {
+            let mut guard = slot.connection();
+            if let Some(connection) = guard.as_mut() {
+                if matches!(connection.socket().peek(), Ok(Moved::Bytes(_))) && !connection.is_lingering() {
+                    drop(guard);
+                    slot.requeue(true);
+                    self.enqueue(slot.clone());
+                    return false;
+                }
+                if !connection.is_idle() {
+                    connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.text());
+                }
+            }
+        }
+        self.close(slot, CloseReason::Evicted);
+        true
+    }
+
+    /// Whether one more from that address can be had, if need be for its longest idle one.
+    pub(super) fn has_room_for(&mut self, source: Source) -> bool {
+        let Some(limit) = self.services.limits.connections_per_ip else { return true };
+        let limit = limit.get() as usize;
+        // Looking at each only where it matters.
+        while self.table.held_by(source) >= limit && self.in_use_by(source) >= limit {
+            let held = self.table.iter_with_sources();
+            let held = held.filter(|(of, slot)| *of == Some(source) && self.spare(slot) == Some(Spare::Idle));
+            let Some(slot) = held.min_by_key(|(_, slot)| slot.remaining(self.now)).map(|(_, slot)| slot.clone()) else {
+                return false;
+            };
+            self.evict_this(&slot);
+        }
+        true
+    }
+
+    /// How many of that address's connections are more than an entry that a worker has not yet closed.
+    fn in_use_by(&self, source: Source) -> usize {
+        let gone = |slot: &Slot| {
+            slot.is_peer_closed() && matches!(slot.place(), Place::Queued | Place::Running | Place::RunningAgain)
+        };
+        self.table.iter_with_sources().filter(|(of, slot)| *of == Some(source) && !gone(slot)).count()
+    }
+
+    /// Once more those who found no place, when the events and returns are known that came before them.
+    pub(super) fn admit_postponed(&mut self) {
+        for (fd, peer) in std::mem::take(&mut self.postponed) {
+            match self.has_room_for(Source::of(peer)) {
+                true => self.open(fd, Some(peer)),
+                false => self.turn_away(fd),
+            }
+        }
+    }
+
+    /// Descriptors or memory have run out. Answers whether to accept again at once.
+    pub(super) fn is_exhausted(&mut self, listener: &Listener, error: &std::io::Error) -> bool {
+        if self.evict() {
+            return true;
+        }
+        let since = *self.exhausted.get_or_insert_with(|| {
+            log::warn!("cannot accept, trying again until it works: {error}");
+            self.now
+        });
+        // Who has waited for as long as a request may wait for a worker learns that it is no use.
+        if self.now.since(since) < self.services.limits.queue_timeout || self.reserve.take().is_none() {
+            return false;
+        }
+        let accepted = listener.accept();
+        let refused = matches!(accepted, Accepted::Connection(..));
+        if let Accepted::Connection(fd, _) = accepted {
+            self.turn_away(fd);
+        }
+        self.reserve = reserve();
+        refused
+    }
+
+    /// Answers 503 before anything was asked, and closes. There is no place in which it could linger.
+    pub(super) fn turn_away(&mut self, fd: OwnedFd) {
+        self.services.stats.refused();
+        let mut answer = Vec::new();
+        let reject = Reject::Overloaded;
+        response::encode_plain(&mut answer, reject.status(), reject.name(), reject.fields(), self.date.text());
+        let mut connection = Connection::new(Socket::new(fd), None);
+        let _ = connection.socket().send(&answer, false);
+        connection.socket().finish();
+        // A request that is here already would make the close a reset, and that could cost the client its answer.
+        connection.discard();
+    }
+}
+
+/// A descriptor to give up when there is no other, so that who waits can be told.
+pub(super) fn reserve() -> Option<OwnedFd> {
+    rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).ok()
+}

@@ -1,0 +1,233 @@
+//! What happens when there is not enough for everybody: connections, descriptors, workers.
+
+mod common;
+
+use common::{Gate, Program, TestServer};
+use handover::{Builder, Ended, Limits, Router, Server};
+use rustix::process::Signal;
+use std::num::NonZeroU32;
+use std::thread;
+use std::time::Duration;
+
+/// Longer than any test: a limit that is not the one under test.
+const LATE: Duration = Duration::from_secs(60);
+/// A connection may be evicted after a second.
+const PAST_THE_GRACE: Duration = Duration::from_millis(1100);
+
+/// Limits that do not interfere, however slow the machine is.
+fn patient() -> Limits {
+    Limits { head_timeout: LATE, body_timeout: LATE, idle_timeout: LATE, queue_timeout: LATE, ..Limits::default() }
+}
+
+fn server(workers: usize) -> Builder {
+    Server::builder().workers(workers)
+}
+
+fn hello() -> Router {
+    Router::new().get("/hello", |_| "hello\n")
+}
+
+#[test]
+fn at_the_connection_limit_the_longest_idle_one_goes() {
+    let limits = Limits { connections: 3, ..patient() };
+    let server = TestServer::start(server(1).limits(limits).service(hello()));
+    let mut longest = server.client();
+    longest.expect_alive("/hello");
+    let mut partial = server.client();
+    partial.send("GET /hello HTTP/1.1\r\n");
+    let mut shorter = server.client();
+    shorter.expect_alive("/hello");
+    let mut fresh = server.client();
+    fresh.expect_alive("/hello");
+    longest.expect_fin();
+    shorter.expect_alive("/hello");
+    assert_eq!(partial.send("Host: test\r\n\r\n").answer().text(), "hello\n");
+}
+
+#[test]
+fn at_the_connection_limit_with_none_idle_new_ones_wait() {
+    let limits = Limits { connections: 2, ..patient() };
+    let (gate, passage) = Gate::new();
+    let routes = hello().get("/gate", move |_| {
+        passage.pass();
+        "through\n"
+    });
+    let server = TestServer::start(server(3).limits(limits).service(routes));
+    let mut busy = [server.client(), server.client()];
+    for client in &mut busy {
+        client.get("/gate");
+        gate.wait();
+    }
+    let mut waiting = server.client();
+    waiting.get("/gate");
+    gate.open();
+    gate.open();
+    // One of the busy ones becomes the longest idle.
+    gate.wait();
+    gate.open();
+    assert_eq!(waiting.answer().text(), "through\n");
+    for client in &mut busy {
+        assert_eq!(client.answer().text(), "through\n");
+    }
+}
+
+#[test]
+fn running_out_of_descriptors_is_survived() {
+    let lab = Program::lab(["--workers", "1"]);
+    // Room for two connections.
+    lab.limit_open_files(lab.descriptors_with_room_for(2));
+    let mut first = lab.client();
+    first.expect_alive("/hello");
+    let mut second = lab.client();
+    second.expect_alive("/hello");
+    let mut third = lab.client();
+    third.get("/hello");
+    let said = lab.logged("cannot accept, trying again until it works");
+    assert!(said.contains("WARN"), "{said}");
+    second.expect_alive("/hello");
+    drop(first);
+    assert_eq!(third.answer().text(), "hello world");
+    second.expect_alive("/hello");
+
+    let mut fourth = lab.client();
+    fourth.get("/hello");
+    lab.limit_open_files(1024);
+    assert_eq!(fourth.answer().text(), "hello world");
+    lab.signal(rustix::process::Signal::TERM);
+    let exit = lab.exit();
+    assert_eq!(exit.code, Some(0), "{:#?}", exit.log);
+}
+
+#[test]
+fn at_the_connection_limit_a_request_that_is_late_goes_where_none_is_idle() {
+    let limits = Limits { connections: 2, ..patient() };
+    let server = TestServer::start(server(1).limits(limits).service(hello()));
+    let mut late = server.client();
+    late.send("GET /hello HTTP/1.1\r\n");
+    thread::sleep(PAST_THE_GRACE);
+    let mut later = server.client();
+    later.send("GET /hello HTTP/1.1\r\n");
+    server.client().expect_alive("/hello");
+    let answer = late.answer();
+    assert_eq!((answer.status, answer.header("retry-after"), answer.closes()), (503, Some("1"), true));
+    late.expect_fin();
+    assert_eq!(later.send("Host: test\r\n\r\n").answer().text(), "hello\n", "it was not late yet");
+}
+
+#[test]
+fn at_the_connection_limit_who_holds_most_gives_way() {
+    let limits = Limits { connections: 4, ..patient() };
+    let server = TestServer::start(server(1).limits(limits).service(hello()));
+    let mut single = server.client_from("127.0.0.2");
+    single.expect_alive("/hello");
+    let mut many = [server.client(), server.client(), server.client()];
+    for client in &mut many {
+        client.expect_alive("/hello");
+    }
+    thread::sleep(PAST_THE_GRACE);
+    server.client_from("127.0.0.3").expect_alive("/hello");
+    many[0].expect_fin();
+    single.expect_alive("/hello");
+    many[2].expect_alive("/hello");
+}
+
+#[test]
+fn an_address_has_no_more_connections_than_it_may() {
+    let limits = Limits { connections_per_ip: NonZeroU32::new(2), ..patient() };
+    let (gate, passage) = Gate::new();
+    let routes = hello().get("/gate", move |_| {
+        passage.pass();
+        "through\n"
+    });
+    let server = TestServer::start(server(3).limits(limits).service(routes));
+    let mut busy = [server.client(), server.client()];
+    for client in &mut busy {
+        client.get("/gate");
+        gate.wait();
+    }
+    let mut third = server.client();
+    let answer = third.answer();
+    assert_eq!((answer.status, answer.header("retry-after"), answer.closes()), (503, Some("1"), true));
+    third.expect_fin();
+    server.client_from("127.0.0.2").expect_alive("/hello");
+    gate.open();
+    gate.open();
+    for client in &mut busy {
+        assert_eq!(client.answer().text(), "through\n");
+    }
+    // Its longest idle one makes place.
+    thread::sleep(PAST_THE_GRACE);
+    busy[0].expect_alive("/hello");
+    server.client().expect_alive("/hello");
+    busy[1].expect_fin();
+    busy[0].expect_alive("/hello");
+}
+
+/// One whose client has closed is as good as gone, however fresh.
+#[test]
+fn a_client_that_closes_one_connection_may_open_another() {
+    let limits = Limits { connections_per_ip: NonZeroU32::new(1), ..patient() };
+    let server = TestServer::start(server(1).limits(limits).service(hello()));
+    for _ in 0..200 {
+        server.client().expect_alive("/hello");
+    }
+}
+
+#[test]
+fn a_connection_has_as_many_requests_as_it_may() {
+    let limits = Limits { requests: NonZeroU32::new(2), ..patient() };
+    let server = TestServer::start(server(1).limits(limits).service(hello()));
+    let mut client = server.client();
+    assert!(!client.get("/hello").answer().closes());
+    assert!(client.get("/hello").answer().closes());
+    client.expect_fin();
+}
+
+#[test]
+fn without_descriptors_for_long_who_waits_is_told() {
+    let lab = Program::lab(["--workers", "2", "--queue-timeout", "0.3"]);
+    lab.limit_open_files(lab.descriptors_with_room_for(1));
+    let mut busy = lab.client();
+    busy.get("/sleep/2000");
+    let mut waiting = lab.client();
+    let answer = waiting.answer();
+    assert_eq!((answer.status, answer.header("retry-after"), answer.closes()), (503, Some("1"), true));
+    waiting.expect_fin();
+    assert_eq!(busy.answer().text(), "slept 2000\n");
+    lab.limit_open_files(1024);
+    lab.client().expect_alive("/hello");
+    lab.signal(Signal::TERM);
+    assert_eq!(lab.exit().code, Some(0));
+}
+
+/// Every worker blocked for ever: what a pool cannot mend must not take the rest along.
+#[test]
+fn handlers_that_never_end_leave_the_server_answering() {
+    let limits = Limits { queue_timeout: Duration::from_millis(300), ..patient() };
+    let (gate, passage) = Gate::new();
+    let routes = hello().get("/gate", move |_| {
+        passage.pass();
+        "through\n"
+    });
+    let server = server(2).limits(limits).stop_deadline(Duration::from_millis(500)).service(routes);
+    let server = TestServer::start(server);
+    let mut idle = server.client();
+    idle.expect_alive("/hello");
+    let mut stuck = [server.client(), server.client()];
+    for client in &mut stuck {
+        client.get("/gate");
+        gate.wait();
+    }
+    let mut silent = server.client();
+    let mut half = server.client();
+    // Loses nothing: it may be said again.
+    half.send("GET /hello HTTP/1.1\r\n");
+    for client in [&mut idle, &mut server.client()] {
+        let answer = client.get("/-/healthy").answer();
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+        client.expect_fin();
+    }
+    assert_eq!(half.answer().status, 503, "no worker could even look at it");
+    assert_eq!(server.stop(), Ended::Cut(2));
+    silent.expect_fin();
+}
