@@ -77,6 +77,11 @@ bench-slow:
     cargo build --release --bins --examples
     python3 benches/slow_clients.py
 
+# All that a client can make a server hold, at once, against --memory: p99 of the others, threads, peak (needs python3)
+bench-hostile MEMORY="16M":
+    cargo build --release --examples
+    python3 benches/hostile.py {{MEMORY}}
+
 # Five reloads in each mode under keep-alive load: requests, failures, reconnects, p99 (needs python3)
 reload-demo:
     cargo build --release --examples

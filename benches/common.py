@@ -1,5 +1,6 @@
 """What the benchmark scripts share: a server as a child process, and its figures from /proc. Only Python's own library."""
 
+import multiprocessing
 import os
 import pathlib
 import re
@@ -78,6 +79,30 @@ def private_kib(pid):
 def percentile(values, share):
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def behave(port, path, seconds, results):
+    """One request a millisecond."""
+    connection = connect(port)
+    times = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        times.append(get(connection, path))
+        time.sleep(0.001)
+    results.put(times)
+
+
+def well_behaved(port, path, seconds, meanwhile=lambda: None):
+    """Latencies of a client of its own, while `meanwhile` is called again and again."""
+    results = multiprocessing.Queue()
+    client = multiprocessing.Process(target=behave, args=(port, path, seconds, results))
+    client.start()
+    while client.is_alive() and results.empty():
+        meanwhile()
+        time.sleep(0.05)
+    times = results.get()
+    client.join()
+    return f"p50 {percentile(times, 0.5) * 1e3:.2f} ms, p99 {percentile(times, 0.99) * 1e3:.2f} ms, {len(times)} requests"
 
 
 median = statistics.median

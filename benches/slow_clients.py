@@ -4,46 +4,22 @@
 A pool of 4; the well-behaved client runs in a process of its own.   just bench-slow
 """
 
-import multiprocessing
 import pathlib
 import signal
 import socket
 import tempfile
 import time
 
-from common import Server, connect, get, percentile, private_kib, status
+from common import Server, connect, get, private_kib, status, well_behaved
 
 IDLE, SLOW, SECONDS = 1000, 200, 8
-
-
-def behave(port, path, seconds, results):
-    connection = connect(port)
-    times = []
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        times.append(get(connection, path))
-        time.sleep(0.001)
-    results.put(times)
-
-
-def well_behaved(port, path, meanwhile=lambda: None):
-    """Latencies of a client of its own, while `meanwhile` is called again and again."""
-    results = multiprocessing.Queue()
-    client = multiprocessing.Process(target=behave, args=(port, path, SECONDS, results))
-    client.start()
-    while client.is_alive() and results.empty():
-        meanwhile()
-        time.sleep(0.05)
-    times = results.get()
-    client.join()
-    return f"p50 {percentile(times, 0.5) * 1e3:.2f} ms, p99 {percentile(times, 0.99) * 1e3:.2f} ms, {len(times)} requests"
 
 
 def idle_and_trickling():
     lab = Server("examples/lab", "-w", 4, "--max-connections", 2000)
     threads = status(lab.pid, "Threads")
     get(connect(lab.port), "/hello")
-    print("alone:                    ", well_behaved(lab.port, "/hello"))
+    print("alone:                    ", well_behaved(lab.port, "/hello", SECONDS))
     before = private_kib(lab.pid)
     idle = [connect(lab.port) for _ in range(IDLE)]
     for connection in idle:
@@ -61,7 +37,7 @@ def idle_and_trickling():
                 client[1] += 1
                 client[2] += 1
 
-    print(f"{IDLE} idle, {SLOW} trickling:", well_behaved(lab.port, "/hello", trickle))
+    print(f"{IDLE} idle, {SLOW} trickling:", well_behaved(lab.port, "/hello", SECONDS, trickle))
     print(f"threads {threads} before, {status(lab.pid, 'Threads')} with them")
     print(f"private memory grown by {grown} KiB: {grown * 1024 / IDLE:.0f} bytes for each idle connection")
     for connection in idle:
@@ -77,7 +53,7 @@ def slow_readers():
         with open(root / "large", "wb") as file:
             file.truncate(50_000_000)
         server = Server("handover", "-w", 4, root)
-        print("alone:                    ", well_behaved(server.port, "/small"))
+        print("alone:                    ", well_behaved(server.port, "/small", SECONDS))
         readers = []
         for _ in range(SLOW):
             reader = socket.socket()
@@ -93,7 +69,7 @@ def slow_readers():
                 for reader in readers:
                     reader.recv(100)
 
-        print(f"{SLOW} reading at 1 KB/s:    ", well_behaved(server.port, "/small", read))
+        print(f"{SLOW} reading at 1 KB/s:    ", well_behaved(server.port, "/small", SECONDS, read))
         server.child.send_signal(signal.SIGQUIT)
         server.child.wait(10)
 

@@ -1,9 +1,9 @@
 //! What `--check` says: all that would run, and the memory that it can take.
 
 use crate::config::size_text;
-use crate::connection::{Connection, connection_buffers, worker_buffers};
+use crate::connection::{connection_buffers, worker_buffers};
 use crate::listener::Address;
-use crate::slot::Slot;
+use crate::memory::{IDLE, Plan, kibibytes, mebibytes};
 use crate::{Config, Error, ReloadMode};
 use rustix::fs::{Access, access};
 use std::fmt::Write;
@@ -31,7 +31,7 @@ pub fn can_write(config: &Config) -> Result<(), Error> {
 }
 
 /// Listeners, routes, limits and memory, a line each.
-pub fn report(config: &Config, addresses: &[Address], routes: &[String]) -> String {
+pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], routes: &[String]) -> String {
     let mut report = String::new();
     let mut line = |name: &str, what: &str| {
         // Writing into a string does not fail.
@@ -101,6 +101,10 @@ pub fn report(config: &Config, addresses: &[Address], routes: &[String]) -> Stri
         }
     }
     line("workers", &format!("{}, stack {} each", config.workers, size_text(config.worker_stack as u64)));
+    if let Some(plan) = plan {
+        line("memory", &plan.describe());
+        return report;
+    }
     let memory = Memory::of(config);
     line(
         "memory",
@@ -134,9 +138,6 @@ struct Memory {
     connection: u64,
 }
 
-/// A parked idle connection: its place, its entry in the table and in the queue, its socket. Allocators round up.
-const IDLE: u64 = (size_of::<Slot>() + size_of::<Connection>()).next_multiple_of(512) as u64;
-
 impl Memory {
     fn of(config: &Config) -> Memory {
         Memory {
@@ -156,16 +157,6 @@ impl Memory {
     }
 }
 
-fn kibibytes(bytes: u64) -> String {
-    format!("{}K", bytes.div_ceil(1 << 10))
-}
-
-fn mebibytes(bytes: u64) -> String {
-    // In tenths, rounded up: without floating point.
-    let tenths = (bytes * 10).div_ceil(1 << 20);
-    format!("{}.{} MiB", tenths / 10, tenths % 10)
-}
-
 fn seconds(duration: Duration) -> String {
     format!("{} s", duration.as_secs_f64())
 }
@@ -182,8 +173,6 @@ mod tests {
         assert_eq!(memory.connection, 112 * 1024 + IDLE);
         const { assert!(IDLE <= 1024, "ARCHITECTURE.md and the design promise under 1 KiB") };
         assert_eq!(memory.most(), 4 * memory.worker + 1024 * memory.connection);
-        assert_eq!(mebibytes(1), "0.1 MiB");
-        assert_eq!(mebibytes(3 << 20), "3.0 MiB");
     }
 
     #[test]

@@ -302,6 +302,8 @@ Stopping and reloading
       --exec-stall SECS    hold new work at most that long for exec [{exec_stall}]
 
 Limits
+      --memory SIZE        for the whole process; connections, buffers, stacks
+                           are derived from it [no limit]
       --max-connections N  open connections [{connections}]
       --max-connections-per-ip N  of them from one address [no limit]
       --max-body SIZE      request body, bytes or with K, M, G [{body_size}]

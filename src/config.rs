@@ -166,6 +166,9 @@ pub struct Config {
     pub worker_stack: usize,
     /// What one client may cost.
     pub limits: Limits,
+    /// The most that the process may keep resident, in bytes; connections, buffers and stacks that are at their
+    /// defaults are derived from it. What an application's own handlers allocate comes on top. Default none.
+    pub memory: Option<u64>,
     /// How long a stop waits for what is pending. Default 10 s.
     pub stop_deadline: Duration,
     /// How long to go on serving, with `/-/ready` at 503, before a stop. Default 0.
@@ -203,6 +206,7 @@ impl Default for Config {
             workers: DEFAULT_WORKERS,
             worker_stack: DEFAULT_WORKER_STACK,
             limits: Limits::default(),
+            memory: None,
             stop_deadline: DEFAULT_STOP_DEADLINE,
             lame_duck: Duration::ZERO,
             reload: ReloadMode::default(),

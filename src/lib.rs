@@ -41,6 +41,7 @@ mod http;
 mod lifecycle;
 mod listener;
 mod logging;
+mod memory;
 mod server;
 mod site;
 mod slot;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Gate, Program, TestServer};
+use common::{Gate, Program, Size, TestServer};
 use handover::{Builder, Ended, Limits, Router, Server};
 use rustix::process::Signal;
 use std::num::NonZeroU32;
@@ -230,4 +230,42 @@ fn handlers_that_never_end_leave_the_server_answering() {
     assert_eq!(half.answer().status, 503, "no worker could even look at it");
     assert_eq!(server.stop(), Ended::Cut(2));
     silent.expect_fin();
+}
+
+/// Hundreds of requests that are nearly here, many times what there is room for: who finds none is told so, the others
+/// wait on, and the process stays within what it was given.
+#[test]
+fn what_clients_make_it_hold_stays_within_the_memory() {
+    const MEMORY_KIB: usize = 16 << 10;
+    let lab = Program::lab(["--memory", "16M", "--head-timeout", "60"]);
+    let mut served = lab.client();
+    served.expect_alive("/hello");
+    let head = "GET /hello HTTP/1.1\r\nHost: test\r\nX-Slow: ".to_owned() + &"x".repeat(15_000);
+    let body = "POST /journal HTTP/1.1\r\nHost: test\r\nContent-Length: 65000\r\n\r\n".to_owned() + &"x".repeat(60_000);
+    let mut slow = Vec::new();
+    for _ in 0..200 {
+        for begun in [&head, &body] {
+            let mut client = lab.client();
+            // One that is turned away may find the connection closed.
+            let _ = client.try_send(begun);
+            slow.push(client);
+        }
+        served.expect_alive("/hello");
+    }
+    lab.client().expect_alive("/hello");
+    let (mut refused, mut waiting) = (0, 0);
+    for client in &mut slow {
+        if client.has_answer() {
+            let answer = client.answer();
+            assert_eq!((answer.status, answer.header("retry-after"), answer.closes()), (503, Some("1"), true));
+            refused += 1;
+        } else {
+            waiting += 1;
+        }
+    }
+    assert!(refused > 50 && waiting > 50, "{refused} refused, {waiting} waiting");
+    // The first head came when there was room.
+    assert_eq!(slow[0].send("\r\n\r\n").answer().text(), "hello world");
+    let peak = Size::of(lab.pid()).peak;
+    assert!(peak <= MEMORY_KIB, "{peak} KiB were resident");
 }

@@ -61,6 +61,7 @@ pub const SETTINGS: &[Setting] = &[
         set(&mut config.reload_deadline, value.seconds(FROM_A_MILLISECOND))
     }),
     flag("exec-stall", "SECS", |config, value| set(&mut config.exec_stall, value.seconds(FROM_A_MILLISECOND))),
+    flag("memory", "SIZE", |config, value| set(&mut config.memory, value.size_within(MEMORY).map(Some))),
     flag("max-connections", "N", |config, value| {
         set(&mut config.limits.connections, value.number(1..=MAX_CONNECTIONS))
     }),
@@ -102,6 +103,8 @@ pub const SETTINGS: &[Setting] = &[
     key("linger", "SECS", |config, value| set(&mut config.limits.linger, value.seconds(FROM_ZERO))),
 ];
 
+/// What a whole process may take: below, no program fits; above is a slip.
+pub const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 40;
 /// What a worker's stack may be: below, a handler does not get far; above is a slip.
 pub const WORKER_STACK: RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// Spans in a head are 16 bits wide.

@@ -34,6 +34,8 @@ pub enum CloseReason {
     Truncated,
     /// It went for a new one: the longest idle, or a request that was late.
     Evicted,
+    /// There was no memory left for what it waited with.
+    Memory,
     /// The server stops and the connection was idle.
     Stopping,
     /// The stop deadline cut it.
@@ -64,6 +66,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Refused(reject) => return write!(f, "refused: {reject}"),
             CloseReason::Truncated => "the body ended before its length",
             CloseReason::Evicted => "made place for another",
+            CloseReason::Memory => "no memory left for a response that waits",
             CloseReason::Stopping => "the server stops",
             CloseReason::Cut => "cut at the stop deadline",
             CloseReason::Internal => "internal error",
@@ -159,6 +162,7 @@ impl Connection {
         self.socket.finish();
         let until = now.after(services.limits.linger);
         self.input = Vec::new();
+        self.hold = None;
         self.state = super::lingering(reason, &services.limits, now);
         // What has come already gives no new event.
         match self.discard() {

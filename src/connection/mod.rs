@@ -9,6 +9,7 @@
 //! A state owns what that moment needs and nothing else, so a parked idle connection has no buffer at all. The buffers
 //! belong to the worker ([`Workspace`]) and are lent for a turn.
 
+mod budget;
 mod closing;
 mod pace;
 mod snapshot;
@@ -17,6 +18,7 @@ pub mod stream;
 mod workspace;
 mod writing;
 
+pub use budget::Budget;
 pub use closing::{CloseReason, Discarded, Expiry};
 pub use snapshot::{Restored, Snapshot};
 pub use workspace::{InFlight, Permits, Services, Stats, Workspace, connection_buffers, worker_buffers};
@@ -29,6 +31,7 @@ use crate::http::head::{Scanner, is_blank};
 use crate::http::response::{HeadOptions, ResponseFraming, encode_fields, finish_head};
 use crate::http::{Reject, response};
 use crate::slot::Place;
+use budget::Hold;
 use pace::Pace;
 use socket::{Moved, Socket};
 use std::io::{self, Read};
@@ -46,6 +49,8 @@ const TURN_REQUESTS: u32 = 16;
 const TURN_BYTES: u64 = 1024 * 1024;
 /// How many times `linger` a connection lingers at most while bytes keep coming.
 const LINGERS: u32 = 10;
+/// What an allocator adds to the few pieces that a connection holds.
+const ALLOCATIONS: usize = 64;
 /// A body up to this size is copied behind its head and leaves in the same write.
 const INLINE_BODY: u64 = 16 * 1024;
 
@@ -64,6 +69,8 @@ pub struct Connection {
     /// What was read and belongs to a later turn.
     input: Vec<u8>,
     state: State,
+    /// Its part of the memory for requests and responses that have to wait.
+    hold: Option<Hold>,
 }
 
 /// The moments of a connection; see the graph above.
@@ -81,6 +88,18 @@ enum State {
     Writing(Box<Writing>),
     /// The last answer is out and FIN was sent: what still comes is thrown away until the client closes too.
     Lingering { reason: CloseReason, until: Millis, limit: Millis },
+}
+
+impl State {
+    /// Bytes that it keeps on the heap. What a reader or a closure of the application's has is the application's.
+    fn held(&self) -> usize {
+        match self {
+            State::Head | State::Lingering { .. } => 0,
+            State::Body(collecting) => size_of::<Collecting>() + collecting.request.held() + collecting.body.capacity(),
+            State::Waiting(streaming) | State::Abandoned { streaming, .. } => streaming.held(),
+            State::Writing(writing) => size_of::<Writing>() + writing.held(),
+        }
+    }
 }
 
 struct Collecting {
@@ -106,6 +125,14 @@ impl Streaming {
         match self {
             Streaming::Call { request, .. } | Streaming::Push { request, .. } => request,
         }
+    }
+
+    fn held(&self) -> usize {
+        let held = match self {
+            Streaming::Call { body, .. } => body.held(),
+            Streaming::Push { head, pushed, .. } => head.capacity() + pushed.body.as_ref().map_or(0, SharedBody::held),
+        };
+        size_of::<Streaming>() + self.request().held() + held
     }
 }
 
@@ -160,6 +187,7 @@ impl Connection {
             moved: false,
             input: Vec::new(),
             state: State::Head,
+            hold: None,
         }
     }
 
@@ -200,7 +228,33 @@ impl Connection {
             }
         };
         work.save(&mut self.input);
-        verdict
+        match verdict {
+            Verdict::Close(_) => verdict,
+            Verdict::Park { .. } | Verdict::Requeue if self.holds_its_share(&work.services) => verdict,
+            Verdict::Park { .. } | Verdict::Requeue => self.shed(work),
+        }
+    }
+
+    /// Whether what it holds while it waits fits into the memory there is for that.
+    fn holds_its_share(&mut self, services: &Services) -> bool {
+        let bytes = match self.input.capacity() + self.state.held() {
+            0 => 0,
+            bytes => bytes + ALLOCATIONS,
+        };
+        Hold::resize(&mut self.hold, &services.budget, bytes)
+    }
+
+    /// There is no memory for it to wait in. A request that nobody has executed is told to come again.
+    fn shed(&mut self, work: &mut Workspace) -> Verdict {
+        if let State::Writing(_) = self.state {
+            return Verdict::Close(CloseReason::Memory);
+        }
+        self.state = State::Head;
+        match self.give_up(Reject::Overloaded, &work.services, work.now, work.date.text()) {
+            Expiry::Close(reason) => Verdict::Close(reason),
+            Expiry::Enqueue => Verdict::Requeue,
+            Expiry::Until(deadline) => Verdict::Park { place: Place::Idle, answerable: false, deadline },
+        }
     }
 
     fn park(&mut self, state: State, place: Place, answerable: bool, deadline: Millis) -> Flow {
@@ -331,6 +385,7 @@ impl Connection {
             while !complete && !work.input().is_empty() {
                 match collecting.incoming.take(work.input()) {
                     Ok((consumed, data, ended)) => {
+                        grow(&mut collecting.body, data.len(), collecting.declared);
                         collecting.body.extend_from_slice(data);
                         complete = ended;
                         work.consume(consumed);
@@ -367,6 +422,7 @@ impl Connection {
                     if work.now >= deadline {
                         return self.refuse(work, turn, Reject::BodyTimeout, collecting.request.method());
                     }
+                    collecting.request.shrink();
                     return self.park(State::Body(collecting), Place::Reading, false, deadline);
                 }
                 Err(CloseReason::PeerClosed) => return close(CloseReason::PeerClosedInRequest),
@@ -386,8 +442,10 @@ impl Connection {
     }
 
     /// Runs what is bound to its worker, if not too many are; else parks until one has ended.
-    fn stream(&mut self, work: &mut Workspace, turn: &mut Turn, streaming: Streaming) -> Flow {
+    fn stream(&mut self, work: &mut Workspace, turn: &mut Turn, mut streaming: Streaming) -> Flow {
         let Some(permit) = work.permit() else {
+            let (Streaming::Call { request, .. } | Streaming::Push { request, .. }) = &mut streaming;
+            request.shrink();
             let deadline = work.now.after(work.services.limits.stream_wait);
             return self.park(State::Waiting(Box::new(streaming)), Place::Waiting, false, deadline);
         };
@@ -646,8 +704,9 @@ impl Connection {
     /// Keeps a response that is not out for a later turn.
     fn keep(&mut self, work: &mut Workspace, mut writing: Writing) {
         writing.unsent = std::mem::take(&mut work.out);
+        writing.unsent.shrink_to_fit();
         if writing.line.is_empty() {
-            writing.line = format!("{} {}", work.request.method(), work.request.url());
+            writing.line = format!("{} {:.200}", work.request.method(), work.request.url());
         }
         self.state = State::Writing(Box::new(writing));
     }
@@ -681,6 +740,15 @@ impl Connection {
         }
         self.state = State::Lingering { reason, until, limit };
         Flow::Stop(Verdict::Requeue)
+    }
+}
+
+/// Makes room in a body: twice as much each time, and not more than what was declared.
+fn grow(body: &mut Vec<u8>, more: usize, declared: Option<u64>) {
+    let needed = body.len() + more;
+    if needed > body.capacity() {
+        let most = declared.and_then(|declared| usize::try_from(declared).ok()).unwrap_or(usize::MAX);
+        body.reserve_exact((2 * body.capacity()).min(most).max(needed) - body.len());
     }
 }
 

@@ -165,6 +165,8 @@ impl Connection {
             moved: false,
             input,
             state,
+            // Taken when it parks for the first time here.
+            hold: None,
         };
         Some(Restored { connection, place, answerable, deadline, ready })
     }

@@ -105,6 +105,12 @@ impl SharedBody {
         Arc::strong_count(&self.0) > 1
     }
 
+    /// Bytes that it keeps on the heap.
+    pub fn held(&self) -> usize {
+        let source = self.source();
+        size_of::<BodySource>() + source.buffer.capacity() + source.decoded.get_ref().capacity()
+    }
+
     /// Why reading it failed, if it did.
     pub fn failure(&self) -> Option<Reject> {
         self.source().failed

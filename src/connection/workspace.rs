@@ -1,5 +1,6 @@
 //! What a worker lends to the connection whose turn it is, and what all connections share.
 
+use super::budget::Budget;
 use super::socket::Socket;
 use crate::clock::{DateCache, Millis};
 use crate::config::Limits;
@@ -184,6 +185,8 @@ pub struct Services {
     pub phase: Phase,
     pub stats: Stats,
     pub permits: Permits,
+    /// What parked connections may hold together.
+    pub budget: Arc<Budget>,
 }
 
 impl Services {

@@ -57,6 +57,15 @@ impl Writing {
         Writing { unsent: Vec::new(), source, after, expired: false, window: Window::default(), line: String::new() }
     }
 
+    /// Bytes that it keeps on the heap.
+    pub fn held(&self) -> usize {
+        let source = match &self.source {
+            Source::Bytes { bytes: Cow::Owned(bytes), .. } => bytes.capacity(),
+            _ => 0,
+        };
+        self.unsent.capacity() + self.line.capacity() + source
+    }
+
     /// Sends as much as the client and the turn's budget allow.
     pub fn advance(&mut self, socket: &Socket, out: &mut Vec<u8>, scratch: &mut [u8], sent: &mut u64) -> Progress {
         loop {

@@ -66,6 +66,17 @@ impl Request {
         (&self.head, &self.bytes)
     }
 
+    /// Bytes that it keeps on the heap, without a streamed body.
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.capacity() + self.head.fields.capacity() * size_of::<head::Field>()
+    }
+
+    /// Keeps no more than it needs, for a request that has to wait.
+    pub(crate) fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.head.fields.shrink_to_fit();
+    }
+
     /// Drops the body, and with it a streamed one's hold on the connection.
     pub(crate) fn release_body(&mut self) {
         self.body = RequestBody::empty();

@@ -16,6 +16,7 @@ use crate::lifecycle::signals::SignalThread;
 use crate::lifecycle::state::{Carried, VERSIONS};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{Log, init_logging};
+use crate::memory::Plan;
 use crate::{Error, check, cli};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use role::Role;
@@ -166,13 +167,14 @@ impl Builder {
     /// configured ones, for the first server of the process that is built, and stay so across reloads.
     ///
     /// # Errors
-    /// No handler, settings out of range, an address that cannot be bound, a passed descriptor that is no listener,
+    /// No handler, settings out of range, less memory than is needed, an address that cannot be bound, a passed descriptor that is no listener,
     /// a pid file that cannot be written.
     pub fn build(self) -> Result<Server, Error> {
         let Builder { mut config, handler, carry } = self;
         let program = Program::of_this_process();
         let handler = handler.ok_or_else(|| Error::config("there is no handler; give one with .handler(…)"))?;
         config.validate()?;
+        let memory = Plan::apply(&mut config)?;
         config.check |= Role::is_check();
         // Who takes the flags takes the log with them; an application that sets things itself has its own logger.
         let log = if config.announce && !config.check { Some(init_logging(&config)?) } else { None };
@@ -195,6 +197,7 @@ impl Builder {
         let (events, received) = unbounded();
         Ok(Server {
             config,
+            memory,
             handler,
             addresses,
             listeners,
@@ -213,6 +216,8 @@ impl Builder {
 /// A server whose listeners are bound: clients can connect, and wait in the kernel's queue until it runs.
 pub struct Server {
     config: Config,
+    /// How its memory is divided, if that was given.
+    memory: Option<Plan>,
     handler: Box<dyn Handler>,
     addresses: Vec<Address>,
     listeners: Vec<Listener>,
@@ -331,6 +336,7 @@ impl Server {
         };
         let Server {
             mut config,
+            memory,
             handler,
             listeners,
             obsolete,
@@ -347,8 +353,12 @@ impl Server {
         let bound: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
         let notifier = Notifier::from_env();
         let outside = Outside { program, carry, log, pid_file, notifier, signals, sender: events, events: received };
-        let mut running = Running::start(&config, handler, listeners, obsolete, origin, outside)?;
+        let mut running =
+            Running::start(&config, memory.as_ref().map(Plan::budget), handler, listeners, obsolete, origin, outside)?;
         running.accept()?;
+        if let Some(memory) = &memory {
+            log::info!("memory {}", memory.describe());
+        }
         announce(&config, &bound);
         let ended = running.supervise(&config);
         running.finish(ended)
@@ -356,7 +366,7 @@ impl Server {
 
     fn print_check(&self) -> Result<(), Error> {
         check::can_write(&self.config)?;
-        let mut report = check::report(&self.config, &self.addresses, &self.handler.describe());
+        let mut report = check::report(&self.config, self.memory.as_ref(), &self.addresses, &self.handler.describe());
         let versions = VERSIONS.map(|version| version.to_string()).join(",");
         report.push_str(&format!("{}{versions}\nconfiguration is valid\n", program::VERSIONS_LINE));
         // A closed stdout is no reason to fail: the exit code says the same.

@@ -6,7 +6,7 @@ use crate::Error;
 use crate::acceptor::{Acceptor, Command, WAKER};
 use crate::clock::Millis;
 use crate::config::{Config, ReloadMode};
-use crate::connection::{Connection, InFlight, Permits, Services, Stats};
+use crate::connection::{Budget, Connection, InFlight, Permits, Services, Stats};
 use crate::handler::Handler;
 use crate::lifecycle::link::Message;
 use crate::lifecycle::notify::Notifier;
@@ -18,6 +18,7 @@ use crate::lifecycle::state::{Counters, InheritedListener, MovedConnection};
 use crate::lifecycle::{Event, FromPredecessor, Phase, exec};
 use crate::listener::Listener;
 use crate::logging::Log;
+use crate::memory::ACCEPTOR_STACK;
 use crate::worker::{Return, Returns, Worker};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, after, bounded, never, select, unbounded};
 use std::cell::Cell;
@@ -34,8 +35,6 @@ const SECOND_STOP: Duration = Duration::from_millis(250);
 const CUT_GRACE: Duration = Duration::from_millis(250);
 /// How long the acceptor gets to cut, and to log, what may be very many connections.
 const CUT_PATIENCE: Duration = Duration::from_secs(2);
-/// The acceptor only moves descriptors and deadlines.
-const ACCEPTOR_STACK: usize = 128 * 1024;
 /// How often a service manager hears our figures.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// By then the predecessor has told the manager which process is the main one.
@@ -105,6 +104,7 @@ pub enum Waited {
 impl Running {
     pub(super) fn start(
         config: &Config,
+        budget: Option<u64>,
         handler: Box<dyn Handler>,
         listeners: Vec<Listener>,
         obsolete: Vec<Listener>,
@@ -132,6 +132,7 @@ impl Running {
             phase: Phase::default(),
             stats: Stats::new(config.workers),
             // At most half of the pool may wait for clients.
+            budget: Budget::new(budget),
             permits: Permits::new((config.workers / 2).max(1), move |token| granted.send(Return::Granted(token))),
         });
         // The predecessor's limit may have been higher.

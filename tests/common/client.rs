@@ -2,6 +2,7 @@
 
 use super::PATIENCE;
 use handover::Bound;
+use rustix::net::RecvFlags;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -254,6 +255,16 @@ impl RawClient {
             self.read_more()?;
         }
         Ok(&self.buffer)
+    }
+
+    /// Whether something has come already.
+    pub fn has_answer(&self) -> bool {
+        let mut byte = [0];
+        let peeked = match &self.stream {
+            Stream::Tcp(stream) => rustix::net::recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT),
+            Stream::Unix(stream) => rustix::net::recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT),
+        };
+        !self.buffer.is_empty() || peeked.is_ok()
     }
 
     fn read_more(&mut self) -> Result<(), Ending> {

@@ -372,6 +372,8 @@ pub struct Size {
     pub environment: usize,
     /// KiB of memory.
     pub resident: usize,
+    /// The most that ever was, in the same unit.
+    pub peak: usize,
     /// Processes that it has started and not reaped.
     pub children: usize,
 }
@@ -403,6 +405,7 @@ impl Size {
             threads: number("Threads"),
             environment: std::fs::read(format!("/proc/{pid}/environ")).expect("/proc").len(),
             resident: number("VmRSS"),
+            peak: number("VmHWM"),
             children: children(pid),
         }
     }

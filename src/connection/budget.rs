@@ -1,0 +1,90 @@
+//! The memory that parked connections may hold together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What there is for requests that are half here and responses that wait for their client. A connection that waits for
+/// its next request holds nothing of it, and neither does one whose request came whole and whose answer went at once.
+pub struct Budget {
+    limit: usize,
+    held: AtomicUsize,
+}
+
+impl Budget {
+    /// `None` is without a limit, which costs nothing.
+    pub fn new(limit: Option<u64>) -> Arc<Budget> {
+        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        Arc::new(Budget { limit, held: AtomicUsize::new(0) })
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.limit);
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// One connection's part of the budget; given back on drop.
+pub struct Hold {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Hold {
+    /// Makes `hold` so many bytes. `false`, and nothing changed, if there are not so many left.
+    pub fn resize(hold: &mut Option<Hold>, budget: &Arc<Budget>, bytes: usize) -> bool {
+        if budget.limit == usize::MAX || bytes == 0 {
+            *hold = None;
+            return true;
+        }
+        let held = hold.as_ref().map_or(0, |hold| hold.bytes);
+        if bytes > held && !budget.take(bytes - held) {
+            return false;
+        }
+        if bytes < held {
+            budget.give_back(held - bytes);
+        }
+        match hold {
+            Some(hold) => hold.bytes = bytes,
+            None => *hold = Some(Hold { budget: budget.clone(), bytes }),
+        }
+        true
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_never_exceeds_the_limit_and_comes_back() {
+        let budget = Budget::new(Some(100));
+        let (mut one, mut other) = (None, None);
+        assert!(Hold::resize(&mut one, &budget, 60));
+        assert!(!Hold::resize(&mut other, &budget, 41) && other.is_none());
+        assert!(Hold::resize(&mut other, &budget, 40));
+        assert!(!Hold::resize(&mut one, &budget, 61));
+        assert!(Hold::resize(&mut one, &budget, 20));
+        assert!(Hold::resize(&mut other, &budget, 80));
+        drop(one.take());
+        assert!(Hold::resize(&mut other, &budget, 100));
+        assert!(Hold::resize(&mut other, &budget, 0));
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_counted() {
+        let budget = Budget::new(None);
+        let mut hold = None;
+        assert!(Hold::resize(&mut hold, &budget, usize::MAX) && hold.is_none());
+    }
+}
