@@ -2,7 +2,7 @@
 """All that a client can make a server hold, at once, against `--memory`: what others notice, and how much it takes.
 
 1,000 idle connections; 200 each that send a head of nearly 16 KiB and not its end, send a body and not its end, upload
-to a handler that reads, read an answer made by a reader at a trickle, and pipeline requests without reading. A pool of
+to a handler that reads, read an answer of a reader and one that is pushed at a trickle, and pipeline requests without reading. A pool of
 4; the well-behaved client runs in a process of its own.   just bench-hostile [MEMORY]
 """
 
@@ -34,7 +34,7 @@ class Hostile:
         self.begin()
 
     def begin(self):
-        self.socket = reader(self.port) if self.kind in ("read", "pipeline") else connect(self.port)
+        self.socket = reader(self.port) if self.kind in ("read", "pushed", "pipeline") else connect(self.port)
         self.socket.setblocking(False)
         first = {
             "idle": b"GET /hello HTTP/1.1\r\nHost: bench\r\n\r\n",
@@ -42,6 +42,7 @@ class Hostile:
             "body": b"POST /journal HTTP/1.1\r\nHost: bench\r\nContent-Length: 65000\r\n\r\n" + b"x" * 60_000,
             "upload": b"POST /echo HTTP/1.1\r\nHost: bench\r\nContent-Length: 900000000\r\n\r\n" + b"x" * 60_000,
             "read": b"GET /bytes/100000000 HTTP/1.1\r\nHost: bench\r\n\r\n",
+            "pushed": b"GET /stream/1000000/0 HTTP/1.1\r\nHost: bench\r\n\r\n",
             "pipeline": b"GET /bytes/60000 HTTP/1.1\r\nHost: bench\r\n\r\n" * 1000,
         }[self.kind]
         self.more = {"head": b"x", "body": b"x", "upload": b"x" * 700}.get(self.kind, b"")
@@ -83,7 +84,7 @@ def main():
     print(f"--memory {MEMORY}: at rest VmRSS {status(lab.pid, 'VmRSS')} KiB, {threads} threads")
     print("alone:       ", well_behaved(lab.port, "/hello", 5))
     clients = [Hostile(lab.port, "idle") for _ in range(IDLE)]
-    for kind in ("head", "body", "upload", "read", "pipeline"):
+    for kind in ("head", "body", "upload", "read", "pushed", "pipeline"):
         clients += [Hostile(lab.port, kind) for _ in range(EACH)]
     state = {"next": time.monotonic(), "at": 0}
 
@@ -95,7 +96,7 @@ def main():
 
     print("with them:   ", well_behaved(lab.port, "/hello", SECONDS, trickle))
     print(f"threads {status(lab.pid, 'Threads')}, VmHWM {status(lab.pid, 'VmHWM')} KiB")
-    for kind in ("idle", "head", "body", "upload", "read", "pipeline"):
+    for kind in ("idle", "head", "body", "upload", "read", "pushed", "pipeline"):
         away = sum(client.turned_away for client in clients if client.kind == kind)
         print(f"  {kind}: turned away {away} times")
     lab.child.send_signal(signal.SIGQUIT)

@@ -42,6 +42,7 @@ mod lifecycle;
 mod listener;
 mod logging;
 mod memory;
+mod seldom;
 mod server;
 mod site;
 mod slot;

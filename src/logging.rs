@@ -1,7 +1,10 @@
 //! Where the log goes: stderr or `--log-file`, one line for each record.
 
+use crate::clock::Millis;
+use crate::seldom::Lines;
 use crate::{Config, Error};
 use log::{Level, LevelFilter, Record};
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -26,7 +29,7 @@ pub fn init_logging(config: &Config) -> Result<Arc<Log>, Error> {
     }
     let log = Arc::new(match &config.log_file {
         Some(path) => Log::file(path)?,
-        None => Log { path: None, sink: Mutex::new(Sink::Stderr) },
+        None => Log::to(None, Sink::Stderr),
     });
     let mut logger = env_logger::Builder::new();
     match std::env::var("RUST_LOG") {
@@ -41,6 +44,14 @@ pub fn init_logging(config: &Config) -> Result<Arc<Log>, Error> {
     });
     // Fails where the application has a logger already: then that one is in charge.
     let _ = logger.try_init();
+    // What panics print, a place and perhaps a backtrace, is on stderr and would be a flood like any other.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        static PRINTED: Lines = Lines::new();
+        if PRINTED.another(Millis::now()).is_some() {
+            print(panic);
+        }
+    }));
     *started = Some(Arc::clone(&log));
     Ok(log)
 }
@@ -50,7 +61,16 @@ pub fn init_logging(config: &Config) -> Result<Arc<Log>, Error> {
 pub struct Log {
     /// Absolute, so that a change of the working directory does not matter; `None` is stderr.
     path: Option<PathBuf>,
-    sink: Mutex<Sink>,
+    sink: Mutex<Output>,
+}
+
+#[derive(Debug)]
+struct Output {
+    sink: Sink,
+    /// Lines that could not be written since the last that could.
+    lost: u64,
+    /// Whether the last that was written was cut: the disk was full in the middle of it.
+    torn: bool,
 }
 
 #[derive(Debug)]
@@ -64,7 +84,11 @@ impl Log {
         let failed = |error: io::Error| Error::config(format!("cannot open log file {path:?}: {error}"));
         let path = std::path::absolute(path).map_err(failed)?;
         let file = open(&path).map_err(failed)?;
-        Ok(Log { path: Some(path), sink: Mutex::new(Sink::File(file)) })
+        Ok(Log::to(Some(path), Sink::File(file)))
+    }
+
+    fn to(path: Option<PathBuf>, sink: Sink) -> Log {
+        Log { path, sink: Mutex::new(Output { sink, lost: 0, torn: false }) }
     }
 
     /// Opens the log file anew, under the same name: for logrotate, which moves the old one away and sends USR1.
@@ -78,14 +102,14 @@ impl Log {
         // The lock is not held while anything is logged: the line has to get through it.
         match open(path) {
             Ok(file) => {
-                *self.sink() = Sink::File(file);
+                self.sink().sink = Sink::File(file);
                 log::info!("reopened log file {path:?}");
             }
             Err(error) => log::error!("cannot reopen log file {path:?}, keeping the old one: {error}"),
         }
     }
 
-    fn sink(&self) -> MutexGuard<'_, Sink> {
+    fn sink(&self) -> MutexGuard<'_, Output> {
         self.sink.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -104,17 +128,38 @@ struct LogWriter(Arc<Log>);
 
 impl Write for LogWriter {
     /// One write(2) a line, so that O_APPEND keeps the lines of several processes apart. A line that cannot be
-    /// written, the disk being full or stderr closed, is lost: serving goes on, and there is nowhere to say it.
+    /// written, the disk being full or stderr closed, is lost: serving goes on. The next one that can be says how many
+    /// were.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let written = match &mut *self.0.sink() {
-            Sink::Stderr => io::stderr().write(line),
-            Sink::File(file) => file.write(line),
+        let mut output = self.0.sink();
+        let whole = match (output.lost, output.torn) {
+            (0, false) => Cow::Borrowed(line),
+            (lost, torn) => {
+                let mut whole = if torn { b"\n".to_vec() } else { Vec::new() };
+                if lost > 0 {
+                    let message = format_args!("{lost} log lines before this one could not be written");
+                    let record = Record::builder().level(Level::Warn).args(message).build();
+                    let mut text = String::new();
+                    format_line(&mut text, SystemTime::now(), &record).map_err(io::Error::other)?;
+                    whole.extend_from_slice(text.as_bytes());
+                }
+                whole.extend_from_slice(line);
+                Cow::Owned(whole)
+            }
+        };
+        let written = match &mut output.sink {
+            Sink::Stderr => io::stderr().write(&whole),
+            Sink::File(file) => file.write(&whole),
         };
         match written {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Ok(0) | Err(_) => Ok(line.len()),
-            Ok(written) => Ok(written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Ok(written @ 1..) => {
+                output.torn = written < whole.len();
+                output.lost = u64::from(output.torn);
+            }
+            Ok(0) | Err(_) => output.lost += 1,
         }
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -180,6 +225,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixDatagram;
 
@@ -226,7 +272,7 @@ mod tests {
     }
 
     fn writer(sink: Sink) -> LogWriter {
-        LogWriter(Arc::new(Log { path: None, sink: Mutex::new(sink) }))
+        LogWriter(Arc::new(Log::to(None, sink)))
     }
 
     #[test]
@@ -250,6 +296,25 @@ mod tests {
         writer(Sink::File(OwnedFd::from(theirs).into())).write_all(b"lost\n").expect("never fails");
         let read_only = File::open("/dev/null").expect("/dev/null"); // EBADF
         writer(Sink::File(read_only)).write_all(b"lost\n").expect("never fails");
+    }
+
+    #[test]
+    fn lines_that_were_lost_are_counted_in_the_next_that_is_not() {
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let mut writer = writer(Sink::File(full));
+        for _ in 0..3 {
+            writer.write_all(b"lost\n").expect("never fails");
+        }
+        let (mut ours, theirs) = io::pipe().expect("a pipe");
+        writer.0.sink().sink = Sink::File(OwnedFd::from(theirs).into());
+        writer.write_all(b"one\n").expect("never fails");
+        writer.write_all(b"two\n").expect("never fails");
+        drop(writer);
+        let mut text = String::new();
+        ours.read_to_string(&mut text).expect("lines");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].ends_with("WARN  3 log lines before this one could not be written"), "{text}");
+        assert_eq!(lines[1..], ["one", "two"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The fixed pool: each worker takes a ready connection, drives it as far as it goes, and gives it back.
 
 use crate::connection::{CloseReason, InFlight, Services, Verdict, Workspace};
+use crate::seldom::log_seldom;
 use crate::slot::{Place, Slot};
 use crossbeam_channel::{Receiver, Sender};
 use std::convert::Infallible;
@@ -132,7 +133,7 @@ impl Worker {
         let verdict = catch_unwind(AssertUnwindSafe(|| connection.drive(work, peer_closed)));
         work.end_turn();
         verdict.unwrap_or_else(|_| {
-            log::error!("a connection was closed because of a panic");
+            log_seldom!(error, "a connection was closed because of a panic");
             Verdict::Close(CloseReason::Internal)
         })
     }

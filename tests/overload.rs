@@ -269,3 +269,22 @@ fn what_clients_make_it_hold_stays_within_the_memory() {
     let peak = Size::of(lab.pid()).peak;
     assert!(peak <= MEMORY_KIB, "{peak} KiB were resident");
 }
+
+/// A client that finds a handler that panics must not fill the disk.
+#[test]
+fn a_flood_of_panics_is_a_few_lines_and_a_count() {
+    let lab = Program::lab(["--workers", "2"]);
+    let mut client = lab.client();
+    for _ in 0..200 {
+        assert_eq!(client.get("/panic").answer().status, 500);
+    }
+    client.expect_alive("/hello");
+    lab.signal(Signal::TERM);
+    let exit = lab.exit();
+    assert_eq!(exit.code, Some(0), "{:#?}", exit.log);
+    let lines = |text: &str| exit.log.iter().filter(|line| line.contains(text)).count();
+    // Two windows, if it took that long.
+    assert!((10..=20).contains(&lines("handler panicked: as asked for")), "{:#?}", exit.log);
+    assert!((10..=20).contains(&lines("panicked at examples/lab.rs")), "{:#?}", exit.log);
+    assert_eq!(lines("WARN  handlers have panicked 200 times"), 1, "{:#?}", exit.log);
+}

@@ -14,6 +14,7 @@ use crate::connection::{CloseReason, Connection, Discarded, Restored, Services};
 use crate::lifecycle::link::Link;
 use crate::lifecycle::state::MovedConnection;
 use crate::listener::Listener;
+use crate::seldom::log_seldom;
 use crate::slot::{Notified, Place, Readiness, Slot};
 use crate::table::Table;
 use crate::worker::{Return, Returns};
@@ -350,7 +351,7 @@ impl Acceptor {
             self.poll.registry().register(&mut SourceFd(&connection.socket().as_raw_fd()), token, interest)
         });
         if let Err(error) = registered {
-            log::warn!("cannot watch a connection: {error}");
+            log_seldom!(warn, "cannot watch a connection: {error}");
             self.close(slot, CloseReason::Internal);
         }
     }

@@ -30,6 +30,7 @@ use crate::http::framing::{BodyFraming, body_framing, expects_continue};
 use crate::http::head::{Scanner, is_blank};
 use crate::http::response::{HeadOptions, ResponseFraming, encode_fields, finish_head};
 use crate::http::{Reject, response};
+use crate::seldom::log_seldom;
 use crate::slot::Place;
 use budget::Hold;
 use pace::Pace;
@@ -491,7 +492,7 @@ impl Connection {
         response.unwrap_or_else(|panic| {
             work.services.stats.panicked();
             let (method, url) = (work.request.method(), work.request.url());
-            log::error!("handler panicked: {} ({method} {url})", panic_text(&*panic));
+            log_seldom!(error, "handler panicked: {} ({method} {url})", panic_text(&*panic));
             StatusCode(500).into_response()
         })
     }
@@ -508,7 +509,7 @@ impl Connection {
         let status = response.status_code();
         if let Err(invalid) = encode_fields(&mut work.out, status, response.headers(), work.date.text()) {
             let (method, url) = (work.request.method(), work.request.url());
-            log::error!("the handler's response cannot be sent: {invalid} ({method} {url})");
+            log_seldom!(error, "the handler's response cannot be sent: {invalid} ({method} {url})");
             return self.respond(work, turn, StatusCode(500).into_response(), body, permit);
         }
         let content: Body = response.into_reader();
@@ -584,7 +585,7 @@ impl Connection {
             Err(panic) => {
                 work.services.stats.panicked();
                 let (method, url) = (work.request.method(), work.request.url());
-                log::error!("handler panicked while pushing: {} ({method} {url})", panic_text(&*panic));
+                log_seldom!(error, "handler panicked while pushing: {} ({method} {url})", panic_text(&*panic));
                 Err(io::Error::other("handler panicked"))
             }
         };

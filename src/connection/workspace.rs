@@ -309,6 +309,11 @@ impl Stats {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Handlers of this process that panicked.
+    pub fn total_panicked(&self) -> usize {
+        self.panicked.load(Ordering::Relaxed)
+    }
+
     /// Connections accepted by this process.
     pub fn total_accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)

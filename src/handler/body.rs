@@ -1,5 +1,6 @@
 //! The response body: what a handler answers with, and how it becomes one.
 
+use crate::seldom::log_seldom;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -277,14 +278,14 @@ impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
 
 impl IntoResponse for io::Error {
     fn into_response(self) -> Response {
-        log::error!("handler failed: {self}");
+        log_seldom!(error, "handler failed: {self}");
         StatusCode(500).into_response()
     }
 }
 
 impl IntoResponse for Box<dyn std::error::Error + Send + Sync> {
     fn into_response(self) -> Response {
-        log::error!("handler failed: {self}");
+        log_seldom!(error, "handler failed: {self}");
         StatusCode(500).into_response()
     }
 }

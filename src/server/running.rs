@@ -432,6 +432,7 @@ impl Running {
         let signals = self.outside.signals.take();
         let counters = self.counters();
         let cut = self.services.stats.total_cut();
+        let panicked = self.services.stats.total_panicked();
         let ended = match ended {
             Some(ended) => {
                 // Threads that do not end, because a handler does not, end with the process.
@@ -449,6 +450,10 @@ impl Running {
             }
         };
         let Counters { served, refused, migrated, .. } = counters;
+        match panicked {
+            0 => {}
+            panicked => log::warn!("handlers have panicked {panicked} times"),
+        }
         log::info!("stopped: served={served} migrated={migrated} refused={refused} cut={cut}");
         log::logger().flush();
         if let Some(signals) = signals {

@@ -6,6 +6,7 @@ use super::path::{self, Name};
 use super::root::Root;
 use crate::Error;
 use crate::handler::{Handler, IntoResponse, Request, Response, known_header};
+use crate::seldom::log_seldom;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Stat, fstat};
@@ -181,8 +182,8 @@ fn redirect(name: &Name<'_>, request: &Request) -> Response {
 fn failed(error: std::io::Error, name: &[u8]) -> Response {
     let status = Errno::from_io_error(&error).map_or(500, status_for);
     match status {
-        500 => log::error!("cannot serve {:?}: {error}", String::from_utf8_lossy(name)),
-        503 => log::warn!("cannot serve {:?} now: {error}", String::from_utf8_lossy(name)),
+        500 => log_seldom!(error, "cannot serve {:?}: {error}", String::from_utf8_lossy(name)),
+        503 => log_seldom!(warn, "cannot serve {:?} now: {error}", String::from_utf8_lossy(name)),
         _ => {}
     }
     refuse(status)
