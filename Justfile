@@ -21,6 +21,10 @@ test *ARGS:
 test-supervisors:
     .ci/run supervisors
 
+# Run curl, Python and Node clients, load tools, Chromium and slowhttptest against the programs; installs them with apt-get
+test-clients:
+    .ci/run clients
+
 # Format, lints and documentation, all without a warning
 check:
     cargo fmt --check

@@ -1,0 +1,156 @@
+"""Chromium without a window, driven through chromedriver by the WebDriver protocol."""
+
+import contextlib
+import json
+import re
+import subprocess
+import urllib.error
+import urllib.request
+
+import movie
+from harness import Server, check, equal
+
+FLAGS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps",
+    "--disable-extensions", "--no-proxy-server", "--autoplay-policy=no-user-gesture-required",
+]
+
+# In the page: both end with an answer, also when nothing comes of it.
+SEEK = """
+const [time, done] = arguments;
+const video = document.querySelector('video');
+const tell = (event) => done({event, time: video.currentTime, duration: video.duration, state: video.readyState,
+                              width: video.videoWidth, error: video.error && video.error.message});
+const seek = () => {
+  video.addEventListener('seeked', () => tell('seeked'), {once: true});
+  video.currentTime = time;
+};
+video.addEventListener('error', () => tell('error'), {once: true});
+setTimeout(() => tell('nothing for 20 s'), 20000);
+if (video.error) tell('error'); else if (video.readyState >= 1) seek();
+else video.addEventListener('loadedmetadata', seek, {once: true});
+"""
+FETCH = """
+const [path, done] = arguments;
+fetch(path, {cache: 'no-store'}).then(async (answer) => done([answer.status, await answer.text()]))
+  .catch((error) => done([0, `${error}`]));
+"""
+ICON = """
+const [done] = arguments;
+const icon = new Image();
+icon.src = document.querySelector('link[rel=icon]').href;
+icon.decode().then(() => done('decoded'), (error) => done(`${error}`));
+"""
+
+
+class Browser:
+    def __init__(self, directory):
+        self.profile = directory
+        self.profile.mkdir()
+        self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
+        for line in self.driver.stdout:
+            if found := re.search(r"started successfully on port (\d+)", line):
+                break
+        else:
+            raise RuntimeError("chromedriver did not start")
+        self.url = f"http://127.0.0.1:{found[1]}/session"
+        options = {"args": [*FLAGS, f"--user-data-dir={self.profile}"]}
+        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
+        session = self.ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})
+        self.url += "/" + session["sessionId"]
+        self.version = session["capabilities"]["browserVersion"]
+
+    def ask(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
+        try:
+            # Not through a proxy that the environment may name.
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(error.read().decode()[:400]) from None
+
+    def go(self, url):
+        self.ask("POST", "/url", {"url": url})
+
+    def script(self, script, *arguments):
+        return self.ask("POST", "/execute/async", {"script": script, "args": list(arguments)})
+
+    def console(self):
+        return [entry["message"] for entry in self.ask("POST", "/se/log", {"type": "browser"})]
+
+    def responses(self):
+        """What came over the network since the last look, from DevTools."""
+        entries = self.ask("POST", "/se/log", {"type": "performance"})
+        events = [json.loads(entry["message"])["message"] for entry in entries]
+        return [event["params"]["response"] for event in events if event["method"] == "Network.responseReceived"]
+
+    def close(self):
+        with contextlib.suppress(OSError, RuntimeError):
+            self.ask("DELETE", "")
+        self.driver.terminate()
+        self.driver.wait(30)
+
+
+def welcome(browser, directory):
+    server = Server(directory / "welcome", "handover")
+    browser.go(server.url)
+    equal("chromium, the welcome site: its title", browser.ask("GET", "/title"), "handover is running")
+    equal("chromium, the welcome site: its icon is an image", browser.script(ICON), "decoded")
+    equal("chromium, the welcome site: nothing on the console", browser.console(), [])
+    equal("chromium, the welcome site: all are 200", {response["status"] for response in browser.responses()}, {200})
+    equal("chromium: a page that is not there is 404", browser.script(FETCH, "/favicon.ico")[0], 404)
+    # Which it says on the console, where the next page is to find nothing.
+    equal("chromium: and says so on the console", len(browser.console()), 1)
+    server.stop()
+
+
+def first_byte(response):
+    fields = {name.lower(): value for name, value in response["headers"].items()}
+    found = re.match(r"bytes (\d+)-", fields.get("content-range", ""))
+    return int(found[1]) if found else -1
+
+
+def seek(what, browser, time):
+    found = browser.script(SEEK, time)
+    equal(f"{what}: seeked to {time}, and a picture there",
+          (found["event"], found["time"], found["state"] >= 2, found["width"], found["error"]),
+          ("seeked", time, True, movie.WIDTH, None))
+    return found
+
+
+def film(mode, browser, site, directory):
+    what = f"chromium, a film, {mode}"
+    flags = ["--reload", mode, "--reload-probation", "0.2"]
+    server = Server(directory / f"film-{mode}", "handover", site.directory, *flags)
+    browser.go(f"{server.url}/movie.html")
+    browser.responses()
+    found = seek(what, browser, movie.SECONDS / 2)
+    equal(f"{what}: its length", found["duration"], movie.SECONDS)
+    parts = [response for response in browser.responses() if response["url"].endswith("/movie.webm")]
+    middle = len(site.content["movie.webm"]) // 2
+    far = [response for response in parts if response["status"] == 206 and first_byte(response) > middle // 2]
+    check(f"{what}: the seek was a range that was answered 206", far,
+          [(response["status"], first_byte(response)) for response in parts])
+
+    small = [200, site.content["small.txt"].decode()]
+    equal(f"{what}: fetch before a reload", browser.script(FETCH, "/small.txt?before"), small)
+    check(f"{what}: reload", server.reload(mode), server.log()[-400:])
+    equal(f"{what}: fetch behind a reload", browser.script(FETCH, "/small.txt?behind"), small)
+    fetched = {response["url"].rpartition("?")[2]: response["connectionId"] for response in browser.responses()}
+    check(f"{what}: both on one connection", fetched.get("before", "none") == fetched.get("behind", ""), fetched)
+    seek(f"{what}, behind a reload", browser, movie.SECONDS - 10)
+    equal(f"{what}: nothing on the console", browser.console(), [])
+    browser.go("about:blank")
+    server.stop()
+
+
+def checks(site, directory):
+    browser = Browser(directory / "profile")
+    try:
+        welcome(browser, directory)
+        for mode in ("exec", "overlap"):
+            film(mode, browser, site, directory)
+    finally:
+        browser.close()
