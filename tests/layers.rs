@@ -42,7 +42,10 @@ const ORDER: &[(&str, &[&str])] = &[
     ("site", &["config", "error", "handler", "http", "seldom"]),
     ("cli", &["config", "error"]),
     ("logging", &["config", "error", "seldom", "clock"]),
-    ("config", &["error", "http::head::HeadLimits", "http::is_token_byte", "listener::Address"]),
+    (
+        "config",
+        &["error", "http::accept::Coding", "http::head::HeadLimits", "http::is_token_byte", "listener::Address"],
+    ),
     ("listener", &["error"]),
     ("handler", &["http", "seldom"]),
     ("http", &[]),

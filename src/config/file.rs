@@ -3,9 +3,10 @@
 use super::closest::closest;
 use super::document::{self, Entry, Kind, Table, Value};
 use super::settings::{self, Given, SETTINGS, Wrong};
-use super::site::{Prefix, RouteAction, RouteConfig, Target};
+use super::site::{DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
 use super::{Config, ConfigFile, on_one_line};
 use crate::Error;
+use crate::http::accept::Coding;
 use crate::http::is_token_byte;
 use std::fs;
 use std::io;
@@ -17,8 +18,9 @@ use tiny_http::Header;
 const MAX_SIZE: u64 = 1024 * 1024;
 
 /// What only the program has: an application decides itself what it serves.
-const SITE_KEYS: [&str; 5] = ["root", "headers", "mime", "error_pages", "route"];
-const ROUTE_KEYS: [&str; 7] = ["prefix", "directory", "redirect", "status", "body", "content_type", "headers"];
+const SITE_KEYS: [&str; 6] = ["root", "precompressed", "headers", "mime", "error_pages", "route"];
+const ROUTE_KEYS: [&str; 8] =
+    ["prefix", "directory", "precompressed", "redirect", "status", "body", "content_type", "headers"];
 const REDIRECT_STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
 /// 302 rather than 301, which a browser remembers for good: one that was a mistake can be taken back.
 const REDIRECT_STATUS: u16 = 302;
@@ -28,10 +30,11 @@ const FIXED_TYPE: &str = "text/plain; charset=utf-8";
 const SITE_ERRORS: [u16; 8] = [400, 403, 404, 405, 412, 416, 500, 503];
 
 /// Fields that say what the server alone knows, or that another key sets.
-const OWN_FIELDS: [&str; 15] = [
+const OWN_FIELDS: [&str; 16] = [
     "accept-ranges",
     "allow",
     "connection",
+    "content-encoding",
     "content-length",
     "content-range",
     "content-type",
@@ -114,6 +117,11 @@ impl Reader<'_> {
                 }
             }
             ("route", _) => return Err(self.refuse("route", &entry.value, "allowed is [[route]], once or more")),
+            (key, _) if DirectoryOptions::KEYS.contains(&key) => {
+                let mut options = std::mem::take(&mut self.config.site.root);
+                self.directory_option(&mut options, entry)?;
+                self.config.site.root = options;
+            }
             ("headers", _) => self.config.site.headers = self.headers("headers", &entry.value)?,
             ("mime", _) => self.mime(&entry.value)?,
             ("error_pages", _) => self.error_pages(&entry.value)?,
@@ -198,6 +206,8 @@ impl Reader<'_> {
         let find = |key: &str| table.entries.iter().find(|entry| entry.key == key);
         let (directory, redirect) = (find("directory"), find("redirect"));
         let (status, body, content_type) = (find("status"), find("body"), find("content_type"));
+        let is_option = |entry: &&Entry| DirectoryOptions::KEYS.contains(&entry.key.as_str());
+        let mut options_said = table.entries.iter().filter(is_option);
         // Each of these would be without effect, and so was meant in another way.
         let beside = |with: &str, others: &[Option<&Entry>]| match others.iter().flatten().next() {
             Some(entry) => Err(self.wrong_key(entry, &format!("does not go with {with}"))),
@@ -205,7 +215,14 @@ impl Reader<'_> {
         };
         if let Some(directory) = directory {
             beside("directory", &[redirect, status, body, content_type])?;
-            return Ok(RouteAction::Directory(self.path("directory", &directory.value)?));
+            let mut options = DirectoryOptions::default();
+            for entry in options_said {
+                self.directory_option(&mut options, entry)?;
+            }
+            return Ok(RouteAction::Directory { path: self.path("directory", &directory.value)?, options });
+        }
+        if let Some(entry) = options_said.next() {
+            return Err(self.wrong_key(entry, "goes with a directory only"));
         }
         if let Some(redirect) = redirect {
             beside("redirect", &[body, content_type])?;
@@ -250,6 +267,35 @@ impl Reader<'_> {
             }
         };
         Ok(RouteAction::Fixed { status: code, body })
+    }
+
+    fn directory_option(&self, options: &mut DirectoryOptions, entry: &Entry) -> Result<(), Error> {
+        options.precompressed = self.codings(&entry.value)?;
+        Ok(())
+    }
+
+    /// `true` for all, in their order, or an array of names in an order of its own.
+    fn codings(&self, value: &Value) -> Result<Vec<Coding>, Error> {
+        let allowed = "allowed is true, false or an array of \"br\", \"zstd\" and \"gzip\"";
+        let values = match &value.kind {
+            Kind::Boolean(true) => return Ok(Coding::ALL.to_vec()),
+            Kind::Boolean(false) => return Ok(Vec::new()),
+            Kind::Array(values) => values,
+            _ => return Err(self.refuse("precompressed", value, allowed)),
+        };
+        let mut codings = Vec::new();
+        for value in values {
+            let known = |coding: &Coding| matches!(&value.kind, Kind::String(name) if name == coding.name());
+            let coding = Coding::ALL.into_iter().find(known);
+            match coding {
+                Some(coding) if codings.contains(&coding) => {
+                    return Err(self.refuse("precompressed", value, "which stands twice"));
+                }
+                Some(coding) => codings.push(coding),
+                None => return Err(self.refuse("precompressed", value, allowed)),
+            }
+        }
+        Ok(codings)
     }
 
     fn headers(&self, key: &str, value: &Value) -> Result<Vec<Header>, Error> {

@@ -1,5 +1,6 @@
 //! What a configuration file says of the site, checked as far as text can be: nothing was opened yet.
 
+use crate::http::accept::Coding;
 use std::path::PathBuf;
 use tiny_http::Header;
 
@@ -8,6 +9,8 @@ use tiny_http::Header;
 #[derive(Clone, Debug, Default)]
 pub struct SiteConfig {
     pub(crate) routes: Vec<RouteConfig>,
+    /// How `root` is served.
+    pub(crate) root: DirectoryOptions,
     /// Fields for every answer.
     pub(crate) headers: Vec<Header>,
     /// Extension in lower case to media type.
@@ -25,9 +28,24 @@ pub(crate) struct RouteConfig {
     pub headers: Vec<Header>,
 }
 
+/// How a directory is served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DirectoryOptions {
+    /// The variants to look for beside each file; of those that a client likes equally, the first is sent.
+    pub precompressed: Vec<Coding>,
+}
+
+impl DirectoryOptions {
+    /// Its keys, at the top of a file for `root` and in a route for its directory.
+    pub const KEYS: [&'static str; 1] = ["precompressed"];
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RouteAction {
-    Directory(PathBuf),
+    Directory {
+        path: PathBuf,
+        options: DirectoryOptions,
+    },
     Redirect {
         status: u16,
         target: Target,

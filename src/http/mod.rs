@@ -3,6 +3,7 @@
 //! Every function here takes slices and answers with what it consumed and
 //! what it learned, so that it can be tested at every byte boundary and fuzzed.
 
+pub mod accept;
 pub mod chunked;
 pub mod framing;
 pub mod head;

@@ -3,6 +3,7 @@
 use super::conditional::{self, Validators, Verdict};
 use super::range::{self, Part, Selection};
 use crate::handler::{Body, IntoResponse, Request, Response, known_header};
+use crate::http::accept::Coding;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
@@ -17,14 +18,24 @@ use tiny_http::{Header, Method, StatusCode};
 pub(super) struct Representation<'t> {
     /// The bytes.
     pub content: Content,
+    /// What there is to know of them.
+    pub about: About<'t>,
+}
+
+/// What the response says of a representation.
+pub(super) struct About<'t> {
     /// How many bytes.
     pub length: u64,
     /// The media type.
     pub content_type: &'t str,
+    /// How the bytes are coded, if they are.
+    pub coding: Option<Coding>,
     /// A strong entity tag, with its quotes.
     pub etag: String,
     /// Last-Modified in seconds since 1970, not later than now; `None` where nobody knows.
     pub modified: Option<u64>,
+    /// The fields of the request that had a part in the selection, as in Vary.
+    pub vary: Option<&'static str>,
 }
 
 /// Where the bytes of a representation are.
@@ -74,44 +85,50 @@ impl Representation<'_> {
     ///
     /// To HEAD the answer is the same, but nothing is read for it; the engine sends no body.
     pub fn answer(self, request: &Request, now: u64) -> io::Result<Response> {
-        let validators = Validators { etag: &self.etag, modified: self.modified };
+        let Representation { content, about } = self;
+        let validators = Validators { etag: &about.etag, modified: about.modified };
         match conditional::evaluate(request, validators) {
             // A 304 repeats what a cache needs to find its copy; other fields would only confuse it (§15.4.5).
             Verdict::NotModified => {
                 let response = Body::empty().into_response_with(304, Vec::new());
-                return Ok(response.with_header(field("ETag", self.etag)));
+                return Ok(about.selected(response).with_header(field("ETag", about.etag)));
             }
-            Verdict::Failed => return Ok(refuse(412)),
+            Verdict::Failed => return Ok(about.selected(refuse(412))),
             Verdict::Proceed => {}
         }
         // Range is defined for GET only (§14.2), so a HEAD describes the whole.
-        let ranged = *request.method() == Method::Get && conditional::if_range_holds(request, validators, now);
-        let selection = match ranged {
-            true => range::select(request.header_values("Range"), self.length),
+        let get = *request.method() == Method::Get;
+        let selection = match get && conditional::if_range_holds(request, validators, now) {
+            true => range::select(request.header_values("Range"), about.length),
             false => Selection::Whole,
         };
         match selection {
-            Selection::Whole => {
-                let whole = Part { start: 0, length: self.length };
-                let (body, fields) = self.open(whole, *request.method() == Method::Get)?;
-                Ok(fields.onto(body.into_response_with(200, Vec::new())))
-            }
             Selection::Part(part) => {
-                let content_range = field("Content-Range", part.content_range(self.length));
-                let (body, fields) = self.open(part, true)?;
-                Ok(fields.onto(body.into_response_with(206, Vec::new())).with_header(content_range))
+                let content_range = field("Content-Range", part.content_range(about.length));
+                let body = content.part(part, true)?;
+                Ok(about.onto(body.into_response_with(206, Vec::new())).with_header(content_range))
             }
-            Selection::Parts(parts) => Ok(self.multipart(&parts)),
+            // Of coded bytes there is no answer in several parts that is read in one way only: a Content-Encoding is
+            // of the whole content, which then is the multipart envelope, and the parts of RFC 9110 §14.6 have none.
+            // So the Range is ignored, as every Range may be.
+            Selection::Parts(parts) if about.coding.is_none() => Ok(about.multipart(content, &parts)),
+            Selection::Whole | Selection::Parts(_) => {
+                let whole = Part { start: 0, length: about.length };
+                let body = content.part(whole, get)?;
+                Ok(about.onto(body.into_response_with(200, Vec::new())))
+            }
             Selection::Unsatisfiable => {
-                Ok(refuse(416).with_header(field("Content-Range", format!("bytes */{}", self.length))))
+                let content_range = field("Content-Range", format!("bytes */{}", about.length));
+                Ok(about.selected(refuse(416)).with_header(content_range))
             }
         }
     }
+}
 
-    /// The body for one part, and the fields of the representation. Without `read` the body has only its length.
-    fn open(self, part: Part, read: bool) -> io::Result<(Body, Fields)> {
-        let fields = Fields { content_type: self.content_type.into(), etag: self.etag, modified: self.modified };
-        let body = match self.content {
+impl Content {
+    /// The body for one part. Without `read` it has only its length.
+    fn part(self, part: Part, read: bool) -> io::Result<Body> {
+        Ok(match self {
             Content::Static(bytes) => slice(bytes, part).into(),
             Content::File(_) if part.length == 0 => Body::empty(),
             Content::File(file) if read && part.length <= READ_AT_ONCE => {
@@ -128,12 +145,44 @@ impl Representation<'_> {
                 }
             }
             Content::File(file) => Body::file_range(file, part.start, part.length),
-        };
-        Ok((body, fields))
+        })
+    }
+}
+
+impl About<'_> {
+    /// Says what had a part in the selection, which is true of a refusal too.
+    fn selected(&self, mut response: Response) -> Response {
+        if let Some(vary) = self.vary {
+            response.add_header(known_header("Vary", vary));
+        }
+        response
+    }
+
+    /// Adds the fields that every 200 and 206 has.
+    fn onto(&self, response: Response) -> Response {
+        self.onto_typed(response, self.content_type)
+    }
+
+    fn onto_typed(&self, response: Response, content_type: &str) -> Response {
+        let mut response = self.selected(response);
+        response.add_header(known_header("Content-Type", content_type));
+        // The type is what we say, never what a browser guesses from content that someone may have uploaded.
+        response.add_header(known_header("X-Content-Type-Options", "nosniff"));
+        if let Some(coding) = self.coding {
+            response.add_header(known_header("Content-Encoding", coding.name()));
+        }
+        response.add_header(known_header("ETag", &self.etag));
+        if let Some(modified) = self.modified {
+            // `fmt_http_date` panics behind the year 9999, which no clock that we are told of reaches by itself.
+            let modified = UNIX_EPOCH + Duration::from_secs(modified.min(LAST_DATE));
+            response.add_header(field("Last-Modified", httpdate::fmt_http_date(modified)));
+        }
+        response.add_header(known_header("Accept-Ranges", "bytes"));
+        response
     }
 
     /// Several parts (RFC 9110 §14.6), each with its own Content-Range; the response itself must not have one.
-    fn multipart(self, parts: &[Part]) -> Response {
+    fn multipart(&self, content: Content, parts: &[Part]) -> Response {
         // Unpredictable, so that no file can hold the boundary of its own response on purpose.
         let boundary = format!("{:016x}", RandomState::new().hash_one(&self.etag));
         let mut pieces = VecDeque::with_capacity(2 * parts.len() + 1);
@@ -150,13 +199,9 @@ impl Representation<'_> {
         pieces.push_back(Piece::Text(io::Cursor::new(format!("\r\n--{boundary}--\r\n"))));
         // Cannot overflow: the parts do not overlap, so they sum up to no more than a file's length, below 2^63.
         let length = pieces.iter().map(Piece::length).sum();
-        let fields = Fields {
-            content_type: format!("multipart/byteranges; boundary={boundary}"),
-            etag: self.etag,
-            modified: self.modified,
-        };
-        let body = Body::reader(Multipart { content: self.content, pieces }, Some(length));
-        fields.onto(body.into_response_with(206, Vec::new()))
+        let body = Body::reader(Multipart { content, pieces }, Some(length));
+        let content_type = format!("multipart/byteranges; boundary={boundary}");
+        self.onto_typed(body.into_response_with(206, Vec::new()), &content_type)
     }
 }
 
@@ -168,29 +213,6 @@ fn read_at_once(file: &File, bytes: &mut Vec<u8>, offset: u64) -> io::Result<()>
             Err(Errno::INTR) => {}
             result => return result.map(drop).map_err(io::Error::from),
         }
-    }
-}
-
-/// The fields that every 200 and 206 has.
-struct Fields {
-    content_type: String,
-    etag: String,
-    modified: Option<u64>,
-}
-
-impl Fields {
-    fn onto(self, mut response: Response) -> Response {
-        response.add_header(field("Content-Type", self.content_type));
-        // The type is what we say, never what a browser guesses from content that someone may have uploaded.
-        response.add_header(known_header("X-Content-Type-Options", "nosniff"));
-        response.add_header(field("ETag", self.etag));
-        if let Some(modified) = self.modified {
-            // `fmt_http_date` panics behind the year 9999, which no clock that we are told of reaches by itself.
-            let modified = UNIX_EPOCH + Duration::from_secs(modified.min(LAST_DATE));
-            response.add_header(field("Last-Modified", httpdate::fmt_http_date(modified)));
-        }
-        response.add_header(known_header("Accept-Ranges", "bytes"));
-        response
     }
 }
 
@@ -263,13 +285,15 @@ mod tests {
     const TEXT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
     fn alphabet() -> Representation<'static> {
-        Representation {
-            content: Content::Static(TEXT),
+        let about = About {
             length: TEXT.len() as u64,
             content_type: "text/plain; charset=utf-8",
+            coding: None,
             etag: "\"t\"".to_owned(),
             modified: None,
-        }
+            vary: None,
+        };
+        Representation { content: Content::Static(TEXT), about }
     }
 
     #[test]
@@ -315,7 +339,8 @@ mod tests {
     #[test]
     fn dates_at_the_end_of_time_do_not_panic() {
         for modified in [0, LAST_DATE, LAST_DATE + 1, u64::MAX] {
-            let representation = Representation { modified: Some(modified), ..alphabet() };
+            let mut representation = alphabet();
+            representation.about.modified = Some(modified);
             assert!(representation.answer(&request("GET", "/", &[]), modified).is_ok());
         }
     }

@@ -1,15 +1,16 @@
 //! A directory of files as a [`Handler`].
 
-use super::answer::{self, Content, Representation, refuse, refuse_method};
+use super::answer::{self, About, Content, Representation, refuse, refuse_method};
 use super::content_type::MediaTypes;
 use super::path::{self, Name};
 use super::root::Root;
+use super::source::{Found, Selected, Source};
 use crate::Error;
+use crate::config::site::DirectoryOptions;
 use crate::handler::{Handler, IntoResponse, Request, Response, known_header};
+use crate::http::accept::{Coding, Ranking};
 use crate::seldom::log_seldom;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-use rustix::fd::OwnedFd;
-use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 use std::borrow::Cow;
 use std::path::Path;
@@ -38,10 +39,13 @@ const INDEX: &[u8] = b"index.html";
 ///   long or a link that goes in circles stands for. What this user may not read is 403; 503 means that descriptors ran
 ///   out.
 ///
+/// Compressed variants of files are sent to clients that accept them if [`with_precompressed`](Files::with_precompressed)
+/// says so.
+///
 /// The directory is opened once. If its path goes through a symbolic link that later points elsewhere, the server keeps
 /// to the old directory until it is reloaded.
 pub struct Files {
-    root: Root,
+    source: Source,
     types: Arc<MediaTypes>,
 }
 
@@ -51,11 +55,25 @@ impl Files {
     /// # Errors
     /// One that [`is_usage`](Error::is_usage) where there is no such directory or it may not be read and searched.
     pub fn open(root: &Path) -> Result<Files, Error> {
-        Ok(Files { root: Root::open(root)?, types: Arc::default() })
+        let source = Source { root: Root::open(root)?, precompressed: Vec::new() };
+        Ok(Files { source, types: Arc::default() })
     }
 
-    /// The same with these media types.
-    pub(super) fn with_types(self, types: Arc<MediaTypes>) -> Files {
+    /// Sends `app.js.br`, `app.js.zst` or `app.js.gz` for `app.js` to clients that accept it. Off by default, since each
+    /// request then looks for them: up to three system calls more where there are none.
+    ///
+    /// Accept-Encoding decides (RFC 9110 §12.5.3), and among what it likes equally the order above. The file itself must
+    /// be there too; a variant that is older than it, by the second, is left alone. A variant has a Content-Encoding and
+    /// an ETag of its own; ranges are of its bytes. All answers for a file that has variants say
+    /// `Vary: Accept-Encoding`.
+    pub fn with_precompressed(mut self) -> Files {
+        self.source.precompressed = Coding::ALL.to_vec();
+        self
+    }
+
+    /// The same with these media types, served in that way.
+    pub(super) fn configured(mut self, types: Arc<MediaTypes>, options: &DirectoryOptions) -> Files {
+        self.source.precompressed = options.precompressed.clone();
         Files { types, ..self }
     }
 
@@ -72,37 +90,31 @@ impl Files {
             true => index_of(below),
             false => Cow::Borrowed(below),
         };
-        match self.root.read(&file_name) {
-            Ok(opened) => self.serve(opened, name, &file_name, request),
+        let ranking = Ranking::of(request.header_values("Accept-Encoding"), &self.source.precompressed);
+        match self.source.find(&file_name, ranking) {
+            Ok(Found::File(selected)) => self.serve(selected, &file_name, request),
+            Ok(Found::Directory) if !name.directory => redirect(name, request),
+            // An index.html that is a directory, a FIFO. 404 and not 403, since no permission would change it (RFC 9110
+            // §15.5.5).
+            Ok(Found::Directory | Found::Nothing) => refuse(404),
             // A directory that may be searched but not listed (mode 711) still has its index.
-            Err(Errno::ACCESS) if !name.directory && self.root.has_directory(below) => redirect(name, request),
+            Err(Errno::ACCESS) if !name.directory && self.source.root.has_directory(below) => redirect(name, request),
             Err(errno) => failed(errno.into(), &file_name),
         }
     }
 
-    /// Answers with what was opened, if it is a file; nothing was asked of it yet, as only now its type is known for
-    /// sure.
-    fn serve(&self, opened: OwnedFd, name: &Name<'_>, file_name: &[u8], request: &Request) -> Response {
-        let stat = match fstat(&opened) {
-            Ok(stat) => stat,
-            Err(errno) => return failed(errno.into(), file_name),
-        };
-        match FileType::from_raw_mode(stat.st_mode as _) {
-            FileType::RegularFile => {}
-            FileType::Directory if !name.directory => return redirect(name, request),
-            // A FIFO, a device, a socket, an index.html that is a directory: nothing that has a representation. 404 and
-            // not 403, since no permission would change it (RFC 9110 §15.5.5).
-            _ => return refuse(404),
-        }
+    fn serve(&self, selected: Selected, file_name: &[u8], request: &Request) -> Response {
         let now = answer::now();
-        let version = Version::of(&stat);
-        let representation = Representation {
-            content: Content::File(opened.into()),
-            length: version.length,
+        let about = About {
+            length: selected.version.length,
+            // Of the file, also for a variant: the coding is no part of the type (RFC 9110 §8.4).
             content_type: self.types.of(file_name),
-            etag: version.etag(),
-            modified: Some(version.modified(now)),
+            coding: selected.coding,
+            etag: selected.version.etag(),
+            modified: Some(selected.version.modified(now)),
+            vary: selected.varies.then_some("Accept-Encoding"),
         };
+        let representation = Representation { content: Content::File(selected.file), about };
         representation.answer(request, now).unwrap_or_else(|error| failed(error, file_name))
     }
 }
@@ -123,39 +135,6 @@ fn index_of(directory: &[u8]) -> Cow<'static, [u8]> {
     match directory {
         b"" => INDEX.into(),
         directory => [directory, b"/", INDEX].concat().into(),
-    }
-}
-
-/// What tells one state of a file from another.
-struct Version {
-    seconds: i64,
-    nanoseconds: u64,
-    length: u64,
-    inode: u64,
-}
-
-impl Version {
-    // The types of `Stat` differ from one architecture to the next.
-    #[allow(clippy::unnecessary_cast)]
-    fn of(stat: &Stat) -> Version {
-        Version {
-            seconds: stat.st_mtime as i64,
-            nanoseconds: stat.st_mtime_nsec as u64,
-            length: stat.st_size as u64,
-            inode: stat.st_ino as u64,
-        }
-    }
-
-    /// A strong entity tag (RFC 9110 §8.8.3). The inode tells apart what is renamed into place within one tick of the
-    /// file system's clock; only a rewrite in place, to the same length and within one tick (4 ms at most), escapes.
-    fn etag(&self) -> String {
-        let time = (self.seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(self.nanoseconds);
-        format!("\"{time:x}-{:x}-{:x}\"", self.length, self.inode)
-    }
-
-    /// Last-Modified: never later than Date (RFC 9110 §8.8.2.1), and not before 1970, where no HTTP date is.
-    fn modified(&self, now: u64) -> u64 {
-        u64::try_from(self.seconds).unwrap_or(0).min(now)
     }
 }
 
@@ -207,7 +186,7 @@ mod tests {
     use super::super::root::Resolver;
     use super::super::testing::{TempDir, read, request, value};
     use super::*;
-    use rustix::fs::{CWD, Mode, mknodat};
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -259,7 +238,8 @@ mod tests {
             symlink(root.join("a.txt"), root.join("absolute-inside")).expect("symlink");
             mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("mkfifo");
             let root = Root::open(&root).expect("a root").with_resolver(resolver);
-            let files = Files { root, types: Arc::default() };
+            let source = Source { root, precompressed: Vec::new() };
+            let files = Files { source, types: Arc::default() };
             Site { dir, files }
         }
 

@@ -5,7 +5,7 @@ use super::content_type::MediaTypes;
 use super::files::{ENCODED, Files};
 use super::path::{self, Name};
 use super::welcome::Welcome;
-use crate::config::site::{Prefix, RouteAction, RouteConfig, Target};
+use crate::config::site::{DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
 use crate::handler::{Body, Handler, IntoResponse, Request, Response, known_header};
 use crate::{Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
@@ -149,11 +149,11 @@ impl Route {
             return Err(config.error(&key, format_args!("prefix / leaves nothing for root {root:?}; take out one")));
         }
         let (action, shown) = match &route.action {
-            RouteAction::Directory(directory) => {
+            RouteAction::Directory { path: directory, options } => {
                 let key = format!("route[{number}].directory");
                 let files = Files::open(directory)
                     .map_err(|error| config.error(&key, format_args!("directory of route {prefix}: {error}")))?;
-                (Action::Files(files.with_types(types.clone())), format!("directory {directory:?}"))
+                (Action::Files(files.configured(types.clone(), options)), shown_directory(directory, options))
             }
             RouteAction::Redirect { status, target } => {
                 let shown = format!("redirect {status} to {target}");
@@ -173,17 +173,35 @@ impl Route {
     /// What answers where no route of the file does.
     fn fallback(config: &Config, types: &Arc<MediaTypes>) -> Result<Route, Error> {
         let (action, shown) = match &config.root {
-            None => (Action::Welcome, "welcome site".to_owned()),
+            None => {
+                for key in DirectoryOptions::KEYS {
+                    if config.line(key).is_some() {
+                        return Err(config.error(key, format_args!("{key} is for root, which is not set")));
+                    }
+                }
+                (Action::Welcome, "welcome site".to_owned())
+            }
             Some(root) => {
                 let files = Files::open(root).map_err(|error| match config.line("root") {
                     Some(_) => config.error("root", format_args!("root: {error}")),
                     None => error,
                 })?;
-                (Action::Files(files.with_types(types.clone())), format!("directory {root:?}"))
+                let options = &config.site.root;
+                (Action::Files(files.configured(types.clone(), options)), shown_directory(root, options))
             }
         };
         Ok(Route { prefix: Prefix::everything(), action, headers: config.site.headers.clone(), shown })
     }
+}
+
+/// The directory, and what is not said of every one.
+fn shown_directory(path: &Path, options: &DirectoryOptions) -> String {
+    let mut shown = format!("directory {path:?}");
+    let codings: Vec<&str> = options.precompressed.iter().map(|coding| coding.name()).collect();
+    if !codings.is_empty() {
+        shown.push_str(&format!(", precompressed {}", codings.join(", ")));
+    }
+    shown
 }
 
 fn read_page(path: &Path) -> Result<Vec<u8>, String> {
@@ -216,8 +234,11 @@ fn has(fields: &[Header], header: &Header) -> bool {
 }
 
 fn with_fields(mut response: Response, fields: &[Header]) -> Response {
-    if response.headers().iter().any(|header| has(fields, header)) {
-        let headers = merged(response.headers(), fields);
+    // What a file says in Vary stays true whatever else is said there; several such fields are one list.
+    let replaced = |header: &Header| has(fields, header) && !header.field.equiv("Vary");
+    if response.headers().iter().any(replaced) {
+        let kept = response.headers().iter().filter(|header| !replaced(header));
+        let headers = kept.chain(fields).cloned().collect();
         let status = response.status_code().0;
         return response.into_reader().into_response_with(status, headers);
     }

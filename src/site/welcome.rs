@@ -1,6 +1,6 @@
 //! The page that the program shows when no directory was named.
 
-use super::answer::{self, Content, Representation, refuse, refuse_method};
+use super::answer::{self, About, Content, Representation, refuse, refuse_method};
 use super::path::{self, Name};
 use crate::handler::{Handler, IntoResponse, Request, Response};
 
@@ -50,14 +50,16 @@ impl Welcome {
             (b"icon.svg", false) => &ICON,
             _ => return refuse(404),
         };
-        let representation = Representation {
-            content: Content::Static(page.content.as_bytes()),
+        let about = About {
             length: page.content.len() as u64,
             content_type: page.content_type,
+            coding: None,
             etag: format!("\"{:x}\"", page.hash),
             // When the program was built says nothing about the page.
             modified: None,
+            vary: None,
         };
+        let representation = Representation { content: Content::Static(page.content.as_bytes()), about };
         // Bytes of the program cannot fail to be read.
         representation.answer(request, answer::now()).unwrap_or_else(IntoResponse::into_response)
     }

@@ -1,0 +1,286 @@
+//! Static files over the wire: the program with a configuration file, real files and raw requests. Which name is which
+//! file is in the unit tests of `src/site`; here is what the fields say to each other.
+
+mod common;
+
+use common::{Answer, Program, RawClient, Scratch};
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// A directory with a configuration file and, in `public`, files.
+struct Site(Scratch);
+
+impl Site {
+    fn new(files: &[(&str, &str)]) -> Site {
+        let site = Site(Scratch::new());
+        for (name, content) in files {
+            site.write(name, content);
+        }
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path(&format!("public/{name}"))
+    }
+
+    fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+        fs::write(&path, content).expect("a file");
+        path
+    }
+
+    /// Says when a file was changed, in seconds after a time that is long over.
+    fn modified(&self, name: &str, seconds: f64) {
+        let time = UNIX_EPOCH + Duration::from_secs(1_600_000_000) + Duration::from_secs_f64(seconds);
+        File::options().write(true).open(self.path(name)).expect("a file").set_modified(time).expect("a time");
+    }
+
+    /// Serves `public`, with these lines in the configuration.
+    fn serve(&self, config: &str) -> Served {
+        let file = self.0.path("handover.toml");
+        fs::write(&file, format!("listen = ['127.0.0.1:0']\nroot = 'public'\n{config}")).expect("a file");
+        let program = Program::start(Program::handover_command().arg("-c").arg(file));
+        let client = program.client();
+        Served { program, client }
+    }
+}
+
+struct Served {
+    program: Program,
+    client: RawClient,
+}
+
+impl Served {
+    #[track_caller]
+    fn send(&mut self, method: &str, target: &str, fields: &[(&str, &str)]) -> Answer {
+        let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        self.client.send(format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n"));
+        match method {
+            "HEAD" => self.client.answer_to_head(),
+            _ => self.client.answer(),
+        }
+    }
+
+    #[track_caller]
+    fn get(&mut self, target: &str, fields: &[(&str, &str)]) -> Answer {
+        self.send("GET", target, fields)
+    }
+
+    fn stop(self) {
+        drop(self.client);
+        self.program.signal(rustix::process::Signal::TERM);
+        assert_eq!(self.program.exit().code, Some(0));
+    }
+}
+
+/// Status, body, and the values of the fields that are named, `-` for one that is missing.
+fn said<'a>(answer: &'a Answer, fields: &[&str]) -> (u16, &'a str, Vec<&'a str>) {
+    (answer.status, answer.text(), fields.iter().map(|name| answer.header(name).unwrap_or("-")).collect())
+}
+
+const ALL: &str = "gzip, deflate, br, zstd";
+
+#[test]
+fn the_variant_is_the_one_that_the_client_likes_best() {
+    let site = Site::new(&[
+        ("a.js", "plain"),
+        ("a.js.gz", "as gzip"),
+        ("a.js.br", "as br"),
+        ("a.js.zst", "as zstd"),
+        ("index.html", "<p>plain"),
+        ("index.html.gz", "page as gzip"),
+        ("none.js", "none"),
+        ("b.tar.gz", "archive"),
+        ("b.tar.gz.br", "archive as br"),
+        ("alone.js.gz", "alone"),
+        ("in.d/c.css", "c"),
+        ("in.d/c.css.zst", "c as zstd"),
+    ]);
+    let mut served = site.serve("precompressed = true\n");
+    let plain = served.get("/a.js", &[]);
+    assert_eq!(said(&plain, &["Content-Encoding", "Vary"]), (200, "plain", vec!["-", "Accept-Encoding"]));
+    for (target, accepts, coding, body, vary) in [
+        ("/a.js", ALL, "br", "as br", "Accept-Encoding"),
+        ("/a.js", "zstd, gzip", "zstd", "as zstd", "Accept-Encoding"),
+        ("/a.js", "gzip", "gzip", "as gzip", "Accept-Encoding"),
+        ("/a.js", "X-GZIP", "gzip", "as gzip", "Accept-Encoding"),
+        ("/a.js", "br;q=0.5, gzip;q=0.501", "gzip", "as gzip", "Accept-Encoding"),
+        ("/a.js", "*;q=0.1, br;q=0", "zstd", "as zstd", "Accept-Encoding"),
+        ("/a.js", "identity, *;q=0.9", "-", "plain", "Accept-Encoding"),
+        ("/a.js", "", "-", "plain", "Accept-Encoding"),
+        ("/a.js", "deflate", "-", "plain", "Accept-Encoding"),
+        // Nothing that there is would be acceptable; it is sent all the same.
+        ("/a.js", "identity;q=0, deflate", "-", "plain", "Accept-Encoding"),
+        ("/none.js", "identity;q=0, br", "-", "none", "-"),
+        ("/none.js", ALL, "-", "none", "-"),
+        // The index has variants too, and what is there in one coding is varied for those who know another.
+        ("/", ALL, "gzip", "page as gzip", "Accept-Encoding"),
+        ("/", "br", "-", "<p>plain", "Accept-Encoding"),
+        ("/in.d/c.css", ALL, "zstd", "c as zstd", "Accept-Encoding"),
+        // By its own name a variant is a file like others.
+        ("/a.js.gz", ALL, "-", "as gzip", "-"),
+        ("/b.tar.gz", ALL, "-", "archive", "-"),
+        ("/alone.js.gz", ALL, "-", "alone", "-"),
+    ] {
+        let accepts = [("Accept-Encoding", accepts)];
+        let answer = served.get(target, &accepts);
+        let wanted = (200, body, vec![coding, vary]);
+        assert_eq!(said(&answer, &["Content-Encoding", "Vary"]), wanted, "{target} {accepts:?}");
+        let head = served.send("HEAD", target, &accepts);
+        let fields = |answer: &Answer| answer.headers.iter().filter(|(name, _)| name != "Date").cloned().collect();
+        let (of_head, of_get): (Vec<_>, Vec<_>) = (fields(&head), fields(&answer));
+        assert_eq!(of_head, of_get, "{target} {accepts:?}");
+    }
+    // A variant has the type of what it is a variant of.
+    let answer = served.get("/a.js", &[("Accept-Encoding", "br")]);
+    assert_eq!(answer.header("Content-Type"), plain.header("Content-Type"));
+    assert_eq!(served.get("/a.js.gz", &[]).header("Content-Type"), Some("application/gzip"));
+    let missing = served.get("/alone.js", &[("Accept-Encoding", ALL)]);
+    assert_eq!((missing.status, missing.header("Vary")), (404, None));
+    served.stop();
+}
+
+#[test]
+fn variants_are_looked_for_only_where_the_file_says_so() {
+    let site = Site::new(&[("a.js", "plain"), ("a.js.gz", "as gzip"), ("a.js.br", "as br")]);
+    let mut served = site.serve(
+        "[[route]]\nprefix = '/one'\ndirectory = 'public'\nprecompressed = ['gzip', 'br']\n\
+         [[route]]\nprefix = '/two'\ndirectory = 'public'\nprecompressed = ['br']\n\
+         [[route]]\nprefix = '/three'\ndirectory = 'public'\nprecompressed = false\nheaders = { Vary = 'Origin' }\n\
+         [[route]]\nprefix = '/four'\ndirectory = 'public'\nprecompressed = true\nheaders = { Vary = 'Origin' }\n",
+    );
+    for (target, body) in [
+        ("/a.js", "plain"),
+        ("/one/a.js", "as gzip"),
+        ("/two/a.js", "as br"),
+        ("/three/a.js", "plain"),
+        ("/four/a.js", "as br"),
+    ] {
+        assert_eq!(served.get(target, &[("Accept-Encoding", ALL)]).text(), body, "{target}");
+    }
+    let answer = served.get("/two/a.js", &[("Accept-Encoding", "gzip")]);
+    assert_eq!(said(&answer, &["Content-Encoding", "Vary"]), (200, "plain", vec!["-", "Accept-Encoding"]));
+    // A field of the configuration does not take away what a cache must know.
+    let answer = served.get("/four/a.js", &[]);
+    let vary: Vec<&str> =
+        answer.headers.iter().filter(|(name, _)| name == "Vary").map(|(_, value)| value.as_str()).collect();
+    assert_eq!(vary, ["Accept-Encoding", "Origin"]);
+    served.stop();
+}
+
+#[test]
+fn each_coding_has_its_validators() {
+    let site = Site::new(&[("a.js", "0123456789"), ("a.js.gz", "gzipped"), ("a.js.br", "brotli!")]);
+    // The same time, as compressors leave it.
+    for name in ["a.js", "a.js.gz", "a.js.br"] {
+        site.modified(name, 0.0);
+    }
+    let mut served = site.serve("precompressed = true\n");
+    let (gzip, br) = (("Accept-Encoding", "gzip"), ("Accept-Encoding", "br"));
+    let tag = |answer: Answer| answer.header("ETag").expect("a tag").to_owned();
+    let (plain_tag, gzip_tag, br_tag) =
+        (tag(served.get("/a.js", &[])), tag(served.get("/a.js", &[gzip])), tag(served.get("/a.js", &[br])));
+    assert!(plain_tag != gzip_tag && gzip_tag != br_tag && plain_tag != br_tag);
+    for strong in [&plain_tag, &gzip_tag, &br_tag] {
+        assert!(strong.starts_with('"'), "{strong}");
+    }
+
+    // A cache that has one coding is not told that it has another.
+    for (accepts, tag, status) in
+        [(gzip, &gzip_tag, 304), (gzip, &br_tag, 200), (gzip, &plain_tag, 200), (br, &br_tag, 304)]
+    {
+        let answer = served.get("/a.js", &[accepts, ("If-None-Match", tag)]);
+        assert_eq!((answer.status, answer.header("Vary")), (status, Some("Accept-Encoding")), "{accepts:?} {tag}");
+        assert_eq!(answer.header("Content-Encoding").is_some(), status == 200);
+    }
+    let answer = served.get("/a.js", &[gzip, ("If-Match", &plain_tag)]);
+    assert_eq!(said(&answer, &["Vary", "Content-Encoding"]).2, ["Accept-Encoding", "-"]);
+    assert_eq!(answer.status, 412);
+
+    // Ranges are of the bytes that are sent, and If-Range of their tag.
+    let range = |value| ("Range", value);
+    let answer = served.get("/a.js", &[gzip, range("bytes=4-")]);
+    assert_eq!(
+        said(&answer, &["Content-Range", "Content-Encoding", "Vary", "ETag"]),
+        (206, "ped", vec!["bytes 4-6/7", "gzip", "Accept-Encoding", &gzip_tag])
+    );
+    assert_eq!(served.get("/a.js", &[gzip, range("bytes=4-"), ("If-Range", &gzip_tag)]).status, 206);
+    for other in [&br_tag, &plain_tag] {
+        let answer = served.get("/a.js", &[gzip, range("bytes=4-"), ("If-Range", other)]);
+        assert_eq!(said(&answer, &[]), (200, "gzipped", vec![]));
+    }
+    let answer = served.get("/a.js", &[gzip, range("bytes=7-")]);
+    assert_eq!(answer.status, 416);
+    assert_eq!(said(&answer, &["Content-Range", "Vary", "Content-Encoding"]).2, ["bytes */7", "Accept-Encoding", "-"]);
+
+    // Several ranges of coded bytes have no form that is read in one way, so they are the whole; of the file they are
+    // several parts as ever.
+    let answer = served.get("/a.js", &[gzip, range("bytes=0-1,4-5")]);
+    assert_eq!(said(&answer, &["Content-Encoding", "Content-Range"]), (200, "gzipped", vec!["gzip", "-"]));
+    let answer = served.get("/a.js", &[range("bytes=0-1,4-5")]);
+    assert_eq!((answer.status, answer.header("Vary")), (206, Some("Accept-Encoding")));
+    assert!(answer.header("Content-Type").is_some_and(|value| value.starts_with("multipart/byteranges; boundary=")));
+    assert!(answer.text().contains("\r\nContent-Range: bytes 4-5/10\r\n\r\n45\r\n"), "{}", answer.text());
+    served.stop();
+}
+
+#[test]
+fn a_variant_that_must_not_be_served_does_not_exist() {
+    let site = Site::new(&[
+        ("stale.js", "new"),
+        ("stale.js.gz", "old"),
+        ("cut.js", "new"),
+        ("cut.js.gz", "of the same second"),
+        ("half.js", "new"),
+        ("half.js.br", "old"),
+        ("half.js.gz", "fresh"),
+        ("directory.js", "plain"),
+        ("directory.js.gz/x", "x"),
+        ("fifo.js", "plain"),
+        ("link.js", "plain"),
+        ("inside.js", "plain"),
+        ("inside.gzip", "linked"),
+    ]);
+    for (name, seconds) in [
+        ("stale.js", 10.0),
+        ("stale.js.gz", 9.999),
+        ("cut.js", 10.9),
+        ("cut.js.gz", 10.0),
+        ("half.js", 10.0),
+        ("half.js.br", 1.0),
+        ("half.js.gz", 11.0),
+    ] {
+        site.modified(name, seconds);
+    }
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        site.path("fifo.js.gz"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o644),
+        0,
+    )
+    .expect("mkfifo");
+    fs::write(site.0.path("secret"), "secret").expect("a file");
+    std::os::unix::fs::symlink("../secret", site.path("link.js.gz")).expect("a link");
+    std::os::unix::fs::symlink("inside.gzip", site.path("inside.js.gz")).expect("a link");
+    let mut served = site.serve("precompressed = true\n");
+    for (target, body, vary) in [
+        ("/stale.js", "new", "-"),
+        ("/cut.js", "of the same second", "Accept-Encoding"),
+        ("/half.js", "fresh", "Accept-Encoding"),
+        ("/directory.js", "plain", "-"),
+        ("/fifo.js", "plain", "-"),
+        ("/link.js", "plain", "-"),
+        ("/inside.js", "linked", "Accept-Encoding"),
+    ] {
+        let answer = served.get(target, &[("Accept-Encoding", ALL)]);
+        assert_eq!(said(&answer, &["Vary"]), (200, body, vec![vary]), "{target}");
+    }
+    // A name that leaves no room for an ending has no variants.
+    let long = format!("{}.js", "x".repeat(252));
+    site.write(&long, "long");
+    assert_eq!(served.get(&format!("/{long}"), &[("Accept-Encoding", ALL)]).text(), "long");
+    served.stop();
+}
