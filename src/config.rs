@@ -3,6 +3,7 @@
 //! `settings` is the table of all that have one value, which the command line and `file` read; `site` is the rest of
 //! what a file says. `document` makes a tree of TOML, and `closest` knows what somebody meant.
 
+mod cache;
 pub mod closest;
 mod document;
 mod file;

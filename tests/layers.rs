@@ -44,7 +44,14 @@ const ORDER: &[(&str, &[&str])] = &[
     ("logging", &["config", "error", "seldom", "clock"]),
     (
         "config",
-        &["error", "http::accept::Coding", "http::head::HeadLimits", "http::is_token_byte", "listener::Address"],
+        &[
+            "error",
+            "http::accept::Coding",
+            "http::head::HeadLimits",
+            "http::is_token_byte",
+            "http::list_elements",
+            "listener::Address",
+        ],
     ),
     ("listener", &["error"]),
     ("handler", &["http", "seldom"]),

@@ -284,3 +284,82 @@ fn a_variant_that_must_not_be_served_does_not_exist() {
     assert_eq!(served.get(&format!("/{long}"), &[("Accept-Encoding", ALL)]).text(), "long");
     served.stop();
 }
+
+#[test]
+fn the_first_rule_for_a_name_says_cache_control() {
+    let site = Site::new(&[
+        ("index.html", "home"),
+        ("app.js", "app"),
+        ("app.js.gz", "app as gzip"),
+        ("style.css", "style"),
+        ("assets/app.js", "hashed"),
+        ("assets/deep/x.png", "x"),
+        ("assets/index.html", "assets"),
+        ("docs/a.js", "shadowed"),
+        ("other", "other"),
+        ("manual/a.js", "manual"),
+        ("manual/b.txt", "manual"),
+    ]);
+    let mut served = site.serve(
+        "precompressed = true\n\
+         [headers]\nCache-Control = 'no-store'\n\
+         [[cache]]\nmatch = '/assets/*.js'\ncontrol = 'immutable'\n\
+         [[cache]]\nmatch = ['*.js', '*.css']\ncontrol = 'max-age=60, public'\n\
+         [[cache]]\nmatch = '*.html'\ncontrol = 'no-cache'\n\
+         [[cache]]\nmatch = '/docs/*'\ncontrol = 'max-age=5'\n\
+         [[cache]]\nmatch = '/assets/*'\ncontrol = 'max-age=7'\n\
+         [[route]]\nprefix = '/docs'\ndirectory = 'public/manual'\n\
+         [[route]]\nprefix = '/own'\ndirectory = 'public/manual'\nheaders = { cache-control = 'private' }\n",
+    );
+    for (target, control) in [
+        ("/", "no-cache"),
+        ("/index.html", "no-cache"),
+        ("/app.js", "max-age=60, public"),
+        ("/style.css", "max-age=60, public"),
+        ("/assets/app.js", "immutable"),
+        ("/assets/deep/x.png", "max-age=7"),
+        ("/assets/", "no-cache"),
+        // Rules are about paths of the site, not of the disk.
+        ("/docs/a.js", "max-age=60, public"),
+        ("/docs/b.txt", "max-age=5"),
+        ("/%61ssets/x/../app.js", "immutable"),
+        // A field for all is for what no rule is for, and one of a route for all of it.
+        ("/other", "no-store"),
+        ("/own/a.js", "private"),
+        ("/own/b.txt", "private"),
+    ] {
+        for (method, fields) in [("GET", &[][..]), ("HEAD", &[]), ("GET", &[("Accept-Encoding", "gzip")])] {
+            let answer = served.send(method, target, fields);
+            assert_eq!((answer.status, answer.header("Cache-Control")), (200, Some(control)), "{method} {target}");
+            let named = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("Cache-Control");
+            assert_eq!(answer.headers.iter().filter(named).count(), 1, "{target}");
+        }
+    }
+    // What confirms or completes a copy says it too, what fails does not.
+    let tag = served.get("/app.js", &[]).header("ETag").expect("a tag").to_owned();
+    for (fields, status, control) in [
+        (("If-None-Match", tag.as_str()), 304, "max-age=60, public"),
+        (("Range", "bytes=0-0"), 206, "max-age=60, public"),
+        (("Range", "bytes=0-0,2-2"), 206, "max-age=60, public"),
+        (("Range", "bytes=99-"), 416, "no-store"),
+        (("If-Match", "\"other\""), 412, "no-store"),
+    ] {
+        let answer = served.get("/app.js", &[fields]);
+        assert_eq!((answer.status, answer.header("Cache-Control")), (status, Some(control)), "{fields:?}");
+    }
+    for (target, status) in [("/nothing.js", 404), ("/assets", 301), ("/.git/a.js", 404)] {
+        let answer = served.get(target, &[]);
+        assert_eq!((answer.status, answer.header("Cache-Control")), (status, Some("no-store")), "{target}");
+    }
+    served.stop();
+}
+
+#[test]
+fn without_a_rule_nothing_is_said_of_caches() {
+    let site = Site::new(&[("index.html", "home"), ("a.js", "a")]);
+    let mut served = site.serve("[[cache]]\nmatch = '*.css'\ncontrol = 'no-cache'\n");
+    for target in ["/", "/a.js", "/nothing.css"] {
+        assert_eq!(served.get(target, &[]).header("Cache-Control"), None, "{target}");
+    }
+    served.stop();
+}

@@ -1,5 +1,6 @@
 //! The configuration file: TOML in, [`Config`] out, and every mistake with its place.
 
+use super::cache::{CacheRule, Pattern, is_cache_control};
 use super::closest::closest;
 use super::document::{self, Entry, Kind, Table, Value};
 use super::settings::{self, Given, SETTINGS, Wrong};
@@ -18,9 +19,10 @@ use tiny_http::Header;
 const MAX_SIZE: u64 = 1024 * 1024;
 
 /// What only the program has: an application decides itself what it serves.
-const SITE_KEYS: [&str; 6] = ["root", "precompressed", "headers", "mime", "error_pages", "route"];
+const SITE_KEYS: [&str; 7] = ["root", "precompressed", "headers", "mime", "cache", "error_pages", "route"];
 const ROUTE_KEYS: [&str; 8] =
     ["prefix", "directory", "precompressed", "redirect", "status", "body", "content_type", "headers"];
+const CACHE_KEYS: [&str; 2] = ["match", "control"];
 const REDIRECT_STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
 /// 302 rather than 301, which a browser remembers for good: one that was a mistake can be taken back.
 const REDIRECT_STATUS: u16 = 302;
@@ -116,6 +118,12 @@ impl Reader<'_> {
                     self.route(route)?;
                 }
             }
+            ("cache", Kind::Tables(rules)) => {
+                for rule in rules {
+                    self.cache_rule(rule)?;
+                }
+            }
+            ("cache", _) => return Err(self.refuse("cache", &entry.value, "allowed is [[cache]], once or more")),
             ("route", _) => return Err(self.refuse("route", &entry.value, "allowed is [[route]], once or more")),
             (key, _) if DirectoryOptions::KEYS.contains(&key) => {
                 let mut options = std::mem::take(&mut self.config.site.root);
@@ -339,6 +347,39 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn cache_rule(&mut self, value: &Value) -> Result<(), Error> {
+        let table = self.table("cache", value)?;
+        if let Some(entry) = table.entries.iter().find(|entry| !CACHE_KEYS.contains(&entry.key.as_str())) {
+            return Err(self.unknown(entry, CACHE_KEYS.into_iter()));
+        }
+        let find = |key: &str| table.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+        let (Some(names), Some(control)) = (find("match"), find("control")) else {
+            let help = "a cache rule needs match and control: match = \"*.js\", control = \"max-age=3600\"";
+            return Err(self.error(value.span.start, help));
+        };
+        let names = match &names.kind {
+            Kind::Array(names) if !names.is_empty() => names.as_slice(),
+            _ => std::slice::from_ref(names),
+        };
+        let mut rule = CacheRule { patterns: Vec::new(), control: String::new() };
+        for name in names {
+            let pattern = Pattern::parse(self.text("match", name)?).map_err(|what| self.refuse("match", name, what))?;
+            let earlier = self.config.site.cache.iter().flat_map(|rule| &rule.patterns);
+            if earlier.chain(&rule.patterns).any(|other| *other == pattern) {
+                return Err(self.refuse("match", name, "which stands twice: the first one counts"));
+            }
+            rule.patterns.push(pattern);
+        }
+        let text = self.text("control", control)?;
+        if !is_cache_control(text) {
+            let allowed = "allowed are directives of Cache-Control: \"public, max-age=31536000, immutable\"";
+            return Err(self.refuse("control", control, allowed));
+        }
+        rule.control = text.trim().to_owned();
+        self.config.site.cache.push(rule);
+        Ok(())
+    }
+
     fn error_pages(&mut self, value: &Value) -> Result<(), Error> {
         let mut statuses = SITE_ERRORS.to_vec();
         statuses.extend(self.config.site.routes.iter().filter_map(|route| match route.action {
@@ -533,7 +574,7 @@ mod tests {
         for setting in SETTINGS {
             assert!(named(&setting.key()), "{}", setting.name);
         }
-        for key in ROUTE_KEYS {
+        for key in ROUTE_KEYS.into_iter().chain(CACHE_KEYS) {
             assert!(named(key), "{key}");
         }
     }

@@ -1,11 +1,12 @@
 //! What a configuration file says of the site, checked as far as text can be: nothing was opened yet.
 
+pub(crate) use super::cache::CacheRule;
 use crate::http::accept::Coding;
 use std::path::PathBuf;
 use tiny_http::Header;
 
-/// What the program serves besides [`root`](crate::Config::root): routes, fields, media types and error pages of a
-/// configuration file. Empty without one. An application has a [`Router`](crate::Router) instead.
+/// What the program serves besides [`root`](crate::Config::root), and how: routes, fields, media types, rules for caches
+/// and error pages of a configuration file. Empty without one. An application has a [`Router`](crate::Router) instead.
 #[derive(Clone, Debug, Default)]
 pub struct SiteConfig {
     pub(crate) routes: Vec<RouteConfig>,
@@ -15,6 +16,8 @@ pub struct SiteConfig {
     pub(crate) headers: Vec<Header>,
     /// Extension in lower case to media type.
     pub(crate) mime: Vec<(String, String)>,
+    /// Cache-Control by name; the first that matches counts.
+    pub(crate) cache: Vec<CacheRule>,
     /// Status to file.
     pub(crate) error_pages: Vec<(u16, PathBuf)>,
 }

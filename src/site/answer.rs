@@ -36,6 +36,8 @@ pub(super) struct About<'t> {
     pub modified: Option<u64>,
     /// The fields of the request that had a part in the selection, as in Vary.
     pub vary: Option<&'static str>,
+    /// What Cache-Control says, if anything.
+    pub cache_control: Option<&'t str>,
 }
 
 /// Where the bytes of a representation are.
@@ -91,7 +93,8 @@ impl Representation<'_> {
             // A 304 repeats what a cache needs to find its copy; other fields would only confuse it (§15.4.5).
             Verdict::NotModified => {
                 let response = Body::empty().into_response_with(304, Vec::new());
-                return Ok(about.selected(response).with_header(field("ETag", about.etag)));
+                let response = about.cached(about.selected(response));
+                return Ok(response.with_header(field("ETag", about.etag)));
             }
             Verdict::Failed => return Ok(about.selected(refuse(412))),
             Verdict::Proceed => {}
@@ -158,13 +161,21 @@ impl About<'_> {
         response
     }
 
+    /// Says how long it may be kept: what is sent, and what is confirmed.
+    fn cached(&self, mut response: Response) -> Response {
+        if let Some(control) = self.cache_control {
+            response.add_header(known_header("Cache-Control", control));
+        }
+        response
+    }
+
     /// Adds the fields that every 200 and 206 has.
     fn onto(&self, response: Response) -> Response {
         self.onto_typed(response, self.content_type)
     }
 
     fn onto_typed(&self, response: Response, content_type: &str) -> Response {
-        let mut response = self.selected(response);
+        let mut response = self.cached(self.selected(response));
         response.add_header(known_header("Content-Type", content_type));
         // The type is what we say, never what a browser guesses from content that someone may have uploaded.
         response.add_header(known_header("X-Content-Type-Options", "nosniff"));
@@ -292,6 +303,7 @@ mod tests {
             etag: "\"t\"".to_owned(),
             modified: None,
             vary: None,
+            cache_control: None,
         };
         Representation { content: Content::Static(TEXT), about }
     }

@@ -6,7 +6,7 @@ use super::path::{self, Name};
 use super::root::Root;
 use super::source::{Found, Selected, Source};
 use crate::Error;
-use crate::config::site::DirectoryOptions;
+use crate::config::site::{CacheRule, DirectoryOptions};
 use crate::handler::{Handler, IntoResponse, Request, Response, known_header};
 use crate::http::accept::{Coding, Ranking};
 use crate::seldom::log_seldom;
@@ -47,6 +47,7 @@ const INDEX: &[u8] = b"index.html";
 pub struct Files {
     source: Source,
     types: Arc<MediaTypes>,
+    cache: Arc<[CacheRule]>,
 }
 
 impl Files {
@@ -56,7 +57,7 @@ impl Files {
     /// One that [`is_usage`](Error::is_usage) where there is no such directory or it may not be read and searched.
     pub fn open(root: &Path) -> Result<Files, Error> {
         let source = Source { root: Root::open(root)?, precompressed: Vec::new() };
-        Ok(Files { source, types: Arc::default() })
+        Ok(Files { source, types: Arc::default(), cache: Arc::default() })
     }
 
     /// Sends `app.js.br`, `app.js.zst` or `app.js.gz` for `app.js` to clients that accept it. Off by default, since each
@@ -71,10 +72,27 @@ impl Files {
         self
     }
 
-    /// The same with these media types, served in that way.
-    pub(super) fn configured(mut self, types: Arc<MediaTypes>, options: &DirectoryOptions) -> Files {
+    /// The same with these media types and rules, served in that way.
+    pub(super) fn configured(
+        mut self,
+        types: Arc<MediaTypes>,
+        cache: Arc<[CacheRule]>,
+        options: &DirectoryOptions,
+    ) -> Files {
         self.source.precompressed = options.precompressed.clone();
-        Files { types, ..self }
+        Files { types, cache, ..self }
+    }
+
+    /// What the first rule says that is for the file. `above` is the path that the root stands for.
+    fn cache_control(&self, above: &[u8], file_name: &[u8]) -> Option<&str> {
+        if self.cache.is_empty() {
+            return None;
+        }
+        let path = match above.strip_suffix(b"/").unwrap_or(above) {
+            b"" => Cow::Borrowed(file_name),
+            above => [above, b"/", file_name].concat().into(),
+        };
+        self.cache.iter().find(|rule| rule.is_for(&path)).map(|rule| rule.control.as_str())
     }
 
     /// Answers for the whole `name`, with what is in the directory under `below`, the end of that name.
@@ -92,7 +110,11 @@ impl Files {
         };
         let ranking = Ranking::of(request.header_values("Accept-Encoding"), &self.source.precompressed);
         match self.source.find(&file_name, ranking) {
-            Ok(Found::File(selected)) => self.serve(selected, &file_name, request),
+            Ok(Found::File(selected)) => {
+                // `below` is the end of the name.
+                let above = &name.bytes[..name.bytes.len() - below.len()];
+                self.serve(selected, above, &file_name, request)
+            }
             Ok(Found::Directory) if !name.directory => redirect(name, request),
             // An index.html that is a directory, a FIFO. 404 and not 403, since no permission would change it (RFC 9110
             // §15.5.5).
@@ -103,7 +125,7 @@ impl Files {
         }
     }
 
-    fn serve(&self, selected: Selected, file_name: &[u8], request: &Request) -> Response {
+    fn serve(&self, selected: Selected, above: &[u8], file_name: &[u8], request: &Request) -> Response {
         let now = answer::now();
         let about = About {
             length: selected.version.length,
@@ -113,6 +135,7 @@ impl Files {
             etag: selected.version.etag(),
             modified: Some(selected.version.modified(now)),
             vary: selected.varies.then_some("Accept-Encoding"),
+            cache_control: self.cache_control(above, file_name),
         };
         let representation = Representation { content: Content::File(selected.file), about };
         representation.answer(request, now).unwrap_or_else(|error| failed(error, file_name))
@@ -239,7 +262,7 @@ mod tests {
             mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("mkfifo");
             let root = Root::open(&root).expect("a root").with_resolver(resolver);
             let source = Source { root, precompressed: Vec::new() };
-            let files = Files { source, types: Arc::default() };
+            let files = Files { source, types: Arc::default(), cache: Arc::default() };
             Site { dir, files }
         }
 

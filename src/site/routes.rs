@@ -5,7 +5,7 @@ use super::content_type::MediaTypes;
 use super::files::{ENCODED, Files};
 use super::path::{self, Name};
 use super::welcome::Welcome;
-use crate::config::site::{DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
+use crate::config::site::{CacheRule, DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
 use crate::handler::{Body, Handler, IntoResponse, Request, Response, known_header};
 use crate::{Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
@@ -33,7 +33,8 @@ const MAX_PAGE: u64 = 64 * 1024;
 ///   its dot segments. Where none matches the root answers, and without a root the welcome site.
 /// - A directory is served as by [`Files`], below the prefix of its route.
 /// - Header fields go onto every answer of the site, errors and 304 included. A route's own field replaces one of that
-///   name for all, and both one that the site would have sent.
+///   name for all, and both one that the site would have sent. The Cache-Control of a rule stays, unless the route says
+///   its own, and so does Vary, beside what is configured.
 /// - An error page replaces the text of an error that the site answers with, and keeps its status and its fields. What
 ///   the server itself refuses (a malformed request, a limit) and the text that a route was given stay as they are.
 ///
@@ -42,14 +43,14 @@ pub struct Site {
     /// The longest prefix first; the last one matches everything.
     routes: Vec<Route>,
     /// For paths that name nothing.
-    headers: Vec<Header>,
+    fields: Fields,
     pages: Vec<(u16, Page)>,
 }
 
 struct Route {
     prefix: Prefix,
     action: Action,
-    headers: Vec<Header>,
+    fields: Fields,
     /// Says it in `--check`.
     shown: String,
 }
@@ -75,11 +76,12 @@ impl Site {
     pub fn open(config: &Config) -> Result<Site, Error> {
         let site = &config.site;
         let types = Arc::new(MediaTypes::new(site.mime.clone()));
-        let mut routes = vec![Route::fallback(config, &types)?];
+        let cache = site.cache.clone().into();
+        let mut routes = vec![Route::fallback(config, &types, &cache)?];
         for (number, route) in site.routes.iter().enumerate() {
             // What stands for everything in the file comes before the fallback.
             let at = routes.partition_point(|other| other.prefix.len() > route.prefix.len());
-            routes.insert(at, Route::open(config, number, route, &types)?);
+            routes.insert(at, Route::open(config, number, route, &types, &cache)?);
         }
         let mut pages = Vec::new();
         for (status, path) in &site.error_pages {
@@ -90,7 +92,7 @@ impl Site {
             let content_type = types.of(path.as_os_str().as_encoded_bytes()).to_owned();
             pages.push((*status, Page { content_type, bytes: page }));
         }
-        Ok(Site { routes, headers: site.headers.clone(), pages })
+        Ok(Site { routes, fields: Fields::new(&site.headers, &[]), pages })
     }
 
     /// The page in place of the text of an error.
@@ -113,7 +115,7 @@ impl Handler for Site {
     fn handle(&self, request: &mut Request) -> Response {
         let name = match path::name(request.path()) {
             Ok(name) => name,
-            Err(refusal) => return with_fields(self.dress(refuse(refusal.status())), &self.headers),
+            Err(refusal) => return self.fields.onto(self.dress(refuse(refusal.status()))),
         };
         let found = self.routes.iter().find_map(|route| Some((route, route.prefix.rest(&name.bytes)?)));
         let Some((route, below)) = found else { return self.dress(refuse(404)) };
@@ -124,12 +126,12 @@ impl Handler for Site {
             Action::Fixed { status, body } => match fixed(*status, body.as_ref(), request) {
                 // What the configuration says in so many words is no error to be dressed.
                 response if body.is_some() && response.status_code().0 == *status => {
-                    return with_fields(response, &route.headers);
+                    return route.fields.onto(response);
                 }
                 response => response,
             },
         };
-        with_fields(self.dress(response), &route.headers)
+        route.fields.onto(self.dress(response))
     }
 
     fn describe(&self) -> Vec<String> {
@@ -140,7 +142,13 @@ impl Handler for Site {
 }
 
 impl Route {
-    fn open(config: &Config, number: usize, route: &RouteConfig, types: &Arc<MediaTypes>) -> Result<Route, Error> {
+    fn open(
+        config: &Config,
+        number: usize,
+        route: &RouteConfig,
+        types: &Arc<MediaTypes>,
+        cache: &Arc<[CacheRule]>,
+    ) -> Result<Route, Error> {
         let prefix = route.prefix.clone();
         if prefix.is_everything()
             && let Some(root) = &config.root
@@ -153,7 +161,10 @@ impl Route {
                 let key = format!("route[{number}].directory");
                 let files = Files::open(directory)
                     .map_err(|error| config.error(&key, format_args!("directory of route {prefix}: {error}")))?;
-                (Action::Files(files.configured(types.clone(), options)), shown_directory(directory, options))
+                (
+                    Action::Files(files.configured(types.clone(), cache.clone(), options)),
+                    shown_directory(directory, options),
+                )
             }
             RouteAction::Redirect { status, target } => {
                 let shown = format!("redirect {status} to {target}");
@@ -167,11 +178,11 @@ impl Route {
                 (Action::Fixed { status: *status, body: body.clone() }, shown)
             }
         };
-        Ok(Route { prefix, action, headers: merged(&config.site.headers, &route.headers), shown })
+        Ok(Route { prefix, action, fields: Fields::new(&config.site.headers, &route.headers), shown })
     }
 
     /// What answers where no route of the file does.
-    fn fallback(config: &Config, types: &Arc<MediaTypes>) -> Result<Route, Error> {
+    fn fallback(config: &Config, types: &Arc<MediaTypes>, cache: &Arc<[CacheRule]>) -> Result<Route, Error> {
         let (action, shown) = match &config.root {
             None => {
                 for key in DirectoryOptions::KEYS {
@@ -187,10 +198,10 @@ impl Route {
                     None => error,
                 })?;
                 let options = &config.site.root;
-                (Action::Files(files.configured(types.clone(), options)), shown_directory(root, options))
+                (Action::Files(files.configured(types.clone(), cache.clone(), options)), shown_directory(root, options))
             }
         };
-        Ok(Route { prefix: Prefix::everything(), action, headers: config.site.headers.clone(), shown })
+        Ok(Route { prefix: Prefix::everything(), action, fields: Fields::new(&config.site.headers, &[]), shown })
     }
 }
 
@@ -222,30 +233,43 @@ fn read_page(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The fields for all, and a route's own in their place.
-fn merged(all: &[Header], own: &[Header]) -> Vec<Header> {
-    let others = all.iter().filter(|header| !has(own, header));
-    others.chain(own).cloned().collect()
+/// What the configuration adds to the answers of a route.
+struct Fields {
+    all: Vec<Header>,
+    /// Cache-Control of `[headers]`: for what no rule has said it of.
+    cache_control: Option<Header>,
+}
+
+impl Fields {
+    /// The fields of `[headers]`, and a route's own in their place.
+    fn new(site: &[Header], own: &[Header]) -> Fields {
+        let inherited = site.iter().filter(|header| !has(own, header)).cloned();
+        let (cache_control, others) =
+            inherited.partition::<Vec<Header>, _>(|header| header.field.equiv("Cache-Control"));
+        let all = others.into_iter().chain(own.iter().cloned()).collect();
+        Fields { all, cache_control: cache_control.into_iter().next() }
+    }
+
+    fn onto(&self, mut response: Response) -> Response {
+        // What a file says in Vary stays true whatever else is said there; several such fields are one list.
+        let replaced = |header: &Header| has(&self.all, header) && !header.field.equiv("Vary");
+        if response.headers().iter().any(replaced) {
+            let kept = response.headers().iter().filter(|header| !replaced(header)).cloned().collect();
+            let status = response.status_code().0;
+            response = response.into_reader().into_response_with(status, kept);
+        }
+        let ruled = response.headers().iter().any(|header| header.field.equiv("Cache-Control"));
+        let inherited = self.cache_control.iter().filter(|_| !ruled);
+        for field in self.all.iter().chain(inherited) {
+            response.add_header(field.clone());
+        }
+        response
+    }
 }
 
 fn has(fields: &[Header], header: &Header) -> bool {
     let name = header.field.as_str().as_str();
     fields.iter().any(|field| field.field.as_str().as_str().eq_ignore_ascii_case(name))
-}
-
-fn with_fields(mut response: Response, fields: &[Header]) -> Response {
-    // What a file says in Vary stays true whatever else is said there; several such fields are one list.
-    let replaced = |header: &Header| has(fields, header) && !header.field.equiv("Vary");
-    if response.headers().iter().any(replaced) {
-        let kept = response.headers().iter().filter(|header| !replaced(header));
-        let headers = kept.chain(fields).cloned().collect();
-        let status = response.status_code().0;
-        return response.into_reader().into_response_with(status, headers);
-    }
-    for field in fields {
-        response.add_header(field.clone());
-    }
-    response
 }
 
 /// The rest of a path in a Location: segments stay segments.

@@ -58,6 +58,7 @@ impl Welcome {
             // When the program was built says nothing about the page.
             modified: None,
             vary: None,
+            cache_control: None,
         };
         let representation = Representation { content: Content::Static(page.content.as_bytes()), about };
         // Bytes of the program cannot fail to be read.
