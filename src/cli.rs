@@ -103,6 +103,9 @@ enum Action {
 
 use Action::{Sets, Takes};
 
+/// About the ROOT, so that an application has it as little as one.
+const LISTING: &str = "listing";
+
 /// The flags that are no setting with a value.
 const SWITCHES: &[Flag] = &[
     flag(Some('c'), "config", Action::Config),
@@ -114,6 +117,14 @@ const SWITCHES: &[Flag] = &[
             config.overrule("status_routes");
         }),
     ),
+    flag(
+        None,
+        LISTING,
+        Sets(|config| {
+            config.site.root.listing = true;
+            config.overrule("listing");
+        }),
+    ),
     flag(None, "check", Sets(|config| config.check = true)),
     flag(Some('V'), "version", Action::Version),
     flag(Some('h'), "help", Action::Help),
@@ -123,7 +134,7 @@ const fn flag(short: Option<char>, long: &'static str, action: Action) -> Flag {
     Flag { short, long, action }
 }
 
-/// Every flag there is. `--help` shows them in groups; a test holds that none is forgotten there.
+/// Every flag of the program. `--help` shows them in groups; a test holds that none is forgotten there.
 fn flags() -> impl Iterator<Item = Flag> + Clone {
     let settings = SETTINGS.iter().filter(|setting| setting.is_flag);
     settings.map(|setting| flag(setting.short, setting.name, Takes(setting))).chain(SWITCHES.iter().copied())
@@ -170,6 +181,11 @@ fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Re
     let mut parser = Parser::from_args(args);
     while let Some(argument) = parser.next().map_err(unexpected)? {
         let flag = match argument {
+            Arg::Long(LISTING) if root == Root::Refused => {
+                return Err(Error::usage(format!(
+                    "--{LISTING} is not for {name}, which decides itself what it serves"
+                )));
+            }
             Arg::Long(long) => flags().find(|flag| flag.long == long).ok_or_else(|| unknown(long))?,
             Arg::Short(short) => flags()
                 .find(|flag| flag.short == Some(short))
@@ -269,14 +285,15 @@ fn version(name: &str) -> String {
 /// One screen. The defaults come from where they are defined.
 fn help(name: &str, root: Root) -> String {
     let limits = Limits::default();
-    let (title, usage, root_line, example) = match root {
+    let (title, usage, root_line, listing_line, example) = match root {
         Root::Optional => (
             ": an HTTP/1.1 server; a stop and a reload lose no request",
             "[OPTIONS] [ROOT]\n       handover reload --pid-file FILE [--wait] (see handover reload --help)",
             "  ROOT                     directory to serve; without it, a welcome site\n",
+            "      --listing            show what is in a directory without an index\n",
             " ./public",
         ),
-        Root::Refused => ("", "[OPTIONS]", "", ""),
+        Root::Refused => ("", "[OPTIONS]", "", "", ""),
     };
     format!(
         "\
@@ -289,6 +306,7 @@ Serving
   -l, --listen ADDRESS     HOST:PORT, [V6]:PORT or unix:PATH; may stand several
                            times; port 0 takes a free one [{DEFAULT_LISTEN}]
   -w, --workers N          threads that run handlers [{DEFAULT_WORKERS}]
+{listing_line}\
       --no-status-routes   do not answer /-/healthy and /-/ready
       --log-file FILE      append the log to FILE; USR1 opens it anew [stderr]
       --pid-file FILE      write the process id to FILE
@@ -535,6 +553,8 @@ mod tests {
         assert_eq!(refused("a b"), "unexpected argument \"b\": ROOT is already \"a\"");
         let error = parse("lab", Root::Refused, ["a".into()]).expect_err("no ROOT");
         assert_eq!(error.to_string(), "unexpected argument \"a\": lab takes only flags");
+        let error = parse("lab", Root::Refused, ["--listing".into()]).expect_err("no listing");
+        assert_eq!(error.to_string(), "--listing is not for lab, which decides itself what it serves");
     }
 
     #[test]
@@ -559,7 +579,10 @@ mod tests {
         assert!(text.lines().count() <= 60, "{} lines", text.lines().count());
         assert!(text.lines().all(|line| line.chars().count() <= 80), "a line is too wide");
         let application = help("lab", Root::Refused);
-        assert!(!application.contains("ROOT") && !application.contains("./public"), "{application}");
+        assert!(
+            !application.contains("ROOT") && !application.contains("--listing") && !application.contains("./public"),
+            "{application}"
+        );
     }
 
     #[test]

@@ -197,6 +197,9 @@ fn mistakes_name_file_line_key_and_what_is_allowed() {
         ("precompressed = ['br', 'gz']", "1:24", &["precompressed is 'gz', allowed is true, false or"]),
         ("precompressed = ['br', 'br']", "1:24", &["precompressed is 'br', which stands twice"]),
         ("precompressed = true", "1:17", &["precompressed is for root, which is not set"]),
+        ("listing = 1", "1:11", &["listing is 1, allowed is true or false"]),
+        ("listing = true", "1:11", &["listing is for root, which is not set"]),
+        ("[[route]]\nprefix = '/a'\nredirect = '/'\nlisting = true", "4:1", &["listing goes with a directory only"]),
         ("[cache]\nmatch = '*'", "1:1", &["cache is a table, allowed is [[cache]]"]),
         ("[[cache]]\nmatch = '*.js'", "1:1", &["a cache rule needs match and control"]),
         ("[[cache]]\nmatch = 'a/*'\ncontrol = 'no-cache'", "2:9", &["match is 'a/*', allowed is a name of files"]),
@@ -247,9 +250,20 @@ fn a_wrong_flag_is_a_usage_error_whatever_the_file_says() {
     let site = Site::new("nonsense = 1");
     assert!(failure(&site.check(&["-w", "0"]), 2).contains("--workers is \"0\""));
     assert!(failure(&site.check(&["-c", "other.toml"]), 2).contains("--config stands twice"));
+    assert!(failure(&site.check(&["--listing=yes"]), 2).contains("--listing takes no value"));
     // A ROOT that is an argument is the user's mistake, not the file's.
     let site = Site::new("root = 'public'");
     assert!(failure(&site.check(&["/nowhere/at/all"]), 2).contains("/nowhere/at/all"));
+}
+
+#[test]
+fn a_listing_is_for_a_root() {
+    let site = Site::new("");
+    assert!(failure(&site.check(&["--listing"]), 2).contains("--listing is for a ROOT, which is missing"));
+    site.write("public/a", "a");
+    let root = site.0.join("public");
+    let report = site.report(&["--listing", root.to_str().expect("UTF-8")]);
+    assert!(report.contains(&format!("/ directory {root:?}, listing\n")), "{report}");
 }
 
 #[test]

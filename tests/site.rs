@@ -363,3 +363,76 @@ fn without_a_rule_nothing_is_said_of_caches() {
     }
     served.stop();
 }
+
+#[test]
+fn a_directory_without_an_index_shows_what_is_in_it() {
+    let site = Site::new(&[
+        ("with/index.html", "the index"),
+        ("with/a", "a"),
+        ("without/a <b>.txt", "0123456789"),
+        ("without/deep/c", "c"),
+        ("without/.env", "secret"),
+        ("file", "file"),
+        ("404.html", "<p>not here"),
+    ]);
+    std::os::unix::fs::symlink("../../secret", site.path("without/up")).expect("a link");
+    fs::write(site.0.path("secret"), "secret").expect("a file");
+    let mut served = site.serve(
+        "listing = true\n[error_pages]\n404 = 'public/404.html'\n[headers]\nCache-Control = 'max-age=9'\n\
+         [[route]]\nprefix = '/closed'\ndirectory = 'public'\n",
+    );
+    let answer = served.get("/without/", &[]);
+    assert_eq!(
+        said(&answer, &["Content-Type", "Cache-Control", "Content-Security-Policy", "X-Content-Type-Options"]).2,
+        ["text/html; charset=utf-8", "no-cache", "default-src 'none'; style-src 'unsafe-inline'", "nosniff"]
+    );
+    let page = answer.text();
+    assert_eq!(answer.status, 200);
+    assert!(page.contains("<h1>Index of /without/</h1>"), "{page}");
+    assert!(page.contains("<a href=\"../\">../</a>") && page.contains("<a href=\"deep/\">deep/</a>"), "{page}");
+    assert!(page.contains("<a href=\"a%20%3Cb%3E.txt\">a &lt;b&gt;.txt</a><td>10 B<td>"), "{page}");
+    assert!(!page.contains(".env") && !page.contains("up") && !page.contains("<b>"), "{page}");
+    // A link of the page leads where it says.
+    assert_eq!(served.get("/without/a%20%3Cb%3E.txt", &[]).text(), "0123456789");
+    let head = served.send("HEAD", "/without/", &[]);
+    assert_eq!((head.status, head.header("Content-Length")), (200, answer.header("Content-Length")));
+    // It is no representation that a precondition or a range could be about.
+    for field in
+        [("Range", "bytes=0-3"), ("If-None-Match", "*"), ("If-Modified-Since", "Fri, 01 Jan 2100 00:00:00 GMT")]
+    {
+        let again = served.get("/without/", &[field]);
+        assert_eq!((again.status, again.text()), (200, page), "{field:?}");
+    }
+    for (target, status, body) in [
+        ("/with/", 200, "the index"),
+        ("/file/", 404, "<p>not here"),
+        ("/nothing/", 404, "<p>not here"),
+        ("/closed/without/", 404, "<p>not here"),
+        ("/without/.env", 404, "<p>not here"),
+        ("/without/up", 404, "<p>not here"),
+    ] {
+        assert_eq!(said(&served.get(target, &[]), &[]), (status, body, vec![]), "{target}");
+    }
+    let answer = served.get("/without?a=b", &[]);
+    assert_eq!((answer.status, answer.header("Location")), (301, Some("./without/?a=b")));
+    assert!(!served.get("/", &[]).text().contains("../"), "nothing is above the root");
+    assert_eq!(served.send("POST", "/without/", &[]).status, 405);
+    served.stop();
+}
+
+#[test]
+fn a_large_listing_is_whole_and_says_where_it_ends() {
+    let site = Site::new(&[]);
+    fs::create_dir(site.path("")).expect("a directory");
+    for number in 0..1200 {
+        fs::write(site.path(&format!("{}-{number:04}", "x".repeat(100))), "").expect("a file");
+    }
+    let mut served = site.serve("listing = true\n");
+    let answer = served.get("/", &[]);
+    assert_eq!(answer.text().matches("<tr><td><a href=").count(), 1000);
+    assert!(answer.text().contains("-0999<") && !answer.text().contains("-1000<"));
+    assert!(answer.text().ends_with("these are the first 1000 of 1200 names.\n"));
+    // The connection lives, so it had the length that it said.
+    served.client.expect_alive("/");
+    served.stop();
+}

@@ -19,9 +19,9 @@ use tiny_http::Header;
 const MAX_SIZE: u64 = 1024 * 1024;
 
 /// What only the program has: an application decides itself what it serves.
-const SITE_KEYS: [&str; 7] = ["root", "precompressed", "headers", "mime", "cache", "error_pages", "route"];
-const ROUTE_KEYS: [&str; 8] =
-    ["prefix", "directory", "precompressed", "redirect", "status", "body", "content_type", "headers"];
+const SITE_KEYS: [&str; 8] = ["root", "precompressed", "listing", "headers", "mime", "cache", "error_pages", "route"];
+const ROUTE_KEYS: [&str; 9] =
+    ["prefix", "directory", "precompressed", "listing", "redirect", "status", "body", "content_type", "headers"];
 const CACHE_KEYS: [&str; 2] = ["match", "control"];
 const REDIRECT_STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
 /// 302 rather than 301, which a browser remembers for good: one that was a mistake can be taken back.
@@ -278,7 +278,15 @@ impl Reader<'_> {
     }
 
     fn directory_option(&self, options: &mut DirectoryOptions, entry: &Entry) -> Result<(), Error> {
-        options.precompressed = self.codings(&entry.value)?;
+        match entry.key.as_str() {
+            "listing" => {
+                let Kind::Boolean(listing) = entry.value.kind else {
+                    return Err(self.refuse("listing", &entry.value, "allowed is true or false"));
+                };
+                options.listing = listing;
+            }
+            _ => options.precompressed = self.codings(&entry.value)?,
+        }
         Ok(())
     }
 

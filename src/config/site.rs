@@ -36,11 +36,13 @@ pub(crate) struct RouteConfig {
 pub(crate) struct DirectoryOptions {
     /// The variants to look for beside each file; of those that a client likes equally, the first is sent.
     pub precompressed: Vec<Coding>,
+    /// Whether a directory without an index shows what is in it.
+    pub listing: bool,
 }
 
 impl DirectoryOptions {
     /// Its keys, at the top of a file for `root` and in a route for its directory.
-    pub const KEYS: [&'static str; 1] = ["precompressed"];
+    pub const KEYS: [&'static str; 2] = ["precompressed", "listing"];
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

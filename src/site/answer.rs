@@ -228,7 +228,7 @@ fn read_at_once(file: &File, bytes: &mut Vec<u8>, offset: u64) -> io::Result<()>
 }
 
 /// 9999-12-31 23:59:59, the last second that a date of RFC 9110 §5.6.7 can name.
-const LAST_DATE: u64 = 253_402_300_799;
+pub(super) const LAST_DATE: u64 = 253_402_300_799;
 
 /// A field of our own making: ASCII without control characters.
 fn field(name: &'static str, value: String) -> Header {

@@ -2,6 +2,7 @@
 
 use super::answer::{self, About, Content, Representation, refuse, refuse_method};
 use super::content_type::MediaTypes;
+use super::listing::{self, Place};
 use super::path::{self, Name};
 use super::root::Root;
 use super::source::{Found, Selected, Source};
@@ -33,7 +34,8 @@ const INDEX: &[u8] = b"index.html";
 ///
 /// - A path never leads out of the directory, whatever it says and wherever symbolic links point; links within it are
 ///   followed if they are relative. Names that begin with a dot are not served, except `/.well-known`.
-/// - A directory is answered with its `index.html`, after a redirect to the path with a slash at the end.
+/// - A directory is answered with its `index.html`, after a redirect to the path with a slash at the end; without one it
+///   is 404, or what [`with_listing`](Files::with_listing) shows.
 /// - Preconditions and ranges are those of RFC 9110 §13 and §14, up to 8 ranges a request.
 /// - Only regular files are served: anything else is 404, like what does not exist, and so is what a name that is too
 ///   long or a link that goes in circles stands for. What this user may not read is 403; 503 means that descriptors ran
@@ -48,6 +50,7 @@ pub struct Files {
     source: Source,
     types: Arc<MediaTypes>,
     cache: Arc<[CacheRule]>,
+    listing: bool,
 }
 
 impl Files {
@@ -57,7 +60,7 @@ impl Files {
     /// One that [`is_usage`](Error::is_usage) where there is no such directory or it may not be read and searched.
     pub fn open(root: &Path) -> Result<Files, Error> {
         let source = Source { root: Root::open(root)?, precompressed: Vec::new() };
-        Ok(Files { source, types: Arc::default(), cache: Arc::default() })
+        Ok(Files { source, types: Arc::default(), cache: Arc::default(), listing: false })
     }
 
     /// Sends `app.js.br`, `app.js.zst` or `app.js.gz` for `app.js` to clients that accept it. Off by default, since each
@@ -72,6 +75,12 @@ impl Files {
         self
     }
 
+    /// Shows what is in a directory that has no `index.html`: names that would be served, 1,000 of them at the most,
+    /// directories first. Off by default: what is in a directory is then known only to whom it was told.
+    pub fn with_listing(self) -> Files {
+        Files { listing: true, ..self }
+    }
+
     /// The same with these media types and rules, served in that way.
     pub(super) fn configured(
         mut self,
@@ -80,7 +89,7 @@ impl Files {
         options: &DirectoryOptions,
     ) -> Files {
         self.source.precompressed = options.precompressed.clone();
-        Files { types, cache, ..self }
+        Files { types, cache, listing: options.listing, ..self }
     }
 
     /// What the first rule says that is for the file. `above` is the path that the root stands for.
@@ -121,6 +130,12 @@ impl Files {
             Ok(Found::Directory | Found::Nothing) => refuse(404),
             // A directory that may be searched but not listed (mode 711) still has its index.
             Err(Errno::ACCESS) if !name.directory && self.source.root.has_directory(below) => redirect(name, request),
+            Err(Errno::NOENT) if self.listing && name.directory => {
+                let place = Place { path: &name.bytes, below };
+                let directory = self.source.root.list(below).map_err(Into::into);
+                let page = directory.and_then(|open| listing::answer(&self.source.root, &open, &place));
+                page.unwrap_or_else(|error| failed(error, below))
+            }
             Err(errno) => failed(errno.into(), &file_name),
         }
     }
@@ -262,7 +277,7 @@ mod tests {
             mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("mkfifo");
             let root = Root::open(&root).expect("a root").with_resolver(resolver);
             let source = Source { root, precompressed: Vec::new() };
-            let files = Files { source, types: Arc::default(), cache: Arc::default() };
+            let files = Files { source, types: Arc::default(), cache: Arc::default(), listing: false };
             Site { dir, files }
         }
 

@@ -15,12 +15,14 @@
 //! - `root` opens a name without ever leaving the root, whatever symbolic links say.
 //! - `answer` makes the response of a [`Representation`](answer::Representation): validators, 304, 206, 416, 200.
 //! - `conditional` and `range` read the fields of the request (RFC 9110 §13 and §14): no I/O, no clock.
+//! - `listing` shows what is in a directory that has no index, if it may.
 //! - `content_type` knows the media types.
 
 mod answer;
 mod conditional;
 mod content_type;
 mod files;
+mod listing;
 mod path;
 mod range;
 mod root;

@@ -69,6 +69,11 @@ impl Root {
         self.resolve(name, READ)
     }
 
+    /// Opens the directory of that name, empty for the root itself, to list it.
+    pub fn list(&self, name: &[u8]) -> Result<OwnedFd, Errno> {
+        self.resolve(if name.is_empty() { b"." } else { name }, READ | OFlags::DIRECTORY)
+    }
+
     /// Whether there is a directory of that name, also one that may be searched but not listed.
     pub fn has_directory(&self, name: &[u8]) -> bool {
         self.resolve(name, SEARCH).is_ok()

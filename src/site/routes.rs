@@ -190,6 +190,10 @@ impl Route {
                         return Err(config.error(key, format_args!("{key} is for root, which is not set")));
                     }
                 }
+                // The file does not say it, so a flag does.
+                if config.site.root.listing {
+                    return Err(Error::usage("--listing is for a ROOT, which is missing: handover --listing ./public"));
+                }
                 (Action::Welcome, "welcome site".to_owned())
             }
             Some(root) => {
@@ -211,6 +215,9 @@ fn shown_directory(path: &Path, options: &DirectoryOptions) -> String {
     let codings: Vec<&str> = options.precompressed.iter().map(|coding| coding.name()).collect();
     if !codings.is_empty() {
         shown.push_str(&format!(", precompressed {}", codings.join(", ")));
+    }
+    if options.listing {
+        shown.push_str(", listing");
     }
     shown
 }
