@@ -436,3 +436,82 @@ fn a_large_listing_is_whole_and_says_where_it_ends() {
     served.client.expect_alive("/");
     served.stop();
 }
+
+#[test]
+fn the_fallback_answers_for_documents_only() {
+    let site = Site::new(&[
+        ("index.html", "home"),
+        ("app.html", "the application"),
+        ("app.html.gz", "the application as gzip"),
+        ("a.js", "script"),
+        ("empty/x", "x"),
+        (".env", "secret"),
+        ("404.html", "<p>not here"),
+    ]);
+    std::os::unix::fs::symlink("../handover.toml", site.path("up")).expect("a link");
+    std::os::unix::fs::symlink("circle", site.path("circle")).expect("a link");
+    let mut served = site.serve(
+        "fallback = 'app.html'\nprecompressed = ['gzip']\n[error_pages]\n404 = 'public/404.html'\n\
+         [[cache]]\nmatch = '/app.html'\ncontrol = 'no-cache'\n[[cache]]\nmatch = '/deep/app/*'\ncontrol = 'no-store'\n\
+         [[route]]\nprefix = '/deep/app'\ndirectory = 'public'\nfallback = 'index.html'\n\
+         [[route]]\nprefix = '/closed'\ndirectory = 'public'\n\
+         [[route]]\nprefix = '/listed'\ndirectory = 'public'\nlisting = true\nfallback = 'index.html'\n",
+    );
+    let long = format!("/{}", "x".repeat(300));
+    for target in ["/users", "/users/", "/users/5/edit?a=b.c", "/a.js/x", "/v1.2/users", "/empty/", &long] {
+        for method in ["GET", "HEAD"] {
+            let answer = served.send(method, target, &[]);
+            let wanted = (200, vec!["no-cache", "Accept, Accept-Encoding", "text/html; charset=utf-8"]);
+            let (status, body, fields) = said(&answer, &["Cache-Control", "Vary", "Content-Type"]);
+            assert_eq!((status, fields), wanted, "{method} {target}");
+            assert_eq!(body, if method == "GET" { "the application" } else { "" }, "{method} {target}");
+        }
+    }
+    for (target, status, body) in [
+        // What is there, and what must not be.
+        ("/", 200, "home"),
+        ("/a.js", 200, "script"),
+        ("/empty", 301, "301 Moved Permanently\n"),
+        ("/b.js", 404, "<p>not here"),
+        ("/users/photo.png", 404, "<p>not here"),
+        ("/v1.2", 404, "<p>not here"),
+        ("/.env", 404, "<p>not here"),
+        ("/.git/config", 404, "<p>not here"),
+        ("/a%2fb", 404, "<p>not here"),
+        ("/up", 404, "<p>not here"),
+        ("/circle", 404, "<p>not here"),
+        ("/%zz", 400, "400 Bad Request\n"),
+        // Each route has its own, or none.
+        ("/deep/app/users", 200, "home"),
+        ("/closed/users", 404, "<p>not here"),
+        ("/listed/users/", 200, "home"),
+    ] {
+        assert_eq!(said(&served.get(target, &[]), &[]), (status, body, vec![]), "{target}");
+    }
+    assert_eq!(served.get("/deep/app/users", &[]).header("Cache-Control"), Some("no-store"));
+    assert!(served.get("/listed/empty/", &[]).text().contains("<h1>Index of /listed/empty/</h1>"));
+    assert_eq!(served.send("POST", "/users", &[]).status, 405);
+
+    for (accept, status) in [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", 200),
+        ("*/*", 200),
+        ("application/json", 404),
+        ("text/html;q=0, */*", 404),
+        ("image/avif, image/*", 404),
+    ] {
+        let answer = served.get("/users", &[("Accept", accept)]);
+        let vary = if status == 200 { "Accept, Accept-Encoding" } else { "Accept" };
+        assert_eq!((answer.status, answer.header("Vary")), (status, Some(vary)), "{accept}");
+    }
+    // It is a file: with variants, validators and ranges.
+    let gzip = ("Accept-Encoding", "gzip");
+    let answer = served.get("/users", &[gzip]);
+    assert_eq!(said(&answer, &["Content-Encoding"]), (200, "the application as gzip", vec!["gzip"]));
+    let tag = answer.header("ETag").expect("a tag").to_owned();
+    assert_eq!(served.get("/else", &[gzip, ("If-None-Match", &tag)]).status, 304);
+    assert_eq!(served.get("/else", &[("Range", "bytes=0-2")]).text(), "the");
+    // If it goes while the server runs, what is not there is not there.
+    fs::remove_file(site.path("app.html")).expect("removed");
+    assert_eq!(served.get("/users", &[]).status, 404);
+    served.stop();
+}

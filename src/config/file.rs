@@ -19,9 +19,20 @@ use tiny_http::Header;
 const MAX_SIZE: u64 = 1024 * 1024;
 
 /// What only the program has: an application decides itself what it serves.
-const SITE_KEYS: [&str; 8] = ["root", "precompressed", "listing", "headers", "mime", "cache", "error_pages", "route"];
-const ROUTE_KEYS: [&str; 9] =
-    ["prefix", "directory", "precompressed", "listing", "redirect", "status", "body", "content_type", "headers"];
+const SITE_KEYS: [&str; 9] =
+    ["root", "precompressed", "listing", "fallback", "headers", "mime", "cache", "error_pages", "route"];
+const ROUTE_KEYS: [&str; 10] = [
+    "prefix",
+    "directory",
+    "precompressed",
+    "listing",
+    "fallback",
+    "redirect",
+    "status",
+    "body",
+    "content_type",
+    "headers",
+];
 const CACHE_KEYS: [&str; 2] = ["match", "control"];
 const REDIRECT_STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
 /// 302 rather than 301, which a browser remembers for good: one that was a mistake can be taken back.
@@ -285,6 +296,7 @@ impl Reader<'_> {
                 };
                 options.listing = listing;
             }
+            "fallback" => options.fallback = Some(self.text("fallback", &entry.value)?.to_owned()),
             _ => options.precompressed = self.codings(&entry.value)?,
         }
         Ok(())

@@ -38,11 +38,13 @@ pub(crate) struct DirectoryOptions {
     pub precompressed: Vec<Coding>,
     /// Whether a directory without an index shows what is in it.
     pub listing: bool,
+    /// The file that answers for a document that is not there.
+    pub fallback: Option<String>,
 }
 
 impl DirectoryOptions {
     /// Its keys, at the top of a file for `root` and in a route for its directory.
-    pub const KEYS: [&'static str; 2] = ["precompressed", "listing"];
+    pub const KEYS: [&'static str; 3] = ["precompressed", "listing", "fallback"];
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

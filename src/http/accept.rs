@@ -84,6 +84,36 @@ impl Ranking {
     }
 }
 
+/// Whether the values of Accept allow HTML (RFC 9110 §12.5.1); without the field everything is allowed.
+///
+/// Of `text/html`, `text/*` and `*/*` the most precise one that is there decides, whatever the others say. What is no
+/// media range is ignored.
+pub fn accepts_html<'v>(values: impl Iterator<Item = &'v [u8]>) -> bool {
+    let mut values = values.peekable();
+    if values.peek().is_none() {
+        return true;
+    }
+    // By precision; of several the largest, since parameters may tell them apart that mean nothing here.
+    let mut weights = [None; 3];
+    for (range, weight) in values.flat_map(list_elements).filter_map(media_range) {
+        let ranges: [&[u8]; 3] = [b"text/html", b"text/*", b"*/*"];
+        if let Some(at) = ranges.iter().position(|known| known.eq_ignore_ascii_case(range)) {
+            weights[at] = weights[at].max(Some(weight));
+        }
+    }
+    weights.into_iter().flatten().next().is_some_and(|weight| weight > 0)
+}
+
+/// `type/subtype;parameter=value;q=0.5` without its parameters, and the weight in thousandths.
+fn media_range(element: &[u8]) -> Option<(&[u8], u16)> {
+    let mut parts = element.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+    let range = parts.next()?;
+    match parts.find(|part| matches!(part, [b'q' | b'Q', b'=', ..])) {
+        Some(parameter) => Some((range, weight(parameter)?)),
+        None => Some((range, 1000)),
+    }
+}
+
 /// `name` or `name;q=0.5`, the weight in thousandths.
 fn weighted(element: &[u8]) -> Option<(&[u8], u16)> {
     let (name, weight) = match element.iter().position(|&byte| byte == b';') {
@@ -195,6 +225,37 @@ mod tests {
         }
         assert_eq!(rank(&[], all), [], "no field");
         assert_eq!(rank(&["gzip;q=0.5", "br;q=0.4"], all), [Gzip, Brotli], "two fields are one list");
+    }
+
+    #[test]
+    fn who_accepts_html() {
+        assert!(accepts_html([].into_iter()));
+        for (value, expected) in [
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true),
+            ("*/*", true),
+            ("text/*", true),
+            ("TEXT/HTML", true),
+            ("text/html;charset=utf-8", true),
+            ("text/html;level=1;q=0, text/html;q=0.1", true),
+            ("text/html ; q=0.001", true),
+            ("application/json", false),
+            ("application/json, text/plain", false),
+            ("image/*", false),
+            ("text/html;q=0", false),
+            ("text/html;q=0, */*", false),
+            ("*/*;q=0", false),
+            ("*/*;q=0, text/html", true),
+            ("text/*;q=0, */*", false),
+            ("text/html;q=2", false),
+            ("text/html;q=2, */*", true),
+            ("text", false),
+            ("html", false),
+            ("*", false),
+            ("", false),
+        ] {
+            assert_eq!(accepts_html([value.as_bytes()].into_iter()), expected, "{value:?}");
+        }
+        assert!(accepts_html([&b"application/json"[..], b"text/html"].into_iter()));
     }
 
     #[test]

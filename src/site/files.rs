@@ -9,7 +9,7 @@ use super::source::{Found, Selected, Source};
 use crate::Error;
 use crate::config::site::{CacheRule, DirectoryOptions};
 use crate::handler::{Handler, IntoResponse, Request, Response, known_header};
-use crate::http::accept::{Coding, Ranking};
+use crate::http::accept::{Coding, Ranking, accepts_html};
 use crate::seldom::log_seldom;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::io::Errno;
@@ -51,6 +51,8 @@ pub struct Files {
     types: Arc<MediaTypes>,
     cache: Arc<[CacheRule]>,
     listing: bool,
+    /// Its name below the root.
+    fallback: Option<String>,
 }
 
 impl Files {
@@ -60,7 +62,7 @@ impl Files {
     /// One that [`is_usage`](Error::is_usage) where there is no such directory or it may not be read and searched.
     pub fn open(root: &Path) -> Result<Files, Error> {
         let source = Source { root: Root::open(root)?, precompressed: Vec::new() };
-        Ok(Files { source, types: Arc::default(), cache: Arc::default(), listing: false })
+        Ok(Files { source, types: Arc::default(), cache: Arc::default(), listing: false, fallback: None })
     }
 
     /// Sends `app.js.br`, `app.js.zst` or `app.js.gz` for `app.js` to clients that accept it. Off by default, since each
@@ -79,6 +81,29 @@ impl Files {
     /// directories first. Off by default: what is in a directory is then known only to whom it was told.
     pub fn with_listing(self) -> Files {
         Files { listing: true, ..self }
+    }
+
+    /// Answers with this file, by its path below the directory, where a document is not there: for an application in the
+    /// browser that reads the path itself.
+    ///
+    /// A document is what a person could have typed: its last segment has no dot, and Accept, if there is one, allows
+    /// HTML. So a script or image that is missing is 404, and so is what an application asks for as JSON. The status is
+    /// 200, the validators are those of the file.
+    ///
+    /// # Errors
+    /// A usage error if there is no such file.
+    pub fn with_fallback(self, name: &str) -> Result<Files, Error> {
+        let wrong = |what: &str| Err(Error::usage(format!("fallback is {name:?}, {what}")));
+        if name.split('/').any(|segment| segment.is_empty() || segment.starts_with('.')) {
+            return wrong("allowed is the path of a file below the directory, without segments that begin with a dot");
+        }
+        match self.source.find(name.as_bytes(), Ranking::default()) {
+            Ok(Found::File(_)) => Ok(Files { fallback: Some(name.to_owned()), ..self }),
+            Ok(Found::Directory | Found::Nothing) => wrong("which is not a regular file"),
+            Err(Errno::ACCESS) => wrong("which this user may not read"),
+            Err(errno) if status_for(errno) == 404 => wrong("and there is no such file below the directory"),
+            Err(errno) => wrong(&format!("which cannot be opened: {}", std::io::Error::from(errno))),
+        }
     }
 
     /// The same with these media types and rules, served in that way.
@@ -113,34 +138,60 @@ impl Files {
         if below.is_empty() && !name.directory {
             return redirect(name, request);
         }
+        let wanted = Wanted { request, name, below };
         let file_name = match name.directory {
             true => index_of(below),
             false => Cow::Borrowed(below),
         };
-        let ranking = Ranking::of(request.header_values("Accept-Encoding"), &self.source.precompressed);
-        match self.source.find(&file_name, ranking) {
-            Ok(Found::File(selected)) => {
-                // `below` is the end of the name.
-                let above = &name.bytes[..name.bytes.len() - below.len()];
-                self.serve(selected, above, &file_name, request)
-            }
+        match self.source.find(&file_name, self.ranking(request)) {
+            Ok(Found::File(selected)) => self.serve(selected, &file_name, &wanted, false),
             Ok(Found::Directory) if !name.directory => redirect(name, request),
             // An index.html that is a directory, a FIFO. 404 and not 403, since no permission would change it (RFC 9110
             // §15.5.5).
             Ok(Found::Directory | Found::Nothing) => refuse(404),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => self.without(&wanted),
             // A directory that may be searched but not listed (mode 711) still has its index.
             Err(Errno::ACCESS) if !name.directory && self.source.root.has_directory(below) => redirect(name, request),
-            Err(Errno::NOENT) if self.listing && name.directory => {
-                let place = Place { path: &name.bytes, below };
-                let directory = self.source.root.list(below).map_err(Into::into);
-                let page = directory.and_then(|open| listing::answer(&self.source.root, &open, &place));
-                page.unwrap_or_else(|error| failed(error, below))
-            }
             Err(errno) => failed(errno.into(), &file_name),
         }
     }
 
-    fn serve(&self, selected: Selected, above: &[u8], file_name: &[u8], request: &Request) -> Response {
+    /// Answers where there is no such file, and no index in a directory.
+    fn without(&self, wanted: &Wanted<'_>) -> Response {
+        let Wanted { request, name, below } = *wanted;
+        if self.listing && name.directory {
+            let place = Place { path: &name.bytes, below };
+            match self.source.root.list(below) {
+                Ok(directory) => {
+                    let page = listing::answer(&self.source.root, &directory, &place);
+                    return page.unwrap_or_else(|error| failed(error, below));
+                }
+                Err(errno) if status_for(errno) == 404 => {}
+                Err(errno) => return failed(errno.into(), below),
+            }
+        }
+        let last = below.rsplit(|&byte| byte == b'/').next().unwrap_or(below);
+        let Some(fallback) = self.fallback.as_ref().filter(|_| !last.contains(&b'.')) else { return refuse(404) };
+        if !accepts_html(request.header_values("Accept")) {
+            // For a cache that keeps this: who accepts HTML gets another answer.
+            return refuse(404).with_header(known_header("Vary", "Accept"));
+        }
+        match self.source.find(fallback.as_bytes(), self.ranking(request)) {
+            Ok(Found::File(selected)) => self.serve(selected, fallback.as_bytes(), wanted, true),
+            Ok(Found::Directory | Found::Nothing) => refuse(404),
+            Err(errno) => failed(errno.into(), fallback.as_bytes()),
+        }
+    }
+
+    fn ranking(&self, request: &Request) -> Ranking {
+        match self.source.precompressed.as_slice() {
+            [] => Ranking::default(),
+            offered => Ranking::of(request.header_values("Accept-Encoding"), offered),
+        }
+    }
+
+    /// Answers with the file of that name below the root; `by_accept` if Accept had a part in its selection.
+    fn serve(&self, selected: Selected, file_name: &[u8], wanted: &Wanted<'_>, by_accept: bool) -> Response {
         let now = answer::now();
         let about = About {
             length: selected.version.length,
@@ -149,11 +200,31 @@ impl Files {
             coding: selected.coding,
             etag: selected.version.etag(),
             modified: Some(selected.version.modified(now)),
-            vary: selected.varies.then_some("Accept-Encoding"),
-            cache_control: self.cache_control(above, file_name),
+            vary: match (by_accept, selected.varies) {
+                (false, false) => None,
+                (false, true) => Some("Accept-Encoding"),
+                (true, false) => Some("Accept"),
+                (true, true) => Some("Accept, Accept-Encoding"),
+            },
+            cache_control: self.cache_control(wanted.above(), file_name),
         };
         let representation = Representation { content: Content::File(selected.file), about };
-        representation.answer(request, now).unwrap_or_else(|error| failed(error, file_name))
+        representation.answer(wanted.request, now).unwrap_or_else(|error| failed(error, file_name))
+    }
+}
+
+/// What was asked for.
+struct Wanted<'w> {
+    request: &'w Request,
+    name: &'w Name<'w>,
+    /// The end of the name: what lies below the root.
+    below: &'w [u8],
+}
+
+impl Wanted<'_> {
+    /// The beginning of the name: what the root stands for.
+    fn above(&self) -> &[u8] {
+        &self.name.bytes[..self.name.bytes.len() - self.below.len()]
     }
 }
 
@@ -277,7 +348,7 @@ mod tests {
             mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("mkfifo");
             let root = Root::open(&root).expect("a root").with_resolver(resolver);
             let source = Source { root, precompressed: Vec::new() };
-            let files = Files { source, types: Arc::default(), cache: Arc::default(), listing: false };
+            let files = Files { source, types: Arc::default(), cache: Arc::default(), listing: false, fallback: None };
             Site { dir, files }
         }
 

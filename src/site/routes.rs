@@ -77,7 +77,7 @@ impl Site {
         let site = &config.site;
         let types = Arc::new(MediaTypes::new(site.mime.clone()));
         let cache = site.cache.clone().into();
-        let mut routes = vec![Route::fallback(config, &types, &cache)?];
+        let mut routes = vec![Route::behind_all(config, &types, &cache)?];
         for (number, route) in site.routes.iter().enumerate() {
             // What stands for everything in the file comes before the fallback.
             let at = routes.partition_point(|other| other.prefix.len() > route.prefix.len());
@@ -161,10 +161,9 @@ impl Route {
                 let key = format!("route[{number}].directory");
                 let files = Files::open(directory)
                     .map_err(|error| config.error(&key, format_args!("directory of route {prefix}: {error}")))?;
-                (
-                    Action::Files(files.configured(types.clone(), cache.clone(), options)),
-                    shown_directory(directory, options),
-                )
+                let files = files.configured(types.clone(), cache.clone(), options);
+                let key = format!("route[{number}].fallback");
+                (Action::Files(with_fallback(files, config, &key, options)?), shown_directory(directory, options))
             }
             RouteAction::Redirect { status, target } => {
                 let shown = format!("redirect {status} to {target}");
@@ -182,7 +181,7 @@ impl Route {
     }
 
     /// What answers where no route of the file does.
-    fn fallback(config: &Config, types: &Arc<MediaTypes>, cache: &Arc<[CacheRule]>) -> Result<Route, Error> {
+    fn behind_all(config: &Config, types: &Arc<MediaTypes>, cache: &Arc<[CacheRule]>) -> Result<Route, Error> {
         let (action, shown) = match &config.root {
             None => {
                 for key in DirectoryOptions::KEYS {
@@ -202,10 +201,19 @@ impl Route {
                     None => error,
                 })?;
                 let options = &config.site.root;
-                (Action::Files(files.configured(types.clone(), cache.clone(), options)), shown_directory(root, options))
+                let files = files.configured(types.clone(), cache.clone(), options);
+                (Action::Files(with_fallback(files, config, "fallback", options)?), shown_directory(root, options))
             }
         };
         Ok(Route { prefix: Prefix::everything(), action, fields: Fields::new(&config.site.headers, &[]), shown })
+    }
+}
+
+/// The file is looked for now, so that a mistake has its place in the configuration.
+fn with_fallback(files: Files, config: &Config, key: &str, options: &DirectoryOptions) -> Result<Files, Error> {
+    match &options.fallback {
+        Some(name) => files.with_fallback(name).map_err(|error| config.error(key, error)),
+        None => Ok(files),
     }
 }
 
@@ -218,6 +226,9 @@ fn shown_directory(path: &Path, options: &DirectoryOptions) -> String {
     }
     if options.listing {
         shown.push_str(", listing");
+    }
+    if let Some(fallback) = &options.fallback {
+        shown.push_str(&format!(", fallback {fallback:?}"));
     }
     shown
 }
