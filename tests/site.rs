@@ -515,3 +515,145 @@ fn the_fallback_answers_for_documents_only() {
     assert_eq!(served.get("/users", &[]).status, 404);
     served.stop();
 }
+
+#[test]
+fn conditions_and_ranges_as_they_arrive() {
+    const OLD: &str = "Sun, 13 Sep 2020 12:26:39 GMT";
+    const SAME: &str = "Sun, 13 Sep 2020 12:26:40 GMT";
+    const HUGE: &str = "99999999999999999999999999";
+    let site = Site::new(&[("a.txt", "0123456789"), ("empty.txt", "")]);
+    site.modified("a.txt", 0.0);
+    let mut served = site.serve("");
+    let tag = served.get("/a.txt", &[]).header("ETag").expect("a tag").to_owned();
+    let many = (0..9).map(|at| format!("{at}-{at}")).collect::<Vec<_>>().join(",");
+    let eight = (0..8).map(|at| format!("{at}-{at}")).collect::<Vec<_>>().join(",");
+    let whole = "0123456789";
+    for (fields, status, content_range, body) in [
+        (&[][..], 200, "-", whole),
+        // Conditions (RFC 9110 §13).
+        (&[("If-Modified-Since", SAME)], 304, "-", ""),
+        (&[("If-Modified-Since", OLD)], 200, "-", whole),
+        (&[("If-Modified-Since", SAME), ("If-Modified-Since", SAME)], 200, "-", whole),
+        (&[("If-Unmodified-Since", OLD), ("If-Unmodified-Since", OLD)], 200, "-", whole),
+        (&[("If-Unmodified-Since", OLD)], 412, "-", "412 Precondition Failed\n"),
+        (&[("If-None-Match", "\"other\""), ("If-Modified-Since", SAME)], 200, "-", whole),
+        (&[("If-None-Match", ""), ("If-Modified-Since", SAME)], 200, "-", whole),
+        (&[("If-None-Match", &tag), ("If-Modified-Since", OLD)], 304, "-", ""),
+        (&[("If-Match", &tag), ("If-Unmodified-Since", OLD)], 200, "-", whole),
+        // One range (§14).
+        (&[("Range", "bytes=2-4")], 206, "bytes 2-4/10", "234"),
+        (&[("Range", &format!("bytes=7-{HUGE}"))], 206, "bytes 7-9/10", "789"),
+        (&[("Range", &format!("bytes=-{HUGE}"))], 206, "bytes 0-9/10", whole),
+        (&[("Range", &format!("bytes={HUGE}-"))], 416, "bytes */10", "416 Range Not Satisfiable\n"),
+        (&[("Range", "bytes=18446744073709551616-")], 416, "bytes */10", "416 Range Not Satisfiable\n"),
+        (&[("Range", "bytes=-0")], 416, "bytes */10", "416 Range Not Satisfiable\n"),
+        (&[("Range", "bytes=+1-2")], 200, "-", whole),
+        (&[("Range", "bytes=4-2")], 200, "-", whole),
+        (&[("Range", "bytes=0-1"), ("Range", "bytes=0-1")], 200, "-", whole),
+        (&[("Range", "bytes=0-1"), ("If-Range", SAME)], 206, "bytes 0-1/10", "01"),
+        (&[("Range", "bytes=0-1"), ("If-Range", OLD)], 200, "-", whole),
+        (&[("Range", "bytes=0-1"), ("If-Range", &tag)], 206, "bytes 0-1/10", "01"),
+        (&[("Range", "bytes=0-1"), ("If-Range", &format!("W/{tag}"))], 200, "-", whole),
+        // Several, and what costs more than it saves.
+        (&[("Range", "bytes=0-0,99-")], 206, "bytes 0-0/10", "0"),
+        (&[("Range", "bytes=0-5,5-9")], 200, "-", whole),
+        (&[("Range", "bytes=0-,0-,0-,0-")], 200, "-", whole),
+        (&[("Range", "bytes=5-6,0-1")], 200, "-", whole),
+        (&[("Range", &format!("bytes={many}"))], 200, "-", whole),
+    ] {
+        let answer = served.get("/a.txt", fields);
+        assert_eq!(said(&answer, &["Content-Range"]), (status, body, vec![content_range]), "{fields:?}");
+        if matches!(status, 200 | 206) {
+            assert_eq!(said(&answer, &["Accept-Ranges", "Last-Modified", "ETag"]).2, ["bytes", SAME, &tag]);
+        }
+        // HEAD describes the whole, whatever the range (§14.2), and has the same conditions.
+        let head = served.send("HEAD", "/a.txt", fields);
+        let wanted = if matches!(status, 206 | 416) { 200 } else { status };
+        assert_eq!((head.status, head.header("Content-Range")), (wanted, None), "{fields:?}");
+        if wanted == 200 {
+            assert_eq!(said(&head, &["Content-Length", "Accept-Ranges"]).2, ["10", "bytes"], "{fields:?}");
+        }
+    }
+    let answer = served.get("/a.txt", &[("Range", &format!("bytes={eight}"))]);
+    assert_eq!((answer.status, answer.text().matches("Content-Range: bytes ").count()), (206, 8));
+    for (range, status) in [("bytes=0-", 416), ("bytes=-1", 200)] {
+        assert_eq!(served.get("/empty.txt", &[("Range", range)]).status, status, "{range}");
+    }
+    served.stop();
+}
+
+#[test]
+fn no_date_is_later_than_the_answer() {
+    let site = Site::new(&[("future.txt", "0123456789"), ("now.txt", "now")]);
+    site.modified("future.txt", 1e10);
+    let mut served = site.serve("");
+    let date = |answer: &Answer, name: &str| {
+        httpdate::parse_http_date(answer.header(name).unwrap_or_else(|| panic!("no {name}"))).expect("a date")
+    };
+    for target in ["/future.txt", "/now.txt"] {
+        let answer = served.get(target, &[]);
+        assert!(date(&answer, "Last-Modified") <= date(&answer, "Date"), "{answer:?}");
+    }
+    // What was made up for the answer says nothing about the bytes: nothing may be put together by it.
+    let modified = served.get("/future.txt", &[]).header("Last-Modified").expect("a date").to_owned();
+    let answer = served.get("/future.txt", &[("Range", "bytes=0-1"), ("If-Range", &modified)]);
+    assert_eq!((answer.status, answer.text()), (200, "0123456789"));
+    served.stop();
+}
+
+#[test]
+fn redirects_of_directories_stay_on_this_site() {
+    let site = Site::new(&[
+        ("evil.com/index.html", "evil"),
+        ("deep/evil.com/index.html", "evil"),
+        ("a:b/index.html", "odd"),
+        ("\\evil.com/index.html", "odd"),
+    ]);
+    let mut served = site.serve("[[route]]\nprefix = '/at'\ndirectory = 'public'\n");
+    for (target, location) in [
+        ("/evil.com", "./evil.com/"),
+        ("/evil.com?a=b&c=//d", "./evil.com/?a=b&c=//d"),
+        ("/evil.com?", "./evil.com/?"),
+        ("//evil.com", "./evil.com/"),
+        ("///evil.com?x", "./evil.com/?x"),
+        ("/./evil.com", "./evil.com/"),
+        ("/deep//evil.com", "./evil.com/"),
+        ("/deep/..//evil.com", "./evil.com/"),
+        ("/\\evil.com", "./%5Cevil.com/"),
+        ("/a:b", "./a%3Ab/"),
+        ("/at", "./at/"),
+        ("/at/evil.com", "./evil.com/"),
+        ("http://other.org/evil.com", "./evil.com/"),
+    ] {
+        let answer = served.get(target, &[]);
+        assert_eq!(said(&answer, &["Location"]), (301, "301 Moved Permanently\n", vec![location]), "{target}");
+    }
+    served.stop();
+}
+
+#[test]
+fn what_could_block_does_not() {
+    let site = Site::new(&[("a.txt", "a"), ("b.txt", "b")]);
+    let fifo = |name: &str| {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        mknodat(CWD, site.path(name), FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("a FIFO");
+    };
+    fifo("fifo");
+    fifo("b.txt.gz");
+    fs::create_dir(site.path("d")).expect("a directory");
+    fifo("d/index.html");
+    let _socket = std::os::unix::net::UnixListener::bind(site.path("socket")).expect("a socket");
+    assert!(std::path::Path::new("/dev/zero").exists(), "a device to ask for");
+    // The one worker that there is would wait for ever.
+    let mut served = site.serve(
+        "workers = 1\nprecompressed = true\nlisting = true\nfallback = 'a.txt'\n\
+         [[route]]\nprefix = '/devices'\ndirectory = '/dev'\n",
+    );
+    for target in ["/fifo", "/d/", "/socket", "/devices/zero", "/devices/null", "/devices/full", "/devices/tty"] {
+        for method in ["GET", "HEAD"] {
+            assert_eq!(served.send(method, target, &[]).status, 404, "{method} {target}");
+        }
+    }
+    assert_eq!(served.get("/b.txt", &[("Accept-Encoding", "gzip")]).text(), "b");
+    served.stop();
+}
