@@ -421,7 +421,7 @@ fn a_directory_without_an_index_shows_what_is_in_it() {
 }
 
 #[test]
-fn a_large_listing_is_whole_and_says_where_it_ends() {
+fn a_large_listing_says_where_it_ends() {
     let site = Site::new(&[]);
     fs::create_dir(site.path("")).expect("a directory");
     for number in 0..1200 {
@@ -429,9 +429,12 @@ fn a_large_listing_is_whole_and_says_where_it_ends() {
     }
     let mut served = site.serve("listing = true\n");
     let answer = served.get("/", &[]);
-    assert_eq!(answer.text().matches("<tr><td><a href=").count(), 1000);
-    assert!(answer.text().contains("-0999<") && !answer.text().contains("-1000<"));
-    assert!(answer.text().ends_with("these are the first 1000 of 1200 names.\n"));
+    let shown = answer.text().matches("<tr><td><a href=").count();
+    assert!((200..600).contains(&shown) && answer.body.len() < 65 * 1024, "{shown} in {} bytes", answer.body.len());
+    assert!(
+        answer.text().contains(&format!("-{:04}<", shown - 1)) && !answer.text().contains(&format!("-{shown:04}<"))
+    );
+    assert!(answer.text().ends_with("it has 1200 names.\n"));
     // The connection lives, so it had the length that it said.
     served.client.expect_alive("/");
     served.stop();

@@ -77,8 +77,8 @@ impl Files {
         self
     }
 
-    /// Shows what is in a directory that has no `index.html`: names that would be served, 1,000 of them at the most,
-    /// directories first. Off by default: what is in a directory is then known only to whom it was told.
+    /// Shows what is in a directory that has no `index.html`: names that would be served, directories first, up to
+    /// 64 KiB of page, some 600 of them. Off by default: what is in a directory is then known only to whom it was told.
     pub fn with_listing(self) -> Files {
         Files { listing: true, ..self }
     }

@@ -10,17 +10,18 @@ use rustix::io::Errno;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::fmt::{self, Write as _};
-use std::io::{self, Read, Write as _};
+use std::io::{self, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The most entries on a page. About 80 bytes are held for each while the page is sent, however slow its client.
-const MAX_SHOWN: usize = 1000;
+/// The most bytes of a page, some 600 names: as many as an error page may have, since like that one it is held for as
+/// long as its client takes to read it.
+const MAX_PAGE: usize = 64 * 1024;
 
-/// The most names that are read for one page: this takes a worker some tens of milliseconds.
+/// The most bytes of names that are held while a page is made.
+const MAX_HELD: usize = 48 * 1024;
+
+/// The most names that are read for one page: this takes a worker about a tenth of a second.
 const MAX_READ: usize = 100_000;
-
-/// A page up to here is made at once; a larger one while it is sent.
-const MADE_AT_ONCE: u64 = 16 * 1024;
 
 /// Nothing is loaded and nothing runs; only the page's own style counts. The names are from whoever may write to the
 /// directory, and this holds even if one of them should get through as markup.
@@ -50,16 +51,7 @@ pub(super) struct Place<'p> {
 /// The page says nothing of its age, as a directory's time does not change with what is in its files; it is small
 /// enough to be fetched again.
 pub(super) fn answer(root: &Root, directory: &OwnedFd, place: &Place<'_>) -> io::Result<Response> {
-    let mut page = Page::read(root, directory, place)?;
-    let length = page.length();
-    let body = match length {
-        0..=MADE_AT_ONCE => {
-            let mut bytes = Vec::with_capacity(length as usize);
-            page.read_to_end(&mut bytes)?;
-            bytes.into()
-        }
-        _ => Body::reader(page, Some(length)),
-    };
+    let body = Body::from(page(root, directory, place)?);
     let headers = [
         ("Content-Type", "text/html; charset=utf-8"),
         ("X-Content-Type-Options", "nosniff"),
@@ -104,35 +96,43 @@ impl PartialEq for Entry {
 
 impl Eq for Entry {}
 
-/// The names that come first in the order of the page, `most` of them, and how many there are; that many and one if
-/// there are more than [`MAX_READ`].
-fn first_names(directory: &OwnedFd, most: usize) -> Result<(Vec<Entry>, usize), Errno> {
-    let mut buffer = Vec::with_capacity(32 * 1024);
-    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
-    // The last one on top, to go when another comes before it.
-    let mut first: BinaryHeap<Entry> = BinaryHeap::new();
-    let mut seen = 0;
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name.starts_with(b".") {
-            continue;
-        }
-        seen += 1;
-        if seen > MAX_READ {
-            break;
-        }
-        let is_directory = entry.file_type() == FileType::Directory;
-        let entry = Entry { is_directory, name: name.into(), length: 0, modified: 0 };
-        if first.len() < most {
+/// What was read of a directory.
+struct Names {
+    /// Those that come first in the order of the page, as many as may be held.
+    first: Vec<Entry>,
+    /// How many there are; [`MAX_READ`] and one if there are more.
+    seen: usize,
+}
+
+impl Names {
+    fn read(directory: &OwnedFd) -> Result<Names, Errno> {
+        let mut buffer = Vec::with_capacity(8 * 1024);
+        let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
+        // The last one on top, to go when there are too many.
+        let mut first: BinaryHeap<Entry> = BinaryHeap::new();
+        let (mut held, mut seen) = (0, 0);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name.starts_with(b".") {
+                continue;
+            }
+            seen += 1;
+            if seen > MAX_READ {
+                break;
+            }
+            let is_directory = entry.file_type() == FileType::Directory;
+            let entry = Entry { is_directory, name: name.into(), length: 0, modified: 0 };
+            held += entry.held();
             first.push(entry);
-        } else if let Some(mut last) = first.peek_mut()
-            && entry < *last
-        {
-            *last = entry;
+            while held > MAX_HELD
+                && let Some(last) = first.pop()
+            {
+                held -= last.held();
+            }
         }
+        Ok(Names { first: first.into_vec(), seen })
     }
-    Ok((first.into_vec(), seen))
 }
 
 /// What a name stands for, if it would be served. A link counts as what it leads to, and only if that lies below the
@@ -152,95 +152,55 @@ fn stat_of(root: &Root, directory: &OwnedFd, place: &Place<'_>, name: &[u8]) -> 
     matches!(FileType::from_raw_mode(stat.st_mode as _), FileType::RegularFile | FileType::Directory).then_some(stat)
 }
 
-/// The page, made piece by piece while it is read: what is held of it are the entries that are still to come.
-struct Page {
-    entries: std::vec::IntoIter<Entry>,
-    head: Option<String>,
-    foot: Option<String>,
-    /// Made and not yet read, from `at`.
-    piece: Vec<u8>,
-    at: usize,
-}
-
-impl Page {
-    fn read(root: &Root, directory: &OwnedFd, place: &Place<'_>) -> io::Result<Page> {
-        let (mut entries, seen) = first_names(directory, MAX_SHOWN)?;
-        let looked_at = entries.len();
-        entries.retain_mut(|entry| match stat_of(root, directory, place, &entry.name) {
-            Some(stat) => {
-                entry.take(&stat);
-                true
-            }
-            None => false,
-        });
-        // Once more: only now it is known which links lead to directories.
-        entries.sort_unstable();
-        let path = match place.path {
-            b"" => "/".to_owned(),
-            path => format!("/{}/", Escaped(path)),
-        };
-        let mut head = format!(
-            "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <title>Index of {path}</title>\n<style>{STYLE}</style>\n<h1>Index of {path}</h1>\n\
-             <table>\n<tr><th>Name<th>Size<th>Modified (UTC)\n"
-        );
-        // What is above the root is not ours to link to.
-        if !place.below.is_empty() {
-            head.push_str("<tr><td><a href=\"../\">../</a><td><td>\n");
+fn page(root: &Root, directory: &OwnedFd, place: &Place<'_>) -> io::Result<Vec<u8>> {
+    let Names { first: mut entries, seen } = Names::read(directory)?;
+    let mut is_cut = entries.len() < seen;
+    entries.retain_mut(|entry| match stat_of(root, directory, place, &entry.name) {
+        Some(stat) => {
+            entry.take(&stat);
+            true
         }
-        let mut foot = "</table>\n".to_owned();
-        if seen > MAX_READ {
-            foot.push_str(&format!("<p>The page ends here: there are more than {MAX_READ} names.\n"));
-        } else if seen > looked_at {
-            foot.push_str(&format!("<p>The page ends here: these are the first {looked_at} of {seen} names.\n"));
-        } else if entries.is_empty() {
-            foot.push_str("<p>There is nothing here.\n");
+        None => false,
+    });
+    // Only now it is known which links lead to directories.
+    entries.sort_unstable();
+    let path = match place.path {
+        b"" => "/".to_owned(),
+        path => format!("/{}/", Escaped(path)),
+    };
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>Index of {path}</title>\n<style>{STYLE}</style>\n<h1>Index of {path}</h1>\n\
+         <table>\n<tr><th>Name<th>Size<th>Modified (UTC)\n"
+    )
+    .into_bytes();
+    // What is above the root is not ours to link to.
+    if !place.below.is_empty() {
+        page.extend_from_slice(b"<tr><td><a href=\"../\">../</a><td><td>\n");
+    }
+    let mut row = Vec::new();
+    for entry in &entries {
+        row.clear();
+        entry.write(&mut row);
+        is_cut |= page.len() + row.len() > MAX_PAGE;
+        if page.len() + row.len() > MAX_PAGE {
+            break;
         }
-        Ok(Page { entries: entries.into_iter(), head: Some(head), foot: Some(foot), piece: Vec::new(), at: 0 })
+        page.extend_from_slice(&row);
     }
-
-    /// Of all that is still to come.
-    fn length(&self) -> u64 {
-        let mut row = Vec::new();
-        let rows = self.entries.as_slice().iter().map(|entry| {
-            row.clear();
-            entry.write(&mut row);
-            row.len()
-        });
-        let ends = [&self.head, &self.foot].into_iter().flatten().map(String::len);
-        rows.chain(ends).sum::<usize>() as u64
-    }
-
-    fn next_piece(&mut self) {
-        self.at = 0;
-        self.piece.clear();
-        if let Some(head) = self.head.take() {
-            self.piece = head.into_bytes();
-        } else if let Some(entry) = self.entries.next() {
-            entry.write(&mut self.piece);
-        } else if let Some(foot) = self.foot.take() {
-            self.piece = foot.into_bytes();
+    page.extend_from_slice(b"</table>\n");
+    // A vector takes everything.
+    let _ = match (is_cut, seen) {
+        (true, 0..=MAX_READ) => writeln!(page, "<p>The page ends here, the directory does not: it has {seen} names."),
+        (true, _) => {
+            writeln!(page, "<p>The page ends here, the directory does not: it has more than {MAX_READ} names.")
         }
-    }
-}
-
-impl Read for Page {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buf.len() {
-            if self.at == self.piece.len() {
-                self.next_piece();
-            }
-            let read = (&self.piece[self.at..]).read(&mut buf[filled..])?;
-            if read == 0 {
-                break;
-            }
-            self.at += read;
-            filled += read;
-        }
-        Ok(filled)
-    }
+        (false, _) if entries.is_empty() => writeln!(page, "<p>There is nothing here."),
+        (false, _) => Ok(()),
+    };
+    page.shrink_to_fit();
+    Ok(page)
 }
 
 impl Entry {
@@ -250,6 +210,11 @@ impl Entry {
         self.is_directory = FileType::from_raw_mode(stat.st_mode as _) == FileType::Directory;
         self.length = stat.st_size as u64;
         self.modified = u64::try_from(stat.st_mtime as i64).unwrap_or(0);
+    }
+
+    /// What it takes, its place in a list and what an allocator adds included.
+    fn held(&self) -> usize {
+        size_of::<Entry>() + self.name.len() + 16
     }
 
     /// Its row. Relative links, so that they are right behind a proxy that takes a prefix off the path.
@@ -407,36 +372,22 @@ mod tests {
 
     #[test]
     fn of_many_names_the_first_are_shown_and_the_rest_are_counted() {
-        let dir = TempDir::new();
-        for number in 0..MAX_SHOWN + 7 {
-            fs::write(dir.path().join(format!("{number:05}")), "").expect("a file");
+        // Names that fill what may be held, and names that fill the page.
+        for (count, padding) in [(1200, ""), (400, "&&&&&&&&&&&&&&&&&&&&")] {
+            let dir = TempDir::new();
+            for number in 0..count {
+                fs::write(dir.path().join(format!("{number:05}{padding}")), "").expect("a file");
+            }
+            fs::create_dir(dir.path().join("zzz")).expect("a directory");
+            let page = page(&dir, "");
+            assert!((MAX_PAGE / 2..MAX_PAGE + 100).contains(&page.len()), "{}", page.len());
+            let names: Vec<&str> = rows(&page).into_iter().map(|(href, _)| &href[..href.len().min(5)]).collect();
+            let mut expected = vec!["zzz/".to_owned()];
+            expected.extend((0..names.len() - 1).map(|number| format!("{number:05}")));
+            assert!(names.len() < count && names == expected, "{names:?}");
+            let line = format!("<p>The page ends here, the directory does not: it has {} names.\n", count + 1);
+            assert!(page.ends_with(&line), "{line}");
         }
-        fs::create_dir(dir.path().join("zzz")).expect("a directory");
-        let page = page(&dir, "");
-        let names: Vec<&str> = rows(&page).into_iter().map(|(href, _)| href).collect();
-        assert_eq!(names.len(), MAX_SHOWN);
-        assert_eq!((names[0], names[1], names[MAX_SHOWN - 1]), ("zzz/", "00000", "00998"));
-        let line = format!("<p>The page ends here: these are the first {MAX_SHOWN} of {} names.\n", MAX_SHOWN + 8);
-        assert!(page.ends_with(&line), "{line}");
-    }
-
-    #[test]
-    fn a_page_is_the_same_in_small_pieces() {
-        let dir = TempDir::new();
-        for name in ["a", "b/c", "d"] {
-            dir.write(name, "content");
-        }
-        let root = Root::open(dir.path()).expect("a root");
-        let place = Place { path: b"", below: b"" };
-        let mut whole = Vec::new();
-        let made = || Page::read(&root, &root.list(b"").expect("open"), &place).expect("a page");
-        made().read_to_end(&mut whole).expect("no I/O");
-        let mut pieces = Vec::new();
-        let (mut page, mut byte) = (made(), [0; 1]);
-        while page.read(&mut byte).expect("no I/O") == 1 {
-            pieces.extend_from_slice(&byte);
-        }
-        assert_eq!(pieces, whole);
     }
 
     #[test]
