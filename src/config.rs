@@ -31,6 +31,8 @@ pub const DEFAULT_RELOAD_PROBATION: Duration = Duration::from_secs(2);
 pub const DEFAULT_RELOAD_DEADLINE: Duration = Duration::from_secs(60);
 /// How long an exec reload may hold new work back.
 pub const DEFAULT_EXEC_STALL: Duration = Duration::from_secs(2);
+/// What files that are asked for often may take together. Nothing of it is taken before they are asked for.
+pub const DEFAULT_FILE_CACHE: usize = 1024 * 1024;
 /// Stack of a worker. Only pages that were touched count; a handler may go about 200 KiB deep.
 pub const DEFAULT_WORKER_STACK: usize = 256 * 1024;
 /// How long a stop waits for a request on an idle connection before it says FIN.
@@ -170,6 +172,9 @@ pub struct Config {
     /// The most that the process may keep resident, in bytes; connections, buffers and stacks that are at their
     /// defaults are derived from it. What an application's own handlers allocate comes on top. Default none.
     pub memory: Option<u64>,
+    /// What files that are asked for often may take of it, in bytes; 0 keeps none. Default a sixteenth of `memory`, or
+    /// 1 MiB without it.
+    pub file_cache: Option<usize>,
     /// How long a stop waits for what is pending. Default 10 s.
     pub stop_deadline: Duration,
     /// How long to go on serving, with `/-/ready` at 503, before a stop. Default 0.
@@ -208,6 +213,7 @@ impl Default for Config {
             worker_stack: DEFAULT_WORKER_STACK,
             limits: Limits::default(),
             memory: None,
+            file_cache: None,
             stop_deadline: DEFAULT_STOP_DEADLINE,
             lame_duck: Duration::ZERO,
             reload: ReloadMode::default(),
@@ -294,6 +300,12 @@ impl Config {
         if let Some(file) = &mut self.file {
             file.places.retain(|(other, _)| other != key);
         }
+    }
+
+    /// What files that are asked for often may take, the default filled in.
+    pub(crate) fn file_cache(&self) -> usize {
+        let share = self.memory.map_or(DEFAULT_FILE_CACHE, |memory| (memory / 16).min(64 << 20) as usize);
+        self.file_cache.unwrap_or(share)
     }
 
     /// Where to listen, the default filled in.

@@ -24,7 +24,7 @@ pub const ACCEPTOR_STACK: usize = 128 * 1024;
 const THREADS: u64 = ACCEPTOR_STACK as u64 + 256 * 1024;
 
 /// What a handler of the program allocates for one request: paths, header fields, a page it makes.
-const HANDLER: u64 = 64 * 1024;
+const HANDLER: u64 = 128 * 1024;
 
 /// A stack under which no derived one goes: the program's own handlers stay below a third of it.
 const LEAST_STACK: u64 = 96 * 1024;
@@ -46,6 +46,7 @@ pub struct Plan {
     connections: u64,
     /// For requests and answers that wait, as far as allocators leave it usable.
     budget: u64,
+    cache: u64,
 }
 
 impl Plan {
@@ -64,6 +65,7 @@ impl Plan {
 
     fn derive(config: &mut Config, total: u64, program: u64) -> Result<Plan, String> {
         let defaults = Limits::default();
+        let cache = config.file_cache() as u64;
         let limits = &mut config.limits;
         if config.worker_stack == DEFAULT_WORKER_STACK {
             config.worker_stack =
@@ -76,7 +78,7 @@ impl Plan {
         // A worker that streams a body has besides what was buffered of it, and what it reads ahead.
         let streams = (limits.buffered_body + 2 * limits.head_size) as u64;
         let worker = (config.worker_stack + worker_buffers(limits)) as u64 + streams + HANDLER;
-        let fixed = program + THREADS + workers * worker;
+        let fixed = program + THREADS + workers * worker + cache;
         let connections = match limits.connections == defaults.connections {
             true => {
                 let room = total.saturating_sub(fixed);
@@ -96,7 +98,7 @@ impl Plan {
         }
         limits.connections = connections as usize;
         let budget = (total - fixed - connections * IDLE) * 2 / 3;
-        Ok(Plan { total, program: program + THREADS, workers, worker, connections, budget })
+        Ok(Plan { total, program: program + THREADS, workers, worker, connections, budget, cache })
     }
 
     /// What parked connections may hold together.
@@ -107,11 +109,12 @@ impl Plan {
     /// How it is divided, on one line.
     pub fn describe(&self) -> String {
         format!(
-            "{}: program {}, {} workers x {}, {} connections x {IDLE} bytes, {} for requests and answers that wait",
+            "{}: program {}, {} workers x {}, files {}, {} connections x {IDLE} bytes, {} for requests and answers that wait",
             size_text(self.total),
             mebibytes(self.program),
             self.workers,
             kibibytes(self.worker),
+            kibibytes(self.cache),
             self.connections,
             mebibytes(self.budget),
         )
@@ -184,7 +187,7 @@ mod tests {
         for total in [8 << 20, 16 << 20, 1 << 30] {
             let mut config = Config::default();
             let plan = Plan::derive(&mut config, total, PROGRAM_SIZE).expect("enough");
-            let fixed = plan.program + plan.workers * plan.worker + plan.connections * IDLE;
+            let fixed = plan.program + plan.workers * plan.worker + plan.cache + plan.connections * IDLE;
             let rest = total - fixed;
             assert!(plan.budget * 3 / 2 <= rest && plan.budget * 3 / 2 + 2 > rest, "{plan:?}");
             assert_eq!(config.limits.connections as u64, plan.connections);
@@ -198,7 +201,7 @@ mod tests {
             let mut config = Config::default();
             Plan::derive(&mut config, total, PROGRAM_SIZE).expect("enough").connections
         };
-        assert!(connections(8 << 20) >= 500, "{}", connections(8 << 20));
+        assert!(connections(8 << 20) >= 400, "{}", connections(8 << 20));
         assert!(connections(64 << 20) > 4 * connections(8 << 20));
         assert_eq!(connections(64 << 30), MOST_CONNECTIONS);
     }
@@ -208,8 +211,8 @@ mod tests {
         let limits = Limits { connections: 3000, buffered_body: 1000, ..Limits::default() };
         let mut config = Config { limits, worker_stack: 128 << 10, ..Config::default() };
         let wrong = Plan::derive(&mut config.clone(), 6 << 20, PROGRAM_SIZE).expect_err("too little");
-        assert!(wrong.contains("4 workers and 3000 connections need 8M"), "{wrong}");
-        Plan::derive(&mut config, 9 << 20, PROGRAM_SIZE).expect("enough");
+        assert!(wrong.contains("4 workers and 3000 connections need 9M"), "{wrong}");
+        Plan::derive(&mut config, 10 << 20, PROGRAM_SIZE).expect("enough");
         assert_eq!((config.limits.connections, config.limits.buffered_body), (3000, 1000));
         assert_eq!(config.worker_stack, 128 << 10);
     }

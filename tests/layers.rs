@@ -39,7 +39,7 @@ const ORDER: &[(&str, &[&str])] = &[
     // Its `Phase` stands below the connections, what it moves to a successor above them.
     ("lifecycle", &["connection", "error"]),
     ("connection", &["clock", "config", "handler", "http", "lifecycle::Phase", "slot::Place", "seldom"]),
-    ("site", &["config", "error", "handler", "http", "seldom"]),
+    ("site", &["clock", "config", "error", "handler", "http", "seldom"]),
     ("cli", &["config", "error"]),
     ("logging", &["config", "error", "seldom", "clock"]),
     (

@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{Answer, Program, RawClient, Scratch};
+use common::{Answer, PATIENCE, Program, RawClient, Scratch};
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// A directory with a configuration file and, in `public`, files.
 struct Site(Scratch);
@@ -659,4 +659,64 @@ fn what_could_block_does_not() {
     }
     assert_eq!(served.get("/b.txt", &[("Accept-Encoding", "gzip")]).text(), "b");
     served.stop();
+}
+
+/// What is kept says the same as what was just opened, for every kind of request; and what replaces a file, or takes it
+/// away, is seen within a second.
+#[test]
+fn what_is_asked_for_often_is_answered_as_at_first_and_as_it_is_now() {
+    let large = "0123456789abcdef".repeat(4096);
+    let files = [("a.txt", "alphabet"), ("a.txt.gz", "gz"), ("b.txt", "b"), ("large.txt", &large)];
+    let site = Site::new(&files);
+    for (name, _) in files {
+        site.modified(name, 0.0);
+    }
+    let headers = "\n[headers]\nX-Content-Type-Options = 'mine'\nX-Own = 'yes'\n\n[[cache]]\nmatch = '*.txt'\ncontrol = 'max-age=9'\n";
+    let mut kept = site.serve(&format!("precompressed = true\n{headers}"));
+    let mut fresh = site.serve(&format!("precompressed = true\nfile_cache = 0\n{headers}"));
+    let date = "Sun, 13 Sep 2020 12:26:40 GMT";
+    for target in ["/a.txt", "/b.txt", "/large.txt", "/none.txt"] {
+        for fields in [
+            &[][..],
+            &[("Accept-Encoding", "gzip")],
+            &[("Range", "bytes=1-3")],
+            &[("Range", "bytes=1-3"), ("If-Range", date)],
+            &[("Range", "bytes=70000-")],
+            &[("If-Modified-Since", date)],
+            &[("IF-UNMODIFIED-SINCE", "Sun, 13 Sep 2010 12:26:40 GMT")],
+            &[("If-None-Match", "*")],
+            &[("range", "bytes=-2"), ("Accept-Encoding", "gzip")],
+        ] {
+            for method in ["GET", "GET", "HEAD", "GET"] {
+                let (one, other) = (kept.send(method, target, fields), fresh.send(method, target, fields));
+                let said = |answer: &Answer| {
+                    let mut headers: Vec<_> =
+                        answer.headers.iter().filter(|(name, _)| name != "Date").cloned().collect();
+                    headers.sort();
+                    (answer.status, headers, answer.body.clone())
+                };
+                assert_eq!(said(&one), said(&other), "{method} {target} {fields:?}");
+            }
+        }
+    }
+
+    let began = Instant::now();
+    site.write("new", "replaced");
+    site.modified("new", 5.0);
+    fs::rename(site.path("new"), site.path("b.txt")).expect("a rename");
+    fs::remove_file(site.path("a.txt")).expect("a file");
+    let mut seen = [None; 2];
+    while seen.contains(&None) {
+        assert!(began.elapsed() < PATIENCE, "{seen:?}");
+        let now = [kept.get("/b.txt", &[]).text() == "replaced", kept.get("/a.txt", &[]).status == 404];
+        for (seen, now) in seen.iter_mut().zip(now) {
+            if now {
+                seen.get_or_insert_with(|| began.elapsed());
+            }
+        }
+    }
+    // A second, the tick of the clock, and whatever the machine was busy with.
+    assert!(seen.iter().flatten().all(|after| *after < Duration::from_secs(5)), "{seen:?}");
+    kept.stop();
+    fresh.stop();
 }

@@ -139,8 +139,11 @@ impl Acceptor {
 
     /// How many of that address's connections are more than an entry that a worker has not yet closed.
     fn in_use_by(&self, source: Source) -> usize {
-        let gone = |slot: &Slot| {
-            slot.is_peer_closed() && matches!(slot.place(), Place::Queued | Place::Running | Place::RunningAgain)
+        let gone = |slot: &Slot| match slot.place() {
+            // The worker has closed it, and that is on its way here.
+            Place::Closed => true,
+            Place::Queued | Place::Running | Place::RunningAgain => slot.is_peer_closed(),
+            _ => false,
         };
         self.table.iter_with_sources().filter(|(of, slot)| *of == Some(source) && !gone(slot)).count()
     }

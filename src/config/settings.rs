@@ -62,6 +62,9 @@ pub const SETTINGS: &[Setting] = &[
     }),
     flag("exec-stall", "SECS", |config, value| set(&mut config.exec_stall, value.seconds(FROM_A_MILLISECOND))),
     flag("memory", "SIZE", |config, value| set(&mut config.memory, value.size_within(MEMORY).map(Some))),
+    key("file-cache", "SIZE", |config, value| {
+        set(&mut config.file_cache, value.size_within(FILE_CACHE).map(|size| Some(size as usize)))
+    }),
     flag("max-connections", "N", |config, value| {
         set(&mut config.limits.connections, value.number(1..=MAX_CONNECTIONS))
     }),
@@ -105,6 +108,7 @@ pub const SETTINGS: &[Setting] = &[
 
 /// What a whole process may take: below, no program fits; above is a slip.
 pub const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 40;
+pub const FILE_CACHE: RangeInclusive<u64> = 0..=1 << 30;
 /// What a worker's stack may be: below, a handler does not get far; above is a slip.
 pub const WORKER_STACK: RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// Spans in a head are 16 bits wide.

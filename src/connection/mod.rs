@@ -513,6 +513,9 @@ impl Connection {
             return self.respond(work, turn, StatusCode(500).into_response(), body, permit);
         }
         let content: Body = response.into_reader();
+        if let Some(fields) = &content.fields {
+            work.out.extend_from_slice(fields);
+        }
         let (head, _) = work.request.head();
         let (minor, is_head) = (head.minor, head.method == Method::Head);
         let framing = match (status.0, content.len(), minor) {

@@ -9,12 +9,10 @@ use super::stream::Incoming;
 use super::writing::{After, Source, Writing};
 use super::{Collecting, Connection, State};
 use crate::clock::Millis;
-use crate::handler::Request;
+use crate::handler::{Bytes, Request};
 use crate::http::head::{HeadLimits, Scanner, is_blank};
 use crate::slot::Place;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
-use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -139,8 +137,10 @@ impl Connection {
             Moment::Writing { unsent, rest, keep_alive, line } => {
                 let source = match (rest, file) {
                     (Rest::None, _) => Source::None,
-                    (Rest::Bytes(bytes), _) => Source::Bytes { bytes: Cow::Owned(bytes), at: 0 },
-                    (Rest::File { offset, end }, Some(file)) => Source::File { file: File::from(file), offset, end },
+                    (Rest::Bytes(bytes), _) => Source::Bytes { bytes: Bytes::Owned(bytes), at: 0 },
+                    (Rest::File { offset, end }, Some(file)) => {
+                        Source::File { file: Arc::new(file.into()), offset, end }
+                    }
                     (Rest::File { .. }, None) => return None,
                 };
                 let after = if keep_alive { After::Head } else { After::Linger(CloseReason::Finished) };

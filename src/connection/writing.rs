@@ -5,10 +5,11 @@ use super::pace::Window;
 use super::socket::{Moved, Socket};
 use super::stream::Delimiter;
 use super::{TURN_BYTES, workspace::SCRATCH};
+use crate::handler::Bytes;
 use crate::http::response;
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::Arc;
 
 /// A response that is being written. What was encoded and not sent is in the worker's buffer during a turn, and in
 /// `unsent` while parked.
@@ -27,8 +28,8 @@ pub(super) struct Writing {
 /// Where the rest of a body comes from.
 pub(super) enum Source {
     None,
-    Bytes { bytes: Cow<'static, [u8]>, at: usize },
-    File { file: File, offset: u64, end: u64 },
+    Bytes { bytes: Bytes, at: usize },
+    File { file: Arc<File>, offset: u64, end: u64 },
     Reader { reader: Box<dyn Read + Send>, left: Option<u64>, delimiter: Delimiter, ended: bool },
 }
 
@@ -60,7 +61,9 @@ impl Writing {
     /// Bytes that it keeps on the heap.
     pub fn held(&self) -> usize {
         let source = match &self.source {
-            Source::Bytes { bytes: Cow::Owned(bytes), .. } => bytes.capacity(),
+            Source::Bytes { bytes: Bytes::Owned(bytes), .. } => bytes.capacity(),
+            // A copy is in `unsent` by now, or others have it too; but it may be the last that keeps it.
+            Source::Bytes { bytes: Bytes::Shared(bytes), .. } => bytes.len(),
             _ => 0,
         };
         self.unsent.capacity() + self.line.capacity() + source

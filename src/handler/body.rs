@@ -4,6 +4,8 @@ use crate::seldom::log_seldom;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::ops::Deref;
+use std::sync::Arc;
 use tiny_http::{Header, StatusCode};
 
 /// A response: `tiny_http`'s type with our [`Body`].
@@ -32,13 +34,35 @@ pub type Response = tiny_http::Response<Body>;
 pub struct Body {
     pub(crate) kind: Kind,
     pub(crate) close: bool,
+    /// Encoded header fields that were prepared before, in place of ones in the response.
+    pub(crate) fields: Option<Arc<[u8]>>,
 }
 
 pub(crate) enum Kind {
-    Bytes { bytes: Cow<'static, [u8]>, at: usize },
-    File { file: File, offset: u64, end: u64 },
+    Bytes { bytes: Bytes, at: usize },
+    File { file: Arc<File>, offset: u64, end: u64 },
     Reader { reader: Box<dyn Read + Send>, length: Option<u64> },
     Stream(StreamFn),
+}
+
+/// Bytes of the program, of one response, or of several.
+#[derive(Clone)]
+pub(crate) enum Bytes {
+    Static(&'static [u8]),
+    Owned(Vec<u8>),
+    Shared(Arc<[u8]>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Static(bytes) => bytes,
+            Bytes::Owned(bytes) => bytes,
+            Bytes::Shared(bytes) => bytes,
+        }
+    }
 }
 
 pub(crate) type StreamFn = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
@@ -53,6 +77,10 @@ impl Body {
     ///
     /// A file that turns out shorter ends the connection, so that the client sees the cut.
     pub fn file_range(file: File, offset: u64, length: u64) -> Body {
+        Body::shared_file_range(Arc::new(file), offset, length)
+    }
+
+    pub(crate) fn shared_file_range(file: Arc<File>, offset: u64, length: u64) -> Body {
         Kind::File { file, offset, end: offset.saturating_add(length) }.into()
     }
 
@@ -103,25 +131,34 @@ impl Body {
 
 impl From<Kind> for Body {
     fn from(kind: Kind) -> Body {
-        Body { kind, close: false }
+        Body { kind, close: false, fields: None }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Body {
+        Kind::Bytes { bytes, at: 0 }.into()
     }
 }
 
 impl From<Cow<'static, [u8]>> for Body {
     fn from(bytes: Cow<'static, [u8]>) -> Body {
-        Kind::Bytes { bytes, at: 0 }.into()
+        match bytes {
+            Cow::Borrowed(bytes) => Bytes::Static(bytes).into(),
+            Cow::Owned(bytes) => Bytes::Owned(bytes).into(),
+        }
     }
 }
 
 impl From<&'static [u8]> for Body {
     fn from(bytes: &'static [u8]) -> Body {
-        Cow::Borrowed(bytes).into()
+        Bytes::Static(bytes).into()
     }
 }
 
 impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Body {
-        Cow::<[u8]>::Owned(bytes).into()
+        Bytes::Owned(bytes).into()
     }
 }
 
@@ -301,7 +338,7 @@ impl IntoResponse for tiny_http::Response<io::Cursor<Vec<u8>>> {
     fn into_response(self) -> Response {
         convert(self, |cursor, _| {
             let at = usize::try_from(cursor.position()).unwrap_or(usize::MAX).min(cursor.get_ref().len());
-            Kind::Bytes { bytes: cursor.into_inner().into(), at }.into()
+            Kind::Bytes { bytes: Bytes::Owned(cursor.into_inner()), at }.into()
         })
     }
 }

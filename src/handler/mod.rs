@@ -5,7 +5,7 @@ mod request;
 mod router;
 
 pub use body::{Body, IntoResponse, Response};
-pub(crate) use body::{Kind, StreamFn, known_header};
+pub(crate) use body::{Bytes, Kind, StreamFn, known_header};
 pub use request::{Request, RequestBody};
 pub use router::Router;
 

@@ -82,6 +82,15 @@ impl Request {
         self.body = RequestBody::empty();
     }
 
+    /// Whether it is a GET of the whole, whatever the client has: without Range and preconditions (RFC 9110 §13.1).
+    pub(crate) fn is_plain_get(&self) -> bool {
+        let special = |name: &[u8]| match name {
+            [b'i' | b'I', b'f' | b'F', b'-', ..] => true,
+            name => name.eq_ignore_ascii_case(b"range"),
+        };
+        *self.method() == Method::Get && !self.head.fields.iter().any(|field| special(field.name.in_bytes(&self.bytes)))
+    }
+
     /// The method.
     pub fn method(&self) -> &Method {
         &self.head.method

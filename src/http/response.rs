@@ -61,13 +61,20 @@ pub fn encode_fields(
     }
     let start = out.len();
     push_status_line(out, status);
+    if !encode_headers(out, headers).inspect_err(|_| out.truncate(start))? {
+        push_field(out, b"Date", date.as_bytes());
+    }
+    Ok(())
+}
+
+/// Appends fields, but for those that are ours to say. Answers whether a Date is among them; on an error `out` has some.
+pub fn encode_headers(out: &mut Vec<u8>, headers: &[Header]) -> Result<bool, InvalidResponse> {
     let mut dated = false;
     for header in headers {
         let name = header.field.as_str().as_bytes();
         let value = header.value.as_bytes();
         let name_is_valid = !name.is_empty() && name.iter().copied().all(super::is_token_byte);
         if !name_is_valid || !value.iter().all(|&b| b == b'\t' || (b >= b' ' && b != 0x7f)) {
-            out.truncate(start);
             return Err(InvalidResponse::Field(header.field.to_string()));
         }
         // A handler's own framing would desynchronise the connection; these are ours to say.
@@ -77,10 +84,7 @@ pub fn encode_fields(
         dated |= name.eq_ignore_ascii_case(b"date");
         push_field(out, name, value);
     }
-    if !dated {
-        push_field(out, b"Date", date.as_bytes());
-    }
-    Ok(())
+    Ok(dated)
 }
 
 /// Appends what the connection says, and the empty line.

@@ -6,13 +6,39 @@
 use super::program::Program;
 use super::state::{ExecState, decode, encode};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Becomes the program on disk. Returns only if that failed, with everything as before.
-pub fn hand_over(program: &Program, state: &ExecState) -> io::Error {
+pub fn hand_over(program: &Program, mut state: ExecState) -> io::Error {
+    let copies = match each_once(&mut state) {
+        Ok(copies) => copies,
+        Err(error) => return error,
+    };
+    let error = execute(program, &state);
+    drop(copies);
+    error
+}
+
+/// Several connections may send the same open file; the successor owns each descriptor once.
+fn each_once(state: &mut ExecState) -> io::Result<Vec<OwnedFd>> {
+    let mut seen = HashSet::new();
+    let mut copies = Vec::new();
+    for file in state.connections.iter_mut().filter_map(|moved| moved.file.as_mut()) {
+        if !seen.insert(*file) {
+            // SAFETY: the connection that sends it is held meanwhile, and with it the file.
+            let copy = fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(*file) }, 0)?;
+            *file = copy.as_raw_fd();
+            copies.push(copy);
+        }
+    }
+    Ok(copies)
+}
+
+fn execute(program: &Program, state: &ExecState) -> io::Error {
     match prepare(state) {
         Ok(memfd) => {
             let descriptors = descriptors(state);

@@ -180,7 +180,7 @@ impl Running {
         let moved = connections.len();
         log::info!("reloading: executing {} with {moved} connections", self.outside.program.path().display());
         log::logger().flush();
-        let error = exec::hand_over(self.outside.program, &ExecState { inheritance, connections });
+        let error = exec::hand_over(self.outside.program, ExecState { inheritance, connections });
         Reloaded::Failed(format!("cannot execute {}: {error}", self.outside.program.path().display()))
     }
 

@@ -1,8 +1,9 @@
 //! From what was found, or not found, to a response.
 
+use super::cache::Content;
 use super::conditional::{self, Validators, Verdict};
 use super::range::{self, Part, Selection};
-use crate::handler::{Body, IntoResponse, Request, Response, known_header};
+use crate::handler::{Body, Bytes, IntoResponse, Request, Response, known_header};
 use crate::http::accept::Coding;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
@@ -23,6 +24,7 @@ pub(super) struct Representation<'t> {
 }
 
 /// What the response says of a representation.
+#[derive(Clone, Copy)]
 pub(super) struct About<'t> {
     /// How many bytes.
     pub length: u64,
@@ -31,21 +33,13 @@ pub(super) struct About<'t> {
     /// How the bytes are coded, if they are.
     pub coding: Option<Coding>,
     /// A strong entity tag, with its quotes.
-    pub etag: String,
+    pub etag: &'t str,
     /// Last-Modified in seconds since 1970, not later than now; `None` where nobody knows.
     pub modified: Option<u64>,
     /// The fields of the request that had a part in the selection, as in Vary.
     pub vary: Option<&'static str>,
     /// What Cache-Control says, if anything.
     pub cache_control: Option<&'t str>,
-}
-
-/// Where the bytes of a representation are.
-pub(super) enum Content {
-    /// In a regular file.
-    File(File),
-    /// In the program.
-    Static(&'static [u8]),
 }
 
 /// Up to this many bytes a file is read at once and closed, and leaves with the head in one packet or a few; a client
@@ -88,13 +82,13 @@ impl Representation<'_> {
     /// To HEAD the answer is the same, but nothing is read for it; the engine sends no body.
     pub fn answer(self, request: &Request, now: u64) -> io::Result<Response> {
         let Representation { content, about } = self;
-        let validators = Validators { etag: &about.etag, modified: about.modified };
+        let validators = Validators { etag: about.etag, modified: about.modified };
         match conditional::evaluate(request, validators) {
             // A 304 repeats what a cache needs to find its copy; other fields would only confuse it (§15.4.5).
             Verdict::NotModified => {
                 let response = Body::empty().into_response_with(304, Vec::new());
                 let response = about.cached(about.selected(response));
-                return Ok(response.with_header(field("ETag", about.etag)));
+                return Ok(response.with_header(known_header("ETag", about.etag)));
             }
             Verdict::Failed => return Ok(about.selected(refuse(412))),
             Verdict::Proceed => {}
@@ -132,22 +126,18 @@ impl Content {
     /// The body for one part. Without `read` it has only its length.
     fn part(self, part: Part, read: bool) -> io::Result<Body> {
         Ok(match self {
-            Content::Static(bytes) => slice(bytes, part).into(),
+            Content::Bytes(bytes) => bytes_of(bytes, part),
             Content::File(_) if part.length == 0 => Body::empty(),
             Content::File(file) if read && part.length <= READ_AT_ONCE => {
-                let length = part.length as usize;
-                let mut bytes: Vec<u8> = Vec::with_capacity(length);
-                read_at_once(&file, &mut bytes, part.start)?;
-                // The capacity, and so what was read, may be more; and the file may have grown.
-                bytes.truncate(length);
-                match bytes.len() == length {
+                let bytes = read_at_once(&file, part.start, part.length as usize)?;
+                match bytes.len() as u64 == part.length {
                     true => bytes.into(),
                     // The file has shrunk since its length was asked for. The engine sees the same and cuts the
                     // connection, so that the client does not take the remains for the whole.
-                    false => Body::file_range(file, part.start, part.length),
+                    false => Body::shared_file_range(file, part.start, part.length),
                 }
             }
-            Content::File(file) => Body::file_range(file, part.start, part.length),
+            Content::File(file) => Body::shared_file_range(file, part.start, part.length),
         })
     }
 }
@@ -182,7 +172,7 @@ impl About<'_> {
         if let Some(coding) = self.coding {
             response.add_header(known_header("Content-Encoding", coding.name()));
         }
-        response.add_header(known_header("ETag", &self.etag));
+        response.add_header(known_header("ETag", self.etag));
         if let Some(modified) = self.modified {
             // `fmt_http_date` panics behind the year 9999, which no clock that we are told of reaches by itself.
             let modified = UNIX_EPOCH + Duration::from_secs(modified.min(LAST_DATE));
@@ -195,7 +185,7 @@ impl About<'_> {
     /// Several parts (RFC 9110 §14.6), each with its own Content-Range; the response itself must not have one.
     fn multipart(&self, content: Content, parts: &[Part]) -> Response {
         // Unpredictable, so that no file can hold the boundary of its own response on purpose.
-        let boundary = format!("{:016x}", RandomState::new().hash_one(&self.etag));
+        let boundary = format!("{:016x}", RandomState::new().hash_one(self.etag));
         let mut pieces = VecDeque::with_capacity(2 * parts.len() + 1);
         for (at, part) in parts.iter().enumerate() {
             let line_end = if at == 0 { "" } else { "\r\n" };
@@ -216,13 +206,19 @@ impl About<'_> {
     }
 }
 
-/// One pread(2) into the vector's spare room.
-fn read_at_once(file: &File, bytes: &mut Vec<u8>, offset: u64) -> io::Result<()> {
+/// One pread(2). It gives less where the file ends before.
+pub(super) fn read_at_once(file: &File, offset: u64, length: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes: Vec<u8> = Vec::with_capacity(length);
     loop {
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(bytes), offset) {
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), offset) {
             // A network file system may be interrupted.
             Err(Errno::INTR) => {}
-            result => return result.map(drop).map_err(io::Error::from),
+            Err(error) => return Err(error),
+            Ok(_) => {
+                // The capacity, and so what was read, may be more; and the file may have grown.
+                bytes.truncate(length);
+                return Ok(bytes);
+            }
         }
     }
 }
@@ -237,10 +233,20 @@ fn field(name: &'static str, value: String) -> Header {
 }
 
 /// The bytes of a part. Parts lie inside of what they are parts of; one that did not would be cut off.
-fn slice(bytes: &'static [u8], part: Part) -> &'static [u8] {
+fn slice(bytes: &[u8], part: Part) -> &[u8] {
     let start = usize::try_from(part.start).unwrap_or(usize::MAX).min(bytes.len());
     let length = usize::try_from(part.length).unwrap_or(usize::MAX).min(bytes.len() - start);
     &bytes[start..start + length]
+}
+
+/// The body for a part of bytes, without a copy where it is all of them.
+fn bytes_of(bytes: Bytes, part: Part) -> Body {
+    match bytes {
+        bytes if part.start == 0 && part.length == bytes.len() as u64 => bytes.into(),
+        Bytes::Static(bytes) => slice(bytes, part).into(),
+        Bytes::Owned(bytes) => slice(&bytes, part).to_vec().into(),
+        Bytes::Shared(bytes) => slice(&bytes, part).to_vec().into(),
+    }
 }
 
 /// The body of a `multipart/byteranges` response, read piece by piece.
@@ -278,7 +284,7 @@ impl Read for Multipart {
                 // and the connection with it.
                 let read = match &self.content {
                     Content::File(file) => file.read_at(&mut buf[..room], part.start)?,
-                    Content::Static(bytes) => slice(bytes, *part).read(&mut buf[..room])?,
+                    Content::Bytes(bytes) => slice(bytes, *part).read(&mut buf[..room])?,
                 };
                 part.start += read as u64;
                 part.length -= read as u64;
@@ -300,12 +306,12 @@ mod tests {
             length: TEXT.len() as u64,
             content_type: "text/plain; charset=utf-8",
             coding: None,
-            etag: "\"t\"".to_owned(),
+            etag: "\"t\"",
             modified: None,
             vary: None,
             cache_control: None,
         };
-        Representation { content: Content::Static(TEXT), about }
+        Representation { content: Content::Bytes(Bytes::Static(TEXT)), about }
     }
 
     #[test]
@@ -339,7 +345,7 @@ mod tests {
     fn a_multipart_body_is_the_same_in_small_pieces() {
         let parts =
             || VecDeque::from([Piece::Text(io::Cursor::new("<".into())), Piece::Part(Part { start: 3, length: 9 })]);
-        let mut body = Multipart { content: Content::Static(TEXT), pieces: parts() };
+        let mut body = Multipart { content: Content::Bytes(Bytes::Static(TEXT)), pieces: parts() };
         let mut all = Vec::new();
         let mut byte = [0; 1];
         while body.read(&mut byte).expect("no I/O") == 1 {

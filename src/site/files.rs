@@ -1,21 +1,26 @@
 //! A directory of files as a [`Handler`].
 
-use super::answer::{self, About, Content, Representation, refuse, refuse_method};
+use super::answer::{self, About, Representation, refuse, refuse_method};
+use super::cache::{Cache, Content, Entry};
 use super::content_type::MediaTypes;
 use super::listing::{self, Place};
 use super::path::{self, Name};
 use super::root::Root;
-use super::source::{Found, Selected, Source};
+use super::routes::{Fields, Shared};
+use super::source::{Found, Source};
 use crate::Error;
+use crate::config::DEFAULT_FILE_CACHE;
 use crate::config::site::{CacheRule, DirectoryOptions};
-use crate::handler::{Handler, IntoResponse, Request, Response, known_header};
+use crate::handler::{Body, Handler, IntoResponse, Request, Response, known_header};
 use crate::http::accept::{Coding, Ranking, accepts_html};
+use crate::http::response::encode_headers;
 use crate::seldom::log_seldom;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::io::Errno;
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tiny_http::StatusCode;
 
 /// What answers for a directory.
@@ -44,10 +49,16 @@ const INDEX: &[u8] = b"index.html";
 /// Compressed variants of files are sent to clients that accept them if [`with_precompressed`](Files::with_precompressed)
 /// says so.
 ///
+/// What is asked for often is kept, open or in memory, and looked up anew at most once a second: so what replaces a file
+/// is served within a second.
+///
 /// The directory is opened once. If its path goes through a symbolic link that later points elsewhere, the server keeps
 /// to the old directory until it is reloaded.
 pub struct Files {
     source: Source,
+    /// Files that are asked for often, of this root under that number.
+    kept: Arc<Cache>,
+    root: usize,
     types: Arc<MediaTypes>,
     cache: Arc<[CacheRule]>,
     listing: bool,
@@ -62,7 +73,13 @@ impl Files {
     /// One that [`is_usage`](Error::is_usage) where there is no such directory or it may not be read and searched.
     pub fn open(root: &Path) -> Result<Files, Error> {
         let source = Source { root: Root::open(root)?, precompressed: Vec::new() };
-        Ok(Files { source, types: Arc::default(), cache: Arc::default(), listing: false, fallback: None })
+        Ok(Files::of(source, Arc::new(Cache::new(DEFAULT_FILE_CACHE))))
+    }
+
+    fn of(source: Source, kept: Arc<Cache>) -> Files {
+        static ROOTS: AtomicUsize = AtomicUsize::new(0);
+        let root = ROOTS.fetch_add(1, Ordering::Relaxed);
+        Files { source, kept, root, types: Arc::default(), cache: Arc::default(), listing: false, fallback: None }
     }
 
     /// Sends `app.js.br`, `app.js.zst` or `app.js.gz` for `app.js` to clients that accept it. Off by default, since each
@@ -106,15 +123,11 @@ impl Files {
         }
     }
 
-    /// The same with these media types and rules, served in that way.
-    pub(super) fn configured(
-        mut self,
-        types: Arc<MediaTypes>,
-        cache: Arc<[CacheRule]>,
-        options: &DirectoryOptions,
-    ) -> Files {
+    /// The same with these media types and rules, served in that way; its files are kept with those of other roots.
+    pub(super) fn configured(mut self, shared: &Shared, options: &DirectoryOptions) -> Files {
         self.source.precompressed = options.precompressed.clone();
-        Files { types, cache, listing: options.listing, ..self }
+        let (kept, types, cache) = (shared.kept.clone(), shared.types.clone(), shared.rules.clone());
+        Files { kept, types, cache, listing: options.listing, ..self }
     }
 
     /// What the first rule says that is for the file. `above` is the path that the root stands for.
@@ -129,31 +142,65 @@ impl Files {
         self.cache.iter().find(|rule| rule.is_for(&path)).map(|rule| rule.control.as_str())
     }
 
-    /// Answers for the whole `name`, with what is in the directory under `below`, the end of that name.
-    pub(super) fn answer(&self, request: &Request, name: &Name<'_>, below: &[u8]) -> Response {
+    /// Answers for the whole `name`, with what is in the directory under `below`, the end of that name. What every
+    /// answer gets is `fields`, if there are any: then an answer that is finished has them.
+    pub(super) fn answer(&self, request: &Request, name: &Name<'_>, below: &[u8], fields: Option<&Fields>) -> Answer {
         if let Some(refusal) = refuse_method(request) {
-            return refusal;
+            return Answer::Bare(refusal);
         }
         // What stands for the directory itself and does not say so has a last segment all the same: of the prefix.
         if below.is_empty() && !name.directory {
-            return redirect(name, request);
+            return Answer::Bare(redirect(name, request));
         }
         let wanted = Wanted { request, name, below };
         let file_name = match name.directory {
             true => index_of(below),
             false => Cow::Borrowed(below),
         };
-        match self.source.find(&file_name, self.ranking(request)) {
-            Ok(Found::File(selected)) => self.serve(selected, &file_name, &wanted, false),
-            Ok(Found::Directory) if !name.directory => redirect(name, request),
+        Answer::Bare(match self.find(&file_name, self.ranking(request)) {
+            Ok(entry) => return self.serve_usual(&entry, &file_name, &wanted, fields),
+            Err(Missing::Directory) if !name.directory => redirect(name, request),
             // An index.html that is a directory, a FIFO. 404 and not 403, since no permission would change it (RFC 9110
             // §15.5.5).
-            Ok(Found::Directory | Found::Nothing) => refuse(404),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => self.without(&wanted),
+            Err(Missing::Directory | Missing::Nothing) => refuse(404),
+            Err(Missing::Failed(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG)) => self.without(&wanted),
             // A directory that may be searched but not listed (mode 711) still has its index.
-            Err(Errno::ACCESS) if !name.directory && self.source.root.has_directory(below) => redirect(name, request),
-            Err(errno) => failed(errno.into(), &file_name),
+            Err(Missing::Failed(Errno::ACCESS)) if !name.directory && self.source.root.has_directory(below) => {
+                redirect(name, request)
+            }
+            Err(Missing::Failed(errno)) => failed(errno.into(), &file_name),
+        })
+    }
+
+    /// The file of that name below the root, as it is, or was up to a second ago.
+    fn find(&self, name: &[u8], ranking: Ranking) -> Result<Arc<Entry>, Missing> {
+        self.kept.find(self.root, name, ranking, || match self.source.find(name, ranking)? {
+            Found::File(selected) => Ok(selected),
+            Found::Directory => Err(Missing::Directory),
+            Found::Nothing => Err(Missing::Nothing),
+        })
+    }
+
+    /// Answers with a file that is there. The fields of the usual answer are encoded once for as long as it is kept.
+    fn serve_usual(&self, entry: &Entry, file_name: &[u8], wanted: &Wanted<'_>, fields: Option<&Fields>) -> Answer {
+        let Some(fields) = fields.filter(|_| entry.is_kept() && wanted.request.is_plain_get()) else {
+            return Answer::Bare(self.serve(entry, file_name, wanted, false));
+        };
+        if let Some(prepared) = entry.fields.get() {
+            let mut body = match &entry.content {
+                Content::Bytes(bytes) => Body::from(bytes.clone()),
+                Content::File(file) => Body::shared_file_range(file.clone(), 0, entry.version.length),
+            };
+            body.fields = Some(prepared.clone());
+            return Answer::Finished(body.into_response_with(200, Vec::new()));
         }
+        let response = fields.onto(self.serve(entry, file_name, wanted, false));
+        let mut prepared = Vec::new();
+        if response.status_code() == StatusCode(200) && encode_headers(&mut prepared, response.headers()) == Ok(false) {
+            // Another worker may have been as fast, with the same.
+            let _ = entry.fields.set(prepared.into());
+        }
+        Answer::Finished(response)
     }
 
     /// Answers where there is no such file, and no index in a directory.
@@ -176,10 +223,10 @@ impl Files {
             // For a cache that keeps this: who accepts HTML gets another answer.
             return refuse(404).with_header(known_header("Vary", "Accept"));
         }
-        match self.source.find(fallback.as_bytes(), self.ranking(request)) {
-            Ok(Found::File(selected)) => self.serve(selected, fallback.as_bytes(), wanted, true),
-            Ok(Found::Directory | Found::Nothing) => refuse(404),
-            Err(errno) => failed(errno.into(), fallback.as_bytes()),
+        match self.find(fallback.as_bytes(), self.ranking(request)) {
+            Ok(entry) => self.serve(&entry, fallback.as_bytes(), wanted, true),
+            Err(Missing::Directory | Missing::Nothing) => refuse(404),
+            Err(Missing::Failed(errno)) => failed(errno.into(), fallback.as_bytes()),
         }
     }
 
@@ -191,16 +238,16 @@ impl Files {
     }
 
     /// Answers with the file of that name below the root; `by_accept` if Accept had a part in its selection.
-    fn serve(&self, selected: Selected, file_name: &[u8], wanted: &Wanted<'_>, by_accept: bool) -> Response {
+    fn serve(&self, entry: &Entry, file_name: &[u8], wanted: &Wanted<'_>, by_accept: bool) -> Response {
         let now = answer::now();
         let about = About {
-            length: selected.version.length,
+            length: entry.version.length,
             // Of the file, also for a variant: the coding is no part of the type (RFC 9110 §8.4).
             content_type: self.types.of(file_name),
-            coding: selected.coding,
-            etag: selected.version.etag(),
-            modified: Some(selected.version.modified(now)),
-            vary: match (by_accept, selected.varies) {
+            coding: entry.coding,
+            etag: &entry.etag,
+            modified: Some(entry.version.modified(now)),
+            vary: match (by_accept, entry.varies) {
                 (false, false) => None,
                 (false, true) => Some("Accept-Encoding"),
                 (true, false) => Some("Accept"),
@@ -208,8 +255,29 @@ impl Files {
             },
             cache_control: self.cache_control(wanted.above(), file_name),
         };
-        let representation = Representation { content: Content::File(selected.file), about };
+        let representation = Representation { content: entry.content.clone(), about };
         representation.answer(wanted.request, now).unwrap_or_else(|error| failed(error, file_name))
+    }
+}
+
+/// A response, and whether it is all that is to be said.
+pub(super) enum Answer {
+    /// With the fields that every answer of the route has.
+    Finished(Response),
+    /// Without them.
+    Bare(Response),
+}
+
+/// Why there is no file.
+enum Missing {
+    Directory,
+    Nothing,
+    Failed(Errno),
+}
+
+impl From<Errno> for Missing {
+    fn from(errno: Errno) -> Missing {
+        Missing::Failed(errno)
     }
 }
 
@@ -234,7 +302,9 @@ impl Handler for Files {
             return refusal;
         }
         match path::name(request.path()) {
-            Ok(name) => self.answer(request, &name, &name.bytes),
+            Ok(name) => match self.answer(request, &name, &name.bytes, None) {
+                Answer::Finished(response) | Answer::Bare(response) => response,
+            },
             Err(refusal) => refuse(refusal.status()),
         }
     }
@@ -348,7 +418,7 @@ mod tests {
             mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("mkfifo");
             let root = Root::open(&root).expect("a root").with_resolver(resolver);
             let source = Source { root, precompressed: Vec::new() };
-            let files = Files { source, types: Arc::default(), cache: Arc::default(), listing: false, fallback: None };
+            let files = Files::of(source, Arc::new(Cache::new(DEFAULT_FILE_CACHE)));
             Site { dir, files }
         }
 
@@ -648,7 +718,8 @@ mod tests {
 
     #[test]
     fn every_change_changes_the_tag() {
-        let site = Site::new();
+        let mut site = Site::new();
+        site.files.kept = Arc::new(Cache::new(0));
         let time = UNIX_EPOCH + Duration::new(1_000_000_000, 5);
         let tag = |content: &str, time: SystemTime, replace: bool| {
             let path = site.write(if replace { "new" } else { "tagged" }, content);

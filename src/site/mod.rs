@@ -19,6 +19,7 @@
 //! - `content_type` knows the media types.
 
 mod answer;
+mod cache;
 mod conditional;
 mod content_type;
 mod files;

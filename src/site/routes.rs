@@ -1,8 +1,9 @@
 //! The whole site of a configuration: which route answers a path, and what every answer gets.
 
 use super::answer::{refuse, refuse_method};
+use super::cache::Cache;
 use super::content_type::MediaTypes;
-use super::files::{ENCODED, Files};
+use super::files::{Answer, ENCODED, Files};
 use super::path::{self, Name};
 use super::welcome::Welcome;
 use crate::config::site::{CacheRule, DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
@@ -55,6 +56,13 @@ struct Route {
     shown: String,
 }
 
+/// What all directories of a site have in common.
+pub(super) struct Shared {
+    pub kept: Arc<Cache>,
+    pub types: Arc<MediaTypes>,
+    pub rules: Arc<[CacheRule]>,
+}
+
 enum Action {
     Files(Files),
     Welcome,
@@ -76,12 +84,13 @@ impl Site {
     pub fn open(config: &Config) -> Result<Site, Error> {
         let site = &config.site;
         let types = Arc::new(MediaTypes::new(site.mime.clone()));
-        let cache = site.cache.clone().into();
-        let mut routes = vec![Route::behind_all(config, &types, &cache)?];
+        let kept = Arc::new(Cache::new(config.file_cache()));
+        let shared = Shared { kept, types, rules: site.cache.clone().into() };
+        let mut routes = vec![Route::behind_all(config, &shared)?];
         for (number, route) in site.routes.iter().enumerate() {
             // What stands for everything in the file comes before the fallback.
             let at = routes.partition_point(|other| other.prefix.len() > route.prefix.len());
-            routes.insert(at, Route::open(config, number, route, &types, &cache)?);
+            routes.insert(at, Route::open(config, number, route, &shared)?);
         }
         let mut pages = Vec::new();
         for (status, path) in &site.error_pages {
@@ -89,7 +98,7 @@ impl Site {
             let page = read_page(path).map_err(|what| {
                 config.error(&key, format_args!("error page {status} cannot be read from {path:?}: {what}"))
             })?;
-            let content_type = types.of(path.as_os_str().as_encoded_bytes()).to_owned();
+            let content_type = shared.types.of(path.as_os_str().as_encoded_bytes()).to_owned();
             pages.push((*status, Page { content_type, bytes: page }));
         }
         Ok(Site { routes, fields: Fields::new(&site.headers, &[]), pages })
@@ -120,7 +129,10 @@ impl Handler for Site {
         let found = self.routes.iter().find_map(|route| Some((route, route.prefix.rest(&name.bytes)?)));
         let Some((route, below)) = found else { return self.dress(refuse(404)) };
         let response = match &route.action {
-            Action::Files(files) => files.answer(request, &name, below),
+            Action::Files(files) => match files.answer(request, &name, below, Some(&route.fields)) {
+                Answer::Finished(response) => return response,
+                Answer::Bare(response) => response,
+            },
             Action::Welcome => Welcome.answer(request, &name),
             Action::Redirect { status, target } => redirect(*status, target, request, &name, below),
             Action::Fixed { status, body } => match fixed(*status, body.as_ref(), request) {
@@ -142,13 +154,7 @@ impl Handler for Site {
 }
 
 impl Route {
-    fn open(
-        config: &Config,
-        number: usize,
-        route: &RouteConfig,
-        types: &Arc<MediaTypes>,
-        cache: &Arc<[CacheRule]>,
-    ) -> Result<Route, Error> {
+    fn open(config: &Config, number: usize, route: &RouteConfig, shared: &Shared) -> Result<Route, Error> {
         let prefix = route.prefix.clone();
         if prefix.is_everything()
             && let Some(root) = &config.root
@@ -161,7 +167,7 @@ impl Route {
                 let key = format!("route[{number}].directory");
                 let files = Files::open(directory)
                     .map_err(|error| config.error(&key, format_args!("directory of route {prefix}: {error}")))?;
-                let files = files.configured(types.clone(), cache.clone(), options);
+                let files = files.configured(shared, options);
                 let key = format!("route[{number}].fallback");
                 (Action::Files(with_fallback(files, config, &key, options)?), shown_directory(directory, options))
             }
@@ -181,7 +187,7 @@ impl Route {
     }
 
     /// What answers where no route of the file does.
-    fn behind_all(config: &Config, types: &Arc<MediaTypes>, cache: &Arc<[CacheRule]>) -> Result<Route, Error> {
+    fn behind_all(config: &Config, shared: &Shared) -> Result<Route, Error> {
         let (action, shown) = match &config.root {
             None => {
                 for key in DirectoryOptions::KEYS {
@@ -201,7 +207,7 @@ impl Route {
                     None => error,
                 })?;
                 let options = &config.site.root;
-                let files = files.configured(types.clone(), cache.clone(), options);
+                let files = files.configured(shared, options);
                 (Action::Files(with_fallback(files, config, "fallback", options)?), shown_directory(root, options))
             }
         };
@@ -252,7 +258,7 @@ fn read_page(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// What the configuration adds to the answers of a route.
-struct Fields {
+pub(super) struct Fields {
     all: Vec<Header>,
     /// Cache-Control of `[headers]`: for what no rule has said it of.
     cache_control: Option<Header>,
@@ -268,7 +274,7 @@ impl Fields {
         Fields { all, cache_control: cache_control.into_iter().next() }
     }
 
-    fn onto(&self, mut response: Response) -> Response {
+    pub(super) fn onto(&self, mut response: Response) -> Response {
         // What a file says in Vary stays true whatever else is said there; several such fields are one list.
         let replaced = |header: &Header| has(&self.all, header) && !header.field.equiv("Vary");
         if response.headers().iter().any(replaced) {

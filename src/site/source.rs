@@ -37,8 +37,8 @@ pub(super) struct Selected {
 impl Source {
     /// Opens what represents the name for a client with that ranking.
     ///
-    /// This is the only lookup of a file, and nothing else of the request has a part in it: so what it found may be
-    /// kept, under name and ranking, for as long as it does not change.
+    /// Nothing else of the request has a part in it: so what it found may be kept, under name and ranking, for as long
+    /// as it does not change; see [`Cache`](super::cache::Cache).
     pub fn find(&self, name: &[u8], ranking: Ranking) -> Result<Found, Errno> {
         let opened = self.root.read(name)?;
         let stat = fstat(&opened)?;
@@ -101,11 +101,13 @@ fn suffix(coding: Coding) -> &'static [u8] {
 }
 
 /// What tells one state of a file from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Version {
     seconds: i64,
     nanoseconds: u64,
     pub length: u64,
     inode: u64,
+    device: u64,
 }
 
 impl Version {
@@ -117,6 +119,7 @@ impl Version {
             nanoseconds: stat.st_mtime_nsec as u64,
             length: stat.st_size as u64,
             inode: stat.st_ino as u64,
+            device: stat.st_dev as u64,
         }
     }
 
@@ -126,6 +129,11 @@ impl Version {
     pub fn etag(&self) -> String {
         let time = (self.seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(self.nanoseconds);
         format!("\"{time:x}-{:x}-{:x}\"", self.length, self.inode)
+    }
+
+    /// Whether it has not changed for that many seconds.
+    pub fn is_older_than(&self, now: u64, seconds: i64) -> bool {
+        i64::try_from(now).is_ok_and(|now| self.seconds.saturating_add(seconds) <= now)
     }
 
     /// Last-Modified: never later than Date (RFC 9110 §8.8.2.1), and not before 1970, where no HTTP date is.

@@ -1,8 +1,9 @@
 //! The page that the program shows when no directory was named.
 
-use super::answer::{self, About, Content, Representation, refuse, refuse_method};
+use super::answer::{self, About, Representation, refuse, refuse_method};
+use super::cache::Content;
 use super::path::{self, Name};
-use crate::handler::{Handler, IntoResponse, Request, Response};
+use crate::handler::{Bytes, Handler, IntoResponse, Request, Response};
 
 /// A small built-in site that says what this is, how to serve a directory and how to stop.
 ///
@@ -50,17 +51,18 @@ impl Welcome {
             (b"icon.svg", false) => &ICON,
             _ => return refuse(404),
         };
+        let etag = format!("\"{:x}\"", page.hash);
         let about = About {
             length: page.content.len() as u64,
             content_type: page.content_type,
             coding: None,
-            etag: format!("\"{:x}\"", page.hash),
+            etag: &etag,
             // When the program was built says nothing about the page.
             modified: None,
             vary: None,
             cache_control: None,
         };
-        let representation = Representation { content: Content::Static(page.content.as_bytes()), about };
+        let representation = Representation { content: Content::Bytes(Bytes::Static(page.content.as_bytes())), about };
         // Bytes of the program cannot fail to be read.
         representation.answer(request, answer::now()).unwrap_or_else(IntoResponse::into_response)
     }
