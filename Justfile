@@ -31,7 +31,7 @@ check:
     cargo clippy --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# Run the benchmarks
+# Run the benchmarks: a request's cost end to end and its steps one by one; `just bench --bench micro head` picks some
 bench *ARGS:
     cargo bench "$@"
 
