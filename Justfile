@@ -31,9 +31,17 @@ check:
     cargo clippy --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# Run the benchmarks
+# Run the benchmarks: a request's cost end to end and its steps one by one; `just bench --bench micro head` picks some
 bench *ARGS:
     cargo bench "$@"
+
+# handover beside its peers, half an hour; --list, --only SERVERS, --workload WORKLOADS, --rounds N (needs wrk, python3)
+bench-peers *ARGS:
+    python3 benches/peers/run.py "$@"
+
+# Instructions a request outside the kernel, also for lighttpd and nginx (needs valgrind, python3)
+instructions *ARGS:
+    python3 benches/peers/instructions.py "$@"
 
 # Measure /hello of examples/lab.rs with wrk; flags go to the lab: just wrk -w 2
 wrk *ARGS:
