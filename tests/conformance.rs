@@ -55,6 +55,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("RFC 9110 §15.5.15", "414 URI Too Long"),
     ("RFC 9110 §15.5.17", "416 Range Not Satisfiable"),
     ("RFC 9110 §15.6.1", "500 Internal Server Error"),
+    ("RFC 9110 §15.6.2", "501 Not Implemented"),
     ("RFC 9110 §15.6.6", "505 HTTP Version Not Supported"),
     ("RFC 9112 §2.2", "Message Parsing"),
     ("RFC 9112 §2.3", "HTTP Version"),

@@ -577,7 +577,12 @@ impl Connection {
         log::debug!("refused: {reject} ({})", reject.status());
         work.services.stats.refused();
         let start = work.out.len();
-        response::encode_plain(&mut work.out, reject.status(), reject.name(), reject.fields(), work.date.text());
+        // RFC 9110 §15.5.6: what this target allows. TRACE is refused when the whole head has been read.
+        let traced = reject == Reject::MethodNotAllowed && *method == Method::Trace;
+        let allow = if traced { work.services.allow(&work.request) } else { None };
+        let own = allow.as_ref().map(|allow| [("Allow", allow.as_str())]);
+        let fields = own.as_ref().map_or(reject.fields(), |own| own);
+        response::encode_plain(&mut work.out, reject.status(), reject.name(), fields, work.date.text());
         if *method == Method::Head {
             // RFC 9110 §9.3.2: no content, whatever the status.
             let head = work.out[start..].windows(4).position(|window| window == b"\r\n\r\n");

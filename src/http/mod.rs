@@ -92,7 +92,7 @@ impl Reject {
     /// What its answer must or should say besides.
     pub fn fields(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            // RFC 9110 §15.5.6. It is for TRACE and CONNECT, which no target here has.
+            // RFC 9110 §15.5.6, where nobody says anything narrower: CONNECT is for proxies, TRACE is off.
             Reject::MethodNotAllowed => &[("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")],
             // RFC 9110 §15.6.4.
             Reject::Overloaded => &[("Retry-After", "1")],

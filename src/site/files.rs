@@ -1,11 +1,11 @@
 //! A directory of files as a [`Handler`].
 
-use super::answer::{self, Content, Representation, refuse, refuse_method};
+use super::answer::{self, Content, Representation, refuse};
 use super::content_type::MediaTypes;
 use super::path::{self, Name};
 use super::root::Root;
 use crate::Error;
-use crate::handler::{Handler, IntoResponse, Request, Response, known_header};
+use crate::handler::{Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Stat, fstat};
@@ -60,7 +60,7 @@ impl Files {
 
     /// Answers for the whole `name`, with what is in the directory under `below`, the end of that name.
     pub(super) fn answer(&self, request: &Request, name: &Name<'_>, below: &[u8]) -> Response {
-        if let Some(refusal) = refuse_method(request) {
+        if let Some(refusal) = refuse_unless_read(request.method()) {
             return refusal;
         }
         // What stands for the directory itself and does not say so has a last segment all the same: of the prefix.
@@ -108,13 +108,17 @@ impl Files {
 
 impl Handler for Files {
     fn handle(&self, request: &mut Request) -> Response {
-        if let Some(refusal) = refuse_method(request) {
+        if let Some(refusal) = refuse_unless_read(request.method()) {
             return refusal;
         }
         match path::name(request.path()) {
             Ok(name) => self.answer(request, &name, &name.bytes),
             Err(refusal) => refuse(refusal.status()),
         }
+    }
+
+    fn allow(&self, _: &Request) -> Option<String> {
+        Some(READ_ONLY.to_owned())
     }
 }
 
@@ -425,10 +429,14 @@ mod tests {
     #[test]
     fn methods() {
         let site = Site::new();
-        for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW", "get"] {
+        for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE"] {
             let response = site.send(method, "/a.txt", &[]);
             assert_eq!(response.status_code(), StatusCode(405), "{method}");
             assert_eq!(value(&response, "Allow"), Some("GET, HEAD, OPTIONS"), "{method}");
+        }
+        for method in ["BREW", "get"] {
+            let response = site.send(method, "/a.txt", &[]);
+            assert_eq!((response.status_code(), value(&response, "Allow")), (StatusCode(501), None), "{method}");
         }
         for target in ["/a.txt", "*"] {
             let response = site.send("OPTIONS", target, &[]);
