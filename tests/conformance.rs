@@ -31,6 +31,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("RFC 9110 §5.6.7", "Date/Time Formats"),
     ("RFC 9110 §6.5.1", "Limitations on Use of Trailers"),
     ("RFC 9110 §7.2", "Host and :authority"),
+    ("RFC 9110 §7.4", "Rejecting Misdirected Requests"),
     ("RFC 9110 §7.6.1", "Connection"),
     ("RFC 9110 §7.8", "Upgrade"),
     ("RFC 9110 §8.6", "Content-Length"),

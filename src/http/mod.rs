@@ -29,6 +29,10 @@ pub enum Reject {
     Version,
     /// A header line that is not `name: value`: space before the colon, folding, a bad name (RFC 9112 §5).
     HeaderLine,
+    /// An https target over a connection without TLS (RFC 9110 §7.4).
+    Misdirected,
+    /// A method so long that it cannot be one we know (RFC 9112 §3).
+    MethodTooLong,
     /// More header fields than the limit (RFC 6585 §5).
     TooManyHeaders,
     /// The head is longer than the limit (RFC 6585 §5).
@@ -82,8 +86,9 @@ impl Reject {
             BodyTooLarge => 413,
             TargetTooLong => 414,
             Expectation => 417,
+            Misdirected => 421,
             TooManyHeaders | HeadTooLarge => 431,
-            UnknownCoding => 501,
+            UnknownCoding | MethodTooLong => 501,
             Overloaded => 503,
             Version => 505,
         }
@@ -112,6 +117,8 @@ impl Reject {
             BadVersion => "malformed HTTP version",
             Version => "HTTP version not supported",
             HeaderLine => "malformed header line",
+            Misdirected => "https without TLS",
+            MethodTooLong => "method not implemented",
             TooManyHeaders => "too many header fields",
             HeadTooLarge => "request head too large",
             TargetTooLong => "request target too long",
