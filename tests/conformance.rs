@@ -49,6 +49,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("RFC 9110 §14.2", "Range"),
     ("RFC 9110 §15.2.2", "101 Switching Protocols"),
     ("RFC 9110 §15.3.5", "204 No Content"),
+    ("RFC 9110 §15.3.6", "205 Reset Content"),
     ("RFC 9110 §15.4.2", "301 Moved Permanently"),
     ("RFC 9110 §15.4.5", "304 Not Modified"),
     ("RFC 9110 §15.5.6", "405 Method Not Allowed"),
