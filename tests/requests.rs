@@ -111,7 +111,7 @@ impl Case {
         self.expect_end(client, how);
     }
 
-    /// For a case that was sent as one.
+    /// For a case that was sent in one go.
     fn judge(&self, client: &mut RawClient, how: &str) {
         let answers: Vec<Expected> = self.answers().cloned().collect();
         self.expect(client, &answers, how);
@@ -234,5 +234,45 @@ fn every_cut_in_two_has_the_same_answer() {
         for (client, at) in clients.iter_mut().zip(cuts) {
             case.judge(client, &format!("cut at {at}"));
         }
+    }
+}
+
+/// Several cases on one connection, the next behind one that keeps it alive, in pieces of any length. `HANDOVER_SEED`
+/// begins elsewhere; a failure names it.
+#[test]
+fn cases_behind_one_another_have_their_answers_however_they_are_cut() {
+    let seed: u64 = std::env::var("HANDOVER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let mut state = seed;
+    let mut below = |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % bound
+    };
+    let servers = Servers::new(2, false);
+    let mut cases = Case::all();
+    cases.retain(|case| case.parts.len() == 1);
+    let keeps = |case: &&Case| case.answers().last().is_some_and(|answer| answer.then == Then::KeepAlive);
+    for round in 0..600 {
+        let last = &cases[below(cases.len())];
+        let before: Vec<&Case> = cases.iter().filter(|case| case.target == last.target).filter(keeps).collect();
+        let mut row: Vec<&Case> = (0..below(4)).map(|_| before[below(before.len())]).collect();
+        row.push(last);
+        let bytes: Vec<u8> = row.iter().flat_map(|case| case.bytes()).collect();
+        let mut ends: Vec<usize> = (0..below(8)).map(|_| below(bytes.len() + 1)).collect();
+        ends.push(bytes.len());
+        ends.sort_unstable();
+
+        let names: Vec<&str> = row.iter().map(|case| case.name.as_str()).collect();
+        let how = format!("HANDOVER_SEED={seed}, round {round}: {names:?} in pieces that end at {ends:?}");
+        let mut client = servers.client(last.target);
+        let mut from = 0;
+        for to in ends {
+            // A server that has refused what came before may be gone.
+            let _ = client.try_send(&bytes[from..to]);
+            from = to;
+        }
+        for case in &row[..row.len() - 1] {
+            case.expect(&mut client, &case.parts[0].answers, &how);
+        }
+        last.judge(&mut client, &how);
     }
 }
