@@ -103,8 +103,9 @@ impl Decoder {
         Ok(match (self.state, byte) {
             (Size { size, digits }, byte) if byte.is_ascii_hexdigit() => {
                 let digit = (byte as char).to_digit(16).unwrap_or(0);
-                // 16 digits fill a u64; leading zeros beyond that are nobody's honest chunk.
-                if digits == 16 {
+                // 16 digits fill a u64; leading zeros beyond that are nobody's honest chunk. A decoder that a predecessor
+                // wrote down may say more.
+                if digits >= 16 {
                     return Err(Reject::BadChunk);
                 }
                 Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
@@ -166,7 +167,7 @@ impl Decoder {
     }
 
     fn count_overhead(&mut self) -> Result<(), Reject> {
-        self.overhead += 1;
+        self.overhead = self.overhead.saturating_add(1);
         match self.overhead > OVERHEAD_LIMIT {
             true => Err(Reject::ChunkOverhead),
             false => Ok(()),

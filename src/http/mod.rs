@@ -6,6 +6,8 @@
 pub mod chunked;
 pub mod framing;
 pub mod head;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 pub mod response;
 
 use std::fmt;

@@ -22,6 +22,8 @@ mod answer;
 mod conditional;
 mod content_type;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 mod path;
 mod range;
 mod root;
