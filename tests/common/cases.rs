@@ -64,7 +64,11 @@ pub enum Then {
 impl Case {
     /// All of them, in the order of their names.
     pub fn all() -> Vec<Case> {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("requests");
+        Case::all_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("requests"))
+    }
+
+    /// All of that directory.
+    pub fn all_in(directory: &Path) -> Vec<Case> {
         let entries = fs::read_dir(directory).expect("tests/requests");
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "http"));
