@@ -25,6 +25,21 @@ test-supervisors:
 test-clients:
     .ci/run clients
 
+# Fuzz one target, or each of `cargo fuzz list` in turn; any toolchain will do: just fuzz [TARGET] [SECONDS]
+fuzz TARGET="" SECONDS="60":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if ! command -v cargo-fuzz >/dev/null; then
+        echo "just fuzz: cargo-fuzz is not installed; cargo install cargo-fuzz (it needs a C++ compiler)" >&2
+        exit 1
+    fi
+    # The sanitizers' flags are for nightly toolchains; with this a stable one takes them too.
+    export RUSTC_BOOTSTRAP=1
+    RUSTFLAGS="--cfg fuzzing" cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --no-default-features --example seeds
+    for target in ${1:-$(cargo fuzz list)}; do
+        cargo fuzz run "$target" -- -max_total_time="$2" -max_len=20000 -rss_limit_mb=1024 -malloc_limit_mb=512
+    done
+
 # Format, lints and documentation, all without a warning
 check:
     cargo fmt --check

@@ -49,6 +49,22 @@ mod slot;
 mod table;
 mod worker;
 
+/// What the fuzz targets call; in no other build.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::http::invariants::{chunked, decoder, framing, head, stream};
+    pub use crate::lifecycle::invariants::{state, states};
+    pub use crate::site::invariants::{below, dates, path, range};
+}
+
+#[cfg(test)]
+#[path = "../tests/common/cases.rs"]
+#[allow(dead_code, reason = "what judges answers is for the tests of a server")]
+mod cases;
+#[cfg(test)]
+mod properties;
+
 pub use cli::Parsed;
 pub use config::{
     Config, ConfigFile, DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION,

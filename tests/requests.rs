@@ -1,31 +1,47 @@
-//! `tests/requests/*.http`: what a client sends and what it gets for it, over TCP and a Unix socket, whole and split
-//! at every byte.
+//! `tests/requests/*.http`: what a client sends and what it gets for it, over TCP and a Unix socket, whole, split at
+//! every byte, and behind one another. `CONFORMANCE.md` is made from them, see `the_table_says_what_the_cases_say`.
 //!
-//! A file has comments (`#`), then the request, in which a line end means nothing and `\r`, `\n`, `\0`, `\\` and
-//! `\xHH` mean what they say, then an expectation for each answer:
-//! `=> [HEAD] STATUS keep-alive|close TEXT`, TEXT being the body without its line end and, for an error, without the
-//! status that stands in front. `=> nothing` is for a client that says no more and gets no answer.
+//! The first line of a file cites the section that decides it and says what it is: `# RFC 9112 §5.1: what it is`. Other
+//! lines that begin with `#` are comments. `@site` or `@router` names who is asked, instead of a handler. Then comes
+//! the request, in which a line end means nothing and `\r`, `\n`, `\0`, `\\` and `\xHH` mean what they say, and
+//! `\{3*ab}` is `ababab`; then an expectation for each answer:
+//!
+//! - `=> [HEAD] STATUS keep-alive|close|cut TEXT`, TEXT being the body without its line end and, for an error, without
+//!   the status that stands in front; `cut` is an answer that breaks off behind TEXT;
+//! - below it `=+ Name: value` for a field that it has, `=- Name` for one that it has not;
+//! - `=> nothing` is for a client that says no more and gets no answer.
+//!
+//! What stands behind an expectation is sent when the answer has come.
 
 mod common;
 
-use common::{Ending, RawClient, Scratch, TestServer};
-use handover::{Body, Header, IntoResponse, Limits, Request, Response, Server, StatusCode};
+use common::{Answer, Case, Ending, Expected, RawClient, Scratch, Target, TestServer, Then};
+use handover::{Body, Builder, Config, Header, IntoResponse, Limits, Method, Request, Response, Router};
+use handover::{Server, Site, StatusCode};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Says what it understood.
 fn describe(request: &mut Request) -> Response {
     let field = |name: &str, value: &str| Header::from_bytes(name, value).expect("tiny_http takes it");
-    match request.path() {
+    let path = request.path().to_owned();
+    match path.as_str() {
         // A panic, without the message on stderr.
         "/panic" => std::panic::resume_unwind(Box::new("as asked for")),
         "/close" => Body::from("bye\n").with_close().into_response(),
         "/split/value" => "never\n".into_response().with_header(field("A", "b\r\nSet-Cookie: c")),
         "/split/name" => "never\n".into_response().with_header(field("A\r\nSet-Cookie", "c")),
-        path => match path.strip_prefix("/status/") {
-            Some(status) => StatusCode(status.parse::<u16>().expect("a status")).into_response(),
-            None => {
+        "/host" => format!("{}\n", request.host().unwrap_or("none")).into_response(),
+        "/unknown-length" => Body::reader(&b"five\n"[..], None).into_response(),
+        "/short" => Body::reader(&b"five\n"[..], Some(10)).into_response(),
+        path if path.starts_with("/quiet") => "quiet\n".into_response(),
+        path => match (path.strip_prefix("/status/"), path.strip_prefix("/field/")) {
+            (Some(status), _) => StatusCode(status.parse::<u16>().expect("a status")).into_response(),
+            (None, Some(name)) => {
+                let values = request.header_values(name).map(String::from_utf8_lossy).collect::<Vec<_>>().join("|");
+                format!("{values}\n").into_response()
+            }
+            (None, None) => {
                 let body = request.body_bytes().expect("a body that is buffered");
                 let line = format!("{} {} {}", request.method(), request.url(), String::from_utf8_lossy(&body));
                 format!("{}\n", line.trim_end()).into_response()
@@ -34,163 +50,229 @@ fn describe(request: &mut Request) -> Response {
     }
 }
 
-struct Case {
-    name: String,
-    request: Vec<u8>,
-    answers: Vec<Expected>,
+fn router() -> Router {
+    Router::new()
+        .get("/alive", |_: &mut Request| "alive\n")
+        .get("/item/{id}", |request: &mut Request| format!("item {}\n", request.param("id").unwrap_or("?")))
+        .post("/item/{id}", |_: &mut Request| StatusCode(201))
+        .route("PURGE".parse::<Method>().expect("a token"), "/cache", |_: &mut Request| "purged\n")
 }
 
-#[derive(Clone)]
-struct Expected {
-    to_head: bool,
-    status: u16,
-    keep_alive: bool,
-    text: String,
+/// A server of each kind, on TCP or on Unix sockets in the directory.
+struct Servers {
+    servers: Vec<(Target, TestServer)>,
+    scratch: Scratch,
+}
+
+impl Servers {
+    fn new(workers: usize, unix: bool) -> Servers {
+        let scratch = Scratch::new();
+        let root = scratch.path("root");
+        for (name, content) in [("index.html", "index\n"), ("a.txt", "0123456789\n"), ("alive", "alive\n")] {
+            fs::create_dir_all(&root).expect("a directory");
+            fs::write(root.join(name), content).expect("a file");
+            let file = fs::File::options().write(true).open(root.join(name)).expect("a file");
+            // Sun, 06 Nov 1994 08:49:37 GMT, the RFC's own example.
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(784_111_777)).expect("a time");
+        }
+        fs::create_dir(root.join("directory")).expect("a directory");
+        let config = Config { root: Some(root), ..Config::default() };
+        // Time enough for a slow machine to read an answer before the server stops lingering.
+        let limits = Limits { linger: Duration::from_secs(20), ..Limits::default() };
+        let builder = || Server::builder().workers(workers).limits(limits.clone());
+        let start = |target: Target, builder: Builder| {
+            let address = match unix {
+                true => format!("unix:{}", scratch.path(&format!("{target:?}")).display()),
+                false => "127.0.0.1:0".to_owned(),
+            };
+            (target, TestServer::start_at(builder, &address))
+        };
+        let servers = vec![
+            start(Target::Handler, builder().handler(describe)),
+            start(Target::Site, builder().service(Site::open(&config).expect("a site"))),
+            start(Target::Router, builder().service(router())),
+        ];
+        Servers { servers, scratch }
+    }
+
+    fn client(&self, target: Target) -> RawClient {
+        let (_, server) = self.servers.iter().find(|(of, _)| *of == target).expect("one of each");
+        server.client()
+    }
 }
 
 impl Case {
-    fn load(path: &Path) -> Case {
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        let text = fs::read_to_string(path).expect("a case");
-        let lines = || text.lines().filter(|line| !line.starts_with('#'));
-        let request = lines().filter(|line| !line.starts_with("=> ")).flat_map(unescape).collect();
-        let expectations: Vec<&str> = lines().filter_map(|line| line.strip_prefix("=> ")).collect();
-        assert!(!expectations.is_empty(), "{name} expects nothing, not even `nothing`");
-        let answers = expectations.into_iter().filter(|line| *line != "nothing").map(Expected::parse).collect();
-        Case { name, request, answers }
-    }
-
     fn run(&self, client: &mut RawClient, step: usize, how: &str) {
-        // A server that refuses early may close before it has all.
-        let _ = client.try_send_in_steps(&self.request, step);
-        self.judge(client, how);
+        for part in &self.parts {
+            // A server that refuses early may close before it has all.
+            let _ = client.try_send_in_steps(&part.bytes, step);
+            self.expect(client, &part.answers, how);
+        }
+        self.expect_end(client, how);
     }
 
+    /// For a case that was sent in one go.
     fn judge(&self, client: &mut RawClient, how: &str) {
-        let Case { name, answers, .. } = self;
-        if answers.is_empty() {
-            client.finish();
-        }
-        let mut lives = !answers.is_empty();
+        let answers: Vec<Expected> = self.answers().cloned().collect();
+        self.expect(client, &answers, how);
+        self.expect_end(client, how);
+    }
+
+    fn expect(&self, client: &mut RawClient, answers: &[Expected], how: &str) {
+        let name = &self.name;
         for (number, expected) in answers.iter().enumerate() {
+            if expected.then == Then::Cut {
+                let Err((_, rest)) = client.try_answer(expected.to_head) else {
+                    panic!("{name}, {how}: answer {number} is whole");
+                };
+                let rest = String::from_utf8_lossy(&rest);
+                let body = rest.split_once("\r\n\r\n").map(|(_, body)| body.trim_end());
+                assert_eq!(body, Some(expected.text.as_str()), "{name}, {how}: {rest:?}");
+                return;
+            }
             let answer = client.try_answer(expected.to_head).unwrap_or_else(|(ending, rest)| {
                 panic!("{name}, {how}: {ending:?} instead of answer {number}: {:?}", String::from_utf8_lossy(&rest))
             });
             let text = answer.text().trim_end();
             let text = text.strip_prefix(&format!("{} ", answer.status)).unwrap_or(text);
-            let got = (answer.status, !answer.closes(), text);
-            let wanted = (expected.status, expected.keep_alive, expected.text.as_str());
+            let got = (answer.status, if answer.closes() { Then::Close } else { Then::KeepAlive }, text);
+            let wanted = (expected.status, expected.then, expected.text.as_str());
             assert_eq!(got, wanted, "{name}, {how}, answer {number}: {answer:?}");
+            for (field, value) in &expected.fields {
+                assert_eq!(answer.header(field), Some(value.as_str()), "{name}, {how}: {field} of {answer:?}");
+            }
+            for field in &expected.without {
+                assert_eq!(answer.header(field), None, "{name}, {how}: {field} of {answer:?}");
+            }
             assert!(answer.header("set-cookie").is_none(), "{name}, {how}: a split response");
-            lives = expected.keep_alive;
-        }
-        if lives {
-            client.expect_alive("/alive");
-        } else {
-            let (rest, ending) = client.rest();
-            assert!(rest.is_empty(), "{name}, {how}: more than expected: {:?}", String::from_utf8_lossy(&rest));
-            assert_eq!(ending, Ending::Fin, "{name}, {how}");
+            if answer.status >= 200 {
+                expect_dated(&answer, name);
+                expect_framed(&answer, expected, name);
+            }
         }
     }
-}
 
-impl Expected {
-    fn parse(line: &str) -> Expected {
-        let (to_head, line) = match line.strip_prefix("HEAD ") {
-            Some(line) => (true, line),
-            None => (false, line),
-        };
-        let mut words = line.splitn(3, ' ');
-        let status = words.next().and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no status: {line:?}"));
-        let keep_alive = match words.next() {
-            Some("keep-alive") => true,
-            Some("close") => false,
-            _ => panic!("keep-alive or close: {line:?}"),
-        };
-        Expected { to_head, status, keep_alive, text: words.next().unwrap_or_default().to_owned() }
+    fn expect_end(&self, client: &mut RawClient, how: &str) {
+        let name = &self.name;
+        let last = self.answers().last().map(|expected| expected.then);
+        if last == Some(Then::KeepAlive) {
+            return client.expect_alive("/alive");
+        }
+        if last.is_none() {
+            client.finish();
+        }
+        let (rest, ending) = client.rest();
+        assert!(rest.is_empty(), "{name}, {how}: more than expected: {:?}", String::from_utf8_lossy(&rest));
+        assert_eq!(ending, Ending::Fin, "{name}, {how}");
     }
 }
 
-fn unescape(line: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = line.bytes();
-    while let Some(byte) = rest.next() {
-        let byte = match byte {
-            b'\\' => match rest.next() {
-                Some(b'r') => b'\r',
-                Some(b'n') => b'\n',
-                Some(b'0') => 0,
-                Some(b'\\') => b'\\',
-                Some(b'x') => {
-                    let digits: String = rest.by_ref().take(2).map(char::from).collect();
-                    u8::from_str_radix(&digits, 16).unwrap_or_else(|_| panic!("\\xHH: {line:?}"))
-                }
-                _ => panic!("an unknown escape: {line:?}"),
-            },
-            byte => byte,
-        };
-        bytes.push(byte);
+/// RFC 9110 §6.6.1: a Date on every final answer, in the one format that may be sent (§5.6.7).
+fn expect_dated(answer: &Answer, name: &str) {
+    let date = answer.header("date").unwrap_or_else(|| panic!("{name}: no Date in {answer:?}"));
+    let read = httpdate::parse_http_date(date).unwrap_or_else(|error| panic!("{name}: {date:?}: {error}"));
+    assert_eq!(httpdate::fmt_http_date(read), date, "{name}");
+}
+
+/// RFC 9112 §6.3: where an answer ends is said, unless the case wants it otherwise.
+fn expect_framed(answer: &Answer, expected: &Expected, name: &str) {
+    let (length, coding) = (answer.header("content-length"), answer.header("transfer-encoding"));
+    if matches!(answer.status, 204 | 304) {
+        assert_eq!((length, coding), (None, None), "{name}: RFC 9110 §8.6, RFC 9112 §6.1: {answer:?}");
+    } else if !expected.without.iter().any(|field| field.eq_ignore_ascii_case("content-length")) {
+        assert!(length.is_some() != coding.is_some(), "{name}: no framing, or two: {answer:?}");
     }
-    bytes
 }
 
-fn cases() -> Vec<Case> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("requests");
-    let entries = fs::read_dir(directory).expect("tests/requests");
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "http"));
-    paths.sort();
-    assert!(paths.len() > 50, "tests/requests has the cases");
-    paths.iter().map(|path| Case::load(path)).collect()
-}
-
-/// Two workers; time enough for a slow machine to read an answer before the server stops lingering.
-fn server(address: &str) -> TestServer {
-    let limits = Limits { linger: Duration::from_secs(20), ..Limits::default() };
-    TestServer::start_at(Server::builder().workers(2).limits(limits).handler(describe), address)
+fn every_request_has_its_answer(servers: &Servers, steps: &[usize]) {
+    for case in Case::all() {
+        case.run(&mut servers.client(case.target), usize::MAX, "whole");
+        for &step in steps {
+            case.run(&mut servers.client(case.target), step, &format!("in steps of {step}"));
+        }
+    }
 }
 
 #[test]
 fn every_request_has_its_answer_over_tcp() {
-    let server = server("127.0.0.1:0");
-    for case in cases() {
-        case.run(&mut server.client(), usize::MAX, "whole");
-        for step in [1, 2, 7] {
-            case.run(&mut server.client(), step, &format!("in steps of {step}"));
-        }
-    }
+    every_request_has_its_answer(&Servers::new(2, false), &[1, 2, 7]);
 }
 
 #[test]
 fn every_request_has_its_answer_over_a_unix_socket() {
-    let scratch = Scratch::new();
-    let server = server(&format!("unix:{}", scratch.path("socket").display()));
-    for case in cases() {
-        case.run(&mut server.client(), usize::MAX, "whole");
-        case.run(&mut server.client(), 1, "in steps of 1");
-    }
+    let servers = Servers::new(2, true);
+    every_request_has_its_answer(&servers, &[1]);
+    assert!(servers.scratch.path("Site").exists(), "it was over a Unix socket");
+}
+
+/// Where to cut: everywhere, but in a long request only where one of its limits can be, and here and there.
+fn cuts(length: usize) -> Vec<usize> {
+    let here_and_there = length / 64;
+    let picked = |at: &usize| length <= 600 || *at <= 64 || length - at <= 64 || at.is_multiple_of(here_and_there);
+    (1..length).filter(picked).collect()
 }
 
 /// Two pieces of any length: the server has taken the first before the second is sent, since an answer to a later
 /// request has come meanwhile over the same, only, worker.
 #[test]
 fn every_cut_in_two_has_the_same_answer() {
-    let limits = Limits { linger: Duration::from_secs(20), ..Limits::default() };
-    let server = TestServer::start(Server::builder().workers(1).limits(limits).handler(describe));
-    let mut other = server.client();
-    for case in cases() {
-        let cuts = 1..case.request.len();
-        let mut clients: Vec<RawClient> = cuts.clone().map(|_| server.client()).collect();
+    let servers = Servers::new(1, false);
+    // One that waits for an answer in between is cut there already.
+    for case in Case::all().into_iter().filter(|case| case.parts.len() == 1) {
+        let mut other = servers.client(case.target);
+        let bytes = case.bytes();
+        let cuts = cuts(bytes.len());
+        let mut clients: Vec<RawClient> = cuts.iter().map(|_| servers.client(case.target)).collect();
         // A server that has refused the first piece may be gone when the second comes.
-        for (client, at) in clients.iter_mut().zip(cuts.clone()) {
-            let _ = client.try_send(&case.request[..at]);
+        for (client, &at) in clients.iter_mut().zip(&cuts) {
+            let _ = client.try_send(&bytes[..at]);
         }
-        other.expect_alive("/other");
-        for (client, at) in clients.iter_mut().zip(cuts.clone()) {
-            let _ = client.try_send(&case.request[at..]);
+        other.expect_alive("/alive");
+        for (client, &at) in clients.iter_mut().zip(&cuts) {
+            let _ = client.try_send(&bytes[at..]);
         }
         for (client, at) in clients.iter_mut().zip(cuts) {
             case.judge(client, &format!("cut at {at}"));
         }
+    }
+}
+
+/// Several cases on one connection, the next behind one that keeps it alive, in pieces of any length. `HANDOVER_SEED`
+/// begins elsewhere; a failure names it.
+#[test]
+fn cases_behind_one_another_have_their_answers_however_they_are_cut() {
+    let seed: u64 = std::env::var("HANDOVER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let mut state = seed;
+    let mut below = |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % bound
+    };
+    let servers = Servers::new(2, false);
+    let mut cases = Case::all();
+    cases.retain(|case| case.parts.len() == 1);
+    let keeps = |case: &&Case| case.answers().last().is_some_and(|answer| answer.then == Then::KeepAlive);
+    for round in 0..600 {
+        let last = &cases[below(cases.len())];
+        let before: Vec<&Case> = cases.iter().filter(|case| case.target == last.target).filter(keeps).collect();
+        let mut row: Vec<&Case> = (0..below(4)).map(|_| before[below(before.len())]).collect();
+        row.push(last);
+        let bytes: Vec<u8> = row.iter().flat_map(|case| case.bytes()).collect();
+        let mut ends: Vec<usize> = (0..below(8)).map(|_| below(bytes.len() + 1)).collect();
+        ends.push(bytes.len());
+        ends.sort_unstable();
+
+        let names: Vec<&str> = row.iter().map(|case| case.name.as_str()).collect();
+        let how = format!("HANDOVER_SEED={seed}, round {round}: {names:?} in pieces that end at {ends:?}");
+        let mut client = servers.client(last.target);
+        let mut from = 0;
+        for to in ends {
+            // A server that has refused what came before may be gone.
+            let _ = client.try_send(&bytes[from..to]);
+            from = to;
+        }
+        for case in &row[..row.len() - 1] {
+            case.expect(&mut client, &case.parts[0].answers, &how);
+        }
+        last.judge(&mut client, &how);
     }
 }

@@ -297,7 +297,10 @@ impl Connection {
             match self.scanner.scan(work.input(), &limits) {
                 Ok(Some(length)) => return self.request(work, turn, length),
                 Ok(None) => {}
-                Err(reject) => return self.refuse(work, turn, reject, &Method::Get),
+                Err(reject) => {
+                    let method = announced_method(work.input());
+                    return self.refuse(work, turn, reject, &method);
+                }
             }
             match self.read(work, turn) {
                 Ok(Some(_)) => {}
@@ -317,7 +320,8 @@ impl Connection {
                 let deadline = begun.after(limits.head_timeout);
                 // A trickle keeps it from ever being parked when the acceptor looks.
                 if work.now >= deadline {
-                    return self.refuse(work, turn, Reject::HeadTimeout, &Method::Get);
+                    let method = announced_method(work.input());
+                    return self.refuse(work, turn, Reject::HeadTimeout, &method);
                 }
                 self.park(State::Head, Place::Reading, true, deadline)
             }
@@ -520,6 +524,8 @@ impl Connection {
         let (minor, is_head) = (head.minor, head.method == Method::Head);
         let framing = match (status.0, content.len(), minor) {
             (204 | 304, _, _) => ResponseFraming::None,
+            // RFC 9110 §15.3.6: it has no content, and says so.
+            (205, _, _) => ResponseFraming::Length(0),
             (_, Some(length), _) => ResponseFraming::Length(length),
             (_, None, 0) => ResponseFraming::Close,
             (_, None, _) => ResponseFraming::Chunked,
@@ -533,7 +539,7 @@ impl Connection {
             // A body that was not read, and that nobody can read any more, stands in the way of the next request.
             && body.as_ref().is_none_or(|body| body.is_finished() || body.is_shared());
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive, client_minor: minor });
-        if is_head || framing == ResponseFraming::None {
+        if is_head || status.0 == 205 || framing == ResponseFraming::None {
             return self.settle(work, turn, Source::None, keep_alive, body);
         }
         let delimiter = match framing {
@@ -639,7 +645,12 @@ impl Connection {
         log::debug!("refused: {reject} ({})", reject.status());
         work.services.stats.refused();
         let start = work.out.len();
-        response::encode_plain(&mut work.out, reject.status(), reject.name(), reject.fields(), work.date.text());
+        // RFC 9110 §15.5.6: what this target allows. TRACE is refused when the whole head has been read.
+        let traced = reject == Reject::MethodNotAllowed && *method == Method::Trace;
+        let allow = if traced { work.services.allow(&work.request) } else { None };
+        let own = allow.as_ref().map(|allow| [("Allow", allow.as_str())]);
+        let fields = own.as_ref().map_or(reject.fields(), |own| own);
+        response::encode_plain(&mut work.out, reject.status(), reject.name(), fields, work.date.text());
         if *method == Method::Head {
             // RFC 9110 §9.3.2: no content, whatever the status.
             let head = work.out[start..].windows(4).position(|window| window == b"\r\n\r\n");
@@ -753,6 +764,14 @@ fn grow(body: &mut Vec<u8>, more: usize, declared: Option<u64>) {
     if needed > body.capacity() {
         let most = declared.and_then(|declared| usize::try_from(declared).ok()).unwrap_or(usize::MAX);
         body.reserve_exact((2 * body.capacity()).min(most).max(needed) - body.len());
+    }
+}
+
+/// Whether it is HEAD, whose answers have no content (RFC 9110 §9.3.2), is known before the head is complete.
+fn announced_method(head: &[u8]) -> Method {
+    match head.strip_prefix(b"\r\n").unwrap_or(head).starts_with(b"HEAD ") {
+        true => Method::Head,
+        false => Method::Get,
     }
 }
 

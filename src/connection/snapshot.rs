@@ -63,6 +63,48 @@ enum Rest {
     },
 }
 
+#[cfg(any(test, fuzzing))]
+impl Snapshot {
+    /// One for each moment, and each way in which a body comes and a response goes.
+    pub fn samples() -> Vec<Snapshot> {
+        use crate::http::framing::BodyFraming;
+        let body = |incoming: Incoming| Moment::Body {
+            head: b"POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n".to_vec(),
+            incoming,
+            body: b"abc".to_vec(),
+            since: 1,
+            limit: 1 << 20,
+            declared: Some(9),
+            expects_continue: true,
+        };
+        let writing = |rest: Rest| Moment::Writing {
+            unsent: b"HTTP/1.1 200 OK\r\n".to_vec(),
+            rest,
+            keep_alive: true,
+            line: "GET /a".into(),
+        };
+        let moments = [
+            Moment::Head,
+            body(Incoming::new(BodyFraming::Length(6))),
+            body(Incoming::new(BodyFraming::Chunked)),
+            writing(Rest::None),
+            writing(Rest::Bytes(b"hello".to_vec())),
+            writing(Rest::File { offset: 1, end: 9 }),
+            Moment::Lingering { until: 2 },
+        ];
+        let peer = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
+        let snapshot = |moment| Snapshot {
+            peer,
+            served: 1,
+            begun: Some(1),
+            deadline: 2,
+            input: b"GET /b HTTP/1.1\r\n".to_vec(),
+            moment,
+        };
+        moments.into_iter().map(snapshot).collect()
+    }
+}
+
 /// What was restored, and how to park it.
 pub struct Restored {
     pub connection: Connection,
@@ -126,9 +168,13 @@ impl Connection {
             Moment::Head => (State::Head, if blank { Place::Idle } else { Place::Reading }, true),
             Moment::Body { head, incoming, body, since, limit, declared, expects_continue } => {
                 let mut request = Request::empty();
-                // It was within its limits when it came; a successor's own may be tighter.
+                // It was within its limits when it came; a successor's own may be tighter. But a head it must be.
                 let lines = head.iter().filter(|&&b| b == b'\n').count();
-                let limits = HeadLimits { size: head.len() + 1, target: head.len(), fields: lines };
+                let limits = HeadLimits { size: usize::from(u16::MAX), target: head.len(), fields: lines };
+                let complete = Scanner::default().scan(&head, &limits).ok()?;
+                if complete != Some(head.len()) {
+                    return None;
+                }
                 request.parse(&head, &limits, peer).ok()?;
                 let since = Millis(since);
                 let collecting = Collecting { request, incoming, body, since, limit, declared, expects_continue };
@@ -169,5 +215,31 @@ impl Connection {
             hold: None,
         };
         Some(Restored { connection, place, answerable, deadline, ready })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn restore(head: &[u8]) -> Option<Restored> {
+        let mut snapshot = Snapshot::samples().swap_remove(1);
+        let Moment::Body { head: own, .. } = &mut snapshot.moment else { panic!("{snapshot:?}") };
+        *own = head.to_vec();
+        let (one, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+        Connection::restore(snapshot, one.into(), None)
+    }
+
+    #[test]
+    fn a_head_that_is_none_is_refused_and_does_not_panic() {
+        let head = b"POST / HTTP/1.1\r\nHost: x\r\n\r\n";
+        assert!(restore(head).is_some());
+        for cut in 0..head.len() {
+            assert!(restore(&head[..cut]).is_none(), "cut at {cut}");
+        }
+        assert!(restore(&[head, &b"GET "[..]].concat()).is_none());
+        // Beyond what the offsets of a head can say.
+        let large = [b"POST / HTTP/1.1\r\nHost: x\r\nA: ", &[b'a'; 70_000][..], b"\r\n\r\n"].concat();
+        assert!(restore(&large).is_none());
     }
 }

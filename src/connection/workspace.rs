@@ -4,14 +4,13 @@ use super::budget::Budget;
 use super::socket::Socket;
 use crate::clock::{DateCache, Millis};
 use crate::config::Limits;
-use crate::handler::{Body, Handler, IntoResponse, Request, Response};
+use crate::handler::{Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::http::Reject;
 use crate::lifecycle::Phase;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tiny_http::{Method, StatusCode};
 
 /// Bytes that a `Reader` body is read by.
 pub(super) const SCRATCH: usize = 16 * 1024;
@@ -204,32 +203,37 @@ impl Services {
         self.handler.body_limit(head).unwrap_or(self.limits.body_size)
     }
 
+    /// What Allow says where TRACE is refused, if that is known.
+    pub(super) fn allow(&self, head: &Request) -> Option<String> {
+        match self.is_status_route(head.path()) {
+            true => Some(READ_ONLY.to_owned()),
+            false => self.handler.allow(head),
+        }
+    }
+
+    fn is_status_route(&self, path: &str) -> bool {
+        self.status_routes && matches!(path, "/-/healthy" | "/-/ready")
+    }
+
     /// What the server answers itself: `OPTIONS *`, and its state for load balancers and supervisors.
     pub(super) fn own_route(&self, request: &Request) -> Option<Response> {
         let path = request.path();
         if path == "*" {
             return Some(().into_response());
         }
-        if !self.status_routes || !path.starts_with("/-/") {
+        if !self.is_status_route(path) {
             return None;
         }
         let (status, text) = match path {
             "/-/healthy" => (200, "healthy\n"),
             "/-/ready" if self.phase.is_ready() => (200, "ready\n"),
-            "/-/ready" => (503, "stopping\n"),
-            _ => return None,
+            _ => (503, "stopping\n"),
         };
-        let no_store = crate::handler::known_header("Cache-Control", "no-store");
-        Some(match request.method() {
-            Method::Get | Method::Head => text.into_response().with_status_code(status).with_header(no_store),
-            method => {
-                let allow = crate::handler::known_header("Allow", "GET, HEAD, OPTIONS");
-                match method {
-                    Method::Options => Body::empty().into_response_with(204, vec![allow]),
-                    _ => StatusCode(405).into_response().with_header(allow),
-                }
-            }
-        })
+        let answer = || {
+            let no_store = known_header("Cache-Control", "no-store");
+            text.into_response().with_status_code(status).with_header(no_store)
+        };
+        Some(refuse_unless_read(request.method()).unwrap_or_else(answer))
     }
 }
 

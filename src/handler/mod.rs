@@ -9,6 +9,8 @@ pub(crate) use body::{Bytes, Kind, StreamFn, known_header};
 pub use request::{Request, RequestBody};
 pub use router::Router;
 
+use tiny_http::{Method, StatusCode};
+
 /// Answers requests, on many threads at once.
 ///
 /// A closure `Fn(&mut Request) -> impl IntoResponse` enters by `Builder::handler`; an object of this trait, a
@@ -35,6 +37,13 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// What Allow says for the path of the request whose head has arrived, where the server refuses TRACE by itself;
+    /// `None` is every method of RFC 9110 and RFC 5789 but CONNECT and TRACE.
+    fn allow(&self, head: &Request) -> Option<String> {
+        let _ = head;
+        None
+    }
+
     /// What `--check` says of it: a line for each route, its path first.
     fn describe(&self) -> Vec<String> {
         Vec::new()
@@ -50,9 +59,28 @@ impl<H: Handler + ?Sized> Handler for Box<H> {
         (**self).body_limit(head)
     }
 
+    fn allow(&self, head: &Request) -> Option<String> {
+        (**self).allow(head)
+    }
+
     fn describe(&self) -> Vec<String> {
         (**self).describe()
     }
+}
+
+/// What Allow says where there are GET and HEAD alone.
+pub(crate) const READ_ONLY: &str = "GET, HEAD, OPTIONS";
+
+/// The answer to every method but GET and HEAD where there are no others: 204 to OPTIONS (RFC 9110 §9.3.7), 405 to
+/// those that are known (§15.5.6), 501 to the others (§15.6.2).
+pub(crate) fn refuse_unless_read(method: &Method) -> Option<Response> {
+    let response = match method {
+        Method::Get | Method::Head => return None,
+        Method::Options => ().into_response(),
+        Method::NonStandard(_) => return Some(StatusCode(501).into_response()),
+        _ => StatusCode(405).into_response(),
+    };
+    Some(response.with_header(known_header("Allow", READ_ONLY)))
 }
 
 /// A closure as a [`Handler`].

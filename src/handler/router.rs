@@ -7,8 +7,8 @@ use tiny_http::{Method, StatusCode};
 
 /// Routes by path, with `{name}` for one segment and `{*name}` for the rest, then by method.
 ///
-/// An unknown path is 404, a known path with another method 405 with Allow; HEAD goes to the GET handler, and
-/// OPTIONS is answered from what is there.
+/// An unknown path is 404, a known path with another method 405 with Allow, a method that neither RFC 9110 nor RFC 5789
+/// nor any route has is 501; HEAD goes to the GET handler, and OPTIONS is answered from what is there.
 ///
 /// ```
 /// use handover::{Request, Router};
@@ -107,6 +107,12 @@ impl Router {
         self
     }
 
+    /// Whether the method is one of the standard ones or a route's (RFC 9110 §9.1 tells them from the others).
+    fn knows(&self, method: &Method) -> bool {
+        let standard = !matches!(method, Method::NonStandard(_));
+        standard || self.routes.iter().flatten().any(|route| route.method == *method)
+    }
+
     /// The routes of the path, its parameters decoded.
     fn find(&self, path: &str) -> Option<(&[Route], Params)> {
         let matched = self.paths.at(path).ok()?;
@@ -143,12 +149,16 @@ impl Handler for Router {
             return match (&self.fallback, request.path()) {
                 (_, "*") => ().into_response(),
                 (Some(fallback), _) => fallback.handle(request),
+                (None, _) if !self.knows(request.method()) => StatusCode(501).into_response(),
                 (None, _) => StatusCode(404).into_response(),
             };
         };
         if let Some(route) = for_method(routes, request.method()) {
             request.set_params(params);
             return route.handler.handle(request);
+        }
+        if !self.knows(request.method()) {
+            return StatusCode(501).into_response();
         }
         let allow = known_header("Allow", &allowed(routes));
         match request.method() {
@@ -163,6 +173,13 @@ impl Handler for Router {
         };
         let route = for_method(routes, head.method())?;
         route.max_body.or_else(|| route.handler.body_limit(head))
+    }
+
+    fn allow(&self, head: &Request) -> Option<String> {
+        match self.find(head.path()) {
+            Some((routes, _)) => Some(allowed(routes)),
+            None => self.fallback.as_ref()?.allow(head),
+        }
     }
 
     fn describe(&self) -> Vec<String> {

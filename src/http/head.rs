@@ -48,8 +48,10 @@ pub struct HeadLimits {
     pub fields: usize,
 }
 
-/// What a request line can hold besides its target: a method of 32 bytes, two spaces, `HTTP/1.1` and CRLF.
-const REQUEST_LINE_SLACK: usize = 44;
+/// Longer than every method that is registered.
+const METHOD_ROOM: usize = 32;
+/// What a request line can hold besides its target: a method, two spaces, `HTTP/1.1` and CRLF.
+const REQUEST_LINE_SLACK: usize = METHOD_ROOM + 12;
 
 /// Finds the end of a head incrementally.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,7 +74,7 @@ impl Scanner {
             // RFC 9112 §2.2: one empty line before the request line is forgiven.
             let leading = self.lines == 0 && line == b"\r" && lf == 1;
             if self.lines == 0 && !leading {
-                self.check_request_line(line.len() + 1, limits)?;
+                self.check_request_line(&window[self.line_start..=lf], limits)?;
             }
             if line.last() != Some(&b'\r') {
                 return Err(Reject::BareLf);
@@ -91,7 +93,7 @@ impl Scanner {
         }
         self.seen = window.len();
         if self.lines == 0 {
-            self.check_request_line(window.len() - self.line_start, limits)?;
+            self.check_request_line(&window[self.line_start..], limits)?;
         }
         if buf.len() >= limits.size {
             return Err(Reject::HeadTooLarge);
@@ -99,10 +101,14 @@ impl Scanner {
         Ok(None)
     }
 
-    fn check_request_line(&self, length: usize, limits: &HeadLimits) -> Result<(), Reject> {
-        match length > limits.target + REQUEST_LINE_SLACK {
+    fn check_request_line(&self, line: &[u8], limits: &HeadLimits) -> Result<(), Reject> {
+        if line.len() <= limits.target + REQUEST_LINE_SLACK {
+            return Ok(());
+        }
+        // Decided from bytes that have come whenever the line is too long, so that it is no matter how it was cut.
+        match line[..=METHOD_ROOM.min(limits.target)].contains(&b' ') {
             true => Err(Reject::TargetTooLong),
-            false => Ok(()),
+            false => Err(Reject::MethodTooLong),
         }
     }
 }
@@ -205,7 +211,8 @@ impl Head {
         // The bytes are a token, which is ASCII, so neither conversion can fail.
         self.method =
             std::str::from_utf8(method).ok().and_then(|method| method.parse().ok()).ok_or(Reject::RequestLine)?;
-        // Only what RFC 3986 allows in a URI; the fragment's `#` is never sent (RFC 9112 §3.2).
+        // Visible ASCII, so that nothing can end the target but the space; some of it no URI has (RFC 3986 §2), but
+        // browsers send it in queries. The fragment's `#` is never sent (RFC 9112 §3.2).
         if !target.iter().all(|&b| (0x21..=0x7e).contains(&b) && b != b'#') {
             return Err(Reject::Target);
         }
@@ -228,9 +235,14 @@ impl Head {
             _ => {
                 // absolute-form: a server accepts it from anyone, and it overrides Host (RFC 9112 §3.2.2).
                 let scheme = target.iter().position(|&b| b == b':').ok_or(Reject::Target)?;
-                let known = [&b"http"[..], b"https"].iter().any(|s| s.eq_ignore_ascii_case(&target[..scheme]));
-                let rest = target[scheme + 1..].strip_prefix(b"//").ok_or(Reject::Target)?;
-                if !known {
+                let (scheme, rest) = target.split_at(scheme);
+                let rest = rest.strip_prefix(b"://").ok_or(Reject::Target)?;
+                if scheme.eq_ignore_ascii_case(b"https") {
+                    // RFC 9110 §7.4: it MUST have come over TLS, which is not spoken here. A gateway that ended TLS
+                    // sends origin-form to an origin server (RFC 9112 §3.2.1).
+                    return Err(Reject::Misdirected);
+                }
+                if !scheme.eq_ignore_ascii_case(b"http") {
                     return Err(Reject::Target);
                 }
                 let end = rest.iter().position(|&b| b == b'/' || b == b'?').unwrap_or(rest.len());
@@ -343,10 +355,12 @@ fn is_host(host: &[u8]) -> bool {
         let colon = host.iter().position(|&b| b == b':').unwrap_or(host.len());
         host.split_at(colon)
     };
-    let name_is_valid = name.iter().all(|&b| {
-        b.is_ascii_alphanumeric()
-            || matches!(b, b'-' | b'.' | b'_' | b'~' | b'%')
-            || matches!(b, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+    let name_is_valid = name.iter().enumerate().all(|(at, &b)| match b {
+        // RFC 3986 §2.1.
+        b'%' => name.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)),
+        b'-' | b'.' | b'_' | b'~' => true,
+        b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => true,
+        b => b.is_ascii_alphanumeric(),
     });
     let port_is_valid = match port {
         [] => true,

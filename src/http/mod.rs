@@ -7,6 +7,8 @@ pub mod accept;
 pub mod chunked;
 pub mod framing;
 pub mod head;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 pub mod response;
 
 use std::fmt;
@@ -30,6 +32,10 @@ pub enum Reject {
     Version,
     /// A header line that is not `name: value`: space before the colon, folding, a bad name (RFC 9112 §5).
     HeaderLine,
+    /// An https target over a connection without TLS (RFC 9110 §7.4).
+    Misdirected,
+    /// A method so long that it cannot be one we know (RFC 9112 §3).
+    MethodTooLong,
     /// More header fields than the limit (RFC 6585 §5).
     TooManyHeaders,
     /// The head is longer than the limit (RFC 6585 §5).
@@ -83,8 +89,9 @@ impl Reject {
             BodyTooLarge => 413,
             TargetTooLong => 414,
             Expectation => 417,
+            Misdirected => 421,
             TooManyHeaders | HeadTooLarge => 431,
-            UnknownCoding => 501,
+            UnknownCoding | MethodTooLong => 501,
             Overloaded => 503,
             Version => 505,
         }
@@ -93,7 +100,7 @@ impl Reject {
     /// What its answer must or should say besides.
     pub fn fields(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            // RFC 9110 §15.5.6. It is for TRACE and CONNECT, which no target here has.
+            // RFC 9110 §15.5.6, where nobody says anything narrower: CONNECT is for proxies, TRACE is off.
             Reject::MethodNotAllowed => &[("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")],
             // RFC 9110 §15.6.4.
             Reject::Overloaded => &[("Retry-After", "1")],
@@ -113,6 +120,8 @@ impl Reject {
             BadVersion => "malformed HTTP version",
             Version => "HTTP version not supported",
             HeaderLine => "malformed header line",
+            Misdirected => "https without TLS",
+            MethodTooLong => "method not implemented",
             TooManyHeaders => "too many header fields",
             HeadTooLarge => "request head too large",
             TargetTooLong => "request target too long",

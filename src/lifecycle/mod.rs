@@ -1,6 +1,8 @@
 //! How a server begins, hands over and ends: the phase it is in, the signals that drive it, the state that moves.
 
 pub mod exec;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 pub mod link;
 pub mod notify;
 mod phase;

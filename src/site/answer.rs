@@ -47,23 +47,10 @@ pub(super) struct About<'t> {
 /// a socket takes at the least before it is full (the default of `tcp_wmem`).
 const READ_AT_ONCE: u64 = 16 * 1024;
 
-/// What GET and HEAD handlers allow.
-const ALLOW: &str = "GET, HEAD, OPTIONS";
-
 /// Now in seconds since 1970: from the clock that the Date field is made of, so that no Last-Modified that is cut off at
 /// "now" can be later than Date.
 pub(super) fn now() -> u64 {
     clock_gettime(ClockId::RealtimeCoarse).tv_sec.try_into().unwrap_or(0)
-}
-
-/// The answer to every method but GET and HEAD: 204 to OPTIONS (RFC 9110 §9.3.7), 405 to the others (§15.5.6).
-pub(super) fn refuse_method(request: &Request) -> Option<Response> {
-    let response = match request.method() {
-        Method::Get | Method::Head => return None,
-        Method::Options => ().into_response(),
-        _ => refuse(405),
-    };
-    Some(response.with_header(known_header("Allow", ALLOW)))
 }
 
 /// The answer where there is nothing to serve.

@@ -85,7 +85,7 @@ fn single_date(request: &Request, name: &str) -> Option<u64> {
 }
 
 /// Seconds since 1970; each of the three formats of RFC 9110 §5.6.7.
-fn parse_date(value: &[u8]) -> Option<u64> {
+pub(super) fn parse_date(value: &[u8]) -> Option<u64> {
     let date = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
     date.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }

@@ -1,6 +1,6 @@
 //! A directory of files as a [`Handler`].
 
-use super::answer::{self, About, Representation, refuse, refuse_method};
+use super::answer::{self, About, Representation, refuse};
 use super::cache::{Cache, Content, Entry};
 use super::content_type::MediaTypes;
 use super::listing::{self, Place};
@@ -11,7 +11,7 @@ use super::source::{Found, Source};
 use crate::Error;
 use crate::config::DEFAULT_FILE_CACHE;
 use crate::config::site::{CacheRule, DirectoryOptions};
-use crate::handler::{Body, Handler, IntoResponse, Request, Response, known_header};
+use crate::handler::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::http::accept::{Coding, Ranking, accepts_html};
 use crate::http::response::encode_headers;
 use crate::seldom::log_seldom;
@@ -145,7 +145,7 @@ impl Files {
     /// Answers for the whole `name`, with what is in the directory under `below`, the end of that name. What every
     /// answer gets is `fields`, if there are any: then an answer that is finished has them.
     pub(super) fn answer(&self, request: &Request, name: &Name<'_>, below: &[u8], fields: Option<&Fields>) -> Answer {
-        if let Some(refusal) = refuse_method(request) {
+        if let Some(refusal) = refuse_unless_read(request.method()) {
             return Answer::Bare(refusal);
         }
         // What stands for the directory itself and does not say so has a last segment all the same: of the prefix.
@@ -298,7 +298,7 @@ impl Wanted<'_> {
 
 impl Handler for Files {
     fn handle(&self, request: &mut Request) -> Response {
-        if let Some(refusal) = refuse_method(request) {
+        if let Some(refusal) = refuse_unless_read(request.method()) {
             return refusal;
         }
         match path::name(request.path()) {
@@ -307,6 +307,10 @@ impl Handler for Files {
             },
             Err(refusal) => refuse(refusal.status()),
         }
+    }
+
+    fn allow(&self, _: &Request) -> Option<String> {
+        Some(READ_ONLY.to_owned())
     }
 }
 
@@ -585,10 +589,14 @@ mod tests {
     #[test]
     fn methods() {
         let site = Site::new();
-        for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW", "get"] {
+        for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE"] {
             let response = site.send(method, "/a.txt", &[]);
             assert_eq!(response.status_code(), StatusCode(405), "{method}");
             assert_eq!(value(&response, "Allow"), Some("GET, HEAD, OPTIONS"), "{method}");
+        }
+        for method in ["BREW", "get"] {
+            let response = site.send(method, "/a.txt", &[]);
+            assert_eq!((response.status_code(), value(&response, "Allow")), (StatusCode(501), None), "{method}");
         }
         for target in ["/a.txt", "*"] {
             let response = site.send("OPTIONS", target, &[]);

@@ -23,6 +23,8 @@ mod cache;
 mod conditional;
 mod content_type;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 mod listing;
 mod path;
 mod range;

@@ -28,6 +28,9 @@ pub(super) enum Resolver {
 /// As many symbolic links as the kernel follows in one path (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
+/// The longest name that the kernel takes, with its NUL (`PATH_MAX`).
+const MAX_NAME: usize = 4096;
+
 /// How a served file is opened: O_NONBLOCK, so that a FIFO without a writer does not hold the worker; O_NOCTTY, so that
 /// a terminal does not become ours.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
@@ -59,7 +62,7 @@ impl Root {
     }
 
     /// The same root with that resolver.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn with_resolver(self, resolver: Resolver) -> Root {
         Root { resolver, ..self }
     }
@@ -103,6 +106,9 @@ impl Root {
     /// targets can hold, goes back to the directory that the walk came from, so a directory moved elsewhere meanwhile
     /// does not take the walk out of the root.
     fn walk(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        if name.len() >= MAX_NAME {
+            return Err(Errno::NAMETOOLONG);
+        }
         let mut below: Vec<OwnedFd> = Vec::new();
         let mut pending: VecDeque<Vec<u8>> = components(name).collect();
         let mut links = 0;
@@ -207,7 +213,7 @@ mod tests {
             symlink(target, link).expect("symlink");
         }
         let [kernel, walk] = both(&dir);
-        let long = "x".repeat(300);
+        let (long, longer) = ("x".repeat(300), "nothing/".repeat(512));
         for name in [
             "file",
             "a",
@@ -250,6 +256,8 @@ mod tests {
             "dot/chain40",
             ".",
             &long,
+            &longer,
+            &longer[..4095],
         ] {
             assert_eq!(inode(&walk, name), inode(&kernel, name), "{name}");
             assert_eq!(walk.has_directory(name.as_bytes()), kernel.has_directory(name.as_bytes()), "{name}");

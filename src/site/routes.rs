@@ -1,13 +1,13 @@
 //! The whole site of a configuration: which route answers a path, and what every answer gets.
 
-use super::answer::{refuse, refuse_method};
+use super::answer::refuse;
 use super::cache::Cache;
 use super::content_type::MediaTypes;
 use super::files::{Answer, ENCODED, Files};
 use super::path::{self, Name};
 use super::welcome::Welcome;
 use crate::config::site::{CacheRule, DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
-use crate::handler::{Body, Handler, IntoResponse, Request, Response, known_header};
+use crate::handler::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::{Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
 use std::fs::{self, File};
@@ -104,6 +104,11 @@ impl Site {
         Ok(Site { routes, fields: Fields::new(&site.headers, &[]), pages })
     }
 
+    /// The route for a name, and what of the name is below its prefix.
+    fn route<'n>(&self, name: &'n Name<'_>) -> Option<(&Route, &'n [u8])> {
+        self.routes.iter().find_map(|route| Some((route, route.prefix.rest(&name.bytes)?)))
+    }
+
     /// The page in place of the text of an error.
     fn dress(&self, response: Response) -> Response {
         let status = response.status_code().0;
@@ -126,8 +131,7 @@ impl Handler for Site {
             Ok(name) => name,
             Err(refusal) => return self.fields.onto(self.dress(refuse(refusal.status()))),
         };
-        let found = self.routes.iter().find_map(|route| Some((route, route.prefix.rest(&name.bytes)?)));
-        let Some((route, below)) = found else { return self.dress(refuse(404)) };
+        let Some((route, below)) = self.route(&name) else { return self.dress(refuse(404)) };
         let response = match &route.action {
             Action::Files(files) => match files.answer(request, &name, below, Some(&route.fields)) {
                 Answer::Finished(response) => return response,
@@ -144,6 +148,18 @@ impl Handler for Site {
             },
         };
         route.fields.onto(self.dress(response))
+    }
+
+    /// A redirect or an error is the answer to every method, so there the field says nothing narrower.
+    fn allow(&self, head: &Request) -> Option<String> {
+        let name = path::name(head.path()).ok()?;
+        let (route, _) = self.route(&name)?;
+        let reads = match &route.action {
+            Action::Files(_) | Action::Welcome => true,
+            Action::Fixed { status, .. } => *status < 300,
+            Action::Redirect { .. } => false,
+        };
+        reads.then(|| READ_ONLY.to_owned())
     }
 
     fn describe(&self) -> Vec<String> {
@@ -321,7 +337,7 @@ fn redirect(status: u16, target: &Target, request: &Request, name: &Name<'_>, be
 /// A success answers what asks for something; an error, "gone" or "in maintenance", is the answer to everything.
 fn fixed(status: u16, body: Option<&(String, String)>, request: &Request) -> Response {
     if status < 300
-        && let Some(refusal) = refuse_method(request)
+        && let Some(refusal) = refuse_unless_read(request.method())
     {
         return refusal;
     }

@@ -1,9 +1,9 @@
 //! The page that the program shows when no directory was named.
 
-use super::answer::{self, About, Representation, refuse, refuse_method};
+use super::answer::{self, About, Representation, refuse};
 use super::cache::Content;
 use super::path::{self, Name};
-use crate::handler::{Bytes, Handler, IntoResponse, Request, Response};
+use crate::handler::{Bytes, Handler, IntoResponse, READ_ONLY, Request, Response, refuse_unless_read};
 
 /// A small built-in site that says what this is, how to serve a directory and how to stop.
 ///
@@ -39,11 +39,15 @@ impl Handler for Welcome {
             Err(refusal) => refuse(refusal.status()),
         }
     }
+
+    fn allow(&self, _: &Request) -> Option<String> {
+        Some(READ_ONLY.to_owned())
+    }
 }
 
 impl Welcome {
     pub(super) fn answer(&self, request: &Request, name: &Name<'_>) -> Response {
-        if let Some(refusal) = refuse_method(request) {
+        if let Some(refusal) = refuse_unless_read(request.method()) {
             return refusal;
         }
         let page = match (&*name.bytes, name.directory) {

@@ -1,14 +1,16 @@
-//! Fixtures: a server in this process ([`TestServer`]), one in a process of its own ([`Program`]), and a client that
-//! speaks raw bytes and never waits for ever ([`RawClient`]).
+//! Fixtures: a server in this process ([`TestServer`]), one in a process of its own ([`Program`]), a client that
+//! speaks raw bytes and never waits for ever ([`RawClient`]), and the data files ([`Case`]).
 
 #![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
+mod cases;
 mod client;
 mod load;
 mod output;
 mod program;
 mod server;
 
+pub use cases::{Case, Expected, Part, Section, Target, Then};
 pub use client::{Answer, Ending, RawClient};
 pub use load::{Load, Tally};
 pub use output::run_to_its_end;

@@ -1,0 +1,72 @@
+//! What holds for any state that a successor is given. Each function panics where it does not: the fuzz targets call
+//! them with what a fuzzer makes up, the tests with mutated states.
+
+use super::link::Message;
+use super::state::{ExecState, Inheritance, InheritedListener, MovedConnection, decode, encode};
+use crate::connection::{Connection, Snapshot};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+/// The state of exec mode, a snapshot and a message of overlap mode, with and without magic and version.
+pub fn state(bytes: &[u8]) {
+    let fields = [&encode(&()).expect("plain data")[..], bytes].concat();
+    for bytes in [bytes, &fields] {
+        if let Some(state) = stable::<ExecState>(bytes) {
+            for MovedConnection { snapshot, .. } in state.connections {
+                restored(snapshot);
+            }
+        }
+        if let Some(snapshot) = stable::<Snapshot>(bytes) {
+            restored(snapshot);
+        }
+    }
+    if let Ok(message) = postcard::from_bytes::<Message>(bytes) {
+        let written = postcard::to_allocvec(&message).expect("plain data");
+        let again: Message = postcard::from_bytes(&written).expect("what was written");
+        assert_eq!(postcard::to_allocvec(&again).expect("plain data"), written);
+    }
+}
+
+/// What is read, if anything is, is written as what is read again as the same.
+fn stable<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let value: T = decode(bytes).ok()?;
+    let written = encode(&value).expect("what was read can be written");
+    let again: T = decode(&written).expect("what was written can be read");
+    assert_eq!(encode(&again).expect("as before"), written);
+    for cut in [written.len() - 1, written.len() / 2, 3] {
+        assert!(decode::<T>(&written[..cut]).is_err(), "cut at {cut}");
+    }
+    Some(value)
+}
+
+/// A connection that could be restored is written down as it was.
+fn restored(snapshot: Snapshot) {
+    let written = encode(&snapshot).expect("plain data");
+    let null = || OwnedFd::from(File::open("/dev/null").expect("/dev/null"));
+    if let Some(restored) = Connection::restore(snapshot, null(), Some(null())) {
+        let (again, _) = restored.connection.snapshot(restored.deadline).expect("nothing in it is the application's");
+        assert_eq!(encode(&again).expect("plain data"), written);
+    }
+}
+
+/// A state of each kind, to begin with.
+pub fn states() -> Vec<Vec<u8>> {
+    let listener = InheritedListener { fd: 3, address: "127.0.0.1:8888".into(), file: Some((1, 2)) };
+    let moved = |snapshot| MovedConnection { fd: 4, file: Some(5), snapshot };
+    let state = ExecState {
+        inheritance: Inheritance { generation: 1, listeners: vec![listener], ..Inheritance::default() },
+        connections: Snapshot::samples().into_iter().map(moved).collect(),
+    };
+    let snapshots = Snapshot::samples().into_iter().map(|snapshot| encode(&snapshot).expect("plain data"));
+    let hello = Message::Hello(Inheritance { generation: 1, ..Inheritance::default() });
+    let messages = [
+        hello,
+        Message::Ready { kept: vec!["127.0.0.1:8888".into()] },
+        Message::Stop { at_once: true },
+        Message::Commit(1),
+    ];
+    let messages = messages.iter().map(|message| postcard::to_allocvec(message).expect("plain data"));
+    snapshots.chain(messages).chain([encode(&state).expect("plain data")]).collect()
+}
