@@ -149,22 +149,31 @@ fn file_mapping(line: &str) -> Option<u64> {
 #[cfg(target_env = "gnu")]
 fn bound_allocator() {
     const LARGE: libc::c_int = 32 * 1024;
-    // SAFETY: mallopt(3) only sets parameters of the allocator, and is called before this server has threads.
-    let set = unsafe {
-        [
-            libc::mallopt(libc::M_ARENA_MAX, 1),
-            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE),
-            libc::mallopt(libc::M_TRIM_THRESHOLD, 4 * LARGE),
-        ]
-    };
-    if set != [1; 3] {
+    let parameters = [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, LARGE), (libc::M_TRIM_THRESHOLD, 4 * LARGE)];
+    if !parameters.into_iter().all(|(parameter, value)| set(parameter, value)) {
         log::warn!("the allocator cannot be told to use one arena; it may take more than --memory says");
     }
+}
+
+/// Two arenas, where the process is the server's alone: one for whoever does not get the other's lock.
+#[cfg(target_env = "gnu")]
+pub fn bound_arenas() {
+    // Where it fails there are more of them, as everywhere.
+    let _ = set(libc::M_ARENA_MAX, 2);
+}
+
+#[cfg(target_env = "gnu")]
+fn set(parameter: libc::c_int, value: libc::c_int) -> bool {
+    // SAFETY: mallopt(3) only sets a parameter of the allocator, and is called before this server has threads.
+    unsafe { libc::mallopt(parameter, value) == 1 }
 }
 
 /// Other allocators have one arena.
 #[cfg(not(target_env = "gnu"))]
 fn bound_allocator() {}
+
+#[cfg(not(target_env = "gnu"))]
+pub fn bound_arenas() {}
 
 pub fn kibibytes(bytes: u64) -> String {
     format!("{}K", bytes.div_ceil(1 << 10))

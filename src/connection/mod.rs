@@ -269,10 +269,9 @@ impl Connection {
             return Ok(None);
         }
         let room = work.room();
-        let asked = room.len();
-        match self.socket.read(room) {
+        let asked = room.capacity() - room.len();
+        match self.socket.read_behind(room) {
             Ok(Moved::Bytes(read)) => {
-                work.filled(read);
                 // epoll(7): a short read has emptied the socket, and what comes later is a new edge; but a FIN that
                 // was already there has had its edge, so after that only a read of nothing is the end.
                 turn.drained = read < asked && !turn.peer_closed;

@@ -39,6 +39,11 @@ impl Socket {
         moved(|| rustix::io::read(&self.0, &mut *buf))
     }
 
+    /// Reads into the spare room behind what is there.
+    pub fn read_behind(&self, buf: &mut Vec<u8>) -> io::Result<Moved> {
+        moved(|| rustix::io::read(&self.0, rustix::buffer::spare_capacity(buf)))
+    }
+
     /// Whether something can be read, without taking it.
     pub fn peek(&self) -> io::Result<Moved> {
         let mut byte = [0];

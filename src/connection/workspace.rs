@@ -37,17 +37,18 @@ pub struct Workspace {
     pub(super) date: DateCache,
     pub(super) request: Request,
     pub(super) out: Vec<u8>,
-    pub(super) scratch: Box<[u8]>,
+    /// For readers; made when the first one is met.
+    pub(super) scratch: Vec<u8>,
     pub(super) in_flight: Arc<InFlight>,
-    input: Box<[u8]>,
+    /// What was read, of which what is before `start` is done with. Its room is touched only as far as it was used.
+    input: Vec<u8>,
     start: usize,
-    end: usize,
     granted: bool,
 }
 
 impl Workspace {
     pub fn new(services: Arc<Services>, index: usize, in_flight: Arc<InFlight>) -> Workspace {
-        let input = services.limits.head_size + READ_ROOM;
+        let room = services.limits.head_size + READ_ROOM;
         Workspace {
             services,
             index,
@@ -55,11 +56,10 @@ impl Workspace {
             date: DateCache::new(),
             request: Request::empty(),
             out: Vec::new(),
-            scratch: vec![0; SCRATCH].into(),
+            scratch: Vec::new(),
             in_flight,
-            input: vec![0; input].into(),
+            input: Vec::with_capacity(room),
             start: 0,
-            end: 0,
             granted: false,
         }
     }
@@ -93,14 +93,13 @@ impl Workspace {
 
     pub(super) fn load(&mut self, saved: &mut Vec<u8>) {
         self.out.clear();
-        self.start = 0;
-        self.end = saved.len();
-        if saved.len() > self.input.len() {
-            // What came behind a streamed body can be longer than the buffer; it shrinks again with the next load.
-            self.input = std::mem::take(saved).into();
-            return;
+        self.clear_input();
+        let room = self.services.limits.head_size + READ_ROOM;
+        if self.input.capacity() > 2 * room {
+            // What came behind a streamed body can be longer.
+            self.input = Vec::with_capacity(room);
         }
-        self.input[..saved.len()].copy_from_slice(saved);
+        self.input.append(saved);
         *saved = Vec::new();
     }
 
@@ -109,7 +108,7 @@ impl Workspace {
     }
 
     pub(super) fn input(&self) -> &[u8] {
-        &self.input[self.start..self.end]
+        &self.input[self.start..]
     }
 
     pub(super) fn take_input(&mut self) -> Vec<u8> {
@@ -119,12 +118,13 @@ impl Workspace {
     }
 
     pub(super) fn clear_input(&mut self) {
-        (self.start, self.end) = (0, 0);
+        self.input.clear();
+        self.start = 0;
     }
 
     pub(super) fn consume(&mut self, bytes: usize) {
         self.start += bytes;
-        if self.start == self.end {
+        if self.start == self.input.len() {
             self.clear_input();
         }
     }
@@ -144,23 +144,17 @@ impl Workspace {
         self.out = out;
     }
 
-    /// Where to read the next bytes to; never empty.
-    pub(super) fn room(&mut self) -> &mut [u8] {
-        if self.end == self.input.len() {
-            self.input.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+    /// Where to read the next bytes to: behind what is there, with room for at least one.
+    pub(super) fn room(&mut self) -> &mut Vec<u8> {
+        if self.input.len() == self.input.capacity() {
+            self.input.drain(..self.start);
+            self.start = 0;
         }
-        if self.end == self.input.len() {
+        if self.input.len() == self.input.capacity() {
             // Only leftovers behind a streamed body fill the whole buffer.
-            let mut larger = self.input.to_vec();
-            larger.resize(self.end + READ_ROOM, 0);
-            self.input = larger.into();
+            self.input.reserve(READ_ROOM);
         }
-        &mut self.input[self.end..]
-    }
-
-    pub(super) fn filled(&mut self, bytes: usize) {
-        self.end += bytes;
+        &mut self.input
     }
 
     /// Reads the head that stands in front of the input, and consumes it.

@@ -70,7 +70,7 @@ impl Writing {
     }
 
     /// Sends as much as the client and the turn's budget allow.
-    pub fn advance(&mut self, socket: &Socket, out: &mut Vec<u8>, scratch: &mut [u8], sent: &mut u64) -> Progress {
+    pub fn advance(&mut self, socket: &Socket, out: &mut Vec<u8>, scratch: &mut Vec<u8>, sent: &mut u64) -> Progress {
         loop {
             match self.step(socket, out, scratch) {
                 Ok(Step::Done) => return Progress::Done,
@@ -87,7 +87,7 @@ impl Writing {
         }
     }
 
-    fn step(&mut self, socket: &Socket, out: &mut Vec<u8>, scratch: &mut [u8]) -> io::Result<Step> {
+    fn step(&mut self, socket: &Socket, out: &mut Vec<u8>, scratch: &mut Vec<u8>) -> io::Result<Step> {
         match &mut self.source {
             Source::Bytes { bytes, at } if !out.is_empty() && *at < bytes.len() => {
                 let moved = socket.send_two(out, &bytes[*at..])?;
@@ -120,6 +120,7 @@ impl Writing {
                 Ok(Step::Moved(moved))
             }
             Source::Reader { reader, left, delimiter, ended } if !*ended => {
+                scratch.resize(SCRATCH, 0);
                 let room = left.map_or(SCRATCH, |left| usize::try_from(left).unwrap_or(SCRATCH).min(SCRATCH));
                 let read = if room == 0 { 0 } else { read_some(reader, &mut scratch[..room])? };
                 *ended = read == 0;

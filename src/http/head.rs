@@ -53,6 +53,9 @@ const METHOD_ROOM: usize = 32;
 /// What a request line can hold besides its target: a method, two spaces, `HTTP/1.1` and CRLF.
 const REQUEST_LINE_SLACK: usize = METHOD_ROOM + 12;
 
+/// What a browser sends, and some more.
+const FEW_FIELDS: usize = 24;
+
 /// Finds the end of a head incrementally.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scanner {
@@ -182,14 +185,14 @@ impl Head {
         let line_end = find(b'\r', &bytes[start..]).ok_or(Reject::RequestLine)? + start;
         self.parse_request_line(bytes, &bytes[start..line_end], limits)?;
 
-        // 100 fields is the default limit; a larger one takes a heap array, which only who raised it pays.
+        // Most heads have few fields, and room for more has to be initialised first. One with more is read again.
         let section = &bytes[line_end + 2..];
-        if limits.fields <= 100 {
-            let mut fields = [httparse::EMPTY_HEADER; 100];
-            self.parse_fields(bytes, section, &mut fields[..limits.fields])?;
-        } else {
-            let mut fields = vec![httparse::EMPTY_HEADER; limits.fields];
-            self.parse_fields(bytes, section, &mut fields)?;
+        let mut fields = [httparse::EMPTY_HEADER; FEW_FIELDS];
+        match self.parse_fields(bytes, section, &mut fields[..limits.fields.min(FEW_FIELDS)]) {
+            Err(Reject::TooManyHeaders) if limits.fields > FEW_FIELDS => {
+                self.parse_fields(bytes, section, &mut vec![httparse::EMPTY_HEADER; limits.fields])?;
+            }
+            parsed => parsed?,
         }
         self.check_host(bytes)?;
         self.keep_alive = self.wants_keep_alive(bytes);

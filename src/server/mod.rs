@@ -16,7 +16,7 @@ use crate::lifecycle::signals::SignalThread;
 use crate::lifecycle::state::{Carried, VERSIONS};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{Log, init_logging};
-use crate::memory::Plan;
+use crate::memory::{self, Plan};
 use crate::{Error, check, cli};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use role::Role;
@@ -174,6 +174,9 @@ impl Builder {
         let program = Program::of_this_process();
         let handler = handler.ok_or_else(|| Error::config("there is no handler; give one with .handler(…)"))?;
         config.validate()?;
+        if config.announce {
+            memory::bound_arenas();
+        }
         let memory = Plan::apply(&mut config)?;
         config.check |= Role::is_check();
         // Who takes the flags takes the log with them; an application that sets things itself has its own logger.
