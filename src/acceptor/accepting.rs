@@ -76,7 +76,7 @@ impl Acceptor {
         let source = peer.map(Source::of);
         self.services.stats.accepted();
         match (peer, source) {
-            (Some(peer), Some(source)) if !self.has_room_for(source) => self.postponed.push((fd, peer)),
+            (Some(peer), Some(source)) if !self.has_room_for(source) => self.postpone(fd, peer),
             _ => self.open(fd, peer),
         }
     }

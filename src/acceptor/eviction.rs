@@ -9,6 +9,7 @@ use crate::slot::{Place, Slot};
 use crate::table::Source;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,9 @@ use std::time::Duration;
 /// A connection is not evicted before it has been waited for that long: its request, or the rest of it, may be on the
 /// way.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How long one that is too many for its address waits for another of it to end.
+const POSTPONED: Duration = Duration::from_millis(250);
 
 /// Connections chosen at a time, since choosing means a look at all of them.
 const CHOSEN: usize = 64;
@@ -148,12 +152,24 @@ impl Acceptor {
         self.table.iter_with_sources().filter(|(of, slot)| *of == Some(source) && !gone(slot)).count()
     }
 
-    /// Once more those who found no place, when the events and returns are known that came before them.
+    /// One too many for its address, unless the end of another is on its way: packets of two connections may overtake
+    /// each other.
+    pub(super) fn postpone(&mut self, fd: OwnedFd, peer: SocketAddr) {
+        match self.postponed.len() < CHOSEN {
+            true => self.postponed.push((self.now.after(POSTPONED), fd, peer)),
+            false => self.turn_away(fd),
+        }
+    }
+
+    /// Once more those who found no place, whenever something has happened.
     pub(super) fn admit_postponed(&mut self) {
-        for (fd, peer) in std::mem::take(&mut self.postponed) {
-            match self.has_room_for(Source::of(peer)) {
-                true => self.open(fd, Some(peer)),
-                false => self.turn_away(fd),
+        for (until, fd, peer) in std::mem::take(&mut self.postponed) {
+            if self.has_room_for(Source::of(peer)) {
+                self.open(fd, Some(peer));
+            } else if self.now < until {
+                self.postponed.push((until, fd, peer));
+            } else {
+                self.turn_away(fd);
             }
         }
     }

@@ -113,8 +113,8 @@ pub struct Acceptor {
     reserve: Option<OwnedFd>,
     /// Who goes next when place has to be made; see [`Acceptor::evict`].
     victims: Vec<Arc<Slot>>,
-    /// Accepted, and one too many for their address unless what just came changes that.
-    postponed: Vec<(OwnedFd, SocketAddr)>,
+    /// Accepted, and one too many for their address unless another ends by then.
+    postponed: Vec<(Millis, OwnedFd, SocketAddr)>,
     /// Whether somebody waits in a listener's queue for a place.
     full: bool,
     /// Whether new connections are ours to take.
@@ -215,13 +215,13 @@ impl Acceptor {
                 Some(_) => self.leaving.is_empty(),
                 None => self.services.is_draining() && closed && self.alone,
             };
-            self.over |= ending && self.table.len() == 0;
+            self.over |= ending && self.table.len() == 0 && self.postponed.is_empty();
         }
         Ok(())
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.discarding.is_empty() || !self.postponed.is_empty() {
+        if !self.discarding.is_empty() {
             return Some(Duration::ZERO);
         }
         if let Some(hold) = &self.hold {
@@ -229,6 +229,9 @@ impl Acceptor {
             return hold.answer.is_some().then_some(HOLD_TICK);
         }
         let mut until = self.next_scan;
+        if let Some((first, ..)) = self.postponed.first() {
+            until = until.min(*first);
+        }
         if self.ready && self.accepting {
             until = until.min(self.accept_again);
         }
