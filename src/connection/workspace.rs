@@ -199,28 +199,28 @@ impl Services {
 
     /// What Allow says where TRACE is refused, if that is known.
     pub(super) fn allow(&self, head: &Request) -> Option<String> {
-        match self.is_status_route(head.path()) {
+        match self.is_status_route(head.path_bytes()) {
             true => Some(READ_ONLY.to_owned()),
             false => self.handler.allow(head),
         }
     }
 
-    fn is_status_route(&self, path: &str) -> bool {
-        self.status_routes && matches!(path, "/-/healthy" | "/-/ready")
+    fn is_status_route(&self, path: &[u8]) -> bool {
+        self.status_routes && matches!(path, b"/-/healthy" | b"/-/ready")
     }
 
     /// What the server answers itself: `OPTIONS *`, and its state for load balancers and supervisors.
     pub(super) fn own_route(&self, request: &Request) -> Option<Response> {
-        let path = request.path();
-        if path == "*" {
+        let path = request.path_bytes();
+        if path == b"*" {
             return Some(().into_response());
         }
         if !self.is_status_route(path) {
             return None;
         }
         let (status, text) = match path {
-            "/-/healthy" => (200, "healthy\n"),
-            "/-/ready" if self.phase.is_ready() => (200, "ready\n"),
+            b"/-/healthy" => (200, "healthy\n"),
+            b"/-/ready" if self.phase.is_ready() => (200, "ready\n"),
             _ => (503, "stopping\n"),
         };
         let answer = || {
@@ -394,7 +394,8 @@ pub struct InFlight(Mutex<Flight>);
 #[derive(Default)]
 struct Flight {
     socket: Option<Arc<Socket>>,
-    line: String,
+    /// Method and target. Text only for whoever shows it: to check that costs more than to copy it.
+    line: Vec<u8>,
     since: Option<Millis>,
     /// Counts what began, so that somebody can wait for the end of what ran at a moment.
     number: usize,
@@ -406,14 +407,14 @@ impl InFlight {
     }
 
     /// A handler begins, or a response goes on. It ends when the response is out or has to wait.
-    pub(super) fn begin(&self, socket: &Arc<Socket>, method: &str, target: &str, since: Millis) {
+    pub(super) fn begin(&self, socket: &Arc<Socket>, method: &str, target: &[u8], since: Millis) {
         let mut flight = self.flight();
         flight.socket = Some(socket.clone());
         flight.line.clear();
-        flight.line.push_str(method);
+        flight.line.extend_from_slice(method.as_bytes());
         if !target.is_empty() {
-            flight.line.push(' ');
-            flight.line.push_str(target);
+            flight.line.push(b' ');
+            flight.line.extend_from_slice(target);
         }
         flight.since = Some(since);
         flight.number = flight.number.wrapping_add(1);
@@ -434,6 +435,6 @@ impl InFlight {
         let mut flight = self.flight();
         let socket = flight.socket.take()?;
         socket.cut();
-        Some((flight.line.clone(), now.since(flight.since.unwrap_or(now))))
+        Some((String::from_utf8_lossy(&flight.line).into_owned(), now.since(flight.since.unwrap_or(now))))
     }
 }

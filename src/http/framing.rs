@@ -16,6 +16,9 @@ pub enum BodyFraming {
 
 /// Decides the framing of the request whose head is `bytes`.
 pub fn body_framing(head: &Head, bytes: &[u8]) -> Result<BodyFraming, Reject> {
+    if !head.present.framing {
+        return Ok(BodyFraming::None);
+    }
     let mut encodings = head.all(bytes, "transfer-encoding").peekable();
     let mut lengths = head.all(bytes, "content-length");
     let length = lengths.next();
@@ -56,7 +59,7 @@ pub fn body_framing(head: &Head, bytes: &[u8]) -> Result<BodyFraming, Reject> {
 
 /// Whether the client waits for `100 Continue` (RFC 9110 §10.1.1): from HTTP/1.0 the field is ignored.
 pub fn expects_continue(head: &Head, bytes: &[u8]) -> Result<bool, Reject> {
-    if head.minor == 0 {
+    if head.minor == 0 || !head.present.expect {
         return Ok(false);
     }
     let mut expects = false;

@@ -4,7 +4,7 @@
 //! once; [`Head::parse`] then reads the whole head once. Both decide from the
 //! bytes alone, so a head cut anywhere has the same outcome as the whole.
 
-use super::{Reject, is_token_byte, list_elements};
+use super::{Reject, find, find_either, is_token_byte, list_elements};
 use tiny_http::Method;
 
 /// A piece of the head, as offsets into its bytes. A head is at most 64 KiB − 1.
@@ -62,6 +62,8 @@ pub struct Scanner {
     seen: usize,
     line_start: usize,
     lines: usize,
+    /// Whether the line has a CR that no LF follows.
+    bare_cr: bool,
 }
 
 impl Scanner {
@@ -70,8 +72,19 @@ impl Scanner {
     /// Answers the length of the head once it is complete, `None` while it is not.
     pub fn scan(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Reject> {
         let window = &buf[..buf.len().min(limits.size)];
-        while let Some(lf) = find(b'\n', &window[self.seen..]) {
-            let lf = self.seen + lf;
+        while let Some(at) = find_either(b'\r', b'\n', &window[self.seen..]) {
+            let at = self.seen + at;
+            let lf = match (window[at], window.get(at + 1)) {
+                (b'\r', Some(b'\n')) => at + 1,
+                (b'\r', Some(_)) => {
+                    // What is wrong is said when the line has ended, so that it is no matter how it was cut.
+                    self.bare_cr = true;
+                    self.seen = at + 1;
+                    continue;
+                }
+                (b'\r', None) => break,
+                _ => at,
+            };
             self.seen = lf + 1;
             let line = &window[self.line_start..lf];
             // RFC 9112 §2.2: one empty line before the request line is forgiven.
@@ -82,7 +95,7 @@ impl Scanner {
             if line.last() != Some(&b'\r') {
                 return Err(Reject::BareLf);
             }
-            if find(b'\r', &line[..line.len() - 1]).is_some() {
+            if self.bare_cr {
                 return Err(Reject::BareCr);
             }
             self.line_start = lf + 1;
@@ -94,7 +107,8 @@ impl Scanner {
             }
             self.lines += 1;
         }
-        self.seen = window.len();
+        // Whether a CR at the end is bare the next byte will say.
+        self.seen = window.len() - usize::from(window.last() == Some(&b'\r'));
         if self.lines == 0 {
             self.check_request_line(&window[self.line_start..], limits)?;
         }
@@ -121,23 +135,6 @@ pub fn is_blank(buf: &[u8]) -> bool {
     matches!(buf, b"" | b"\r" | b"\r\n")
 }
 
-fn find(byte: u8, haystack: &[u8]) -> Option<usize> {
-    // A word at a time: eight bytes are tested with one subtraction, as in glibc's generic memchr.
-    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
-    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-    let pattern = u64::from_ne_bytes([byte; 8]);
-    let (words, _) = haystack.as_chunks::<8>();
-    let mut at = 0;
-    for word in words {
-        let differing = u64::from_ne_bytes(*word) ^ pattern;
-        if differing.wrapping_sub(LOW) & !differing & HIGH != 0 {
-            break;
-        }
-        at += 8;
-    }
-    haystack[at..].iter().position(|&b| b == byte).map(|i| at + i)
-}
-
 /// What a head says. Reused from request to request, so that parsing allocates nothing once warm.
 #[derive(Debug)]
 pub struct Head {
@@ -157,6 +154,30 @@ pub struct Head {
     pub fields: Vec<Field>,
     /// Whether the client wants the connection to live on (RFC 9112 §9.3).
     pub keep_alive: bool,
+    /// Which fields that decide about the connection there may be: one look at the fields instead of one for each.
+    pub present: Present,
+}
+
+/// Whether there is a field with a name as long as this one's; a name of another meaning is looked at in vain.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Present {
+    /// Connection.
+    pub connection: bool,
+    /// Content-Length or Transfer-Encoding.
+    pub framing: bool,
+    /// Expect.
+    pub expect: bool,
+}
+
+impl Present {
+    fn note(&mut self, name: &[u8]) {
+        match name.len() {
+            6 => self.expect = true,
+            10 => self.connection = true,
+            14 | 17 => self.framing = true,
+            _ => {}
+        }
+    }
 }
 
 impl Default for Head {
@@ -170,6 +191,7 @@ impl Default for Head {
             host: None,
             fields: Vec::new(),
             keep_alive: false,
+            present: Present::default(),
         }
     }
 }
@@ -275,13 +297,17 @@ impl Head {
     ) -> Result<(), Reject> {
         match httparse::parse_headers(section, fields) {
             Ok(httparse::Status::Complete((_, parsed))) => {
-                self.fields.extend(parsed.iter().map(|field| Field {
-                    name: Span::of(bytes, field.name.as_bytes()),
-                    value: match field.value {
-                        // httparse gives an empty value an address of its own, outside our bytes.
-                        b"" => Span::default(),
-                        value => Span::of(bytes, value),
-                    },
+                self.present = Present::default();
+                self.fields.extend(parsed.iter().map(|field| {
+                    self.present.note(field.name.as_bytes());
+                    Field {
+                        name: Span::of(bytes, field.name.as_bytes()),
+                        value: match field.value {
+                            // httparse gives an empty value an address of its own, outside our bytes.
+                            b"" => Span::default(),
+                            value => Span::of(bytes, value),
+                        },
+                    }
                 }));
                 Ok(())
             }
@@ -310,6 +336,9 @@ impl Head {
 
     fn wants_keep_alive(&self, bytes: &[u8]) -> bool {
         let mut keep_alive = self.minor >= 1;
+        if !self.present.connection {
+            return keep_alive;
+        }
         for token in self.all(bytes, "connection").flat_map(list_elements) {
             if token.eq_ignore_ascii_case(b"close") {
                 return false;

@@ -152,10 +152,73 @@ impl fmt::Display for Reject {
 }
 
 /// Whether `byte` may stand in a token (RFC 9110 §5.6.2).
-pub fn is_token_byte(byte: u8) -> bool {
-    matches!(byte,
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`'
-        | b'|' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z')
+pub const fn is_token_byte(byte: u8) -> bool {
+    // A table, because every name and method is looked at byte by byte.
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 128 {
+            let b = byte as u8;
+            table[byte] = b.is_ascii_alphanumeric()
+                || matches!(
+                    b,
+                    b'!' | b'#'
+                        | b'$'
+                        | b'%'
+                        | b'&'
+                        | b'\''
+                        | b'*'
+                        | b'+'
+                        | b'-'
+                        | b'.'
+                        | b'^'
+                        | b'_'
+                        | b'`'
+                        | b'|'
+                        | b'~'
+                );
+            byte += 1;
+        }
+        table
+    };
+    TOKEN[byte as usize]
+}
+
+/// A byte in each of the eight of a word.
+const fn each(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// Marks bytes of a word that are zero. A byte above the first zero may be marked falsely, no zero is ever missed; the
+/// first in memory is right on a little-endian machine, so whoever needs the place looks at the bytes of the word.
+const fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(each(1)) & !word & each(0x80)
+}
+
+/// Where the first of two bytes stands, eight of them looked at together.
+fn find_either(one: u8, other: u8, haystack: &[u8]) -> Option<usize> {
+    let (words, _) = haystack.as_chunks::<8>();
+    let hit = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        zeros(word ^ each(one)) | zeros(word ^ each(other)) != 0
+    };
+    let skipped = words.iter().position(hit).unwrap_or(words.len()) * 8;
+    haystack[skipped..].iter().position(|&byte| byte == one || byte == other).map(|at| skipped + at)
+}
+
+fn find(byte: u8, haystack: &[u8]) -> Option<usize> {
+    find_either(byte, byte, haystack)
+}
+
+/// Whether every byte may stand in a field value (RFC 9110 §5.5): no control character but the tab.
+fn is_field_value(value: &[u8]) -> bool {
+    let is_allowed = |&byte: &u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+    let (words, rest) = value.as_chunks::<8>();
+    words.iter().all(|bytes| {
+        let word = u64::from_ne_bytes(*bytes);
+        let control = word.wrapping_sub(each(b' ')) & !word & each(0x80);
+        (control | zeros(word ^ each(0x7f)) == 0) || bytes.iter().all(is_allowed)
+    }) && rest.iter().all(is_allowed)
 }
 
 /// The comma-separated elements of a list field, trimmed, without empty ones (RFC 9110 §5.6.1).

@@ -74,7 +74,7 @@ pub fn encode_headers(out: &mut Vec<u8>, headers: &[Header]) -> Result<bool, Inv
         let name = header.field.as_str().as_bytes();
         let value = header.value.as_bytes();
         let name_is_valid = !name.is_empty() && name.iter().copied().all(super::is_token_byte);
-        if !name_is_valid || !value.iter().all(|&b| b == b'\t' || (b >= b' ' && b != 0x7f)) {
+        if !name_is_valid || !super::is_field_value(value) {
             return Err(InvalidResponse::Field(header.field.to_string()));
         }
         // A handler's own framing would desynchronise the connection; these are ours to say.
@@ -144,12 +144,20 @@ pub fn push_chunk_size(out: &mut Vec<u8>, length: usize) {
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 fn is_ours(name: &[u8]) -> bool {
-    [&b"connection"[..], b"content-length", b"transfer-encoding", b"trailer", b"upgrade", b"keep-alive"]
-        .iter()
-        .any(|ours| ours.eq_ignore_ascii_case(name))
+    let ours: &[&[u8]] = match name.len() {
+        7 => &[b"trailer", b"upgrade"],
+        10 => &[b"connection", b"keep-alive"],
+        14 => &[b"content-length"],
+        17 => &[b"transfer-encoding"],
+        _ => return false,
+    };
+    ours.iter().any(|ours| ours.eq_ignore_ascii_case(name))
 }
 
 fn push_status_line(out: &mut Vec<u8>, status: StatusCode) {
+    if status.0 == 200 {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
     out.extend_from_slice(b"HTTP/1.1 ");
     push_decimal(out, u64::from(status.0));
     out.push(b' ');
