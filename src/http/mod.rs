@@ -151,37 +151,42 @@ impl fmt::Display for Reject {
     }
 }
 
+/// What a byte may stand in, as bits of a table: names, methods, hosts and targets are looked at byte by byte.
+const CLASSES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0x21;
+    while byte < 0x7f {
+        let b = byte as u8;
+        let unreserved = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+        if unreserved || matches!(b, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'^' | b'`' | b'|') {
+            table[byte] |= TOKEN;
+        }
+        if unreserved || matches!(b, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=') {
+            table[byte] |= REG_NAME;
+        }
+        if b != b'#' {
+            table[byte] |= TARGET;
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// In a token (RFC 9110 §5.6.2).
+const TOKEN: u8 = 1;
+/// In a host's name besides `%` (RFC 3986 §3.2.2).
+const REG_NAME: u8 = 2;
+/// In a request target: visible ASCII, so that nothing can end it but the space. Some of it no URI has (RFC 3986 §2),
+/// but browsers send it in queries. The fragment's `#` is never sent (RFC 9112 §3.2).
+const TARGET: u8 = 4;
+
+const fn is_in(byte: u8, class: u8) -> bool {
+    CLASSES[byte as usize] & class != 0
+}
+
 /// Whether `byte` may stand in a token (RFC 9110 §5.6.2).
 pub const fn is_token_byte(byte: u8) -> bool {
-    // A table, because every name and method is looked at byte by byte.
-    const TOKEN: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut byte = 0;
-        while byte < 128 {
-            let b = byte as u8;
-            table[byte] = b.is_ascii_alphanumeric()
-                || matches!(
-                    b,
-                    b'!' | b'#'
-                        | b'$'
-                        | b'%'
-                        | b'&'
-                        | b'\''
-                        | b'*'
-                        | b'+'
-                        | b'-'
-                        | b'.'
-                        | b'^'
-                        | b'_'
-                        | b'`'
-                        | b'|'
-                        | b'~'
-                );
-            byte += 1;
-        }
-        table
-    };
-    TOKEN[byte as usize]
+    is_in(byte, TOKEN)
 }
 
 /// A byte in each of the eight of a word.
@@ -189,21 +194,24 @@ const fn each(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
-/// Marks bytes of a word that are zero. A byte above the first zero may be marked falsely, no zero is ever missed; the
-/// first in memory is right on a little-endian machine, so whoever needs the place looks at the bytes of the word.
+/// The highest bit of each byte of a word that is zero. Bytes above the first zero may have it too.
 const fn zeros(word: u64) -> u64 {
     word.wrapping_sub(each(1)) & !word & each(0x80)
 }
 
 /// Where the first of two bytes stands, eight of them looked at together.
 fn find_either(one: u8, other: u8, haystack: &[u8]) -> Option<usize> {
-    let (words, _) = haystack.as_chunks::<8>();
-    let hit = |word: &[u8; 8]| {
-        let word = u64::from_ne_bytes(*word);
-        zeros(word ^ each(one)) | zeros(word ^ each(other)) != 0
-    };
-    let skipped = words.iter().position(hit).unwrap_or(words.len()) * 8;
-    haystack[skipped..].iter().position(|&byte| byte == one || byte == other).map(|at| skipped + at)
+    let (words, rest) = haystack.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        // The first byte is the lowest, so that the lowest mark is right.
+        let word = u64::from_le_bytes(*word);
+        let hits = zeros(word ^ each(one)) | zeros(word ^ each(other));
+        if hits != 0 {
+            return Some(at * 8 + hits.trailing_zeros() as usize / 8);
+        }
+    }
+    let behind = rest.iter().position(|&byte| byte == one || byte == other)?;
+    Some(words.len() * 8 + behind)
 }
 
 fn find(byte: u8, haystack: &[u8]) -> Option<usize> {
@@ -215,9 +223,9 @@ fn is_field_value(value: &[u8]) -> bool {
     let is_allowed = |&byte: &u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);
     let (words, rest) = value.as_chunks::<8>();
     words.iter().all(|bytes| {
-        let word = u64::from_ne_bytes(*bytes);
+        let word = u64::from_le_bytes(*bytes);
         let control = word.wrapping_sub(each(b' ')) & !word & each(0x80);
-        (control | zeros(word ^ each(0x7f)) == 0) || bytes.iter().all(is_allowed)
+        control | zeros(word ^ each(0x7f)) == 0 || bytes.iter().all(is_allowed)
     }) && rest.iter().all(is_allowed)
 }
 
