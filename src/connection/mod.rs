@@ -487,7 +487,7 @@ impl Connection {
         if let Some(response) = work.services.own_route(&work.request) {
             return response;
         }
-        work.in_flight.begin(&self.socket, work.request.method().as_str(), work.request.target_bytes(), work.now);
+        work.begin_flight(&self.socket);
         // A handler that panics leaves its own data as its own locks say; ours it only had by `&mut Request`, which
         // the next parse overwrites.
         let response = catch_unwind(AssertUnwindSafe(|| work.services.handler.handle(&mut work.request)));
@@ -584,7 +584,7 @@ impl Connection {
     /// Runs a handler that pushes, on this worker, until it has ended.
     fn push(&mut self, work: &mut Workspace, turn: &mut Turn, pushed: Pushed, permit: Permit) -> Flow {
         let Pushed { push, delimiter, keep_alive, body } = pushed;
-        work.in_flight.begin(&self.socket, work.request.method().as_str(), work.request.target_bytes(), work.now);
+        work.begin_flight(&self.socket);
         let pace = Pace::of(&work.services.limits);
         let mut writer = StreamWriter::new(&self.socket, &mut work.out, delimiter, pace);
         let outcome = catch_unwind(AssertUnwindSafe(|| push(&mut writer)));
@@ -664,7 +664,7 @@ impl Connection {
         if writing.expired {
             return self.too_slow();
         }
-        work.in_flight.begin(&self.socket, &writing.line, b"", self.begun.unwrap_or(work.now));
+        work.resume_flight(&self.socket, &writing.line, self.begun.unwrap_or(work.now));
         self.write(work, turn, writing)
     }
 
@@ -677,7 +677,7 @@ impl Connection {
         let before = turn.bytes;
         let progress = writing.advance(&self.socket, &mut work.out, &mut work.scratch, &mut turn.bytes);
         writing.window.handed(turn.bytes - before);
-        work.in_flight.end();
+        work.end_flight();
         match progress {
             Progress::Done => {}
             Progress::Failed(reason) => {

@@ -39,11 +39,13 @@ pub struct Workspace {
     pub(super) out: Vec<u8>,
     /// For readers; made when the first one is met.
     pub(super) scratch: Vec<u8>,
-    pub(super) in_flight: Arc<InFlight>,
+    in_flight: Arc<InFlight>,
     /// What was read, of which what is before `start` is done with. Its room is touched only as far as it was used.
     input: Vec<u8>,
     start: usize,
     granted: bool,
+    /// Whether `in_flight` says something.
+    flying: bool,
 }
 
 impl Workspace {
@@ -61,6 +63,7 @@ impl Workspace {
             input: Vec::with_capacity(room),
             start: 0,
             granted: false,
+            flying: false,
         }
     }
 
@@ -72,9 +75,29 @@ impl Workspace {
 
     /// Ends a turn: a permit that was not used after all goes to the next.
     pub fn end_turn(&mut self) {
-        self.in_flight.end();
+        self.end_flight();
         if std::mem::take(&mut self.granted) {
             self.services.permits.give_back();
+        }
+    }
+
+    /// The request is in its handler from here on.
+    pub(super) fn begin_flight(&mut self, socket: &Arc<Socket>) {
+        let (method, target) = (self.request.method().as_str(), self.request.target_bytes());
+        self.in_flight.begin(socket, method, target, self.now);
+        self.flying = true;
+    }
+
+    /// A response of an earlier turn goes on.
+    pub(super) fn resume_flight(&mut self, socket: &Arc<Socket>, line: &str, since: Millis) {
+        self.in_flight.begin(socket, line, b"", since);
+        self.flying = true;
+    }
+
+    /// The response is out, or waits.
+    pub(super) fn end_flight(&mut self) {
+        if std::mem::take(&mut self.flying) {
+            self.in_flight.end();
         }
     }
 
@@ -407,7 +430,7 @@ impl InFlight {
     }
 
     /// A handler begins, or a response goes on. It ends when the response is out or has to wait.
-    pub(super) fn begin(&self, socket: &Arc<Socket>, method: &str, target: &[u8], since: Millis) {
+    fn begin(&self, socket: &Arc<Socket>, method: &str, target: &[u8], since: Millis) {
         let mut flight = self.flight();
         flight.socket = Some(socket.clone());
         flight.line.clear();
@@ -420,7 +443,7 @@ impl InFlight {
         flight.number = flight.number.wrapping_add(1);
     }
 
-    pub(super) fn end(&self) {
+    fn end(&self) {
         self.flight().socket = None;
     }
 

@@ -81,10 +81,21 @@ impl Writing {
                 Ok(Step::Moved(Moved::End)) => return Progress::Failed(CloseReason::Truncated),
                 Err(error) => return Progress::Failed(CloseReason::from_error(&error)),
             }
-            if *sent >= TURN_BYTES {
+            if *sent >= TURN_BYTES && !self.is_out(out) {
                 return Progress::TurnOver;
             }
         }
+    }
+
+    /// Whether nothing is left: a turn more would be for nothing.
+    fn is_out(&self, out: &[u8]) -> bool {
+        out.is_empty()
+            && match &self.source {
+                Source::None => true,
+                Source::Bytes { bytes, at } => *at == bytes.len(),
+                Source::File { offset, end, .. } => offset == end,
+                Source::Reader { ended, .. } => *ended,
+            }
     }
 
     fn step(&mut self, socket: &Socket, out: &mut Vec<u8>, scratch: &mut Vec<u8>) -> io::Result<Step> {

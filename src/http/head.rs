@@ -384,8 +384,7 @@ fn is_host(host: &[u8]) -> bool {
         }
         (&b""[..], &host[close + 1..])
     } else {
-        let colon = host.iter().position(|&b| b == b':').unwrap_or(host.len());
-        host.split_at(colon)
+        host.split_at(find(b':', host).unwrap_or(host.len()))
     };
     // RFC 3986 §2.1.
     let is_escape = |at: usize| name.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
