@@ -41,6 +41,7 @@ mod http;
 mod lifecycle;
 mod listener;
 mod logging;
+mod mailbox;
 mod memory;
 mod seldom;
 mod server;

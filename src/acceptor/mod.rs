@@ -11,15 +11,16 @@ pub use scheduling::{Policy, schedule};
 
 use crate::clock::{DateCache, Millis};
 use crate::connection::{CloseReason, Connection, Discarded, Restored, Services};
+use crate::lifecycle::Event;
 use crate::lifecycle::link::Link;
-use crate::lifecycle::state::MovedConnection;
 use crate::listener::Listener;
+use crate::mailbox::Inbox;
 use crate::seldom::log_seldom;
 use crate::slot::{Notified, Place, Readiness, Slot};
 use crate::table::Table;
 use crate::worker::{Return, Returns};
 use accepting::Leaving;
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Sender, TrySendError};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use moving::{Hold, Migration};
@@ -52,13 +53,14 @@ pub enum Command {
     },
     /// The predecessor is gone.
     Alone,
-    /// End what is left, count what that cuts, and answer when it is done.
+    /// End what is left, count what that cuts, and drop `done` then.
     Cut {
-        answer: Sender<()>,
+        done: Sender<Event>,
     },
-    /// Give no more work to the pool, and answer with every connection once the pool rests and all can be moved.
+    /// Give no more work to the pool, and answer [`Event::Held`] with every connection once the pool rests and all can
+    /// be moved.
     Hold {
-        answer: Sender<Vec<MovedConnection>>,
+        answer: Sender<Event>,
     },
     /// Go on after a hold.
     Resume,
@@ -96,9 +98,9 @@ pub struct Acceptor {
     overflow: VecDeque<Arc<Slot>>,
     /// While no work is given out: who waits for the pool to rest, and what is ready meanwhile.
     hold: Option<Hold>,
-    returned: Receiver<Return>,
+    returned: Inbox<Return>,
     returns: Returns,
-    commands: Receiver<Command>,
+    commands: Inbox<Command>,
     services: Arc<Services>,
     date: DateCache,
     now: Millis,
@@ -135,9 +137,9 @@ impl Acceptor {
         poll: Poll,
         listeners: Vec<Listener>,
         jobs: Sender<Arc<Slot>>,
-        returned: Receiver<Return>,
+        returned: Inbox<Return>,
         returns: Returns,
-        commands: Receiver<Command>,
+        commands: Inbox<Command>,
         services: Arc<Services>,
     ) -> io::Result<Acceptor> {
         for (number, listener) in listeners.iter().enumerate() {
@@ -324,7 +326,7 @@ impl Acceptor {
     }
 
     fn take_returns(&mut self) {
-        while let Ok(returned) = self.returned.try_recv() {
+        for returned in self.returned.take() {
             match returned {
                 Return::Closed(token) => {
                     self.table.remove(token);
@@ -364,7 +366,7 @@ impl Acceptor {
     }
 
     fn take_commands(&mut self) {
-        while let Ok(command) = self.commands.try_recv() {
+        for command in self.commands.take() {
             match command {
                 Command::Alone => self.alone = true,
                 Command::Drain { patience, sole_holder, alone } => {
@@ -436,9 +438,9 @@ impl Acceptor {
                 }
                 Command::OwnFiles => self.own_files(true),
                 Command::Adopt(restored) => self.adopt(*restored),
-                Command::Cut { answer } => {
+                Command::Cut { done } => {
                     self.cut();
-                    let _ = answer.send(());
+                    drop(done);
                     self.over = true;
                 }
             }

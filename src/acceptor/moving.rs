@@ -3,6 +3,7 @@
 use super::Acceptor;
 use crate::clock::Millis;
 use crate::connection::{Connection, Restored, Snapshot};
+use crate::lifecycle::Event;
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
 use crate::lifecycle::state::{MovedConnection, encode};
 use crate::slot::{Notified, Place, Readiness, Slot};
@@ -27,7 +28,7 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A hold: see [`Command::Hold`].
 pub(super) struct Hold {
     /// Gone once it was answered.
-    pub(super) answer: Option<Sender<Vec<MovedConnection>>>,
+    pub(super) answer: Option<Sender<Event>>,
     pub(super) ready: Vec<Arc<Slot>>,
 }
 
@@ -88,7 +89,7 @@ impl Acceptor {
             return;
         }
         // The main thread waits for it, or has given up and sends `Resume`.
-        let _ = answer.send(moved);
+        let _ = answer.send(Event::Held(moved));
         if let Some(hold) = &mut self.hold {
             hold.answer = None;
         }
