@@ -4,6 +4,7 @@ use crate::config::size_text;
 use crate::connection::{connection_buffers, worker_buffers};
 use crate::listener::Address;
 use crate::memory::{IDLE, Plan, kibibytes, mebibytes};
+use crate::seconds::Seconds;
 use crate::{Config, Error, ReloadMode};
 use rustix::fs::{Access, access};
 use std::fmt::Write;
@@ -158,7 +159,7 @@ impl Memory {
 }
 
 fn seconds(duration: Duration) -> String {
-    format!("{} s", duration.as_secs_f64())
+    format!("{} s", Seconds(duration))
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ mod listener;
 mod logging;
 mod mailbox;
 mod memory;
+mod seconds;
 mod seldom;
 mod server;
 mod site;

@@ -182,7 +182,7 @@ impl Reader<'_> {
         let given = match &value.kind {
             Kind::String(text) => Given::String(text),
             Kind::Integer(Some(number)) => Given::Integer(*number),
-            Kind::Float(number) => Given::Float(*number),
+            Kind::Float(text) => Given::Float(text),
             Kind::Boolean(value) => Given::Boolean(*value),
             _ => Given::Other,
         };

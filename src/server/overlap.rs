@@ -68,10 +68,8 @@ impl Running {
             // It may have accepted already.
             Err(no) => return self.roll_back(successor, false, no, config),
         };
-        log::info!(
-            "reloading: successor {pid} accepts, {:.0} ms after the signal",
-            began.elapsed().as_secs_f64() * 1e3
-        );
+        let milliseconds = (began.elapsed() + Duration::from_micros(500)).as_millis() as u64;
+        log::info!("reloading: successor {pid} accepts, {milliseconds} ms after the signal");
         self.command(Command::Accept(false));
         if let Err(no) = self.probation(&mut successor, config.reload_probation, again) {
             self.command(Command::Accept(true));

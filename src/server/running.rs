@@ -20,6 +20,7 @@ use crate::listener::Listener;
 use crate::logging::Log;
 use crate::mailbox::{Mailbox, mailbox};
 use crate::memory::ACCEPTOR_STACK;
+use crate::seconds::Seconds;
 use crate::worker::{Return, Returns, Worker};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never, select};
 use std::cell::Cell;
@@ -478,7 +479,7 @@ impl Running {
     /// The stop of the contract; see `ARCHITECTURE.md`.
     pub(super) fn stop(&mut self, config: &Config) -> Ended {
         let began = self.first_stop.get().unwrap_or_else(Instant::now);
-        log::info!("stopping: waiting up to {:.1} s for what is pending", config.stop_deadline.as_secs_f64());
+        log::info!("stopping: waiting up to {:.1} s for what is pending", Seconds(config.stop_deadline));
         self.services.phase.become_lame_duck();
         if self.promoted {
             self.outside.notifier.stopping();
@@ -570,7 +571,7 @@ impl Running {
         for flight in &self.in_flight {
             if let Some((request, age)) = flight.cut(now) {
                 stats.cut();
-                log::warn!("cut {request} after {:.1} s", age.as_secs_f64());
+                log::warn!("cut {request} after {:.1} s", Seconds(age));
             }
         }
         let (done, cut) = bounded(0);
