@@ -271,7 +271,8 @@ fn unexpected(error: lexopt::Error) -> Error {
 }
 
 fn unknown(long: &str) -> Error {
-    let hint = closest(long, flags().map(|flag| flag.long));
+    let known: Vec<&str> = flags().map(|flag| flag.long).collect();
+    let hint = closest(long, &known);
     let hint = hint.map(|flag| format!(", did you mean --{flag}?")).unwrap_or_default();
     Error::usage(format!("unknown flag --{}{hint}", long.escape_debug()))
 }
