@@ -24,7 +24,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use moving::{Hold, Migration};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -408,7 +408,7 @@ impl Acceptor {
                         link,
                         stalled: Some(stalled),
                         next_id: 0,
-                        moving: HashMap::new(),
+                        moving: Vec::new(),
                         commits: VecDeque::new(),
                     });
                 }
@@ -418,15 +418,14 @@ impl Acceptor {
                     }
                 }
                 Command::Refused(id) => {
-                    let moving = self.migration.as_mut().and_then(|migration| migration.moving.remove(&id));
+                    let moving = self.migration.as_mut().and_then(|migration| migration.take(id));
                     if let Some(moving) = moving {
                         self.unfreeze(&moving);
                         self.end_soon(&moving.slot);
                     }
                 }
                 Command::TakeBack => {
-                    for moving in self.migration.take().into_iter().flat_map(|migration| migration.moving.into_values())
-                    {
+                    for moving in self.migration.take().into_iter().flat_map(|migration| migration.moving) {
                         self.unfreeze(&moving);
                     }
                     self.services.phase.keep_no_connection(false);
