@@ -155,8 +155,8 @@ impl Said {
                 let flag = setting.name;
                 let value = Value { given: Given::Argument(raw), base: None };
                 let wrong = |wrong| match wrong {
-                    Wrong::Value(what) => Error::usage(format!("--{flag} is {raw:?}, {what}")),
-                    Wrong::Whole(what) => Error::usage(format!("--{flag}: {what}")),
+                    Wrong::Value(what) => Error::usage(format_args!("--{flag} is {raw:?}, {what}")),
+                    Wrong::Whole(what) => Error::usage(format_args!("--{flag}: {what}")),
                 };
                 config.overrule(&setting.key());
                 (setting.apply)(config, &value).map_err(wrong)
@@ -183,14 +183,14 @@ fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Re
     while let Some(argument) = parser.next().map_err(unexpected)? {
         let flag = match argument {
             Arg::Long(LISTING) if root == Root::Refused => {
-                return Err(Error::usage(format!(
+                return Err(Error::usage(format_args!(
                     "--{LISTING} is not for {name}, which decides itself what it serves"
                 )));
             }
             Arg::Long(long) => flags().find(|flag| flag.long == long).ok_or_else(|| unknown(long))?,
             Arg::Short(short) => flags()
                 .find(|flag| flag.short == Some(short))
-                .ok_or_else(|| Error::usage(format!("unknown flag -{}", short.escape_debug())))?,
+                .ok_or_else(|| Error::usage(format_args!("unknown flag -{}", short.escape_debug())))?,
             Arg::Value(value) => {
                 all_said.push(take_root(&mut config, root, name, value.into())?);
                 continue;
@@ -202,7 +202,7 @@ fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Re
             Action::Config => {
                 let path = value(&mut parser, flag.long, "FILE")?.into();
                 if let Some(first) = file.replace(path) {
-                    return Err(Error::usage(format!(
+                    return Err(Error::usage(format_args!(
                         "--config stands twice, there is one file: first it is {first:?}"
                     )));
                 }
@@ -229,10 +229,10 @@ fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Re
 
 fn take_root(config: &mut Config, root: Root, name: &str, value: PathBuf) -> Result<Said, Error> {
     if root == Root::Refused {
-        return Err(Error::usage(format!("unexpected argument {value:?}: {name} takes only flags")));
+        return Err(Error::usage(format_args!("unexpected argument {value:?}: {name} takes only flags")));
     }
     if let Some(first) = &config.root {
-        return Err(Error::usage(format!("unexpected argument {value:?}: ROOT is already {first:?}")));
+        return Err(Error::usage(format_args!("unexpected argument {value:?}: ROOT is already {first:?}")));
     }
     config.root = Some(value.clone());
     Ok(Said::Root(value))
@@ -240,7 +240,7 @@ fn take_root(config: &mut Config, root: Root, name: &str, value: PathBuf) -> Res
 
 /// The value of a flag.
 fn value(parser: &mut Parser, flag: &str, takes: &str) -> Result<OsString, Error> {
-    let missing = |note: String| Error::usage(format!("--{flag} needs a value: --{flag} {takes}{note}"));
+    let missing = |note: String| Error::usage(format_args!("--{flag} needs a value: --{flag} {takes}{note}"));
     let raw = match parser.optional_value() {
         Some(attached) => attached,
         // `--log-file --check` would otherwise log to a file of that name.
@@ -264,9 +264,9 @@ fn is_flag(argument: &OsString) -> bool {
 fn unexpected(error: lexopt::Error) -> Error {
     match error {
         lexopt::Error::UnexpectedValue { option, value } => {
-            Error::usage(format!("{option} takes no value, but {value:?} was given"))
+            Error::usage(format_args!("{option} takes no value, but {value:?} was given"))
         }
-        other => Error::usage(other.to_string().escape_debug().to_string()),
+        other => Error::usage(format_args!("{}", other.to_string().escape_debug())),
     }
 }
 
@@ -274,7 +274,7 @@ fn unknown(long: &str) -> Error {
     let known: Vec<&str> = flags().map(|flag| flag.long).collect();
     let hint = closest(long, &known);
     let hint = hint.map(|flag| format!(", did you mean --{flag}?")).unwrap_or_default();
-    Error::usage(format!("unknown flag --{}{hint}", long.escape_debug()))
+    Error::usage(format_args!("unknown flag --{}{hint}", long.escape_debug()))
 }
 
 fn version(name: &str) -> String {

@@ -285,8 +285,8 @@ impl Config {
     /// A configuration error about what that key of the file says; with its place, if it came from there.
     pub(crate) fn error(&self, key: &str, what: impl std::fmt::Display) -> Error {
         match self.file.as_ref().and_then(|file| Some((file, file.place(key)?))) {
-            Some((file, (line, column))) => Error::config(format!("{}:{line}:{column}: {what}", file.shown())),
-            None => Error::config(what.to_string()),
+            Some((file, (line, column))) => Error::config(format_args!("{}:{line}:{column}: {what}", file.shown())),
+            None => Error::config(format_args!("{what}")),
         }
     }
 

@@ -30,24 +30,26 @@ enum Kind {
 impl Error {
     #[cold]
     #[inline(never)]
-    fn new(kind: Kind, message: String, source: Option<io::Error>) -> Error {
-        Error(Box::new(Inner { kind, message, source }))
+    fn new(kind: Kind, message: fmt::Arguments<'_>, source: Option<io::Error>) -> Error {
+        Error(Box::new(Inner { kind, message: message.to_string(), source }))
     }
 
-    pub(crate) fn usage(message: impl Into<String>) -> Error {
-        Error::new(Kind::Usage, message.into(), None)
+    pub(crate) fn usage(message: fmt::Arguments<'_>) -> Error {
+        Error::new(Kind::Usage, message, None)
     }
 
-    pub(crate) fn config(message: impl Into<String>) -> Error {
-        Error::new(Kind::Config, message.into(), None)
+    pub(crate) fn config(message: fmt::Arguments<'_>) -> Error {
+        Error::new(Kind::Config, message, None)
     }
 
-    pub(crate) fn bind(message: impl Into<String>, source: io::Error) -> Error {
-        Error::new(Kind::Bind, message.into(), Some(source))
+    pub(crate) fn bind(message: fmt::Arguments<'_>, source: io::Error) -> Error {
+        Error::new(Kind::Bind, message, Some(source))
     }
 
-    pub(crate) fn runtime(message: impl Into<String>, source: impl Into<io::Error>) -> Error {
-        Error::new(Kind::Runtime, message.into(), Some(source.into()))
+    /// `what`, and then what the source says.
+    pub(crate) fn runtime(what: fmt::Arguments<'_>, source: io::Error) -> Error {
+        let said = source.to_string();
+        Error::new(Kind::Runtime, format_args!("{what}: {said}"), Some(source))
     }
 
     /// Whether the caller asked for something impossible: an unknown flag, a malformed address, a missing ROOT.

@@ -64,7 +64,8 @@ const OWN_FIELDS: [&str; 16] = [
 
 /// Reads a file. `application` is the name of an application that decides itself what it serves.
 pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
-    let failed = |path: &Path, what: &str| Error::config(format!("cannot read configuration file {path:?}: {what}"));
+    let failed =
+        |path: &Path, what: &str| Error::config(format_args!("cannot read configuration file {path:?}: {what}"));
     // So that the messages and a later reload mean the same file.
     let path = std::path::absolute(path).map_err(|error| failed(path, &error.to_string()))?;
     let said = |error: io::Error| match error.kind() {
@@ -489,8 +490,8 @@ impl Reader<'_> {
     fn error(&self, at: usize, what: &str) -> Error {
         let (line, column) = self.position(at);
         match &self.config.file {
-            Some(file) => Error::config(format!("{}:{line}:{column}: {what}", file.shown())),
-            None => Error::config(what),
+            Some(file) => Error::config(format_args!("{}:{line}:{column}: {what}", file.shown())),
+            None => Error::config(format_args!("{what}")),
         }
     }
 

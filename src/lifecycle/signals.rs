@@ -39,7 +39,7 @@ fn handled() -> SigSet {
 
 fn failed(what: &str, error: impl Into<io::Error>) -> Error {
     let error = error.into();
-    Error::runtime(format!("cannot {what}: {error}"), error)
+    Error::runtime(format_args!("cannot {what}"), error)
 }
 
 impl SignalThread {

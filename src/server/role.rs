@@ -45,7 +45,7 @@ impl Role {
     /// What the environment says, said once.
     pub fn take() -> Result<Role, Error> {
         static TAKEN: AtomicBool = AtomicBool::new(false);
-        let failed = |error: String| Error::runtime(format!("cannot take over: {error}"), io::Error::other(error));
+        let failed = |error: String| Error::runtime(format_args!("cannot take over"), io::Error::other(error));
         if TAKEN.swap(true, Ordering::SeqCst) {
             return Ok(Role::First);
         }

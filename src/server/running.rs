@@ -112,7 +112,7 @@ impl Running {
         origin: Origin,
         outside: Outside,
     ) -> Result<Running, Error> {
-        let failed = |what: &str, error: io::Error| Error::runtime(format!("cannot start {what}: {error}"), error);
+        let failed = |what: &str, error: io::Error| Error::runtime(format_args!("cannot start {what}"), error);
         let Origin { inheritance, connections, predecessor } = origin;
         if let (Some(carry), Some(carried)) = (&outside.carry, inheritance.carried) {
             (carry.restore)(carried);
@@ -265,12 +265,12 @@ impl Running {
         // It ends when the predecessor does.
         predecessor
             .listen(self.outside.sender.clone(), adopt)
-            .map_err(|error| Error::runtime(format!("cannot listen to the predecessor: {error}"), error))?;
+            .map_err(|error| Error::runtime(format_args!("cannot listen to the predecessor"), error))?;
         let kept = self.listeners.iter().map(|(_, address, _)| address.clone()).collect();
         predecessor
             .link
             .send_within(&Message::Ready { kept }, &[], LINK_PATIENCE)
-            .map_err(|error| Error::runtime(format!("the predecessor does not listen: {error}"), error))
+            .map_err(|error| Error::runtime(format_args!("the predecessor does not listen"), error))
     }
 
     /// From here on this process is the one that supervisors know.
@@ -448,7 +448,7 @@ impl Running {
                     Ok(Err(error)) => error,
                     _ => io::Error::other("it panicked"),
                 };
-                Err(Error::runtime(format!("the acceptor failed: {error}"), error))
+                Err(Error::runtime(format_args!("the acceptor failed"), error))
             }
         };
         let Counters { served, refused, migrated, .. } = counters;

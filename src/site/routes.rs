@@ -213,7 +213,9 @@ impl Route {
                 }
                 // The file does not say it, so a flag does.
                 if config.site.root.listing {
-                    return Err(Error::usage("--listing is for a ROOT, which is missing: handover --listing ./public"));
+                    return Err(Error::usage(format_args!(
+                        "--listing is for a ROOT, which is missing: handover --listing ./public"
+                    )));
                 }
                 (Action::Welcome, "welcome site".to_owned())
             }
