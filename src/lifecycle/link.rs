@@ -103,7 +103,7 @@ impl Link {
 
     /// Sends without waiting.
     pub fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<Sent> {
-        let bytes = postcard::to_allocvec(message).map_err(io::Error::other)?;
+        let bytes = postcard::to_extend(message, Vec::new()).map_err(io::Error::other)?;
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
