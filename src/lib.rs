@@ -49,6 +49,7 @@ mod server;
 mod site;
 mod slot;
 mod table;
+mod thread;
 mod worker;
 
 /// What the fuzz targets call; in no other build.

@@ -4,12 +4,13 @@ use crate::connection::{CloseReason, InFlight, Services, Verdict, Workspace};
 use crate::mailbox::Mailbox;
 use crate::seldom::log_seldom;
 use crate::slot::{Place, Slot};
+use crate::thread;
 use crossbeam_channel::Receiver;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 /// What the acceptor hears from the workers.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +78,7 @@ impl<D: Send + 'static> Worker<D> {
     /// Starts the thread.
     pub fn spawn(self, stack: usize) -> io::Result<JoinHandle<()>> {
         let name = format!("worker-{}", self.index);
-        thread::Builder::new().name(name).stack_size(stack).spawn(move || self.run())
+        thread::start(name, stack, Box::new(move || self.run()))
     }
 
     /// Works until the acceptor has dropped its end of the channel and the channel is empty.

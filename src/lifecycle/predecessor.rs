@@ -4,10 +4,11 @@ use super::link::{Link, Message, Packet, Payload, test_point};
 use super::state::{Carried, Inheritance, decode};
 use super::{Event, FromPredecessor};
 use crate::connection::{Connection, Restored, Snapshot};
+use crate::thread;
 use crossbeam_channel::Sender;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long the predecessor may not read our answers.
@@ -59,7 +60,7 @@ impl Predecessor {
         adopt: impl Fn(Restored) + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
         let link = self.link.clone();
-        thread::Builder::new().name("predecessor".into()).stack_size(STACK).spawn(move || {
+        let run = move || {
             let mut arriving = Arriving::default();
             if let Err(error) = listen(&link, &events, &adopt, &mut arriving) {
                 log::error!("cannot hear the predecessor: {error}");
@@ -69,7 +70,8 @@ impl Predecessor {
                 adopt(restored);
             }
             let _ = events.send(Event::Predecessor(FromPredecessor::Gone));
-        })
+        };
+        thread::start("predecessor", STACK, Box::new(run))
     }
 }
 

@@ -21,13 +21,14 @@ use crate::logging::Log;
 use crate::mailbox::{Mailbox, mailbox};
 use crate::memory::ACCEPTOR_STACK;
 use crate::seconds::Seconds;
+use crate::thread;
 use crate::worker::{Return, Returns, Worker};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never, select};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Two stop signals closer together than this are one: a terminal and a supervisor both signal the whole group.
@@ -174,10 +175,7 @@ impl Running {
             };
             workers.push(worker.spawn(config.worker_stack).map_err(|error| failed("a worker", error))?);
         }
-        let acceptor = thread::Builder::new()
-            .name("acceptor".into())
-            .stack_size(ACCEPTOR_STACK)
-            .spawn(move || acceptor.run())
+        let acceptor = thread::start("acceptor", ACCEPTOR_STACK, Box::new(move || acceptor.run()))
             .map_err(|error| failed("the acceptor", error))?;
         Ok(Running {
             services,
