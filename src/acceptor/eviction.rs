@@ -8,6 +8,7 @@ use crate::listener::{Accepted, Listener};
 use crate::slot::{Place, Slot};
 use crate::table::Source;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -70,13 +71,14 @@ impl Acceptor {
     /// What can be spared, the first to go last: of the address that holds most connections the one that has been
     /// idle for longest, and so on with one less for that address.
     fn choose(&self) -> Vec<Arc<Slot>> {
-        let mut spared = Vec::new();
+        // A heap's sort is the smallest.
+        let mut spared = BinaryHeap::new();
         for (source, slot) in self.table.iter_with_sources() {
             if let Some(spare) = self.spare(slot) {
-                spared.push((source, (spare, slot.remaining(self.now)), slot));
+                spared.push((source, (spare, slot.remaining(self.now)), slot.token()));
             }
         }
-        spared.sort_unstable_by_key(|(source, order, _)| (*source, *order));
+        let spared = spared.into_sorted_vec();
         // What an address holds, and which of them can go, in their order.
         let mut groups = Vec::new();
         for group in spared.chunk_by(|(one, ..), (other, ..)| one == other) {
@@ -90,8 +92,8 @@ impl Acceptor {
                 first.map(|(_, order, _)| (*held, Reverse(*order)))
             });
             let Some((held, group)) = most else { break };
-            let Some(((.., slot), rest)) = group.split_first() else { break };
-            chosen.push(Arc::clone(slot));
+            let Some(((.., token), rest)) = group.split_first() else { break };
+            chosen.extend(self.table.get(*token).cloned());
             (*held, *group) = (held.saturating_sub(1).max(1), rest);
         }
         chosen.reverse();
