@@ -128,7 +128,9 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, St
 struct Failure(String);
 
 impl Failure {
-    fn new(reason: impl fmt::Display) -> Failure {
+    #[cold]
+    #[inline(never)]
+    fn new(reason: fmt::Arguments<'_>) -> Failure {
         Failure(reason.to_string())
     }
 }
