@@ -118,8 +118,8 @@ pub(super) fn parse_date(value: &[u8]) -> Option<u64> {
         _ => return None,
     };
     let number = |at: Range<usize>| {
-        let digits = text[at].iter();
-        digits.fold(Some(0), |number, byte| Some(number? * 10 + i64::from((*byte as char).to_digit(10)?)))
+        let mut digits = text[at].iter();
+        digits.try_fold(0, |number, byte| Some(number * 10 + i64::from((*byte as char).to_digit(10)?)))
     };
     let month = MONTHS.chunks(3).position(|month| *month == text[8..11])? as i64;
     let (day, year) = (number(5..7)?, number(12..16)?);
