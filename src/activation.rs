@@ -58,7 +58,7 @@ struct Passed {
 fn passed(var: impl Fn(&str) -> Option<OsString>, own_pid: u32) -> Result<Vec<Passed>, Error> {
     let (Some(pid), Some(count)) = (var("LISTEN_PID"), var("LISTEN_FDS")) else { return Ok(Vec::new()) };
     let malformed = |name: &str, value: &OsStr, allowed: &str| {
-        Error::config(format!("{name} is {value:?}, allowed is {allowed}: it is the service manager's to set"))
+        Error::config(format_args!("{name} is {value:?}, allowed is {allowed}: it is the service manager's to set"))
     };
     let Some(meant) = digits(&pid) else { return Err(malformed("LISTEN_PID", &pid, "a pid")) };
     if meant != own_pid as usize {
@@ -73,7 +73,7 @@ fn passed(var: impl Fn(&str) -> Option<OsString>, own_pid: u32) -> Result<Vec<Pa
         None => vec!["unknown".to_owned(); count],
     };
     if names.len() != count && count > 0 {
-        return Err(Error::config(format!("LISTEN_FDNAMES has {} names for {count} descriptors", names.len())));
+        return Err(Error::config(format_args!("LISTEN_FDNAMES has {} names for {count} descriptors", names.len())));
     }
     Ok(names.into_iter().take(count).zip(FIRST..).map(|(name, fd)| Passed { fd, name }).collect())
 }
@@ -110,7 +110,7 @@ fn adopt(fd: OwnedFd) -> Result<Listener, String> {
 }
 
 fn refused(fd: RawFd, name: &str, why: &str) -> Error {
-    Error::config(format!("cannot listen on descriptor {fd} ({name:?}) from the service manager: {why}"))
+    Error::config(format_args!("cannot listen on descriptor {fd} ({name:?}) from the service manager: {why}"))
 }
 
 /// Digits only: the standard parser takes a `+`.

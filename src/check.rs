@@ -4,11 +4,11 @@ use crate::config::size_text;
 use crate::connection::{connection_buffers, worker_buffers};
 use crate::listener::Address;
 use crate::memory::{IDLE, Plan, kibibytes, mebibytes};
+use crate::seconds::Seconds;
 use crate::{Config, Error, ReloadMode};
 use rustix::fs::{Access, access};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::Path;
-use std::time::Duration;
 
 /// Whether the files that are written while running can be; nothing is created.
 pub fn can_write(config: &Config) -> Result<(), Error> {
@@ -33,27 +33,27 @@ pub fn can_write(config: &Config) -> Result<(), Error> {
 /// Listeners, routes, limits and memory, a line each.
 pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], routes: &[String]) -> String {
     let mut report = String::new();
-    let mut line = |name: &str, what: &str| {
+    let mut line = |name: &str, what: fmt::Arguments<'_>| {
         // Writing into a string does not fail.
         let _ = writeln!(report, "{name:<10} {what}");
     };
     if let Some(file) = &config.file {
-        line("file", &file.path().display().to_string());
+        line("file", format_args!("{}", file.path().display()));
     }
     for address in addresses {
-        line("listen", &address.to_string());
+        line("listen", format_args!("{address}"));
     }
     for route in routes {
-        line("route", route);
+        line("route", format_args!("{route}"));
     }
     if config.status_routes {
-        line("route", "/-/healthy and /-/ready, by the server itself");
+        line("route", format_args!("/-/healthy and /-/ready, by the server itself"));
     }
     let limits = &config.limits;
     let (head, target, body) = (limits.head_size as u64, limits.target_size as u64, limits.body_size);
     line(
         "limits",
-        &format!(
+        format_args!(
             "{} connections{}{}, head {}, target {}, {} header fields, body {}, {} of it buffered",
             limits.connections,
             limits.connections_per_ip.map(|most| format!(" ({most} from one address)")).unwrap_or_default(),
@@ -67,20 +67,24 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
     );
     line(
         "timeouts",
-        &format!(
-            "head {}, body {} and then {} bytes/s, idle {}, write {} at {} bytes/s, queue {}, stream wait {}, linger {}",
-            seconds(limits.head_timeout),
-            seconds(limits.body_timeout),
+        format_args!(
+            "head {} s, body {} s and then {} bytes/s, idle {} s, write {} s at {} bytes/s, queue {} s, stream wait {} s, \
+             linger {} s",
+            Seconds(limits.head_timeout),
+            Seconds(limits.body_timeout),
             limits.body_rate,
-            seconds(limits.idle_timeout),
-            seconds(limits.write_timeout),
+            Seconds(limits.idle_timeout),
+            Seconds(limits.write_timeout),
             limits.write_rate,
-            seconds(limits.queue_timeout),
-            seconds(limits.stream_wait),
-            seconds(limits.linger)
+            Seconds(limits.queue_timeout),
+            Seconds(limits.stream_wait),
+            Seconds(limits.linger)
         ),
     );
-    line("stop", &format!("deadline {}, lame duck {}", seconds(config.stop_deadline), seconds(config.lame_duck)));
+    line(
+        "stop",
+        format_args!("deadline {} s, lame duck {} s", Seconds(config.stop_deadline), Seconds(config.lame_duck)),
+    );
     let mode = match config.reload {
         ReloadMode::Auto => "auto",
         ReloadMode::Overlap => "overlap",
@@ -88,27 +92,27 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
     };
     line(
         "reload",
-        &format!(
-            "{mode}, probation {}, deadline {}, exec stall {}",
-            seconds(config.reload_probation),
-            seconds(config.reload_deadline),
-            seconds(config.exec_stall)
+        format_args!(
+            "{mode}, probation {} s, deadline {} s, exec stall {} s",
+            Seconds(config.reload_probation),
+            Seconds(config.reload_deadline),
+            Seconds(config.exec_stall)
         ),
     );
     for (name, path) in [("log file", &config.log_file), ("pid file", &config.pid_file)] {
         if let Some(path) = path {
-            line(name, &path.display().to_string());
+            line(name, format_args!("{}", path.display()));
         }
     }
-    line("workers", &format!("{}, stack {} each", config.workers, size_text(config.worker_stack as u64)));
+    line("workers", format_args!("{}, stack {} each", config.workers, size_text(config.worker_stack as u64)));
     if let Some(plan) = plan {
-        line("memory", &plan.describe());
+        line("memory", format_args!("{}", plan.describe()));
         return report;
     }
     let memory = Memory::of(config);
     line(
         "memory",
-        &format!(
+        format_args!(
             "at most {} of buffers and stacks: {} workers x {}, {} connections x {}",
             mebibytes(memory.most()),
             config.workers,
@@ -119,12 +123,12 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
     );
     line(
         "",
-        &format!(
+        format_args!(
             "{} while all connections are idle; besides, the program itself, what handlers",
             mebibytes(memory.idle())
         ),
     );
-    line("", "allocate, responses in memory above 16K, and the kernel's socket buffers");
+    line("", format_args!("allocate, responses in memory above 16K, and the kernel's socket buffers"));
     report
 }
 
@@ -155,10 +159,6 @@ impl Memory {
     fn idle(&self) -> u64 {
         self.workers * self.worker + self.connections * IDLE
     }
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{} s", duration.as_secs_f64())
 }
 
 #[cfg(test)]

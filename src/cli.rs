@@ -9,6 +9,7 @@ use crate::config::{
     DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION, DEFAULT_STOP_DEADLINE,
     DEFAULT_WORKERS, Limits, size_text,
 };
+use crate::seconds::Seconds;
 use crate::{Config, Error};
 use lexopt::{Arg, Parser};
 use std::ffi::OsString;
@@ -154,8 +155,8 @@ impl Said {
                 let flag = setting.name;
                 let value = Value { given: Given::Argument(raw), base: None };
                 let wrong = |wrong| match wrong {
-                    Wrong::Value(what) => Error::usage(format!("--{flag} is {raw:?}, {what}")),
-                    Wrong::Whole(what) => Error::usage(format!("--{flag}: {what}")),
+                    Wrong::Value(what) => Error::usage(format_args!("--{flag} is {raw:?}, {what}")),
+                    Wrong::Whole(what) => Error::usage(format_args!("--{flag}: {what}")),
                 };
                 config.overrule(&setting.key());
                 (setting.apply)(config, &value).map_err(wrong)
@@ -182,14 +183,14 @@ fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Re
     while let Some(argument) = parser.next().map_err(unexpected)? {
         let flag = match argument {
             Arg::Long(LISTING) if root == Root::Refused => {
-                return Err(Error::usage(format!(
+                return Err(Error::usage(format_args!(
                     "--{LISTING} is not for {name}, which decides itself what it serves"
                 )));
             }
             Arg::Long(long) => flags().find(|flag| flag.long == long).ok_or_else(|| unknown(long))?,
             Arg::Short(short) => flags()
                 .find(|flag| flag.short == Some(short))
-                .ok_or_else(|| Error::usage(format!("unknown flag -{}", short.escape_debug())))?,
+                .ok_or_else(|| Error::usage(format_args!("unknown flag -{}", short.escape_debug())))?,
             Arg::Value(value) => {
                 all_said.push(take_root(&mut config, root, name, value.into())?);
                 continue;
@@ -201,7 +202,7 @@ fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Re
             Action::Config => {
                 let path = value(&mut parser, flag.long, "FILE")?.into();
                 if let Some(first) = file.replace(path) {
-                    return Err(Error::usage(format!(
+                    return Err(Error::usage(format_args!(
                         "--config stands twice, there is one file: first it is {first:?}"
                     )));
                 }
@@ -228,10 +229,10 @@ fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Re
 
 fn take_root(config: &mut Config, root: Root, name: &str, value: PathBuf) -> Result<Said, Error> {
     if root == Root::Refused {
-        return Err(Error::usage(format!("unexpected argument {value:?}: {name} takes only flags")));
+        return Err(Error::usage(format_args!("unexpected argument {value:?}: {name} takes only flags")));
     }
     if let Some(first) = &config.root {
-        return Err(Error::usage(format!("unexpected argument {value:?}: ROOT is already {first:?}")));
+        return Err(Error::usage(format_args!("unexpected argument {value:?}: ROOT is already {first:?}")));
     }
     config.root = Some(value.clone());
     Ok(Said::Root(value))
@@ -239,7 +240,7 @@ fn take_root(config: &mut Config, root: Root, name: &str, value: PathBuf) -> Res
 
 /// The value of a flag.
 fn value(parser: &mut Parser, flag: &str, takes: &str) -> Result<OsString, Error> {
-    let missing = |note: String| Error::usage(format!("--{flag} needs a value: --{flag} {takes}{note}"));
+    let missing = |note: String| Error::usage(format_args!("--{flag} needs a value: --{flag} {takes}{note}"));
     let raw = match parser.optional_value() {
         Some(attached) => attached,
         // `--log-file --check` would otherwise log to a file of that name.
@@ -263,16 +264,17 @@ fn is_flag(argument: &OsString) -> bool {
 fn unexpected(error: lexopt::Error) -> Error {
     match error {
         lexopt::Error::UnexpectedValue { option, value } => {
-            Error::usage(format!("{option} takes no value, but {value:?} was given"))
+            Error::usage(format_args!("{option} takes no value, but {value:?} was given"))
         }
-        other => Error::usage(other.to_string().escape_debug().to_string()),
+        other => Error::usage(format_args!("{}", other.to_string().escape_debug())),
     }
 }
 
 fn unknown(long: &str) -> Error {
-    let hint = closest(long, flags().map(|flag| flag.long));
+    let known: Vec<&str> = flags().map(|flag| flag.long).collect();
+    let hint = closest(long, &known);
     let hint = hint.map(|flag| format!(", did you mean --{flag}?")).unwrap_or_default();
-    Error::usage(format!("unknown flag --{}{hint}", long.escape_debug()))
+    Error::usage(format_args!("unknown flag --{}{hint}", long.escape_debug()))
 }
 
 fn version(name: &str) -> String {
@@ -350,16 +352,16 @@ Examples
   {name} --check -c /etc/{name}.toml
 ",
         version = version(name).trim_end(),
-        stop_deadline = DEFAULT_STOP_DEADLINE.as_secs_f64(),
-        probation = DEFAULT_RELOAD_PROBATION.as_secs_f64(),
-        reload_deadline = DEFAULT_RELOAD_DEADLINE.as_secs_f64(),
-        exec_stall = DEFAULT_EXEC_STALL.as_secs_f64(),
+        stop_deadline = Seconds(DEFAULT_STOP_DEADLINE),
+        probation = Seconds(DEFAULT_RELOAD_PROBATION),
+        reload_deadline = Seconds(DEFAULT_RELOAD_DEADLINE),
+        exec_stall = Seconds(DEFAULT_EXEC_STALL),
         connections = limits.connections,
         body_size = size_text(limits.body_size),
-        head = limits.head_timeout.as_secs_f64(),
-        idle = limits.idle_timeout.as_secs_f64(),
-        write = limits.write_timeout.as_secs_f64(),
-        queue = limits.queue_timeout.as_secs_f64(),
+        head = Seconds(limits.head_timeout),
+        idle = Seconds(limits.idle_timeout),
+        write = Seconds(limits.write_timeout),
+        queue = Seconds(limits.queue_timeout),
     )
 }
 

@@ -267,7 +267,7 @@ impl Config {
             }
             // Somebody who wrote a file knows the key, an application the field.
             let name = self.line(key).map_or(field, |_| key);
-            Err(self.error(key, format!("{name} is {value}, allowed is {low} to {high}")))
+            Err(self.error(key, format_args!("{name} is {value}, allowed is {low} to {high}")))
         };
         within("workers", "workers", self.workers as u64, 1, MAX_WORKERS as u64)?;
         within("worker_stack", "worker_stack", self.worker_stack as u64, *WORKER_STACK.start(), *WORKER_STACK.end())?;
@@ -283,10 +283,10 @@ impl Config {
     }
 
     /// A configuration error about what that key of the file says; with its place, if it came from there.
-    pub(crate) fn error(&self, key: &str, what: impl std::fmt::Display) -> Error {
+    pub(crate) fn error(&self, key: &str, what: std::fmt::Arguments<'_>) -> Error {
         match self.file.as_ref().and_then(|file| Some((file, file.place(key)?))) {
-            Some((file, (line, column))) => Error::config(format!("{}:{line}:{column}: {what}", file.shown())),
-            None => Error::config(what.to_string()),
+            Some((file, (line, column))) => Error::config(format_args!("{}:{line}:{column}: {what}", file.shown())),
+            None => Error::config(what),
         }
     }
 

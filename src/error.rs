@@ -10,8 +10,10 @@ use std::io;
 /// assert!(error.is_usage());
 /// assert_eq!(error.exit_code(), 2);
 /// ```
-#[derive(Debug)]
-pub struct Error {
+pub struct Error(Box<Inner>);
+
+/// Boxed, so that a result is as small as what it is about, and who passes an error on moves and drops a pointer.
+struct Inner {
     kind: Kind,
     message: String,
     source: Option<io::Error>,
@@ -26,41 +28,49 @@ enum Kind {
 }
 
 impl Error {
-    pub(crate) fn usage(message: impl Into<String>) -> Error {
-        Error { kind: Kind::Usage, message: message.into(), source: None }
+    #[cold]
+    #[inline(never)]
+    fn new(kind: Kind, message: fmt::Arguments<'_>, source: Option<io::Error>) -> Error {
+        Error(Box::new(Inner { kind, message: message.to_string(), source }))
     }
 
-    pub(crate) fn config(message: impl Into<String>) -> Error {
-        Error { kind: Kind::Config, message: message.into(), source: None }
+    pub(crate) fn usage(message: fmt::Arguments<'_>) -> Error {
+        Error::new(Kind::Usage, message, None)
     }
 
-    pub(crate) fn bind(message: impl Into<String>, source: io::Error) -> Error {
-        Error { kind: Kind::Bind, message: message.into(), source: Some(source) }
+    pub(crate) fn config(message: fmt::Arguments<'_>) -> Error {
+        Error::new(Kind::Config, message, None)
     }
 
-    pub(crate) fn runtime(message: impl Into<String>, source: impl Into<io::Error>) -> Error {
-        Error { kind: Kind::Runtime, message: message.into(), source: Some(source.into()) }
+    pub(crate) fn bind(message: fmt::Arguments<'_>, source: io::Error) -> Error {
+        Error::new(Kind::Bind, message, Some(source))
+    }
+
+    /// `what`, and then what the source says.
+    pub(crate) fn runtime(what: fmt::Arguments<'_>, source: io::Error) -> Error {
+        let said = source.to_string();
+        Error::new(Kind::Runtime, format_args!("{what}: {said}"), Some(source))
     }
 
     /// Whether the caller asked for something impossible: an unknown flag, a malformed address, a missing ROOT.
     pub fn is_usage(&self) -> bool {
-        self.kind == Kind::Usage
+        self.0.kind == Kind::Usage
     }
 
     /// Whether a listener could not be bound.
     pub fn is_bind(&self) -> bool {
-        self.kind == Kind::Bind
+        self.0.kind == Kind::Bind
     }
 
     /// Whether the settings contradict each other or are out of range.
     pub fn is_config(&self) -> bool {
-        self.kind == Kind::Config
+        self.0.kind == Kind::Config
     }
 
     /// The exit code for it: 1 runtime failure, 2 usage, 69 cannot bind, 78 bad configuration
     /// (the latter two as in `sysexits.h`).
     pub fn exit_code(&self) -> u8 {
-        match self.kind {
+        match self.0.kind {
             Kind::Runtime => 1,
             Kind::Usage => 2,
             Kind::Bind => 69,
@@ -69,14 +79,21 @@ impl Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, message, source } = &*self.0;
+        f.debug_struct("Error").field("kind", kind).field("message", message).field("source", source).finish()
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
+        self.0.source.as_ref().map(|source| source as _)
     }
 }

@@ -41,12 +41,15 @@ mod http;
 mod lifecycle;
 mod listener;
 mod logging;
+mod mailbox;
 mod memory;
+mod seconds;
 mod seldom;
 mod server;
 mod site;
 mod slot;
 mod table;
+mod thread;
 mod worker;
 
 /// What the fuzz targets call; in no other build.

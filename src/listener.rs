@@ -41,7 +41,7 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Address, Error> {
         let malformed = |why: &str| {
-            Error::usage(format!("cannot listen on {text:?}: {why}; give HOST:PORT, [V6]:PORT or unix:PATH"))
+            Error::usage(format_args!("cannot listen on {text:?}: {why}; give HOST:PORT, [V6]:PORT or unix:PATH"))
         };
         if let Some(path) = text.strip_prefix("unix:") {
             return match path.len() {
@@ -134,7 +134,11 @@ impl Listener {
                     return Ok(vec![bind_tcp(SocketAddr::new(ip, *port), &address.to_string())?]);
                 }
                 let resolved = (host.as_str(), *port).to_socket_addrs().map_err(|error| {
-                    Error::bind(format!("cannot listen on {address}: the host name does not resolve: {error}"), error)
+                    let why = error.to_string();
+                    Error::bind(
+                        format_args!("cannot listen on {address}: the host name does not resolve: {why}"),
+                        error,
+                    )
                 })?;
                 let mut addresses: Vec<SocketAddr> = Vec::new();
                 for resolved in resolved {
@@ -308,15 +312,16 @@ fn bind_tcp(address: SocketAddr, text: &str) -> Result<Listener, Error> {
                 "no permission; ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"
             }
             io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
-            _ => return Error::bind(format!("cannot listen on {address}: {error}"), error),
+            _ => &error.to_string(),
         };
-        Error::bind(format!("cannot listen on {address}: {help}"), error)
+        Error::bind(format_args!("cannot listen on {address}: {help}"), error)
     })
 }
 
 fn bind_unix(path: &Path) -> Result<Listener, Error> {
-    let fail =
-        |help: &str, error: io::Error| Error::bind(format!("cannot listen on unix:{}: {help}", path.display()), error);
+    let fail = |help: &str, error: io::Error| {
+        Error::bind(format_args!("cannot listen on unix:{}: {help}", path.display()), error)
+    };
     let stream = || Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None);
     let address = SockAddr::unix(path).map_err(|error| fail(&error.to_string(), error))?;
     let bind = || -> io::Result<Socket> {

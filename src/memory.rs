@@ -58,7 +58,7 @@ impl Plan {
     pub fn apply(config: &mut Config) -> Result<Option<Plan>, Error> {
         let Some(total) = config.memory else { return Ok(None) };
         let plan = Plan::derive(config, total, program_size());
-        let plan = plan.map_err(|wrong| config.error("memory", wrong))?;
+        let plan = plan.map_err(|wrong| config.error("memory", format_args!("{wrong}")))?;
         bound_allocator();
         Ok(Some(plan))
     }

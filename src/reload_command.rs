@@ -128,7 +128,9 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, St
 struct Failure(String);
 
 impl Failure {
-    fn new(reason: impl fmt::Display) -> Failure {
+    #[cold]
+    #[inline(never)]
+    fn new(reason: fmt::Arguments<'_>) -> Failure {
         Failure(reason.to_string())
     }
 }
@@ -144,13 +146,19 @@ impl fmt::Display for Done {
         match self {
             Done::Signalled(pid) => write!(f, "process {pid} was asked to reload"),
             Done::Reloaded { from, to, took } if from == to => {
-                write!(f, "reloaded: process {to} runs the program afresh, after {:.2} s", took.as_secs_f64())
+                write!(f, "reloaded: process {to} runs the program afresh, after {}", rounded(*took))
             }
             Done::Reloaded { from, to, took } => {
-                write!(f, "reloaded: process {to} has taken over from {from}, after {:.2} s", took.as_secs_f64())
+                write!(f, "reloaded: process {to} has taken over from {from}, after {}", rounded(*took))
             }
         }
     }
+}
+
+/// Seconds with two decimals. Not as a floating point number, which nothing else here would print.
+fn rounded(time: Duration) -> String {
+    let hundredths = (time.as_millis() as u64 + 5) / 10;
+    format!("{}.{:02} s", hundredths / 100, hundredths % 100)
 }
 
 fn reload(request: &Request) -> Result<Done, Failure> {

@@ -31,7 +31,7 @@ struct Entry {
 }
 
 /// Whom a connection is from, as far as an address tells: of IPv6 the first 64 bits, which one host has for itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     V4([u8; 4]),
     V6([u8; 8]),

@@ -1,15 +1,16 @@
 //! The fixed pool: each worker takes a ready connection, drives it as far as it goes, and gives it back.
 
 use crate::connection::{CloseReason, InFlight, Services, Verdict, Workspace};
+use crate::mailbox::Mailbox;
 use crate::seldom::log_seldom;
 use crate::slot::{Place, Slot};
-use crossbeam_channel::{Receiver, Sender};
-use std::convert::Infallible;
+use crate::thread;
+use crossbeam_channel::Receiver;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 /// What the acceptor hears from the workers.
 #[derive(Clone, Copy, Debug)]
@@ -25,22 +26,22 @@ pub enum Return {
 /// The way back to the acceptor. It has no part in ending the pool: that is the work channel's alone.
 #[derive(Clone)]
 pub struct Returns {
-    sender: Sender<Return>,
+    mailbox: Mailbox<Return>,
     waker: Arc<mio::Waker>,
     /// Whether the acceptor waits for places to become free.
     wants_places: Arc<AtomicBool>,
 }
 
 impl Returns {
-    pub fn new(sender: Sender<Return>, waker: Arc<mio::Waker>) -> Returns {
-        Returns { sender, waker, wants_places: Arc::new(AtomicBool::new(false)) }
+    pub fn new(mailbox: Mailbox<Return>, waker: Arc<mio::Waker>) -> Returns {
+        Returns { mailbox, waker, wants_places: Arc::new(AtomicBool::new(false)) }
     }
 
     /// Tells the acceptor. It is woken for a closed connection only if it waits for one: else it learns of it soon
     /// enough, and a system call is saved for each connection.
     pub fn send(&self, returned: Return) {
         // The acceptor goes when no connection is left, so nobody misses what is sent after that.
-        let _ = self.sender.send(returned);
+        self.mailbox.put(returned);
         let wake = match returned {
             Return::Closed(_) => self.wants_places.load(Ordering::SeqCst),
             Return::Again(_) | Return::Granted(_) => true,
@@ -56,28 +57,28 @@ impl Returns {
         }
     }
 
-    /// The acceptor says whether it waits for closed connections; it must look at the channel once more afterwards.
+    /// The acceptor says whether it waits for closed connections; it must look at the mailbox once more afterwards.
     pub fn want_places(&self, wants: bool) {
         self.wants_places.store(wants, Ordering::SeqCst);
     }
 }
 
 /// What a worker is started with.
-pub struct Worker {
+pub struct Worker<D> {
     pub index: usize,
     pub jobs: Receiver<Arc<Slot>>,
     pub returns: Returns,
     pub services: Arc<Services>,
     pub in_flight: Arc<InFlight>,
-    /// Dropped when the worker ends; the main thread sees the channel disconnect when all have.
-    pub done: Sender<Infallible>,
+    /// Dropped when the worker ends: a sender, whose channel the main thread sees disconnect when all have.
+    pub done: D,
 }
 
-impl Worker {
+impl<D: Send + 'static> Worker<D> {
     /// Starts the thread.
     pub fn spawn(self, stack: usize) -> io::Result<JoinHandle<()>> {
         let name = format!("worker-{}", self.index);
-        thread::Builder::new().name(name).stack_size(stack).spawn(move || self.run())
+        thread::start(name, stack, Box::new(move || self.run()))
     }
 
     /// Works until the acceptor has dropped its end of the channel and the channel is empty.

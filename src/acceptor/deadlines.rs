@@ -4,6 +4,7 @@ use super::Acceptor;
 use crate::clock::Millis;
 use crate::connection::{CloseReason, Connection, Expiry};
 use crate::http::Reject;
+use crate::seconds::Seconds;
 use crate::slot::{Place, Slot};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -119,7 +120,7 @@ impl Acceptor {
             }
             if let Some((request, age)) = ended.filter(|_| !counted) {
                 self.services.stats.cut();
-                log::warn!("cut {request} after {:.1} s", age.as_secs_f64());
+                log::warn!("cut {request} after {:.1} s", Seconds(age));
             }
             let stays = connection.holds_application();
             drop(guard);

@@ -8,7 +8,7 @@ use crate::listener::{Accepted, Listener};
 use crate::slot::{Place, Slot};
 use crate::table::Source;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -71,31 +71,30 @@ impl Acceptor {
     /// What can be spared, the first to go last: of the address that holds most connections the one that has been
     /// idle for longest, and so on with one less for that address.
     fn choose(&self) -> Vec<Arc<Slot>> {
-        type Candidate<'t> = ((Spare, i32), &'t Arc<Slot>);
-        let mut spared: HashMap<Option<Source>, Vec<Candidate<'_>>> = HashMap::new();
+        // A heap's sort is the smallest.
+        let mut spared = BinaryHeap::new();
         for (source, slot) in self.table.iter_with_sources() {
             if let Some(spare) = self.spare(slot) {
-                spared.entry(source).or_default().push(((spare, slot.remaining(self.now)), slot));
+                spared.push((source, (spare, slot.remaining(self.now)), slot.token()));
             }
         }
-        let mut groups: Vec<VecDeque<Candidate<'_>>> = Vec::with_capacity(spared.len());
-        let mut heap = BinaryHeap::new();
-        for (source, mut candidates) in spared {
-            candidates.sort_unstable_by_key(|(order, _)| *order);
+        let spared = spared.into_sorted_vec();
+        // What an address holds, and which of them can go, in their order.
+        let mut groups = Vec::new();
+        for group in spared.chunk_by(|(one, ..), (other, ..)| one == other) {
             // Peers without an address cannot be told apart, so none of them holds much.
-            let held = source.map_or(1, |source| self.table.held_by(source));
-            heap.push((held, Reverse(candidates[0].0), groups.len()));
-            groups.push(candidates.into());
+            groups.push((group[0].0.map_or(1, |source| self.table.held_by(source)), group));
         }
         let mut chosen = Vec::new();
-        while chosen.len() < CHOSEN
-            && let Some((held, _, group)) = heap.pop()
-        {
-            let candidates = &mut groups[group];
-            chosen.extend(candidates.pop_front().map(|(_, slot)| slot.clone()));
-            if let Some((order, _)) = candidates.front() {
-                heap.push((held.saturating_sub(1).max(1), Reverse(*order), group));
-            }
+        while chosen.len() < CHOSEN {
+            let most = groups.iter_mut().max_by_key(|(held, group)| {
+                let first = group.first();
+                first.map(|(_, order, _)| (*held, Reverse(*order)))
+            });
+            let Some((held, group)) = most else { break };
+            let Some(((.., token), rest)) = group.split_first() else { break };
+            chosen.extend(self.table.get(*token).cloned());
+            (*held, *group) = (held.saturating_sub(1).max(1), rest);
         }
         chosen.reverse();
         chosen

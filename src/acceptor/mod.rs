@@ -11,19 +11,20 @@ pub use scheduling::{Policy, schedule};
 
 use crate::clock::{DateCache, Millis};
 use crate::connection::{CloseReason, Connection, Discarded, Restored, Services};
+use crate::lifecycle::Event;
 use crate::lifecycle::link::Link;
-use crate::lifecycle::state::MovedConnection;
 use crate::listener::Listener;
+use crate::mailbox::Inbox;
 use crate::seldom::log_seldom;
 use crate::slot::{Notified, Place, Readiness, Slot};
 use crate::table::Table;
 use crate::worker::{Return, Returns};
 use accepting::Leaving;
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Sender, TrySendError};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use moving::{Hold, Migration};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -52,13 +53,14 @@ pub enum Command {
     },
     /// The predecessor is gone.
     Alone,
-    /// End what is left, count what that cuts, and answer when it is done.
+    /// End what is left, count what that cuts, and drop `done` then.
     Cut {
-        answer: Sender<()>,
+        done: Sender<Event>,
     },
-    /// Give no more work to the pool, and answer with every connection once the pool rests and all can be moved.
+    /// Give no more work to the pool, and answer [`Event::Held`] with every connection once the pool rests and all can
+    /// be moved.
     Hold {
-        answer: Sender<Vec<MovedConnection>>,
+        answer: Sender<Event>,
     },
     /// Go on after a hold.
     Resume,
@@ -96,9 +98,9 @@ pub struct Acceptor {
     overflow: VecDeque<Arc<Slot>>,
     /// While no work is given out: who waits for the pool to rest, and what is ready meanwhile.
     hold: Option<Hold>,
-    returned: Receiver<Return>,
+    returned: Inbox<Return>,
     returns: Returns,
-    commands: Receiver<Command>,
+    commands: Inbox<Command>,
     services: Arc<Services>,
     date: DateCache,
     now: Millis,
@@ -135,9 +137,9 @@ impl Acceptor {
         poll: Poll,
         listeners: Vec<Listener>,
         jobs: Sender<Arc<Slot>>,
-        returned: Receiver<Return>,
+        returned: Inbox<Return>,
         returns: Returns,
-        commands: Receiver<Command>,
+        commands: Inbox<Command>,
         services: Arc<Services>,
     ) -> io::Result<Acceptor> {
         for (number, listener) in listeners.iter().enumerate() {
@@ -324,7 +326,7 @@ impl Acceptor {
     }
 
     fn take_returns(&mut self) {
-        while let Ok(returned) = self.returned.try_recv() {
+        for returned in self.returned.take() {
             match returned {
                 Return::Closed(token) => {
                     self.table.remove(token);
@@ -364,7 +366,7 @@ impl Acceptor {
     }
 
     fn take_commands(&mut self) {
-        while let Ok(command) = self.commands.try_recv() {
+        for command in self.commands.take() {
             match command {
                 Command::Alone => self.alone = true,
                 Command::Drain { patience, sole_holder, alone } => {
@@ -406,7 +408,7 @@ impl Acceptor {
                         link,
                         stalled: Some(stalled),
                         next_id: 0,
-                        moving: HashMap::new(),
+                        moving: Vec::new(),
                         commits: VecDeque::new(),
                     });
                 }
@@ -416,15 +418,14 @@ impl Acceptor {
                     }
                 }
                 Command::Refused(id) => {
-                    let moving = self.migration.as_mut().and_then(|migration| migration.moving.remove(&id));
+                    let moving = self.migration.as_mut().and_then(|migration| migration.take(id));
                     if let Some(moving) = moving {
                         self.unfreeze(&moving);
                         self.end_soon(&moving.slot);
                     }
                 }
                 Command::TakeBack => {
-                    for moving in self.migration.take().into_iter().flat_map(|migration| migration.moving.into_values())
-                    {
+                    for moving in self.migration.take().into_iter().flat_map(|migration| migration.moving) {
                         self.unfreeze(&moving);
                     }
                     self.services.phase.keep_no_connection(false);
@@ -436,9 +437,9 @@ impl Acceptor {
                 }
                 Command::OwnFiles => self.own_files(true),
                 Command::Adopt(restored) => self.adopt(*restored),
-                Command::Cut { answer } => {
+                Command::Cut { done } => {
                     self.cut();
-                    let _ = answer.send(());
+                    drop(done);
                     self.over = true;
                 }
             }

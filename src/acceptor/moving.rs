@@ -3,13 +3,14 @@
 use super::Acceptor;
 use crate::clock::Millis;
 use crate::connection::{Connection, Restored, Snapshot};
+use crate::lifecycle::Event;
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
 use crate::lifecycle::state::{MovedConnection, encode};
 use crate::slot::{Notified, Place, Readiness, Slot};
 use crate::table::Source;
 use crossbeam_channel::Sender;
 use mio::unix::SourceFd;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A hold: see [`Command::Hold`].
 pub(super) struct Hold {
     /// Gone once it was answered.
-    pub(super) answer: Option<Sender<Vec<MovedConnection>>>,
+    pub(super) answer: Option<Sender<Event>>,
     pub(super) ready: Vec<Arc<Slot>>,
 }
 
@@ -38,13 +39,21 @@ pub(super) struct Migration {
     /// Told once when the successor does not answer any more.
     pub(super) stalled: Option<Box<dyn Fn() + Send>>,
     pub(super) next_id: u64,
-    /// Sent and not yet committed, by id.
-    pub(super) moving: HashMap<u64, Moving>,
+    /// Sent and not yet committed, at most [`UNACKNOWLEDGED`].
+    pub(super) moving: Vec<Moving>,
     /// Acknowledged, their COMMIT to be sent in this order.
     pub(super) commits: VecDeque<u64>,
 }
 
+impl Migration {
+    pub(super) fn take(&mut self, id: u64) -> Option<Moving> {
+        let at = self.moving.iter().position(|moving| moving.id == id)?;
+        Some(self.moving.remove(at))
+    }
+}
+
 pub(super) struct Moving {
+    id: u64,
     pub(super) slot: Arc<Slot>,
     pub(super) place: Place,
     pub(super) answerable: bool,
@@ -88,7 +97,7 @@ impl Acceptor {
             return;
         }
         // The main thread waits for it, or has given up and sends `Resume`.
-        let _ = answer.send(moved);
+        let _ = answer.send(Event::Held(moved));
         if let Some(hold) = &mut self.hold {
             hold.answer = None;
         }
@@ -106,7 +115,7 @@ impl Acceptor {
             }
             test_point("predecessor-commit");
             migration.commits.pop_front();
-            if let Some(moving) = migration.moving.remove(&id) {
+            if let Some(moving) = migration.take(id) {
                 // Only our copy is closed: nothing is shut down, the description lives on in the successor.
                 if let Some(connection) = moving.slot.connection().as_mut() {
                     connection.set_moved();
@@ -116,7 +125,7 @@ impl Acceptor {
                 self.services.stats.migrated();
             }
         }
-        let oldest = migration.moving.values().map(|moving| moving.since).min();
+        let oldest = migration.moving.iter().map(|moving| moving.since).min();
         if oldest.is_some_and(|oldest| self.now.since(oldest) > ACK_TIMEOUT)
             && let Some(stalled) = migration.stalled.take()
         {
@@ -170,8 +179,7 @@ impl Acceptor {
                 drop(guard);
                 migration.next_id += 1;
                 slot.take(Place::Queued, Place::Frozen);
-                let moving = Moving { slot: slot.clone(), place, answerable, since: self.now };
-                migration.moving.insert(id, moving);
+                migration.moving.push(Moving { id, slot: slot.clone(), place, answerable, since: self.now });
                 true
             }
             Ok(Sent::Later) => false,

@@ -21,19 +21,29 @@ const ELSEWHERE: &[(&str, &str)] = &[
 
 /// The one of `known` that was meant: by the name it has elsewhere, the beginning of one only, or a few letters off.
 /// `-` and `_` are the same.
-pub fn closest<'k>(typed: &str, known: impl Iterator<Item = &'k str> + Clone) -> Option<&'k str> {
+pub fn closest<'k>(typed: &str, known: &[&'k str]) -> Option<&'k str> {
     let dashed = |name: &str| name.replace('_', "-");
     let typed = dashed(typed);
     let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == typed);
-    if let Some(found) = elsewhere.and_then(|(_, meant)| known.clone().find(|name| dashed(name) == *meant)) {
-        return Some(found);
+    let (mut beginnings, mut beginning) = (0, "");
+    let (mut least, mut best) = (usize::MAX, "");
+    for &name in known {
+        let dashed = dashed(name);
+        if elsewhere.is_some_and(|(_, meant)| dashed == *meant) {
+            return Some(name);
+        }
+        if !typed.is_empty() && dashed.starts_with(&typed) {
+            (beginnings, beginning) = (beginnings + 1, name);
+        }
+        let far = distance(&typed, &dashed);
+        if far < least {
+            (least, best) = (far, name);
+        }
     }
-    let mut beginning = known.clone().filter(|name| !typed.is_empty() && dashed(name).starts_with(&typed));
-    if let (Some(name), None) = (beginning.next(), beginning.next()) {
-        return Some(name);
+    if beginnings == 1 {
+        return Some(beginning);
     }
-    let (far, best) = known.map(|name| (distance(&typed, &dashed(name)), name)).min_by_key(|(far, _)| *far)?;
-    (far <= best.len().div_ceil(3)).then_some(best)
+    (least <= best.len().div_ceil(3)).then_some(best)
 }
 
 /// Letters to insert, remove or replace to make one of the other (Levenshtein), row by row.
@@ -69,7 +79,7 @@ mod tests {
             ("frobnicate", None),
             ("", None),
         ] {
-            assert_eq!(closest(typed, known.into_iter()), meant, "{typed}");
+            assert_eq!(closest(typed, &known), meant, "{typed}");
         }
     }
 }

@@ -39,7 +39,8 @@ pub enum Kind {
     String(String),
     /// `None` where it is negative or beyond 64 bits: no setting is.
     Integer(Option<u64>),
-    Float(f64),
+    /// As it is written, without `_`.
+    Float(String),
     Boolean(bool),
     DateTime,
     Array(Vec<Value>),
@@ -278,8 +279,7 @@ impl Builder<'_, '_> {
             ScalarKind::String => Kind::String(text.into_owned()),
             ScalarKind::Boolean(value) => Kind::Boolean(value),
             ScalarKind::DateTime => Kind::DateTime,
-            // TOML's floats are a subset of what Rust reads.
-            ScalarKind::Float => Kind::Float(text.parse().unwrap_or(f64::NAN)),
+            ScalarKind::Float => Kind::Float(text.into_owned()),
             ScalarKind::Integer(radix) => Kind::Integer(integer(&text, radix)),
         })
     }
@@ -352,7 +352,7 @@ mod tests {
         match &value.kind {
             Kind::String(text) => format!("{text:?}"),
             Kind::Integer(number) => number.map_or("out-of-range".to_owned(), |number| number.to_string()),
-            Kind::Float(number) => format!("{number:?}"),
+            Kind::Float(number) => number.clone(),
             Kind::Boolean(value) => value.to_string(),
             Kind::DateTime => "date".to_owned(),
             Kind::Array(values) | Kind::Tables(values) => {

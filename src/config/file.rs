@@ -64,7 +64,8 @@ const OWN_FIELDS: [&str; 16] = [
 
 /// Reads a file. `application` is the name of an application that decides itself what it serves.
 pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
-    let failed = |path: &Path, what: &str| Error::config(format!("cannot read configuration file {path:?}: {what}"));
+    let failed =
+        |path: &Path, what: &str| Error::config(format_args!("cannot read configuration file {path:?}: {what}"));
     // So that the messages and a later reload mean the same file.
     let path = std::path::absolute(path).map_err(|error| failed(path, &error.to_string()))?;
     let said = |error: io::Error| match error.kind() {
@@ -147,8 +148,11 @@ impl Reader<'_> {
             _ => {
                 let Some(setting) = SETTINGS.iter().find(|setting| setting.key() == key) else {
                     let settings: Vec<String> = SETTINGS.iter().map(settings::Setting::key).collect();
-                    let site = SITE_KEYS.iter().copied().filter(|_| self.application.is_none());
-                    return Err(self.unknown(entry, settings.iter().map(String::as_str).chain(site)));
+                    let mut known: Vec<&str> = settings.iter().map(String::as_str).collect();
+                    if self.application.is_none() {
+                        known.extend(SITE_KEYS);
+                    }
+                    return Err(self.unknown(entry, &known));
                 };
                 self.apply(setting, &entry.value)?;
             }
@@ -182,7 +186,7 @@ impl Reader<'_> {
         let given = match &value.kind {
             Kind::String(text) => Given::String(text),
             Kind::Integer(Some(number)) => Given::Integer(*number),
-            Kind::Float(number) => Given::Float(*number),
+            Kind::Float(text) => Given::Float(text),
             Kind::Boolean(value) => Given::Boolean(*value),
             _ => Given::Other,
         };
@@ -198,7 +202,7 @@ impl Reader<'_> {
         let table = self.table("route", value)?;
         for entry in &table.entries {
             if !ROUTE_KEYS.contains(&entry.key.as_str()) {
-                return Err(self.unknown(entry, ROUTE_KEYS.into_iter()));
+                return Err(self.unknown(entry, &ROUTE_KEYS));
             }
             self.note(&format!("route[{number}].{}", entry.key), &entry.value);
         }
@@ -370,7 +374,7 @@ impl Reader<'_> {
     fn cache_rule(&mut self, value: &Value) -> Result<(), Error> {
         let table = self.table("cache", value)?;
         if let Some(entry) = table.entries.iter().find(|entry| !CACHE_KEYS.contains(&entry.key.as_str())) {
-            return Err(self.unknown(entry, CACHE_KEYS.into_iter()));
+            return Err(self.unknown(entry, &CACHE_KEYS));
         }
         let find = |key: &str| table.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
         let (Some(names), Some(control)) = (find("match"), find("control")) else {
@@ -466,11 +470,11 @@ impl Reader<'_> {
         }
     }
 
-    fn unknown<'k>(&self, entry: &Entry, known: impl Iterator<Item = &'k str> + Clone) -> Error {
-        let help = match (closest(&entry.key, known.clone()), entry.key.as_str()) {
+    fn unknown(&self, entry: &Entry, known: &[&str]) -> Error {
+        let help = match (closest(&entry.key, known), entry.key.as_str()) {
             (Some(meant), _) => format!(", did you mean {meant}?"),
             (None, "check" | "config" | "help" | "version") => ", this is for the command line only".to_owned(),
-            (None, _) => format!(", allowed are {}", known.collect::<Vec<_>>().join(", ")),
+            (None, _) => format!(", allowed are {}", known.join(", ")),
         };
         self.error(entry.key_span.start, &format!("unknown key {}{help}", on_one_line(&entry.key)))
     }
@@ -486,8 +490,8 @@ impl Reader<'_> {
     fn error(&self, at: usize, what: &str) -> Error {
         let (line, column) = self.position(at);
         match &self.config.file {
-            Some(file) => Error::config(format!("{}:{line}:{column}: {what}", file.shown())),
-            None => Error::config(what),
+            Some(file) => Error::config(format_args!("{}:{line}:{column}: {what}", file.shown())),
+            None => Error::config(format_args!("{what}")),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::{Config, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode, size_text};
 use crate::listener::Address;
+use crate::seconds::{self, Seconds};
 use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -29,10 +30,10 @@ impl Setting {
 }
 
 /// A year. Longer is a slip of the finger, and sums of such deadlines stay far from any overflow.
-const MAX_SECONDS: u32 = 365 * 24 * 60 * 60;
-const FROM_ZERO: f64 = 0.0;
+const MAX_SECONDS: u64 = 365 * 24 * 60 * 60;
+const FROM_ZERO: Duration = Duration::ZERO;
 /// Deadlines count in milliseconds; a timeout that rounds to none would refuse every request.
-const FROM_A_MILLISECOND: f64 = 0.001;
+const FROM_A_MILLISECOND: Duration = Duration::from_millis(1);
 
 pub const SETTINGS: &[Setting] = &[
     Setting {
@@ -162,7 +163,8 @@ pub enum Given<'v> {
     Argument(&'v OsStr),
     String(&'v str),
     Integer(u64),
-    Float(f64),
+    /// As it is written.
+    Float(&'v str),
     Boolean(bool),
     /// Something that no setting is.
     Other,
@@ -229,22 +231,26 @@ impl Value<'_> {
         Err(Wrong::Value(format!("allowed is {low} to {high}")))
     }
 
-    /// The standard parser takes `inf`, `NaN`, `1e9` and signs, so the characters of an argument are looked at first.
-    fn seconds(&self, least: f64) -> Result<Duration, Wrong> {
+    /// An argument has no exponent and no sign.
+    fn seconds(&self, least: Duration) -> Result<Duration, Wrong> {
         let seconds = match self.given {
             Given::Argument(argument) => {
                 let text = argument.to_str().ok_or_else(not_utf8)?;
                 let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-                plain.then(|| text.parse::<f64>().ok()).flatten()
+                plain.then(|| seconds::parse(text)).flatten()
             }
-            Given::Integer(number) => Some(number as f64),
-            Given::Float(number) => Some(number),
+            Given::Integer(number) => Some(Duration::from_secs(number)),
+            Given::Float(text) => match text.strip_prefix('-') {
+                // `-0.0` is TOML too.
+                Some(negative) => seconds::parse(negative).filter(Duration::is_zero),
+                None => seconds::parse(text.strip_prefix('+').unwrap_or(text)),
+            },
             _ => None,
         };
-        let seconds = seconds.filter(|seconds| (least..=f64::from(MAX_SECONDS)).contains(seconds));
+        let allowed = least..=Duration::from_secs(MAX_SECONDS);
         seconds
-            .map(Duration::from_secs_f64)
-            .ok_or_else(|| Wrong::Value(format!("allowed are seconds, {least} to {MAX_SECONDS}")))
+            .filter(|seconds| allowed.contains(seconds))
+            .ok_or_else(|| Wrong::Value(format!("allowed are seconds, {} to {MAX_SECONDS}", Seconds(least))))
     }
 
     fn boolean(&self) -> Result<bool, Wrong> {

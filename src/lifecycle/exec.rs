@@ -7,7 +7,6 @@ use super::program::Program;
 use super::state::{ExecState, decode, encode};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -25,10 +24,15 @@ pub fn hand_over(program: &Program, mut state: ExecState) -> io::Error {
 
 /// Several connections may send the same open file; the successor owns each descriptor once.
 fn each_once(state: &mut ExecState) -> io::Result<Vec<OwnedFd>> {
-    let mut seen = HashSet::new();
+    // By descriptor: the kernel gives out the lowest numbers.
+    let mut seen = Vec::new();
     let mut copies = Vec::new();
     for file in state.connections.iter_mut().filter_map(|moved| moved.file.as_mut()) {
-        if !seen.insert(*file) {
+        let number = usize::try_from(*file).unwrap_or_default();
+        if number >= seen.len() {
+            seen.resize(number + 1, false);
+        }
+        if std::mem::replace(&mut seen[number], true) {
             // SAFETY: the connection that sends it is held meanwhile, and with it the file.
             let copy = fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(*file) }, 0)?;
             *file = copy.as_raw_fd();

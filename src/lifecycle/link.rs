@@ -4,6 +4,7 @@
 //! words are the same in every version; a connection's snapshot inside has the version of its own.
 
 use super::state::{Counters, Inheritance};
+use crate::seconds;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
@@ -102,7 +103,7 @@ impl Link {
 
     /// Sends without waiting.
     pub fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<Sent> {
-        let bytes = postcard::to_allocvec(message).map_err(io::Error::other)?;
+        let bytes = postcard::to_extend(message, Vec::new()).map_err(io::Error::other)?;
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -208,8 +209,8 @@ pub fn test_point(step: &str) {
 
 /// A time that a test shortens, by naming seconds in `variable`. Only tests set these.
 pub fn test_time(variable: &str, time: Duration) -> Duration {
-    let seconds = std::env::var(variable).ok().and_then(|text| text.parse().ok());
-    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(time)
+    let said = std::env::var(variable).ok();
+    said.and_then(|text| seconds::parse(&text)).unwrap_or(time)
 }
 
 #[cfg(test)]

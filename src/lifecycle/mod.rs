@@ -15,10 +15,9 @@ pub mod successor;
 
 pub use phase::Phase;
 
-use state::{Carried, Counters};
+use state::{Carried, Counters, MovedConnection};
 
-/// What can happen to a running server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What can happen to a running server. It is also what the acceptor answers with, so that there is one channel type.
 pub enum Event {
     /// Stop gracefully; said again, at once.
     Stop,
@@ -32,10 +31,11 @@ pub enum Event {
     Successor(u32, FromSuccessor),
     /// The predecessor said something, or is gone.
     Predecessor(FromPredecessor),
+    /// The pool rests, and here is every connection. Comes by the channel of the command that asked for it alone.
+    Held(Vec<MovedConnection>),
 }
 
 /// What a predecessor's main thread hears.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromSuccessor {
     Ready {
         kept: Vec<String>,
@@ -52,7 +52,6 @@ pub enum FromSuccessor {
 }
 
 /// What a successor's main thread hears.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromPredecessor {
     Promote(Option<Carried>),
     /// A stop, passed on.

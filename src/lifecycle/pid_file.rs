@@ -90,7 +90,7 @@ fn refused(path: &Path, error: io::Error) -> Error {
         io::ErrorKind::IsADirectory => "it is a directory; give the path of a file".to_owned(),
         _ => error.to_string(),
     };
-    Error::config(format!("cannot write the pid file {path:?}: {help}"))
+    Error::config(format_args!("cannot write the pid file {path:?}: {help}"))
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use super::link::{Link, Message, Packet, Payload, test_point};
 use super::state::{Carried, Inheritance, decode};
 use super::{Event, FromPredecessor};
 use crate::connection::{Connection, Restored, Snapshot};
+use crate::thread;
 use crossbeam_channel::Sender;
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long the predecessor may not read our answers.
@@ -18,6 +18,17 @@ const STACK: usize = 128 * 1024;
 /// The predecessor of this process.
 pub struct Predecessor {
     pub link: Link,
+}
+
+/// Connections that are not ours yet, by id. The predecessor has a limit of them, and most go in the order they came.
+#[derive(Default)]
+struct Arriving(Vec<(u64, Restored)>);
+
+impl Arriving {
+    fn take(&mut self, id: u64) -> Option<Restored> {
+        let at = self.0.iter().position(|(other, _)| *other == id)?;
+        Some(self.0.remove(at).1)
+    }
 }
 
 /// What a successor begins with.
@@ -49,33 +60,29 @@ impl Predecessor {
         adopt: impl Fn(Restored) + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
         let link = self.link.clone();
-        thread::Builder::new().name("predecessor".into()).stack_size(STACK).spawn(move || {
-            let mut arriving = HashMap::new();
+        let run = move || {
+            let mut arriving = Arriving::default();
             if let Err(error) = listen(&link, &events, &adopt, &mut arriving) {
                 log::error!("cannot hear the predecessor: {error}");
             }
             // It ended without taking these back, so nobody else will ever serve them.
-            for (_, restored) in arriving {
+            for (_, restored) in arriving.0 {
                 adopt(restored);
             }
             let _ = events.send(Event::Predecessor(FromPredecessor::Gone));
-        })
+        };
+        thread::start("predecessor", STACK, Box::new(run))
     }
 }
 
-fn listen(
-    link: &Link,
-    events: &Sender<Event>,
-    adopt: &impl Fn(Restored),
-    arriving: &mut HashMap<u64, Restored>,
-) -> io::Result<()> {
+fn listen(link: &Link, events: &Sender<Event>, adopt: &impl Fn(Restored), arriving: &mut Arriving) -> io::Result<()> {
     while let Some(Packet { message, mut descriptors, truncated }) = link.receive()? {
         let word = match message {
             Message::Connection { id, file, snapshot } => {
                 test_point("successor-connection");
                 let answer = match restore(snapshot, file, &mut descriptors, truncated) {
                     Ok(restored) => {
-                        arriving.insert(id, restored);
+                        arriving.0.push((id, restored));
                         Message::Ack(id)
                     }
                     Err(reason) => {
@@ -89,13 +96,13 @@ fn listen(
             }
             Message::Commit(id) => {
                 test_point("successor-commit");
-                if let Some(restored) = arriving.remove(&id) {
+                if let Some(restored) = arriving.take(id) {
                     adopt(restored);
                 }
                 continue;
             }
             Message::Abort(id) => {
-                arriving.remove(&id);
+                arriving.take(id);
                 continue;
             }
             Message::Promote { carried_version, carried } => {

@@ -1,7 +1,6 @@
 //! The program on disk, as it was started: what a reload runs afresh.
 
 use super::signals::spawn;
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Read};
@@ -45,7 +44,7 @@ pub fn is_successor() -> bool {
 pub struct Program {
     path: PathBuf,
     args: Vec<OsString>,
-    environment: BTreeMap<OsString, OsString>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Program {
@@ -55,11 +54,9 @@ impl Program {
         PROGRAM.get_or_init(|| {
             let args: Vec<OsString> = env::args_os().collect();
             let name = args.first().cloned().unwrap_or_default();
-            let mut environment: BTreeMap<_, _> = env::vars_os().collect();
-            let path = locate(&name, environment.get(OsStr::new("PATH")));
-            for dropped in DROPPED {
-                environment.remove(OsStr::new(dropped));
-            }
+            let path = locate(&name, env::var_os("PATH").as_ref());
+            let environment =
+                env::vars_os().filter(|(name, _)| DROPPED.iter().all(|dropped| name != dropped)).collect();
             Program { path, args, environment }
         })
     }
@@ -74,7 +71,7 @@ impl Program {
         if let Some((name, rest)) = self.args.split_first() {
             command.arg0(name).args(rest);
         }
-        command.env_clear().envs(&self.environment);
+        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -4,7 +4,7 @@
 //! handler's system call is ever interrupted. Signals belong to the process: the first server that runs gets them.
 
 use super::Event;
-use crate::Error;
+use crate::{Error, thread};
 use crossbeam_channel::Sender;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -12,7 +12,7 @@ use signal_hook::iterator::{Handle, Signals};
 use std::io;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 /// Handled by the signal thread.
 const HANDLED: [Signal; 5] = [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
@@ -39,7 +39,7 @@ fn handled() -> SigSet {
 
 fn failed(what: &str, error: impl Into<io::Error>) -> Error {
     let error = error.into();
-    Error::runtime(format!("cannot {what}: {error}"), error)
+    Error::runtime(format_args!("cannot {what}"), error)
 }
 
 impl SignalThread {
@@ -105,7 +105,7 @@ impl SignalThread {
                 let _ = events.send(Event::Stop);
             }
         };
-        let thread = thread::Builder::new().name("signals".into()).stack_size(STACK).spawn(run);
+        let thread = thread::start("signals", STACK, Box::new(run));
         self.thread = Some((handle, thread.map_err(|error| failed("start the signal thread", error))?));
         Ok(())
     }

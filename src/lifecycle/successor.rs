@@ -86,7 +86,7 @@ impl Successor {
             }
             let _ = events.send(Event::Successor(pid, FromSuccessor::Gone));
         };
-        let thread = thread::Builder::new().name("successor".into()).stack_size(STACK).spawn(listen);
+        let thread = crate::thread::start("successor", STACK, Box::new(listen));
         successor.listening = Some(thread?);
         Ok(successor)
     }

@@ -172,7 +172,8 @@ impl Builder {
     pub fn build(self) -> Result<Server, Error> {
         let Builder { mut config, handler, carry } = self;
         let program = Program::of_this_process();
-        let handler = handler.ok_or_else(|| Error::config("there is no handler; give one with .handler(…)"))?;
+        let handler =
+            handler.ok_or_else(|| Error::config(format_args!("there is no handler; give one with .handler(…)")))?;
         config.validate()?;
         if config.announce {
             memory::bound_arenas();

@@ -11,8 +11,8 @@ use crate::lifecycle::link::{Message, payload};
 use crate::lifecycle::state::Inheritance;
 use crate::lifecycle::successor::{Answers, PATIENCE, Successor};
 use crate::lifecycle::{Event, FromSuccessor};
+use crate::mailbox::Mailbox;
 use crate::worker::Returns;
-use crossbeam_channel::Sender;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -25,14 +25,14 @@ const UNREADY_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Passes what the successor says about connections to the acceptor.
 struct ToAcceptor {
-    commands: Sender<Command>,
+    commands: Mailbox<Command>,
     returns: Returns,
 }
 
 impl ToAcceptor {
     fn tell(&self, command: Command) {
         // The acceptor ends only when no connection is left to be acknowledged.
-        let _ = self.commands.send(command);
+        self.commands.put(command);
         self.returns.wake();
     }
 }
@@ -68,10 +68,8 @@ impl Running {
             // It may have accepted already.
             Err(no) => return self.roll_back(successor, false, no, config),
         };
-        log::info!(
-            "reloading: successor {pid} accepts, {:.0} ms after the signal",
-            began.elapsed().as_secs_f64() * 1e3
-        );
+        let milliseconds = (began.elapsed() + Duration::from_micros(500)).as_millis() as u64;
+        log::info!("reloading: successor {pid} accepts, {milliseconds} ms after the signal");
         self.command(Command::Accept(false));
         if let Err(no) = self.probation(&mut successor, config.reload_probation, again) {
             self.command(Command::Accept(true));
@@ -273,7 +271,7 @@ impl Running {
             match self.hear(successor.pid(), deadline) {
                 Waited::Over => break,
                 Waited::Event(Event::Successor(_, word @ (FromSuccessor::Gone | FromSuccessor::Stalled))) => {
-                    if stopping && word == FromSuccessor::Gone {
+                    if stopping && matches!(word, FromSuccessor::Gone) {
                         // It has waited for us as long as it could; what is left here still has until the deadline.
                         self.command(Command::TakeBack);
                         continue;
@@ -306,7 +304,7 @@ impl Running {
                 }
                 Waited::Event(Event::Reload) => *again = true,
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Successor(..) | Event::Predecessor(_)) => {}
+                Waited::Event(Event::Successor(..) | Event::Predecessor(_) | Event::Held(_)) => {}
                 Waited::Time => {
                     log::warn!("reload deadline: what is left is cut");
                     let ended = self.leave(&mut successor, Pause::Time, *again);

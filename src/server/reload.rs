@@ -8,7 +8,7 @@ use crate::connection::InFlight;
 use crate::lifecycle::link::test_time;
 use crate::lifecycle::state::{CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection, VERSIONS};
 use crate::lifecycle::{Event, exec};
-use crossbeam_channel::{after, bounded, select};
+use crossbeam_channel::{bounded, select};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,7 @@ impl Running {
             Event::Reload => *again = true,
             Event::Reopen => self.reopen_log(),
             // Of an attempt that is over.
-            Event::Successor(..) | Event::Predecessor(_) => {}
+            Event::Successor(..) | Event::Predecessor(_) | Event::Held(_) => {}
         }
         Ok(())
     }
@@ -129,15 +129,18 @@ impl Running {
     fn hold(&self, stall: Duration, again: &mut bool) -> Result<Option<Vec<MovedConnection>>, Reloaded> {
         let (answer, answered) = bounded(1);
         self.command(Command::Hold { answer });
-        let until = after(stall);
+        let until = Instant::now() + stall;
         loop {
             select! {
-                recv(answered) -> connections => return Ok(connections.ok()),
-                recv(until) -> _ => return Ok(None),
+                recv(answered) -> answer => return Ok(match answer {
+                    Ok(Event::Held(connections)) => Some(connections),
+                    _ => None,
+                }),
                 recv(self.outside.events) -> event => match event {
                     Ok(event) => self.during_reload(event, again)?,
                     Err(_) => return Err(Reloaded::StopNow),
                 },
+                default(until.saturating_duration_since(Instant::now())) => return Ok(None),
             }
         }
     }

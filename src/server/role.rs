@@ -45,7 +45,7 @@ impl Role {
     /// What the environment says, said once.
     pub fn take() -> Result<Role, Error> {
         static TAKEN: AtomicBool = AtomicBool::new(false);
-        let failed = |error: String| Error::runtime(format!("cannot take over: {error}"), io::Error::other(error));
+        let failed = |error: String| Error::runtime(format_args!("cannot take over"), io::Error::other(error));
         if TAKEN.swap(true, Ordering::SeqCst) {
             return Ok(Role::First);
         }
@@ -93,25 +93,31 @@ fn inherit(inheritance: &mut Inheritance, descriptors: Vec<OwnedFd>, own_files: 
     listeners
 }
 
+/// Moves those that are `wanted`, in their order.
+fn take(from: &mut Vec<Listener>, to: &mut Vec<Listener>, wanted: &dyn Fn(&Listener) -> bool) {
+    while let Some(at) = from.iter().position(wanted) {
+        to.push(from.remove(at));
+    }
+}
+
 /// Keeps the inherited listeners that the configuration still names, binds the others, and answers which have become
 /// obsolete. Where the service manager passed listeners it decides, and the configuration's are not bound.
 fn bind_or_keep(
     addresses: &[Address],
-    inherited: Vec<Listener>,
+    mut inherited: Vec<Listener>,
     forgiving: bool,
 ) -> Result<(Vec<Listener>, Vec<Listener>), Error> {
-    let (mut listeners, mut inherited): (Vec<_>, Vec<_>) = inherited.into_iter().partition(Listener::is_shared);
+    let mut listeners = Vec::new();
+    take(&mut inherited, &mut listeners, &Listener::is_shared);
     if !listeners.is_empty() {
         log::info!("the listeners are the service manager's, not those of the configuration");
         return Ok((listeners, inherited));
     }
     for address in addresses {
         let text = address.to_string();
-        let (kept, others): (Vec<_>, Vec<_>) =
-            inherited.into_iter().partition(|listener| listener.inheritance().0 == text);
-        inherited = others;
-        if !kept.is_empty() {
-            listeners.extend(kept);
+        let before = listeners.len();
+        take(&mut inherited, &mut listeners, &|listener| listener.inheritance().0 == text);
+        if listeners.len() > before {
             continue;
         }
         match Listener::bind(address) {

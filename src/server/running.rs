@@ -18,15 +18,17 @@ use crate::lifecycle::state::{Counters, InheritedListener, MovedConnection};
 use crate::lifecycle::{Event, FromPredecessor, Phase, exec};
 use crate::listener::Listener;
 use crate::logging::Log;
+use crate::mailbox::{Mailbox, mailbox};
 use crate::memory::ACCEPTOR_STACK;
+use crate::seconds::Seconds;
+use crate::thread;
 use crate::worker::{Return, Returns, Worker};
-use crossbeam_channel::{Receiver, Sender, TryRecvError, after, bounded, never, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never, select};
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Two stop signals closer together than this are one: a terminal and a supervisor both signal the whole group.
@@ -62,7 +64,7 @@ pub struct Running {
     pub(super) acceptor: JoinHandle<io::Result<()>>,
     pub(super) workers: Vec<JoinHandle<()>>,
     pub(super) in_flight: Vec<Arc<InFlight>>,
-    pub(super) commands: Sender<Command>,
+    pub(super) commands: Mailbox<Command>,
     pub(super) returns: Returns,
     /// The listeners' descriptors, which the acceptor owns, for a successor.
     pub(super) listeners: Vec<Descriptor>,
@@ -86,8 +88,8 @@ pub struct Running {
     pub(super) first_stop: Cell<Option<Instant>>,
     /// A HUP that came while the predecessor still ran.
     pub(super) reload_later: bool,
-    /// Disconnects when the last worker has ended.
-    pub(super) done: Receiver<Infallible>,
+    /// Disconnects when the last worker has ended; nothing is ever sent.
+    pub(super) done: Receiver<Event>,
 }
 
 /// A listener's descriptor, its address as configured, and its socket file's device and inode.
@@ -111,7 +113,7 @@ impl Running {
         origin: Origin,
         outside: Outside,
     ) -> Result<Running, Error> {
-        let failed = |what: &str, error: io::Error| Error::runtime(format!("cannot start {what}: {error}"), error);
+        let failed = |what: &str, error: io::Error| Error::runtime(format_args!("cannot start {what}"), error);
         let Origin { inheritance, connections, predecessor } = origin;
         if let (Some(carry), Some(carried)) = (&outside.carry, inheritance.carried) {
             (carry.restore)(carried);
@@ -122,7 +124,7 @@ impl Running {
         }
         let poll = mio::Poll::new().map_err(|error| failed("the poller", error))?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(|error| failed("the poller", error))?;
-        let (returned, from_workers) = unbounded();
+        let (returned, from_workers) = mailbox();
         let returns = Returns::new(returned, Arc::new(waker));
         let granted = returns.clone();
         let services = Arc::new(Services {
@@ -137,7 +139,7 @@ impl Running {
         });
         // The predecessor's limit may have been higher.
         let (jobs, work) = bounded(config.limits.connections.max(connections.len()));
-        let (commands, commanded) = unbounded();
+        let (commands, commanded) = mailbox();
         let (done_sender, done) = bounded(0);
         let descriptors = listeners.iter().map(|listener| {
             let (address, file) = listener.inheritance();
@@ -173,10 +175,7 @@ impl Running {
             };
             workers.push(worker.spawn(config.worker_stack).map_err(|error| failed("a worker", error))?);
         }
-        let acceptor = thread::Builder::new()
-            .name("acceptor".into())
-            .stack_size(ACCEPTOR_STACK)
-            .spawn(move || acceptor.run())
+        let acceptor = thread::start("acceptor", ACCEPTOR_STACK, Box::new(move || acceptor.run()))
             .map_err(|error| failed("the acceptor", error))?;
         Ok(Running {
             services,
@@ -206,7 +205,8 @@ impl Running {
             let beat = self.beat.get();
             let done = if self.over.get() { never() } else { self.done.clone() };
             let next = [until, beat].into_iter().flatten().min();
-            let time = next.map_or_else(never, |next| after(next.saturating_duration_since(Instant::now())));
+            // The longest is cut to some decades, and then this goes around once more.
+            let time = next.map_or(Duration::MAX, |next| next.saturating_duration_since(Instant::now()));
             select! {
                 recv(self.outside.events) -> event => return event.map_or(Waited::Over, Waited::Event),
                 recv(done) -> _ => {
@@ -214,7 +214,7 @@ impl Running {
                     self.over.set(true);
                     return Waited::Over;
                 }
-                recv(time) -> _ => {}
+                default(time) => {}
             }
             let now = Instant::now();
             if beat.is_some_and(|beat| beat <= now) {
@@ -257,18 +257,18 @@ impl Running {
         let (commands, returns) = (self.commands.clone(), self.returns.clone());
         let adopt = move |restored| {
             // An acceptor that has ended has no use for it, and dropping it closes it.
-            let _ = commands.send(Command::Adopt(Box::new(restored)));
+            commands.put(Command::Adopt(Box::new(restored)));
             returns.wake();
         };
         // It ends when the predecessor does.
         predecessor
             .listen(self.outside.sender.clone(), adopt)
-            .map_err(|error| Error::runtime(format!("cannot listen to the predecessor: {error}"), error))?;
+            .map_err(|error| Error::runtime(format_args!("cannot listen to the predecessor"), error))?;
         let kept = self.listeners.iter().map(|(_, address, _)| address.clone()).collect();
         predecessor
             .link
             .send_within(&Message::Ready { kept }, &[], LINK_PATIENCE)
-            .map_err(|error| Error::runtime(format!("the predecessor does not listen: {error}"), error))
+            .map_err(|error| Error::runtime(format_args!("the predecessor does not listen"), error))
     }
 
     /// From here on this process is the one that supervisors know.
@@ -289,7 +289,7 @@ impl Running {
                 Waited::Event(Event::Stop) => return Some(self.stop(config)),
                 Waited::Event(Event::StopNow) => return Some(self.stop_at_once()),
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Successor(..)) => {}
+                Waited::Event(Event::Successor(..) | Event::Held(_)) => {}
                 Waited::Event(Event::Predecessor(word)) => {
                     if let Some(stop) = self.heed(word) {
                         return Some(match stop {
@@ -446,7 +446,7 @@ impl Running {
                     Ok(Err(error)) => error,
                     _ => io::Error::other("it panicked"),
                 };
-                Err(Error::runtime(format!("the acceptor failed: {error}"), error))
+                Err(Error::runtime(format_args!("the acceptor failed"), error))
             }
         };
         let Counters { served, refused, migrated, .. } = counters;
@@ -477,7 +477,7 @@ impl Running {
     /// The stop of the contract; see `ARCHITECTURE.md`.
     pub(super) fn stop(&mut self, config: &Config) -> Ended {
         let began = self.first_stop.get().unwrap_or_else(Instant::now);
-        log::info!("stopping: waiting up to {:.1} s for what is pending", config.stop_deadline.as_secs_f64());
+        log::info!("stopping: waiting up to {:.1} s for what is pending", Seconds(config.stop_deadline));
         self.services.phase.become_lame_duck();
         if self.promoted {
             self.outside.notifier.stopping();
@@ -550,11 +550,11 @@ impl Running {
                 Waited::Over => return Pause::Over,
                 Waited::Event(Event::StopNow) => return Pause::SecondStop,
                 Waited::Event(Event::Stop) if began.elapsed() >= SECOND_STOP => return Pause::SecondStop,
-                Waited::Event(Event::Stop | Event::Successor(..)) => {}
+                Waited::Event(Event::Stop | Event::Successor(..) | Event::Held(_)) => {}
                 Waited::Event(Event::Reopen) => self.reopen_log(),
                 Waited::Event(Event::Reload) => log::warn!("no reload: the server is stopping"),
                 Waited::Event(Event::Predecessor(word)) => {
-                    if self.heed(word) == Some(Event::StopNow) {
+                    if let Some(Event::StopNow) = self.heed(word) {
                         return Pause::SecondStop;
                     }
                 }
@@ -569,12 +569,12 @@ impl Running {
         for flight in &self.in_flight {
             if let Some((request, age)) = flight.cut(now) {
                 stats.cut();
-                log::warn!("cut {request} after {:.1} s", age.as_secs_f64());
+                log::warn!("cut {request} after {:.1} s", Seconds(age));
             }
         }
-        let (answer, answered) = bounded(1);
-        self.command(Command::Cut { answer });
-        let _ = answered.recv_timeout(CUT_PATIENCE);
+        let (done, cut) = bounded(0);
+        self.command(Command::Cut { done });
+        let _ = cut.recv_timeout(CUT_PATIENCE);
         // Handlers that were streaming notice that their connection has ended; the others end with the process.
         let until = Instant::now() + CUT_GRACE;
         while let Waited::Event(_) = self.wait(Some(until)) {}
@@ -593,7 +593,7 @@ impl Running {
 
     pub(super) fn command(&self, command: Command) {
         // An acceptor that has failed is noticed by the pool's end.
-        let _ = self.commands.send(command);
+        self.commands.put(command);
         self.returns.wake();
     }
 

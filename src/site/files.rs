@@ -110,7 +110,7 @@ impl Files {
     /// # Errors
     /// A usage error if there is no such file.
     pub fn with_fallback(self, name: &str) -> Result<Files, Error> {
-        let wrong = |what: &str| Err(Error::usage(format!("fallback is {name:?}, {what}")));
+        let wrong = |what: &str| Err(Error::usage(format_args!("fallback is {name:?}, {what}")));
         if name.split('/').any(|segment| segment.is_empty() || segment.starts_with('.')) {
             return wrong("allowed is the path of a file below the directory, without segments that begin with a dot");
         }

@@ -52,7 +52,7 @@ impl Root {
                 Errno::ACCESS => "it may not be read; give this user read and search permission (chmod +rx)".to_owned(),
                 errno => std::io::Error::from(errno).to_string(),
             };
-            Error::usage(format!("cannot serve {path:?}: {reason}"))
+            Error::usage(format_args!("cannot serve {path:?}: {reason}"))
         })?;
         let mut root = Root { directory, resolver: Resolver::Kernel };
         if root.kernel(b".", SEARCH).is_err_and(is_missing) {

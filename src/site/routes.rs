@@ -213,7 +213,9 @@ impl Route {
                 }
                 // The file does not say it, so a flag does.
                 if config.site.root.listing {
-                    return Err(Error::usage("--listing is for a ROOT, which is missing: handover --listing ./public"));
+                    return Err(Error::usage(format_args!(
+                        "--listing is for a ROOT, which is missing: handover --listing ./public"
+                    )));
                 }
                 (Action::Welcome, "welcome site".to_owned())
             }
@@ -234,7 +236,7 @@ impl Route {
 /// The file is looked for now, so that a mistake has its place in the configuration.
 fn with_fallback(files: Files, config: &Config, key: &str, options: &DirectoryOptions) -> Result<Files, Error> {
     match &options.fallback {
-        Some(name) => files.with_fallback(name).map_err(|error| config.error(key, error)),
+        Some(name) => files.with_fallback(name).map_err(|error| config.error(key, format_args!("{error}"))),
         None => Ok(files),
     }
 }
@@ -244,13 +246,13 @@ fn shown_directory(path: &Path, options: &DirectoryOptions) -> String {
     let mut shown = format!("directory {path:?}");
     let codings: Vec<&str> = options.precompressed.iter().map(|coding| coding.name()).collect();
     if !codings.is_empty() {
-        shown.push_str(&format!(", precompressed {}", codings.join(", ")));
+        shown = format!("{shown}, precompressed {}", codings.join(", "));
     }
     if options.listing {
         shown.push_str(", listing");
     }
     if let Some(fallback) = &options.fallback {
-        shown.push_str(&format!(", fallback {fallback:?}"));
+        shown = format!("{shown}, fallback {fallback:?}");
     }
     shown
 }
