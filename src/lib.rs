@@ -43,6 +43,7 @@ mod listener;
 mod logging;
 mod mailbox;
 mod memory;
+mod queue;
 mod seconds;
 mod seldom;
 mod server;

@@ -2,10 +2,10 @@
 
 use crate::connection::{CloseReason, InFlight, Services, Verdict, Workspace};
 use crate::mailbox::Mailbox;
+use crate::queue::Consumer;
 use crate::seldom::log_seldom;
 use crate::slot::{Place, Slot};
 use crate::thread;
-use crossbeam_channel::Receiver;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Returns {
 /// What a worker is started with.
 pub struct Worker<D> {
     pub index: usize,
-    pub jobs: Receiver<Arc<Slot>>,
+    pub jobs: Consumer<Arc<Slot>>,
     pub returns: Returns,
     pub services: Arc<Services>,
     pub in_flight: Arc<InFlight>,
@@ -84,7 +84,7 @@ impl<D: Send + 'static> Worker<D> {
     /// Works until the acceptor has dropped its end of the channel and the channel is empty.
     fn run(self) {
         let mut work = Workspace::new(self.services.clone(), self.index, self.in_flight.clone());
-        for slot in &self.jobs {
+        while let Some(slot) = self.jobs.next() {
             // A stale entry: the acceptor has answered for it.
             if let Some(peer_closed) = slot.begin() {
                 self.turns(&mut work, &slot, peer_closed);

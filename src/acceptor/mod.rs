@@ -15,6 +15,7 @@ use crate::lifecycle::Event;
 use crate::lifecycle::link::Link;
 use crate::listener::Listener;
 use crate::mailbox::Inbox;
+use crate::queue::Producer;
 use crate::seldom::log_seldom;
 use crate::slot::{Notified, Place, Readiness, Slot};
 use crate::table::Table;
@@ -93,7 +94,7 @@ pub struct Acceptor {
     listeners: Vec<Listener>,
     table: Table,
     /// The only sender: when it is dropped, the pool ends.
-    jobs: Sender<Arc<Slot>>,
+    jobs: Producer<Arc<Slot>>,
     /// What did not fit into the channel because stale entries stand there.
     overflow: VecDeque<Arc<Slot>>,
     /// While no work is given out: who waits for the pool to rest, and what is ready meanwhile.
@@ -136,7 +137,7 @@ impl Acceptor {
     pub fn new(
         poll: Poll,
         listeners: Vec<Listener>,
-        jobs: Sender<Arc<Slot>>,
+        jobs: Producer<Arc<Slot>>,
         returned: Inbox<Return>,
         returns: Returns,
         commands: Inbox<Command>,
@@ -181,6 +182,7 @@ impl Acceptor {
         schedule(Policy::Batch);
         let mut events = Events::with_capacity(256);
         while !self.over {
+            self.jobs.call();
             match self.poll.poll(&mut events, self.timeout()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => other?,

@@ -20,6 +20,7 @@ use crate::listener::Listener;
 use crate::logging::Log;
 use crate::mailbox::{Mailbox, mailbox};
 use crate::memory::ACCEPTOR_STACK;
+use crate::queue::queue;
 use crate::seconds::Seconds;
 use crate::thread;
 use crate::worker::{Return, Returns, Worker};
@@ -138,7 +139,7 @@ impl Running {
             permits: Permits::new((config.workers / 2).max(1), move |token| granted.send(Return::Granted(token))),
         });
         // The predecessor's limit may have been higher.
-        let (jobs, work) = bounded(config.limits.connections.max(connections.len()));
+        let (jobs, consumers) = queue(config.limits.connections.max(connections.len()), config.workers);
         let (commands, commanded) = mailbox();
         let (done_sender, done) = bounded(0);
         let descriptors = listeners.iter().map(|listener| {
@@ -162,12 +163,12 @@ impl Running {
         }
         let mut workers = Vec::new();
         let mut in_flight = Vec::new();
-        for index in 0..config.workers {
+        for (index, jobs) in consumers.into_iter().enumerate() {
             let flight = Arc::new(InFlight::default());
             in_flight.push(flight.clone());
             let worker = Worker {
                 index,
-                jobs: work.clone(),
+                jobs,
                 returns: returns.clone(),
                 services: services.clone(),
                 in_flight: flight,

@@ -1,0 +1,304 @@
+//! The channel from the acceptor to the workers, and which of them are awake for it.
+//!
+//! A worker that finds the channel empty rests, and to wake one costs more than a small request does. So no more than
+//! one worker at a time is on the way to a job that it does not yet have: it was woken for one, or looks whether there
+//! is another before it rests. While somebody searches nobody else is woken; who has found a job and sees that there
+//! are more wakes the next. Thus a burst of small requests stays with the workers that are awake, and a handler that
+//! blocks keeps nobody waiting, since whoever took its job has seen to the rest first. (The scheduler of Go does this
+//! for its threads.) Who rested last is woken first: its caches are warm.
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+
+/// How often a worker lets others have the processor before it rests: the acceptor, when both share one, has the next
+/// events by then.
+const PATIENCE: usize = 1;
+
+/// A channel of that capacity: the end of the acceptor and one for each worker.
+pub fn queue<T>(capacity: usize, workers: usize) -> (Producer<T>, Vec<Consumer<T>>) {
+    let (sender, receiver) = bounded(capacity);
+    let crew = Arc::new(Crew {
+        searching: AtomicBool::new(false),
+        rest: AtomicUsize::new(0),
+        resting: Mutex::new(Vec::with_capacity(workers)),
+        posts: (0..workers).map(|_| Post::default()).collect(),
+    });
+    let consumer = |index| Consumer { receiver: receiver.clone(), crew: crew.clone(), index };
+    let consumers = (0..workers).map(consumer).collect();
+    (Producer { sender, crew: Everybody(crew) }, consumers)
+}
+
+/// What both ends know of the workers.
+struct Crew {
+    /// Whether somebody is on the way to a job, or looks for one.
+    searching: AtomicBool,
+    /// How many rest.
+    rest: AtomicUsize,
+    /// Those that rest, in the order in which they came to.
+    resting: Mutex<Vec<usize>>,
+    posts: Box<[Post]>,
+}
+
+/// A worker while it rests.
+#[derive(Default)]
+struct Post {
+    thread: OnceLock<Thread>,
+    rests: AtomicBool,
+}
+
+impl Crew {
+    fn resting(&self) -> MutexGuard<'_, Vec<usize>> {
+        // Nothing panics half-way while it is held.
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes one that rests, unless somebody searches. What it is woken for has to be in the channel before.
+    fn call(&self) {
+        // Either this sees a worker that rests, or that worker sees the job, since it looks once more; and either this
+        // sees that nobody searches any more, or who did sees the job.
+        fence(Ordering::SeqCst);
+        if self.searching.load(Ordering::SeqCst) || self.rest.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut resting = self.resting();
+        if !resting.is_empty() && !self.searching.swap(true, Ordering::SeqCst) {
+            self.wake(&mut resting);
+        }
+    }
+
+    fn wake(&self, resting: &mut Vec<usize>) {
+        if let Some(index) = resting.pop() {
+            self.rest.store(resting.len(), Ordering::SeqCst);
+            let post = &self.posts[index];
+            post.rests.store(false, Ordering::SeqCst);
+            if let Some(thread) = post.thread.get() {
+                thread.unpark();
+            }
+        }
+    }
+
+    /// From here on it may be woken.
+    fn begin_rest(&self, index: usize) {
+        let post = &self.posts[index];
+        post.thread.get_or_init(thread::current);
+        let mut resting = self.resting();
+        post.rests.store(true, Ordering::SeqCst);
+        resting.push(index);
+        self.rest.store(resting.len(), Ordering::SeqCst);
+    }
+
+    /// It does not rest after all. Answers whether it was woken meanwhile, and so is the one that searches.
+    fn end_rest(&self, index: usize) -> bool {
+        let mut resting = self.resting();
+        match resting.iter().position(|&other| other == index) {
+            Some(place) => {
+                resting.remove(place);
+                self.rest.store(resting.len(), Ordering::SeqCst);
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// Rests until it is woken.
+    fn rest(&self, index: usize) {
+        while self.posts[index].rests.load(Ordering::SeqCst) {
+            thread::park();
+        }
+    }
+}
+
+/// The acceptor's end. When it is dropped, and what is in the channel has been taken, the workers end.
+pub struct Producer<T> {
+    sender: Sender<T>,
+    /// Behind the sender, because fields are dropped in their order.
+    crew: Everybody,
+}
+
+/// Wakes all of them when it is dropped: there is nothing to rest for any more.
+struct Everybody(Arc<Crew>);
+
+impl Drop for Everybody {
+    fn drop(&mut self) {
+        fence(Ordering::SeqCst);
+        let mut resting = self.0.resting();
+        while !resting.is_empty() {
+            self.0.wake(&mut resting);
+        }
+    }
+}
+
+impl<T> Producer<T> {
+    /// Puts a job into the channel; [`Producer::call`] has to follow.
+    pub fn try_send(&self, job: T) -> Result<(), TrySendError<T>> {
+        self.sender.try_send(job)
+    }
+
+    /// Whether everything was taken.
+    pub fn is_empty(&self) -> bool {
+        self.sender.is_empty()
+    }
+
+    /// Sees to it that what was sent is taken.
+    pub fn call(&self) {
+        if !self.is_empty() {
+            self.crew.0.call();
+        }
+    }
+}
+
+/// A worker's end.
+pub struct Consumer<T> {
+    receiver: Receiver<T>,
+    crew: Arc<Crew>,
+    index: usize,
+}
+
+impl<T> Consumer<T> {
+    /// The next job; rests until there is one. `None` when there will be none.
+    pub fn next(&self) -> Option<T> {
+        if let Some(taken) = self.take() {
+            return taken;
+        }
+        let mut searches = !self.crew.searching.swap(true, Ordering::SeqCst);
+        loop {
+            if searches {
+                let found = self.search();
+                self.end_search(found.is_some());
+                if let Some(taken) = found {
+                    return taken;
+                }
+            }
+            self.crew.begin_rest(self.index);
+            fence(Ordering::SeqCst);
+            if let Some(taken) = self.take() {
+                if self.crew.end_rest(self.index) {
+                    self.end_search(true);
+                }
+                return taken;
+            }
+            self.crew.rest(self.index);
+            searches = true;
+        }
+    }
+
+    /// A job, `None` within if there will be none any more; `None` if there is none now.
+    fn take(&self) -> Option<Option<T>> {
+        match self.receiver.try_recv() {
+            Ok(job) => Some(Some(job)),
+            Err(TryRecvError::Disconnected) => Some(None),
+            Err(TryRecvError::Empty) => None,
+        }
+    }
+
+    fn search(&self) -> Option<Option<T>> {
+        for _ in 0..PATIENCE {
+            if let Some(taken) = self.take() {
+                return Some(taken);
+            }
+            thread::yield_now();
+        }
+        self.take()
+    }
+
+    /// It has a job, and others look after what else there is; or it goes to rest, and looks once more after that.
+    fn end_search(&self, found: bool) {
+        self.crew.searching.store(false, Ordering::SeqCst);
+        if found && !self.receiver.is_empty() {
+            self.crew.call();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Sender as Told, channel};
+    use std::thread::JoinHandle;
+    use std::time::Duration;
+
+    const PATIENT: Duration = Duration::from_secs(20);
+
+    fn start<T: Send + 'static>(
+        consumers: Vec<Consumer<T>>,
+        run: impl Fn(T) + Clone + Send + 'static,
+    ) -> Vec<JoinHandle<()>> {
+        let start = |consumer: Consumer<T>| {
+            let run = run.clone();
+            thread::spawn(move || {
+                while let Some(job) = consumer.next() {
+                    run(job);
+                }
+            })
+        };
+        consumers.into_iter().map(start).collect()
+    }
+
+    #[test]
+    fn every_job_is_taken_however_they_come() {
+        let (producer, consumers) = queue(64, 4);
+        let (done, finished) = channel();
+        let workers = start(consumers, move |job: usize| done.send(job).expect("somebody counts"));
+        let mut sum = 0;
+        let mut next = 0;
+        for round in 0..3000 {
+            // Bursts of every size; each is waited for, so that the workers rest again and again.
+            let burst = 1 + round % 7;
+            for _ in 0..burst {
+                producer.try_send(next).expect("room");
+                next += 1;
+            }
+            producer.call();
+            for _ in 0..burst {
+                sum += finished.recv_timeout(PATIENT).expect("a job was forgotten");
+            }
+            if round % 3 == 0 {
+                thread::yield_now();
+            }
+        }
+        assert_eq!(sum, next * (next - 1) / 2);
+        drop(producer);
+        workers.into_iter().for_each(|worker| worker.join().expect("a worker that ended well"));
+    }
+
+    #[test]
+    fn a_job_that_blocks_keeps_no_other_waiting() {
+        let (producer, consumers) = queue(8, 3);
+        let workers = start(consumers, |(told, until): (Told<()>, std::sync::mpsc::Receiver<()>)| {
+            told.send(()).expect("somebody waits");
+            until.recv().expect("to be told");
+        });
+        for _ in 0..200 {
+            let (told, all) = channel();
+            // One call for three jobs, each of which blocks until all have begun.
+            let ends: Vec<_> = (0..3)
+                .map(|_| {
+                    let (end, until) = channel();
+                    producer.try_send((told.clone(), until)).expect("room");
+                    end
+                })
+                .collect();
+            producer.call();
+            for _ in 0..3 {
+                all.recv_timeout(PATIENT).expect("a job waits for one that blocks");
+            }
+            ends.into_iter().for_each(|end| end.send(()).expect("somebody waits"));
+        }
+        drop(producer);
+        workers.into_iter().for_each(|worker| worker.join().expect("a worker that ended well"));
+    }
+
+    #[test]
+    fn what_was_sent_is_taken_before_the_end() {
+        let (producer, consumers) = queue(100, 2);
+        let (done, finished) = channel();
+        (0..100).for_each(|job| producer.try_send(job).expect("room"));
+        assert!(matches!(producer.try_send(100), Err(TrySendError::Full(100))));
+        let workers = start(consumers, move |job: usize| done.send(job).expect("somebody counts"));
+        drop(producer);
+        workers.into_iter().for_each(|worker| worker.join().expect("a worker that ended well"));
+        assert_eq!(finished.into_iter().count(), 100);
+    }
+}
