@@ -13,6 +13,9 @@ mod handler;
 #[path = "../src/http/mod.rs"]
 mod http;
 #[allow(dead_code, unused_imports, reason = "only what is measured is called")]
+#[path = "../src/queue.rs"]
+mod queue;
+#[allow(dead_code, unused_imports, reason = "only what is measured is called")]
 #[path = "../src/seldom.rs"]
 mod seldom;
 
@@ -186,10 +189,11 @@ mod router {
 /// not answered where they are seen. The state of a connection is one atomic word, as in the product.
 #[divan::bench(args = [1, 32])]
 fn hand_off(bencher: Bencher, at_once: usize) {
-    let (jobs, work) = crossbeam_channel::bounded::<Arc<AtomicU32>>(1024);
+    let (jobs, mut workers) = queue::queue::<Arc<AtomicU32>>(1024, 1);
     let (returns, done) = crossbeam_channel::bounded::<()>(1024);
+    let work = workers.pop().expect("one was asked for");
     let worker = thread::spawn(move || {
-        for slot in work {
+        while let Some(slot) = work.next() {
             slot.store(0, Ordering::Release);
             if returns.send(()).is_err() {
                 return;
@@ -200,8 +204,9 @@ fn hand_off(bencher: Bencher, at_once: usize) {
     bencher.counter(ItemsCount::new(at_once)).bench_local(|| {
         for slot in &slots {
             slot.store(1, Ordering::Release);
-            jobs.send(slot.clone()).expect("the worker lives");
+            jobs.try_send(slot.clone()).expect("room for all");
         }
+        jobs.call();
         for _ in &slots {
             done.recv().expect("the worker lives");
         }

@@ -54,7 +54,7 @@ const METHOD_ROOM: usize = 32;
 const REQUEST_LINE_SLACK: usize = METHOD_ROOM + 12;
 
 /// What a browser sends, and some more.
-const FEW_FIELDS: usize = 16;
+const FEW_FIELDS: usize = 24;
 
 /// Finds the end of a head incrementally.
 #[derive(Clone, Copy, Debug, Default)]
