@@ -171,17 +171,25 @@ impl<T> Consumer<T> {
                     return taken;
                 }
             }
-            self.crew.begin_rest(self.index);
-            fence(Ordering::SeqCst);
-            if let Some(taken) = self.take() {
-                if self.crew.end_rest(self.index) {
-                    self.end_search(true);
-                }
+            if let Some(taken) = self.begin_rest() {
                 return taken;
             }
             self.crew.rest(self.index);
             searches = true;
         }
+    }
+
+    /// From here on it may be woken, if there is not a job after all.
+    fn begin_rest(&self) -> Option<Option<T>> {
+        self.crew.begin_rest(self.index);
+        fence(Ordering::SeqCst);
+        let taken = self.take()?;
+        if self.crew.end_rest(self.index) {
+            self.crew.searching.store(false, Ordering::SeqCst);
+        }
+        // Who sent it may have called nobody, because this one still searched then.
+        self.look_after_the_rest();
+        Some(taken)
     }
 
     /// A job, `None` within if there will be none any more; `None` if there is none now.
@@ -206,7 +214,14 @@ impl<T> Consumer<T> {
     /// It has a job, and others look after what else there is; or it goes to rest, and looks once more after that.
     fn end_search(&self, found: bool) {
         self.crew.searching.store(false, Ordering::SeqCst);
-        if found && !self.receiver.is_empty() {
+        if found {
+            self.look_after_the_rest();
+        }
+    }
+
+    /// What it has may block, and what else is there is not to wait for that.
+    fn look_after_the_rest(&self) {
+        if !self.receiver.is_empty() {
             self.crew.call();
         }
     }
@@ -286,6 +301,28 @@ mod tests {
             }
             ends.into_iter().for_each(|end| end.send(()).expect("somebody waits"));
         }
+        drop(producer);
+        workers.into_iter().for_each(|worker| worker.join().expect("a worker that ended well"));
+    }
+
+    #[test]
+    fn who_finds_a_job_just_before_it_rests_looks_after_the_rest() {
+        let (producer, mut consumers) = queue(8, 2);
+        let late = consumers.remove(0);
+        let (done, finished) = channel();
+        let crew = late.crew.clone();
+        let workers = start(consumers, move |job: usize| done.send(job).expect("somebody counts"));
+        while crew.rest.load(Ordering::SeqCst) == 0 || crew.searching.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        // It has just looked for the last time when two jobs come, for which nobody is woken.
+        crew.searching.store(true, Ordering::SeqCst);
+        producer.try_send(1).expect("room");
+        producer.try_send(2).expect("room");
+        producer.call();
+        late.end_search(false);
+        assert_eq!(late.begin_rest(), Some(Some(1)));
+        assert_eq!(finished.recv_timeout(PATIENT), Ok(2), "left in the channel");
         drop(producer);
         workers.into_iter().for_each(|worker| worker.join().expect("a worker that ended well"));
     }

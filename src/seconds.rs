@@ -42,7 +42,7 @@ impl fmt::Display for Seconds {
         let unit = 10_u32.pow(9 - digits as u32);
         fraction = (fraction + unit / 2) / unit;
         if fraction == 10_u32.pow(digits as u32) {
-            (whole, fraction) = (whole + 1, 0);
+            (whole, fraction) = (whole.saturating_add(1), 0);
         }
         if f.precision().is_none() {
             if fraction == 0 {

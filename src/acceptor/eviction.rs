@@ -79,22 +79,23 @@ impl Acceptor {
             }
         }
         let spared = spared.into_sorted_vec();
-        // What an address holds, and which of them can go, in their order.
-        let mut groups = Vec::new();
+        // What an address holds, the order of who of it would go next, and all of them.
+        let mut groups = BinaryHeap::new();
         for group in spared.chunk_by(|(one, ..), (other, ..)| one == other) {
             // Peers without an address cannot be told apart, so none of them holds much.
-            groups.push((group[0].0.map_or(1, |source| self.table.held_by(source)), group));
+            let held = group[0].0.map_or(1, |source| self.table.held_by(source));
+            groups.push((held, Reverse(group[0].1), group));
         }
         let mut chosen = Vec::new();
-        while chosen.len() < CHOSEN {
-            let most = groups.iter_mut().max_by_key(|(held, group)| {
-                let first = group.first();
-                first.map(|(_, order, _)| (*held, Reverse(*order)))
-            });
-            let Some((held, group)) = most else { break };
-            let Some(((.., token), rest)) = group.split_first() else { break };
-            chosen.extend(self.table.get(*token).cloned());
-            (*held, *group) = (held.saturating_sub(1).max(1), rest);
+        while chosen.len() < CHOSEN
+            && let Some((held, _, group)) = groups.pop()
+        {
+            chosen.extend(self.table.get(group[0].2).cloned());
+            if let [_, rest @ ..] = group
+                && let Some((_, order, _)) = rest.first()
+            {
+                groups.push((held.saturating_sub(1).max(1), Reverse(*order), rest));
+            }
         }
         chosen.reverse();
         chosen

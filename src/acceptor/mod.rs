@@ -196,6 +196,8 @@ impl Acceptor {
                 }
             }
             self.take_returns();
+            // What comes after this may take a while.
+            self.jobs.call();
             self.take_commands();
             self.send_overflow();
             self.admit_postponed();

@@ -288,7 +288,7 @@ impl Connection {
 
     /// Head: find its end, or read on, or park.
     fn head(&mut self, work: &mut Workspace, turn: &mut Turn) -> Flow {
-        if turn.requests >= TURN_REQUESTS {
+        if turn.requests >= TURN_REQUESTS || (turn.bytes >= TURN_BYTES && !work.input().is_empty()) {
             return Flow::Stop(Verdict::Requeue);
         }
         let limits = work.services.limits.head();

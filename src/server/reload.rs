@@ -140,7 +140,10 @@ impl Running {
                     Ok(event) => self.during_reload(event, again)?,
                     Err(_) => return Err(Reloaded::StopNow),
                 },
-                default(until.saturating_duration_since(Instant::now())) => return Ok(None),
+                default(until.saturating_duration_since(Instant::now())) => {}
+            }
+            if until <= Instant::now() {
+                return Ok(None);
             }
         }
     }

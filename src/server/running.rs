@@ -203,11 +203,17 @@ impl Running {
 
     pub(super) fn wait(&self, until: Option<Instant>) -> Waited {
         loop {
-            let beat = self.beat.get();
+            // First, so that no stream of events keeps a deadline from being seen.
+            let now = Instant::now();
+            if self.beat.get().is_some_and(|beat| beat <= now) {
+                self.tell_manager(now);
+            }
+            if until.is_some_and(|until| until <= now) {
+                return Waited::Time;
+            }
             let done = if self.over.get() { never() } else { self.done.clone() };
-            let next = [until, beat].into_iter().flatten().min();
-            // The longest is cut to some decades, and then this goes around once more.
-            let time = next.map_or(Duration::MAX, |next| next.saturating_duration_since(Instant::now()));
+            let next = [until, self.beat.get()].into_iter().flatten().min();
+            let time = next.map_or(Duration::MAX, |next| next.saturating_duration_since(now));
             select! {
                 recv(self.outside.events) -> event => return event.map_or(Waited::Over, Waited::Event),
                 recv(done) -> _ => {
@@ -216,13 +222,6 @@ impl Running {
                     return Waited::Over;
                 }
                 default(time) => {}
-            }
-            let now = Instant::now();
-            if beat.is_some_and(|beat| beat <= now) {
-                self.tell_manager(now);
-            }
-            if until.is_some_and(|until| until <= now) {
-                return Waited::Time;
             }
         }
     }
