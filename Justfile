@@ -99,6 +99,11 @@ bench-lighttpd *ARGS:
     cargo build --release --examples
     python3 benches/lighttpd.py "$@"
 
+# What the acceptor costs a request, and at which rate it would fill a core (needs wrk, python3): just bench-acceptor [ROUNDS]
+bench-acceptor *ARGS:
+    cargo build --release --examples
+    python3 benches/acceptor.py "$@"
+
 # What slow clients cost the others (needs python3)
 bench-slow:
     cargo build --release --bins --examples
