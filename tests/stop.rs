@@ -236,22 +236,6 @@ fn the_deadline_cuts_and_names_what_is_left() {
 }
 
 #[test]
-fn a_stream_of_signals_does_not_hide_the_deadline() {
-    let scratch = Scratch::new();
-    let log = scratch.path("log");
-    let lab = Program::start(Program::lab_command().args(["--stop-deadline", "0.3", "--log-file"]).arg(&log));
-    let _sleeping = under_way(&lab, "/sleep/30000");
-    lab.signal(Signal::TERM);
-    // Each makes it open the log anew, which takes longer than to send one.
-    let began = Instant::now();
-    while began.elapsed() < PROMPTLY && lab.is_ours(lab.pid()) {
-        (0..1000).for_each(|_| lab.signal(Signal::USR1));
-    }
-    assert!(began.elapsed() < PROMPTLY, "the deadline was not seen");
-    assert_eq!(lab.exit_within(PROMPTLY).code, Some(3));
-}
-
-#[test]
 fn a_second_signal_stops_at_once() {
     for second in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let lab = Program::lab([""; 0]);
