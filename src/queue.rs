@@ -12,10 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 
-/// How often a worker lets others have the processor before it rests: the acceptor, when both share one, has the next
-/// events by then.
-const PATIENCE: usize = 1;
-
 /// A channel of that capacity: the end of the acceptor and one for each worker.
 pub fn queue<T>(capacity: usize, workers: usize) -> (Producer<T>, Vec<Consumer<T>>) {
     let (sender, receiver) = bounded(capacity);
@@ -201,14 +197,13 @@ impl<T> Consumer<T> {
         }
     }
 
+    /// Lets others have the processor once before it gives up: the acceptor, if both share one, has the next events by
+    /// then.
     fn search(&self) -> Option<Option<T>> {
-        for _ in 0..PATIENCE {
-            if let Some(taken) = self.take() {
-                return Some(taken);
-            }
+        self.take().or_else(|| {
             thread::yield_now();
-        }
-        self.take()
+            self.take()
+        })
     }
 
     /// It has a job, and others look after what else there is; or it goes to rest, and looks once more after that.
