@@ -33,7 +33,7 @@ use tiny_http::{Header, StatusCode};
 
 /// The server's defaults.
 const LIMITS: HeadLimits = HeadLimits { size: 16 << 10, target: 8 << 10, fields: 100 };
-const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+const DATE: &[u8] = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
 
 /// What wrk sends.
 const SMALL: &[u8] = b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1:8888\r\n\r\n";
@@ -63,25 +63,40 @@ fn head_of(bytes: &[u8]) -> Head {
 mod head {
     use super::*;
 
-    fn scan_and_parse(bencher: Bencher, bytes: &[u8]) {
+    /// Heads that come at once, as they mostly do.
+    fn whole(bencher: Bencher, bytes: &[u8]) {
         // Reused from request to request, as a connection does.
         let mut head = Head::default();
         bencher.counter(BytesCount::new(bytes.len())).bench_local(|| {
-            let bytes = black_box(bytes);
-            let length = Scanner::default().scan(bytes, &LIMITS).expect("a valid head").expect("a whole head");
-            head.parse(&bytes[..length], &LIMITS).expect("a valid head");
+            head.parse_ahead(black_box(bytes), &LIMITS).expect("a whole and valid head");
             head.fields.len()
         });
     }
 
     #[divan::bench]
     fn small(bencher: Bencher) {
-        scan_and_parse(bencher, SMALL);
+        whole(bencher, SMALL);
     }
 
     #[divan::bench]
     fn browser(bencher: Bencher) {
-        scan_and_parse(bencher, BROWSER);
+        whole(bencher, BROWSER);
+    }
+
+    /// The same in two pieces: tried, looked through for its end twice, and read.
+    #[divan::bench]
+    fn browser_in_two(bencher: Bencher) {
+        let mut head = Head::default();
+        bencher.counter(BytesCount::new(BROWSER.len())).bench_local(|| {
+            let bytes = black_box(BROWSER);
+            let first = &bytes[..bytes.len() / 2];
+            assert!(head.parse_ahead(first, &LIMITS).is_none());
+            let mut scanner = Scanner::default();
+            assert_eq!(scanner.scan(first, &LIMITS), Ok(None));
+            let length = scanner.scan(bytes, &LIMITS).expect("a valid head").expect("a whole head");
+            head.parse(&bytes[..length], &LIMITS).expect("a valid head");
+            head.fields.len()
+        });
     }
 }
 

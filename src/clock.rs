@@ -36,23 +36,23 @@ impl Millis {
 /// The Date field, formatted once a second.
 pub struct DateCache {
     second: i64,
-    text: String,
+    field: String,
 }
 
 impl DateCache {
     /// Formats nothing yet.
     pub fn new() -> DateCache {
-        DateCache { second: i64::MIN, text: String::new() }
+        DateCache { second: i64::MIN, field: String::new() }
     }
 
-    /// The current date as RFC 9110 §5.6.7 wants it.
-    pub fn text(&mut self) -> &str {
+    /// The field with the current date as RFC 9110 §5.6.7 wants it, line end included.
+    pub fn field(&mut self) -> &[u8] {
         let second = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
         if second != self.second {
             self.second = second;
             let time = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(second).unwrap_or(0));
-            self.text = httpdate::fmt_http_date(time);
+            self.field = format!("Date: {}\r\n", httpdate::fmt_http_date(time));
         }
-        &self.text
+        self.field.as_bytes()
     }
 }

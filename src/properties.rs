@@ -3,9 +3,11 @@
 //! `HANDOVER_SEED` begins elsewhere; a failure names the seed and the bytes. The fuzz targets go further.
 
 use crate::cases::Case;
+use crate::http::head::{Head, HeadLimits};
 use crate::http::invariants::{self as http, Random};
 use crate::lifecycle::invariants as lifecycle;
 use crate::site::invariants as site;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What a mutation may put in: what means something somewhere.
@@ -116,6 +118,32 @@ fn path(line: &str) -> Option<&str> {
 #[test]
 fn a_head_is_one_head_however_it_arrives() {
     hold(6000, &requests(), http::head);
+}
+
+/// It reads heads for many servers, and has been fuzzed for years.
+#[test]
+fn what_is_taken_for_a_head_httparse_reads_the_same_way() {
+    let limits = HeadLimits { size: 16 * 1024, target: 8 * 1024, fields: 100 };
+    let taken = Cell::new(0);
+    hold(6000, &requests(), |bytes| {
+        let mut head = Head::default();
+        let Some(length) = head.parse_ahead(bytes, &limits) else { return };
+        let mut fields = [httparse::EMPTY_HEADER; 100];
+        let mut other = httparse::Request::new(&mut fields);
+        match other.parse(bytes) {
+            // A minor version above 1 counts as 1 (RFC 9110 §2.5), which it leaves to others.
+            Err(httparse::Error::Version) => return,
+            parsed => assert_eq!(parsed, Ok(httparse::Status::Complete(length))),
+        }
+        assert_eq!(other.method, Some(head.method.as_str()));
+        assert_eq!(other.version, Some(head.minor));
+        assert_eq!(other.path.map(str::as_bytes), Some(head.target.in_bytes(bytes)));
+        let ours = head.fields.iter().map(|field| (field.name.in_bytes(bytes), field.value.in_bytes(bytes)));
+        let theirs = other.headers.iter().map(|field| (field.name.as_bytes(), field.value));
+        assert!(ours.eq(theirs), "{:?}", other.headers);
+        taken.set(taken.get() + 1);
+    });
+    assert!(taken.get() > 1000, "{} were compared", taken.get());
 }
 
 #[test]

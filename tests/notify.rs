@@ -148,7 +148,12 @@ fn the_main_process_speaks_and_names_its_successor_in_the_datagram_that_ends_the
     assert_eq!(sender, service.main);
     service.join();
     manager.socket.set_nonblocking(true).expect("non-blocking");
-    assert!(manager.socket.recv(&mut [0; 64]).is_err(), "nothing comes after the end");
+    let mut buffer = [0; 4096];
+    while let Ok(length) = manager.socket.recv(&mut buffer) {
+        // On a slow machine a stop takes long enough for live figures.
+        let text = String::from_utf8_lossy(&buffer[..length]);
+        assert!(text.starts_with("STATUS=") && text.lines().count() == 1, "no state comes after the end: {text}");
+    }
 }
 
 #[test]

@@ -61,8 +61,8 @@ impl Acceptor {
             let mut connection = slot.connection();
             let Some(connection) = connection.as_mut() else { return };
             match place {
-                Place::Queued => connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.text()),
-                _ => connection.expire(&self.services, self.now, self.date.text()),
+                Place::Queued => connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.field()),
+                _ => connection.expire(&self.services, self.now, self.date.field()),
             }
         };
         match expiry {
@@ -112,9 +112,9 @@ impl Acceptor {
             let mut guard = slot.connection();
             let Some(connection) = guard.as_mut() else { continue };
             let counted = connection.socket().was_cut();
-            let mut ended = connection.cut(&self.services, self.now, self.date.text());
+            let mut ended = connection.cut(&self.services, self.now, self.date.field());
             if ended.is_none() && place == Place::Queued && connection.has_unread() {
-                connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.text());
+                connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.field());
                 let waited = Duration::from_millis(slot.queued_for(self.now).max(0) as u64);
                 ended = Some(("a request that no worker could take".into(), waited));
             }

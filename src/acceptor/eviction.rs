@@ -117,7 +117,7 @@ impl Acceptor {
                     return false;
                 }
                 if !connection.is_idle() {
-                    connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.text());
+                    connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.field());
                 }
             }
         }
@@ -201,7 +201,7 @@ impl Acceptor {
         self.services.stats.refused();
         let mut answer = Vec::new();
         let reject = Reject::Overloaded;
-        response::encode_plain(&mut answer, reject.status(), reject.name(), reject.fields(), self.date.text());
+        response::encode_plain(&mut answer, reject.status(), reject.name(), reject.fields(), self.date.field());
         let mut connection = Connection::new(Socket::new(fd), None);
         let _ = connection.socket().send(&answer, false);
         connection.socket().finish();

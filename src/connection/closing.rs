@@ -97,7 +97,7 @@ pub enum Discarded {
 
 impl Connection {
     /// A deadline of a parked connection has passed. Never waits: prepared bytes go out in one write, or not at all.
-    pub fn expire(&mut self, services: &Services, now: Millis, date: &str) -> Expiry {
+    pub fn expire(&mut self, services: &Services, now: Millis, date: &[u8]) -> Expiry {
         match &mut self.state {
             State::Head if is_blank(&self.input) => self.expire_idle(services, now),
             State::Head => self.give_up(Reject::HeadTimeout, services, now, date),
@@ -148,7 +148,7 @@ impl Connection {
     }
 
     /// Answers for a request that will not be served, and closes.
-    pub fn give_up(&mut self, reject: Reject, services: &Services, now: Millis, date: &str) -> Expiry {
+    pub fn give_up(&mut self, reject: Reject, services: &Services, now: Millis, date: &[u8]) -> Expiry {
         log::debug!("refused: {reject} ({})", reject.status());
         services.stats.refused();
         let mut answer = Vec::new();
@@ -240,7 +240,7 @@ impl Connection {
 
     /// Ends it at the stop deadline: a request that has not been executed gets a 408. Answers what was cut, for the
     /// log, and for how long it had been under way; `None` if there was nothing of a request.
-    pub fn cut(&mut self, services: &Services, now: Millis, date: &str) -> Option<(String, Duration)> {
+    pub fn cut(&mut self, services: &Services, now: Millis, date: &[u8]) -> Option<(String, Duration)> {
         let cut = match &self.state {
             State::Head if is_blank(&self.input) => return None,
             State::Lingering { .. } | State::Abandoned { .. } => return None,

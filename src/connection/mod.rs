@@ -28,7 +28,7 @@ use crate::config::Limits;
 use crate::handler::{Body, IntoResponse, Kind, Request, RequestBody, Response, StreamFn};
 use crate::http::framing::{BodyFraming, body_framing, expects_continue};
 use crate::http::head::{Scanner, is_blank};
-use crate::http::response::{HeadOptions, ResponseFraming, encode_fields, finish_head};
+use crate::http::response::{HeadOptions, ResponseFraming, encode_fields, finish_head, push_field};
 use crate::http::{Reject, response};
 use crate::seldom::log_seldom;
 use crate::slot::Place;
@@ -251,7 +251,7 @@ impl Connection {
             return Verdict::Close(CloseReason::Memory);
         }
         self.state = State::Head;
-        match self.give_up(Reject::Overloaded, &work.services, work.now, work.date.text()) {
+        match self.give_up(Reject::Overloaded, &work.services, work.now, work.date.field()) {
             Expiry::Close(reason) => Verdict::Close(reason),
             Expiry::Enqueue => Verdict::Requeue,
             Expiry::Until(deadline) => Verdict::Park { place: Place::Idle, answerable: false, deadline },
@@ -293,12 +293,20 @@ impl Connection {
         }
         let limits = work.services.limits.head();
         loop {
-            match self.scanner.scan(work.input(), &limits) {
-                Ok(Some(length)) => return self.request(work, turn, length),
-                Ok(None) => {}
-                Err(reject) => {
-                    let method = announced_method(work.input());
-                    return self.refuse(work, turn, reject, &method);
+            if !work.input().is_empty() {
+                if self.scanner.is_fresh() && work.parse_ahead(self.peer) {
+                    return self.request(work, turn, Ok(()));
+                }
+                match self.scanner.scan(work.input(), &limits) {
+                    Ok(Some(length)) => {
+                        let parsed = work.parse(length, self.peer);
+                        return self.request(work, turn, parsed);
+                    }
+                    Ok(None) => {}
+                    Err(reject) => {
+                        let method = announced_method(work.input());
+                        return self.refuse(work, turn, reject, &method);
+                    }
                 }
             }
             match self.read(work, turn) {
@@ -333,11 +341,11 @@ impl Connection {
     }
 
     /// A complete head: decide how its body comes.
-    fn request(&mut self, work: &mut Workspace, turn: &mut Turn, length: usize) -> Flow {
+    fn request(&mut self, work: &mut Workspace, turn: &mut Turn, parsed: Result<(), Reject>) -> Flow {
         turn.requests += 1;
         self.scanner = Scanner::default();
         let since = *self.begun.get_or_insert(work.now);
-        let (framing, expects_continue) = match self.parse(work, length) {
+        let (framing, expects_continue) = match parsed.and_then(|()| expected_body(&work.request)) {
             Ok(decided) => decided,
             Err(reject) => {
                 let method = work.request.method().clone();
@@ -369,17 +377,6 @@ impl Connection {
             return self.stream_body(work, turn, *collecting);
         }
         self.body(work, turn, collecting)
-    }
-
-    fn parse(&mut self, work: &mut Workspace, length: usize) -> Result<(BodyFraming, bool), Reject> {
-        let parsed = work.parse(length, self.peer);
-        let (head, bytes) = work.request.head();
-        parsed?;
-        // RFC 9110 §9.3.8: TRACE echoes what may hold secrets, so it is off.
-        if head.method == Method::Trace {
-            return Err(Reject::MethodNotAllowed);
-        }
-        Ok((body_framing(head, bytes)?, expects_continue(head, bytes)?))
     }
 
     /// Body: collect it, then call the handler; if it outgrows the buffer, stream it.
@@ -510,12 +507,18 @@ impl Connection {
         permit: Option<Permit>,
     ) -> Flow {
         let status = response.status_code();
-        if let Err(invalid) = encode_fields(&mut work.out, status, response.headers(), work.date.text()) {
-            let (method, url) = (work.request.method(), work.request.url());
-            log_seldom!(error, "the handler's response cannot be sent: {invalid} ({method} {url})");
-            return self.respond(work, turn, StatusCode(500).into_response(), body, permit);
-        }
+        let said = match encode_fields(&mut work.out, status, response.headers(), work.date.field()) {
+            Ok(said) => said,
+            Err(invalid) => {
+                let (method, url) = (work.request.method(), work.request.url());
+                log_seldom!(error, "the handler's response cannot be sent: {invalid} ({method} {url})");
+                return self.respond(work, turn, StatusCode(500).into_response(), body, permit);
+            }
+        };
         let content: Body = response.into_reader();
+        if let Some(content_type) = content.content_type.filter(|_| !said.content_type) {
+            push_field(&mut work.out, b"Content-Type", content_type.as_bytes());
+        }
         if let Some(fields) = &content.fields {
             work.out.extend_from_slice(fields);
         }
@@ -649,7 +652,7 @@ impl Connection {
         let allow = if traced { work.services.allow(&work.request) } else { None };
         let own = allow.as_ref().map(|allow| [("Allow", allow.as_str())]);
         let fields = own.as_ref().map_or(reject.fields(), |own| own);
-        response::encode_plain(&mut work.out, reject.status(), reject.name(), fields, work.date.text());
+        response::encode_plain(&mut work.out, reject.status(), reject.name(), fields, work.date.field());
         if *method == Method::Head {
             // RFC 9110 §9.3.2: no content, whatever the status.
             let head = work.out[start..].windows(4).position(|window| window == b"\r\n\r\n");
@@ -755,6 +758,16 @@ impl Connection {
         self.state = State::Lingering { reason, until, limit };
         Flow::Stop(Verdict::Requeue)
     }
+}
+
+/// How the body comes, and whether the client waits to be told to send it.
+fn expected_body(request: &Request) -> Result<(BodyFraming, bool), Reject> {
+    let (head, bytes) = request.head();
+    // RFC 9110 §9.3.8: TRACE echoes what may hold secrets, so it is off.
+    if head.method == Method::Trace {
+        return Err(Reject::MethodNotAllowed);
+    }
+    Ok((body_framing(head, bytes)?, expects_continue(head, bytes)?))
 }
 
 /// Makes room in a body: twice as much each time, and not more than what was declared.

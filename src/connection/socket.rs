@@ -39,9 +39,11 @@ impl Socket {
         moved(|| rustix::io::read(&self.0, &mut *buf))
     }
 
-    /// Reads into the spare room behind what is there.
+    /// Reads into the spare room behind what is there. To recv(2) the kernel has a shorter way than to read(2).
     pub fn read_behind(&self, buf: &mut Vec<u8>) -> io::Result<Moved> {
-        moved(|| rustix::io::read(&self.0, rustix::buffer::spare_capacity(buf)))
+        moved(|| {
+            rustix::net::recv(&self.0, rustix::buffer::spare_capacity(buf), RecvFlags::empty()).map(|(read, _)| read)
+        })
     }
 
     /// Whether something can be read, without taking it.

@@ -83,14 +83,13 @@ impl Workspace {
 
     /// The request is in its handler from here on.
     pub(super) fn begin_flight(&mut self, socket: &Arc<Socket>) {
-        let (method, target) = (self.request.method().as_str(), self.request.target_bytes());
-        self.in_flight.begin(socket, method, target, self.now);
+        self.in_flight.begin(socket, self.request.line_bytes(), self.now);
         self.flying = true;
     }
 
     /// A response of an earlier turn goes on.
     pub(super) fn resume_flight(&mut self, socket: &Arc<Socket>, line: &str, since: Millis) {
-        self.in_flight.begin(socket, line, b"", since);
+        self.in_flight.begin(socket, line.as_bytes(), since);
         self.flying = true;
     }
 
@@ -188,6 +187,12 @@ impl Workspace {
         parsed
     }
 
+    /// The same without knowing where it ends. Answers whether it was whole and right; if not, nothing has happened.
+    pub(super) fn parse_ahead(&mut self, peer: Option<SocketAddr>) -> bool {
+        let parsed = self.request.parse_ahead(&self.input[self.start..], &self.services.limits.head(), peer);
+        parsed.inspect(|length| self.consume(*length)).is_some()
+    }
+
     pub(super) fn take_request(&mut self) -> Request {
         std::mem::replace(&mut self.request, Request::empty())
     }
@@ -278,7 +283,9 @@ impl Stats {
     }
 
     pub(super) fn served(&self, worker: usize) {
-        self.served[worker * 16].fetch_add(1, Ordering::Relaxed);
+        // Only that worker writes it, so nothing is lost between the two.
+        let cell = &self.served[worker * 16];
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// A request was refused by the server itself.
@@ -430,15 +437,11 @@ impl InFlight {
     }
 
     /// A handler begins, or a response goes on. It ends when the response is out or has to wait.
-    fn begin(&self, socket: &Arc<Socket>, method: &str, target: &[u8], since: Millis) {
+    fn begin(&self, socket: &Arc<Socket>, line: &[u8], since: Millis) {
         let mut flight = self.flight();
         flight.socket = Some(socket.clone());
         flight.line.clear();
-        flight.line.extend_from_slice(method.as_bytes());
-        if !target.is_empty() {
-            flight.line.push(b' ');
-            flight.line.extend_from_slice(target);
-        }
+        flight.line.extend_from_slice(line);
         flight.since = Some(since);
         flight.number = flight.number.wrapping_add(1);
     }

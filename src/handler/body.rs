@@ -34,6 +34,8 @@ pub type Response = tiny_http::Response<Body>;
 pub struct Body {
     pub(crate) kind: Kind,
     pub(crate) close: bool,
+    /// Content-Type where the response does not say it.
+    pub(crate) content_type: Option<&'static str>,
     /// Encoded header fields that were prepared before, in place of ones in the response.
     pub(crate) fields: Option<Arc<[u8]>>,
 }
@@ -131,7 +133,7 @@ impl Body {
 
 impl From<Kind> for Body {
     fn from(kind: Kind) -> Body {
-        Body { kind, close: false, fields: None }
+        Body { kind, close: false, content_type: None, fields: None }
     }
 }
 
@@ -212,7 +214,8 @@ impl Read for Body {
 /// What a handler may return.
 ///
 /// Strings become `text/plain`, bytes `application/octet-stream`, a status code its own phrase, `()` a 204,
-/// `None` a 404, and an error a logged 500.
+/// `None` a 404, and an error a logged 500. These types go with the body: they are sent where the response has no
+/// Content-Type of its own, and are not among its [`headers`](tiny_http::Response::headers).
 ///
 /// ```
 /// use handover::{IntoResponse, StatusCode};
@@ -245,8 +248,10 @@ pub(crate) fn known_header(name: &str, value: &str) -> Header {
     Header::from_bytes(name, value).expect("ASCII name and value")
 }
 
-fn typed(body: Body, content_type: &str) -> Response {
-    body.into_response_with(200, vec![known_header("Content-Type", content_type)])
+/// The type goes with the body, so that no header is made that a handler may replace.
+fn typed(mut body: Body, content_type: &'static str) -> Response {
+    body.content_type = Some(content_type);
+    body.into_response()
 }
 
 impl IntoResponse for &'static str {

@@ -41,6 +41,26 @@ impl Request {
 
     /// Reads a complete head; what it allocated for earlier requests is used again.
     pub(crate) fn parse(&mut self, head: &[u8], limits: &HeadLimits, remote: Option<SocketAddr>) -> Result<(), Reject> {
+        self.begin(head, remote);
+        self.head.parse(&self.bytes, limits)?;
+        self.version = HTTPVersion(1, self.head.minor);
+        Ok(())
+    }
+
+    /// Reads the head in front of `input` if that is whole and right, and answers its length.
+    pub(crate) fn parse_ahead(
+        &mut self,
+        input: &[u8],
+        limits: &HeadLimits,
+        remote: Option<SocketAddr>,
+    ) -> Option<usize> {
+        let length = self.head.parse_ahead(input, limits)?;
+        self.begin(&input[..length], remote);
+        self.version = HTTPVersion(1, self.head.minor);
+        Some(length)
+    }
+
+    fn begin(&mut self, head: &[u8], remote: Option<SocketAddr>) {
         self.bytes.clear();
         self.bytes.extend_from_slice(head);
         self.headers.take();
@@ -48,9 +68,6 @@ impl Request {
         self.remote = remote;
         self.body = RequestBody::empty();
         self.length = None;
-        self.head.parse(&self.bytes, limits)?;
-        self.version = HTTPVersion(1, self.head.minor);
-        Ok(())
     }
 
     pub(crate) fn set_body(&mut self, body: RequestBody, length: Option<u64>) {
@@ -91,8 +108,14 @@ impl Request {
         *self.method() == Method::Get && !self.head.fields.iter().any(|field| special(field.name.in_bytes(&self.bytes)))
     }
 
+    /// Method and target, the beginning of the request line.
+    pub(crate) fn line_bytes(&self) -> &[u8] {
+        let line = &self.bytes[..usize::from(self.head.target.end)];
+        line.strip_prefix(b"\r\n").unwrap_or(line)
+    }
+
     /// The target as [`url`](Request::url) says it, and the path as sent; both cheaper than text.
-    pub(crate) fn target_bytes(&self) -> &[u8] {
+    fn target_bytes(&self) -> &[u8] {
         self.head.target.in_bytes(&self.bytes)
     }
 

@@ -4,7 +4,7 @@
 //! once; [`Head::parse`] then reads the whole head once. Both decide from the
 //! bytes alone, so a head cut anywhere has the same outcome as the whole.
 
-use super::{REG_NAME, Reject, TARGET, find, find_either, is_in, is_token_byte, list_elements};
+use super::{REG_NAME, Reject, TARGET, TOKEN, list_elements, span_of, span_of_text, span_of_value};
 use tiny_http::Method;
 
 /// A piece of the head, as offsets into its bytes. A head is at most 64 KiB − 1.
@@ -53,9 +53,6 @@ const METHOD_ROOM: usize = 32;
 /// What a request line can hold besides its target: a method, two spaces, `HTTP/1.1` and CRLF.
 const REQUEST_LINE_SLACK: usize = METHOD_ROOM + 12;
 
-/// What a browser sends, and some more.
-const FEW_FIELDS: usize = 24;
-
 /// Finds the end of a head incrementally.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scanner {
@@ -67,25 +64,35 @@ pub struct Scanner {
 }
 
 impl Scanner {
+    /// Whether it has looked at nothing of this head yet.
+    pub fn is_fresh(&self) -> bool {
+        self.seen == 0
+    }
+
     /// Looks at the bytes not yet seen; `buf` always starts where the head starts.
     ///
     /// Answers the length of the head once it is complete, `None` while it is not.
     pub fn scan(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Reject> {
         let window = &buf[..buf.len().min(limits.size)];
-        while let Some(at) = find_either(b'\r', b'\n', &window[self.seen..]) {
-            let at = self.seen + at;
-            let lf = match (window[at], window.get(at + 1)) {
-                (b'\r', Some(b'\n')) => at + 1,
-                (b'\r', Some(_)) => {
-                    // What is wrong is said when the line has ended, so that it is no matter how it was cut.
-                    self.bare_cr = true;
-                    self.seen = at + 1;
+        let mut at = self.seen;
+        loop {
+            at += span_of_text(&window[at..]);
+            let lf = match window.get(at) {
+                Some(b'\n') => at,
+                // What is wrong is said when the line has ended, so that it is no matter how it was cut; whether a CR at
+                // the end is bare the next byte will say.
+                Some(b'\r') => {
+                    self.bare_cr |= window.get(at + 1).is_some_and(|&next| next != b'\n');
+                    at += 1;
                     continue;
                 }
-                (b'\r', None) => break,
-                _ => at,
+                Some(_) => {
+                    at += 1;
+                    continue;
+                }
+                None => break,
             };
-            self.seen = lf + 1;
+            at += 1;
             let line = &window[self.line_start..lf];
             // RFC 9112 §2.2: one empty line before the request line is forgiven.
             let leading = self.lines == 0 && line == b"\r" && lf == 1;
@@ -107,7 +114,6 @@ impl Scanner {
             }
             self.lines += 1;
         }
-        // Whether a CR at the end is bare the next byte will say.
         self.seen = window.len() - usize::from(window.last() == Some(&b'\r'));
         if self.lines == 0 {
             self.check_request_line(&window[self.line_start..], limits)?;
@@ -199,50 +205,106 @@ impl Default for Head {
 impl Head {
     /// Reads a complete head, `bytes` being exactly what [`Scanner::scan`] found.
     pub fn parse(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<(), Reject> {
-        self.fields.clear();
-        self.method = Method::Get;
-        self.host = None;
-        self.query = None;
-        let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
-        let line_end = find(b'\r', &bytes[start..]).ok_or(Reject::RequestLine)? + start;
-        self.parse_request_line(bytes, &bytes[start..line_end], limits)?;
-
-        // Most heads have few fields, and room for more has to be initialised first. One with more is read again.
-        let section = &bytes[line_end + 2..];
-        let mut fields = [httparse::EMPTY_HEADER; FEW_FIELDS];
-        match self.parse_fields(bytes, section, &mut fields[..limits.fields.min(FEW_FIELDS)]) {
-            Err(Reject::TooManyHeaders) if limits.fields > FEW_FIELDS => {
-                self.parse_fields(bytes, section, &mut vec![httparse::EMPTY_HEADER; limits.fields])?;
-            }
-            parsed => parsed?,
-        }
-        self.check_host(bytes)?;
-        self.keep_alive = self.wants_keep_alive(bytes);
-        Ok(())
+        self.read(bytes, limits).map(drop)
     }
 
-    fn parse_request_line(&mut self, bytes: &[u8], line: &[u8], limits: &HeadLimits) -> Result<(), Reject> {
-        let method_end = find(b' ', line).ok_or(Reject::RequestLine)?;
-        let (method, rest) = (&line[..method_end], &line[method_end + 1..]);
-        let target_end = find(b' ', rest).ok_or(Reject::RequestLine)?;
-        let (target, version) = (&rest[..target_end], &rest[target_end + 1..]);
-        if method.is_empty() || !method.iter().copied().all(is_token_byte) || target.is_empty() {
+    /// Reads the head in front of `buf` without a look at where it ends, and answers its length: most heads come whole
+    /// and are right. `None` says only that somebody has to look, the [`Scanner`] first of all.
+    pub fn parse_ahead(&mut self, buf: &[u8], limits: &HeadLimits) -> Option<usize> {
+        let window = &buf[..buf.len().min(limits.size)];
+        let read = self.read(window, limits);
+        if read.is_err() {
+            self.clear();
+        }
+        read.ok()
+    }
+
+    /// Says nothing any more, and keeps its room.
+    fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Head { fields, ..Head::default() };
+    }
+
+    /// Reads the head that `bytes` begin with. It reads every byte of it, and where a line does not end as it should, or
+    /// there is no more, it fails: so that what it answers is what the scanner would.
+    fn read(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<usize, Reject> {
+        self.clear();
+        let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
+        let section = self.parse_request_line(bytes, &bytes[start..], limits)?;
+        let (hosts, behind) = self.parse_fields(bytes, section, limits)?;
+        self.check_host(bytes, hosts)?;
+        self.keep_alive = self.wants_keep_alive(bytes);
+        Ok(bytes.len() - behind.len())
+    }
+
+    /// Reads the line that `rest` begins with. Answers what is behind it.
+    fn parse_request_line<'b>(
+        &mut self,
+        bytes: &[u8],
+        rest: &'b [u8],
+        limits: &HeadLimits,
+    ) -> Result<&'b [u8], Reject> {
+        let (method, behind) = rest.split_at(span_of(TOKEN, rest));
+        let ([_, ..], [b' ', behind @ ..]) = (method, behind) else { return Err(Reject::RequestLine) };
+        let visible = span_of(TARGET, behind);
+        let target_end = match behind.get(visible) {
+            Some(b' ') => visible,
+            // Something that no target has; but first of all there have to be three parts.
+            _ => {
+                let end = behind.iter().position(|byte| matches!(byte, b' ' | b'\r'));
+                end.filter(|&end| behind[end] == b' ').ok_or(Reject::RequestLine)?
+            }
+        };
+        let (target, version) = (&behind[..target_end], &behind[target_end + 1..]);
+        if target.is_empty() {
             return Err(Reject::RequestLine);
         }
         if target.len() > limits.target {
             return Err(Reject::TargetTooLong);
         }
-        self.minor = parse_version(version)?;
+        if method.len() + target.len() > limits.target + METHOD_ROOM {
+            return Err(Reject::MethodTooLong);
+        }
+        let behind = self.parse_version(version)?;
         self.method = match method {
             b"GET" => Method::Get,
             // The bytes are a token, which is ASCII, so neither conversion can fail.
             _ => std::str::from_utf8(method).ok().and_then(|method| method.parse().ok()).ok_or(Reject::RequestLine)?,
         };
-        if !target.iter().all(|&b| is_in(b, TARGET)) {
+        if visible < target_end {
             return Err(Reject::Target);
         }
         self.target = Span::of(bytes, target);
-        self.parse_target(bytes, target)
+        self.parse_target(bytes, target)?;
+        Ok(behind)
+    }
+
+    /// Reads the version and the end of the line that `rest` begins with, and answers what is behind them. `HTTP/1.x` is
+    /// x; another major version is 505, anything else 400 (RFC 9112 §2.3: exactly one digit each).
+    fn parse_version<'b>(&mut self, rest: &'b [u8]) -> Result<&'b [u8], Reject> {
+        match rest {
+            [
+                b'H',
+                b'T',
+                b'T',
+                b'P',
+                b'/',
+                major @ b'0'..=b'9',
+                b'.',
+                minor @ b'0'..=b'9',
+                b'\r',
+                b'\n',
+                behind @ ..,
+            ] => {
+                if *major != b'1' {
+                    return Err(Reject::Version);
+                }
+                self.minor = u8::from(*minor != b'0');
+                Ok(behind)
+            }
+            _ => Err(Reject::BadVersion),
+        }
     }
 
     fn parse_target(&mut self, bytes: &[u8], target: &[u8]) -> Result<(), Reject> {
@@ -289,48 +351,45 @@ impl Head {
         self.query = question.map(|at| Span::of(bytes, &path_and_query[at + 1..]));
     }
 
+    /// Reads the lines that `rest` begins with, and the empty one (RFC 9112 §5). Answers what is behind them.
     fn parse_fields<'b>(
         &mut self,
-        bytes: &'b [u8],
-        section: &'b [u8],
-        fields: &mut [httparse::Header<'b>],
-    ) -> Result<(), Reject> {
-        match httparse::parse_headers(section, fields) {
-            Ok(httparse::Status::Complete((_, parsed))) => {
-                self.present = Present::default();
-                self.fields.extend(parsed.iter().map(|field| {
-                    self.present.note(field.name.as_bytes());
-                    Field {
-                        name: Span::of(bytes, field.name.as_bytes()),
-                        value: match field.value {
-                            // httparse gives an empty value an address of its own, outside our bytes.
-                            b"" => Span::default(),
-                            value => Span::of(bytes, value),
-                        },
-                    }
-                }));
-                Ok(())
+        bytes: &[u8],
+        mut rest: &'b [u8],
+        limits: &HeadLimits,
+    ) -> Result<(Hosts, &'b [u8]), Reject> {
+        let mut hosts = Hosts::None;
+        loop {
+            if let [b'\r', b'\n', behind @ ..] = rest {
+                return Ok((hosts, behind));
             }
-            Err(httparse::Error::TooManyHeaders) => Err(Reject::TooManyHeaders),
-            Err(httparse::Error::HeaderValue) => Err(Reject::ControlCharacter),
-            // The scanner saw the empty line, so "partial" is a line that is none.
-            Ok(httparse::Status::Partial) | Err(_) => Err(Reject::HeaderLine),
+            if self.fields.len() == limits.fields {
+                return Err(Reject::TooManyHeaders);
+            }
+            let (name, behind) = rest.split_at(span_of(TOKEN, rest));
+            let ([_, ..], [b':', behind @ ..]) = (name, behind) else { return Err(Reject::HeaderLine) };
+            let (value, behind) = behind.split_at(span_of_value(behind));
+            let [b'\r', b'\n', behind @ ..] = behind else { return Err(Reject::ControlCharacter) };
+            rest = behind;
+            // Of all that is white space here, spaces and tabs are what a value can have.
+            let field = Field { name: Span::of(bytes, name), value: Span::of(bytes, value.trim_ascii()) };
+            self.present.note(name);
+            if name.len() == 4 && name.eq_ignore_ascii_case(b"host") {
+                hosts = hosts.and(field.value);
+            }
+            self.fields.push(field);
         }
     }
 
-    fn check_host(&mut self, bytes: &[u8]) -> Result<(), Reject> {
-        let mut hosts = self.all(bytes, "host");
-        match (hosts.next(), hosts.next()) {
-            (None, _) if self.minor >= 1 => Err(Reject::MissingHost),
-            (Some(_), Some(_)) => Err(Reject::BadHost),
-            (Some(host), None) if !is_host(host) => Err(Reject::BadHost),
-            (host, None) => {
-                let host = host.filter(|host| !host.is_empty()).map(|host| Span::of(bytes, host));
-                drop(hosts);
-                self.host = self.host.or(host);
+    fn check_host(&mut self, bytes: &[u8], hosts: Hosts) -> Result<(), Reject> {
+        match hosts {
+            Hosts::None if self.minor >= 1 => Err(Reject::MissingHost),
+            Hosts::None => Ok(()),
+            Hosts::One(host) if is_host(host.in_bytes(bytes)) => {
+                self.host = self.host.or((host.start < host.end).then_some(host));
                 Ok(())
             }
-            (None, Some(_)) => unreachable!("a second Host without a first"),
+            Hosts::One(_) | Hosts::Several => Err(Reject::BadHost),
         }
     }
 
@@ -357,23 +416,26 @@ impl Head {
     }
 }
 
-/// `HTTP/1.x` → x; another major version is 505, anything else 400 (RFC 9112 §2.3: exactly one digit each).
-fn parse_version(version: &[u8]) -> Result<u8, Reject> {
-    match version {
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
-            match (major, minor) {
-                (b'1', b'0') => Ok(0),
-                (b'1', _) => Ok(1),
-                _ => Err(Reject::Version),
-            }
+/// The Host fields of a head.
+#[derive(Clone, Copy)]
+enum Hosts {
+    None,
+    One(Span),
+    Several,
+}
+
+impl Hosts {
+    fn and(self, value: Span) -> Hosts {
+        match self {
+            Hosts::None => Hosts::One(value),
+            Hosts::One(_) | Hosts::Several => Hosts::Several,
         }
-        _ => Err(Reject::BadVersion),
     }
 }
 
 /// `uri-host [ ":" port ]` (RFC 9110 §7.2, RFC 3986 §3.2.2); empty is allowed, userinfo is not.
 fn is_host(host: &[u8]) -> bool {
-    let (name, port) = if host.first() == Some(&b'[') {
+    let port = if host.first() == Some(&b'[') {
         let Some(close) = host.iter().position(|&b| b == b']') else {
             return false;
         };
@@ -382,19 +444,27 @@ fn is_host(host: &[u8]) -> bool {
         if !v6 {
             return false;
         }
-        (&b""[..], &host[close + 1..])
+        &host[close + 1..]
     } else {
-        host.split_at(find(b':', host).unwrap_or(host.len()))
+        &host[reg_name(host)..]
     };
-    // RFC 3986 §2.1.
-    let is_escape = |at: usize| name.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-    let name_is_valid = name.iter().enumerate().all(|(at, &b)| is_in(b, REG_NAME) || (b == b'%' && is_escape(at)));
-    let port_is_valid = match port {
+    match port {
         [] => true,
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
-    };
-    name_is_valid && port_is_valid
+    }
+}
+
+/// The length of the name that `host` begins with (RFC 3986 §3.2.2 and §2.1).
+fn reg_name(host: &[u8]) -> usize {
+    let mut end = 0;
+    loop {
+        end += span_of(REG_NAME, &host[end..]);
+        match host[end..] {
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => end += 3,
+            _ => return end,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -485,16 +555,5 @@ mod tests {
         assert_eq!(everywhere(&slightly_long), Err(Reject::TargetTooLong));
         let large = [b"GET / HTTP/1.1\r\nHost: x\r\nA: ", &[b'a'; 1024][..], b"\r\n\r\n"].concat();
         assert_eq!(everywhere(&large), Err(Reject::HeadTooLarge));
-    }
-
-    #[test]
-    fn find_agrees_with_the_plain_loop() {
-        let text: Vec<u8> = (0..=255).cycle().take(700).collect();
-        for start in 0..40 {
-            for byte in [0, 1, 10, 13, 127, 128, 255] {
-                let plain = text[start..].iter().position(|&b| b == byte);
-                assert_eq!(find(byte, &text[start..]), plain);
-            }
-        }
     }
 }

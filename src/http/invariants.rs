@@ -71,10 +71,18 @@ struct Read {
 fn read_head(bytes: &[u8], ends: &[usize], limits: &HeadLimits) -> Result<Option<Read>, Reject> {
     let mut scanner = Scanner::default();
     for &end in ends {
-        if let Some(length) = scanner.scan(&bytes[..end], limits)? {
+        // As a connection does it: the first bytes that come are read at once if they can be.
+        let mut head = Head::default();
+        let ahead = if scanner.is_fresh() { head.parse_ahead(&bytes[..end], limits) } else { None };
+        let length = match ahead {
+            Some(length) => Some(length),
+            None => scanner.scan(&bytes[..end], limits)?,
+        };
+        if let Some(length) = length {
             let bytes = &bytes[..length];
-            let mut head = Head::default();
-            head.parse(bytes, limits)?;
+            if ahead.is_none() {
+                head.parse(bytes, limits)?;
+            }
             let fields = head.fields.iter();
             return Ok(Some(Read {
                 length,

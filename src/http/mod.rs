@@ -194,39 +194,35 @@ const fn each(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
-/// The highest bit of each byte of a word that is zero. Bytes above the first zero may have it too.
-const fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(each(1)) & !word & each(0x80)
+/// How many bytes from the front are visible ASCII or spaces. Eight of them are looked at together.
+fn span_of_text(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let is_text = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        // Of a byte below the space the first sets the highest bit, of DEL the last, above that it is set already. What
+        // is carried into another byte comes from one of these.
+        (word.wrapping_sub(each(b' ')) | word | word.wrapping_add(each(1))) & each(0x80) == 0
+    };
+    let at = 8 * words.iter().take_while(|word| is_text(word)).count();
+    let rest = words.get(at / 8).map_or(rest, |word| &word[..]);
+    at + rest.iter().take_while(|byte| matches!(byte, b' '..=b'~')).count()
 }
 
-/// Where the first of two bytes stands, eight of them looked at together.
-fn find_either(one: u8, other: u8, haystack: &[u8]) -> Option<usize> {
-    let (words, rest) = haystack.as_chunks::<8>();
-    for (at, word) in words.iter().enumerate() {
-        // The first byte is the lowest, so that the lowest mark is right.
-        let word = u64::from_le_bytes(*word);
-        let hits = zeros(word ^ each(one)) | zeros(word ^ each(other));
-        if hits != 0 {
-            return Some(at * 8 + hits.trailing_zeros() as usize / 8);
+/// How many bytes from the front are in the class.
+fn span_of(class: u8, bytes: &[u8]) -> usize {
+    bytes.iter().position(|&byte| !is_in(byte, class)).unwrap_or(bytes.len())
+}
+
+/// How many bytes from the front may stand in a field value: no control character but the tab (RFC 9110 §5.5).
+fn span_of_value(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        at += span_of_text(&bytes[at..]);
+        match bytes.get(at) {
+            Some(b'\t' | 0x80..) => at += 1,
+            _ => return at,
         }
     }
-    let behind = rest.iter().position(|&byte| byte == one || byte == other)?;
-    Some(words.len() * 8 + behind)
-}
-
-fn find(byte: u8, haystack: &[u8]) -> Option<usize> {
-    find_either(byte, byte, haystack)
-}
-
-/// Whether every byte may stand in a field value (RFC 9110 §5.5): no control character but the tab.
-fn is_field_value(value: &[u8]) -> bool {
-    let is_allowed = |&byte: &u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);
-    let (words, rest) = value.as_chunks::<8>();
-    words.iter().all(|bytes| {
-        let word = u64::from_le_bytes(*bytes);
-        let control = word.wrapping_sub(each(b' ')) & !word & each(0x80);
-        control | zeros(word ^ each(0x7f)) == 0 || bytes.iter().all(is_allowed)
-    }) && rest.iter().all(is_allowed)
 }
 
 /// The comma-separated elements of a list field, trimmed, without empty ones (RFC 9110 §5.6.1).

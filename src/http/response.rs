@@ -48,43 +48,54 @@ impl fmt::Display for InvalidResponse {
     }
 }
 
-/// Appends the status line and the handler's fields to `out`, and a Date if they have none; on an error `out` is as
-/// before. [`finish_head`] follows.
+/// Appends the status line and the handler's fields to `out`, and `date`, an encoded field, if they have none; on an
+/// error `out` is as before. [`finish_head`] follows.
 pub fn encode_fields(
     out: &mut Vec<u8>,
     status: StatusCode,
     headers: &[Header],
-    date: &str,
-) -> Result<(), InvalidResponse> {
+    date: &[u8],
+) -> Result<Said, InvalidResponse> {
     if !(200..=999).contains(&status.0) {
         return Err(InvalidResponse::Status(status.0));
     }
     let start = out.len();
     push_status_line(out, status);
-    if !encode_headers(out, headers).inspect_err(|_| out.truncate(start))? {
-        push_field(out, b"Date", date.as_bytes());
+    let said = encode_headers(out, headers).inspect_err(|_| out.truncate(start))?;
+    if !said.date {
+        out.extend_from_slice(date);
     }
-    Ok(())
+    Ok(said)
 }
 
-/// Appends fields, but for those that are ours to say. Answers whether a Date is among them; on an error `out` has some.
-pub fn encode_headers(out: &mut Vec<u8>, headers: &[Header]) -> Result<bool, InvalidResponse> {
-    let mut dated = false;
+/// Which of the fields that are added where they are missing there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Content-Type.
+    pub content_type: bool,
+    /// Date.
+    pub date: bool,
+}
+
+/// Appends fields, but for those that are ours to say; on an error `out` has some.
+pub fn encode_headers(out: &mut Vec<u8>, headers: &[Header]) -> Result<Said, InvalidResponse> {
+    let mut said = Said::default();
     for header in headers {
         let name = header.field.as_str().as_bytes();
         let value = header.value.as_bytes();
         let name_is_valid = !name.is_empty() && name.iter().copied().all(super::is_token_byte);
-        if !name_is_valid || !super::is_field_value(value) {
+        if !name_is_valid || super::span_of_value(value) < value.len() {
             return Err(InvalidResponse::Field(header.field.to_string()));
         }
         // A handler's own framing would desynchronise the connection; these are ours to say.
         if is_ours(name) {
             continue;
         }
-        dated |= name.eq_ignore_ascii_case(b"date");
+        said.date |= name.eq_ignore_ascii_case(b"date");
+        said.content_type |= name.eq_ignore_ascii_case(b"content-type");
         push_field(out, name, value);
     }
-    Ok(dated)
+    Ok(said)
 }
 
 /// Appends what the connection says, and the empty line.
@@ -93,6 +104,9 @@ pub fn finish_head(out: &mut Vec<u8>, options: &HeadOptions) {
         ResponseFraming::Length(length) => {
             out.extend_from_slice(b"Content-Length: ");
             push_decimal(out, length);
+            if options.keep_alive && options.client_minor > 0 {
+                return out.extend_from_slice(b"\r\n\r\n");
+            }
             out.extend_from_slice(b"\r\n");
         }
         ResponseFraming::Chunked => push_field(out, b"Transfer-Encoding", b"chunked"),
@@ -106,11 +120,11 @@ pub fn finish_head(out: &mut Vec<u8>, options: &HeadOptions) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a complete plain-text answer made of nothing but a status and one line: for errors.
-pub fn encode_plain(out: &mut Vec<u8>, status: u16, reason: &str, extra: &[(&str, &str)], date: &str) {
+/// Appends a complete plain-text answer made of nothing but a status and one line: for errors. `date` is an encoded field.
+pub fn encode_plain(out: &mut Vec<u8>, status: u16, reason: &str, extra: &[(&str, &str)], date: &[u8]) {
     push_status_line(out, StatusCode(status));
     push_field(out, b"Content-Type", b"text/plain; charset=utf-8");
-    push_field(out, b"Date", date.as_bytes());
+    out.extend_from_slice(date);
     for (name, value) in extra {
         push_field(out, name.as_bytes(), value.as_bytes());
     }
@@ -165,7 +179,8 @@ fn push_status_line(out: &mut Vec<u8>, status: StatusCode) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+/// Appends one field that is known to be right.
+pub fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
@@ -192,7 +207,7 @@ fn push_decimal(out: &mut Vec<u8>, number: u64) {
 mod tests {
     use super::*;
 
-    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const DATE: &[u8] = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
 
     fn head(
         status: u16,
@@ -220,6 +235,13 @@ mod tests {
             head(304, &[header("content-length", "9"), header("Date", "x")], ResponseFraming::None, false).as_deref(),
             Ok("HTTP/1.1 304 Not Modified\r\nDate: x\r\nConnection: close\r\n\r\n")
         );
+    }
+
+    #[test]
+    fn what_was_said_is_known() {
+        let said = |fields: &[Header]| encode_headers(&mut Vec::new(), fields).expect("right fields");
+        assert_eq!(said(&[header("content-TYPE", "a/b")]), Said { content_type: true, date: false });
+        assert_eq!(said(&[header("A", "b"), header("date", "x")]), Said { content_type: false, date: true });
     }
 
     #[test]
