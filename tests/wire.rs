@@ -87,7 +87,15 @@ fn expect_dropped(dropped: &Receiver<()>) {
 // Bodies
 
 fn sum(request: &mut Request) -> io::Result<String> {
-    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 3000]);
+    summed(request, 3000)
+}
+
+/// Less than what is read ahead, and more: then it is read to the handler's room at once. 0 collects it.
+fn summed(request: &mut Request, room: usize) -> io::Result<String> {
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; room]);
+    if room == 0 {
+        bytes = request.body_bytes()?;
+    }
     loop {
         match request.as_reader().read(&mut buffer)? {
             0 => break,
@@ -97,10 +105,15 @@ fn sum(request: &mut Request) -> io::Result<String> {
     Ok(format!("{} {}\n", bytes.len(), if bytes == pattern(bytes.len()) { "right" } else { "wrong" }))
 }
 
+/// The ways in which a handler takes its body.
+const SUMS: [&str; 3] = ["/sum", "/sum-at-once", "/sum-whole"];
+
 fn body_server() -> TestServer {
     let limits = Limits { body_size: 32 << 20, ..patient() };
     let routes = hello()
         .post("/sum", sum)
+        .post("/sum-at-once", |request: &mut Request| summed(request, 100_000))
+        .post("/sum-whole", |request: &mut Request| summed(request, 0))
         .post("/echo", |request: &mut Request| {
             let length = request.body_length().map(|length| length as u64);
             Body::reader(request.take_body(), length)
@@ -115,16 +128,18 @@ fn body_server() -> TestServer {
 fn a_body_of_any_size_arrives_whole() {
     let server = body_server();
     let mut client = server.client();
-    // Around the buffer, around a read, and far beyond.
-    for length in [1, 16_384, 65_535, 65_536, 65_537, 100_000, 3_000_000] {
-        let body = pattern(length);
-        let answer = client.post("/sum", &body).answer();
-        assert_eq!(answer.text(), format!("{length} right\n"), "by length");
-        for size in [1000, 65_536, 1 << 20] {
-            client.send("POST /sum HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
-            let answer = client.send(chunked(&body, size)).answer();
-            assert_eq!(answer.text(), format!("{length} right\n"), "in chunks of {size}");
-            assert!(!answer.closes());
+    for path in SUMS {
+        // Around the buffer, around a read, and far beyond.
+        for length in [1, 16_384, 65_535, 65_536, 65_537, 100_000, 3_000_000] {
+            let body = pattern(length);
+            let answer = client.post(path, &body).answer();
+            assert_eq!(answer.text(), format!("{length} right\n"), "{path} by length");
+            for size in [1000, 65_536, 1 << 20] {
+                client.send(format!("POST {path} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"));
+                let answer = client.send(chunked(&body, size)).answer();
+                assert_eq!(answer.text(), format!("{length} right\n"), "{path} in chunks of {size}");
+                assert!(!answer.closes());
+            }
         }
     }
 }
@@ -134,28 +149,33 @@ fn a_body_in_tiny_pieces_arrives_whole() {
     let server = body_server();
     let body = pattern(70_000);
     let mut client = server.client();
-    client.send("POST /sum HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
-    client.try_send_in_steps(&chunked(&body, 100), 13).expect("the server reads");
-    assert_eq!(client.answer().text(), "70000 right\n");
-    client.send(format!("POST /sum HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len()));
-    client.try_send_in_steps(&body, 7).expect("the server reads");
-    assert_eq!(client.answer().text(), "70000 right\n");
+    for path in SUMS {
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"));
+        client.try_send_in_steps(&chunked(&body, 100), 13).expect("the server reads");
+        assert_eq!(client.answer().text(), "70000 right\n", "{path}");
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len()));
+        client.try_send_in_steps(&body, 7).expect("the server reads");
+        assert_eq!(client.answer().text(), "70000 right\n", "{path}");
+    }
 }
 
 #[test]
 fn what_follows_a_streamed_body_is_the_next_request() {
     let server = body_server();
     let mut client = server.client();
-    let body = pattern(100_000);
+    // More than is collected without a copy of it, so that there is room for what follows.
+    let body = pattern(1_100_000);
     let next = "GET /hello HTTP/1.1\r\nHost: test\r\n\r\n".repeat(3);
-    let head = format!("POST /sum HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
-    client.send([head.as_bytes(), &body, next.as_bytes()].concat());
-    let head = "POST /sum HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n";
-    client.send([head.as_bytes(), &chunked(&body, 5000), next.as_bytes()].concat());
-    for _ in 0..2 {
-        assert_eq!(client.answer().text(), "100000 right\n");
-        for _ in 0..3 {
-            assert_eq!(client.answer().text(), "hello\n");
+    for path in SUMS {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
+        client.send([head.as_bytes(), &body, next.as_bytes()].concat());
+        let head = format!("POST {path} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send([head.as_bytes(), &chunked(&body, 5000), next.as_bytes()].concat());
+        for _ in 0..2 {
+            assert_eq!(client.answer().text(), "1100000 right\n", "{path}");
+            for _ in 0..3 {
+                assert_eq!(client.answer().text(), "hello\n", "{path}");
+            }
         }
     }
     client.expect_alive("/hello");

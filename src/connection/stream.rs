@@ -5,6 +5,7 @@ use super::pace::{Pace, Window};
 use super::socket::{Moved, Socket, Wait};
 use crate::clock::Millis;
 use crate::config::Limits;
+use crate::handler::ReadBehind;
 use crate::http::chunked::Decoder;
 use crate::http::framing::BodyFraming;
 use crate::http::{Reject, response};
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 /// Bytes collected before a pushed body leaves as one chunk without having been flushed.
 const CHUNK: usize = 8 * 1024;
-/// Bytes read ahead of the handler.
+/// Bytes read ahead of the handler, and the least room to read its body to directly.
 const READ_AHEAD: usize = 16 * 1024;
 
 /// A request body that is still on its way, shared by the handler that reads it and the connection that goes on
@@ -138,6 +139,12 @@ impl Read for SharedBody {
     }
 }
 
+impl ReadBehind for SharedBody {
+    fn read_behind(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        self.source().read_behind(bytes)
+    }
+}
+
 impl BodySource {
     pub fn new(socket: Arc<Socket>, framing: Incoming, since: Millis, limit: u64, limits: &Limits) -> BodySource {
         BodySource {
@@ -184,6 +191,12 @@ impl BodySource {
         }
         while !self.ended {
             if self.at == self.buffer.len() {
+                // Nothing behind the body may be read to the handler's room, and a small one is not worth a call.
+                if let Some(left) = self.left().filter(|_| out.len() >= READ_AHEAD) {
+                    let room = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    let read = self.receive(|socket| socket.read(&mut out[..room]))?;
+                    return self.count(read as u64).map(|()| read);
+                }
                 self.fill()?;
             }
             let input = &self.buffer[self.at..];
@@ -209,42 +222,85 @@ impl BodySource {
         Ok(0)
     }
 
+    fn read_behind(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        let before = bytes.len();
+        let decoded = self.decoded.position() < self.decoded.get_ref().len() as u64;
+        let ahead = self.failed.is_some() || self.ended || decoded || self.at < self.buffer.len();
+        if ahead || self.left().is_none() {
+            // From what was read before, or through the decoder.
+            bytes.resize(before + READ_AHEAD, 0);
+            let read = self.read(&mut bytes[before..]);
+            bytes.truncate(before + *read.as_ref().unwrap_or(&0));
+            return read;
+        }
+        bytes.reserve(READ_AHEAD);
+        self.receive(|socket| socket.read_behind(bytes))?;
+        let end = before.saturating_add(usize::try_from(self.left().unwrap_or(0)).unwrap_or(usize::MAX));
+        if bytes.len() > end {
+            // The next request.
+            self.buffer = bytes.split_off(end);
+            self.at = 0;
+        }
+        let read = bytes.len() - before;
+        self.count(read as u64).map(|()| read)
+    }
+
+    /// Bytes that are still to come of a body whose length is known.
+    fn left(&self) -> Option<u64> {
+        match self.framing {
+            Incoming::Length(left) => Some(left),
+            Incoming::Chunked(_) => None,
+        }
+    }
+
+    /// Takes note of bytes of a body of known length that were read past the buffer.
+    fn count(&mut self, read: u64) -> io::Result<()> {
+        if let Incoming::Length(left) = &mut self.framing {
+            *left -= read;
+            self.ended = *left == 0;
+        }
+        self.received += read;
+        match self.received > self.limit {
+            true => Err(self.fail(Reject::BodyTooLarge)),
+            false => Ok(()),
+        }
+    }
+
     fn fill(&mut self) -> io::Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.reserve(READ_AHEAD);
+        self.at = 0;
+        let filled = self.receive(|socket| socket.read_behind(&mut buffer));
+        self.buffer = buffer;
+        filled.map(drop)
+    }
+
+    /// Waits until `read` has got something.
+    fn receive(&mut self, read: impl FnMut(&Socket) -> io::Result<Moved>) -> io::Result<usize> {
         if std::mem::take(&mut self.expects_continue) {
             send_all(&self.socket, CONTINUE, Pace::any(self.timeout), &mut Window::default())?;
         }
         // Only waiting for the client counts, not what the handler did meanwhile.
         self.since = self.since.after(Millis::now().since(self.left_off));
-        let filled = self.wait_for_bytes();
+        let received = self.wait_for_bytes(read);
         self.left_off = Millis::now();
-        filled
+        received
     }
 
-    fn wait_for_bytes(&mut self) -> io::Result<()> {
-        self.buffer.resize(READ_AHEAD, 0);
-        self.at = 0;
+    fn wait_for_bytes(&mut self, mut read: impl FnMut(&Socket) -> io::Result<Moved>) -> io::Result<usize> {
         loop {
-            match self.socket.read(&mut self.buffer) {
-                Ok(Moved::Bytes(read)) => {
-                    self.buffer.truncate(read);
-                    return Ok(());
-                }
+            match read(&self.socket) {
+                Ok(Moved::Bytes(read)) => return Ok(read),
                 Ok(Moved::WouldBlock) => {
                     let deadline = body_deadline(self.since, self.received, self.timeout, self.rate);
                     let left = Millis::now().until(deadline);
                     if left.is_zero() || !self.socket.wait(Wait::Readable, left)? && Millis::now() >= deadline {
-                        self.buffer.clear();
                         return Err(self.fail(Reject::BodyTimeout));
                     }
                 }
-                Ok(Moved::End) => {
-                    self.buffer.clear();
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                Err(error) => {
-                    self.buffer.clear();
-                    return Err(error);
-                }
+                Ok(Moved::End) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) => return Err(error),
             }
         }
     }

@@ -10,6 +10,9 @@ use std::io::{self, Cursor, Read};
 use std::net::SocketAddr;
 use tiny_http::{HTTPVersion, Header, Method};
 
+/// Room that is made at once for a body that is collected, if it said that it is as large.
+const READ_AT_ONCE: u64 = 1 << 20;
+
 /// A request: its raw bytes, what they say, and its body.
 ///
 /// The accessors of `tiny_http::Request` are here under the same names; `header`, `path`, `query` and `param`
@@ -214,9 +217,11 @@ impl Request {
         match self.take_body().0 {
             Source::Buffered(cursor) if cursor.position() == 0 => Ok(cursor.into_inner()),
             Source::Buffered(cursor) => Ok(cursor.get_ref()[cursor.position() as usize..].to_vec()),
-            Source::Streamed(mut reader) => {
-                let mut bytes = Vec::new();
-                reader.read_to_end(&mut bytes)?;
+            Source::Streamed(mut body) => {
+                // What a client only says that it will send costs no more than this.
+                let declared = self.length.map_or(0, |length| length.min(READ_AT_ONCE));
+                let mut bytes = Vec::with_capacity(declared as usize);
+                while body.read_behind(&mut bytes)? > 0 {}
                 Ok(bytes)
             }
         }
@@ -234,7 +239,13 @@ pub struct RequestBody(Source);
 
 enum Source {
     Buffered(Cursor<Vec<u8>>),
-    Streamed(Box<dyn Read + Send>),
+    Streamed(Box<dyn ReadBehind + Send>),
+}
+
+/// A body that can be collected without a buffer between.
+pub(crate) trait ReadBehind: Read {
+    /// Waits for more of the body and appends it, into the spare room if there is any. 0 is the end.
+    fn read_behind(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize>;
 }
 
 impl RequestBody {
@@ -246,8 +257,8 @@ impl RequestBody {
         RequestBody(Source::Buffered(Cursor::new(bytes)))
     }
 
-    pub(crate) fn streamed(reader: impl Read + Send + 'static) -> RequestBody {
-        RequestBody(Source::Streamed(Box::new(reader)))
+    pub(crate) fn streamed(body: impl ReadBehind + Send + 'static) -> RequestBody {
+        RequestBody(Source::Streamed(Box::new(body)))
     }
 }
 
@@ -255,7 +266,7 @@ impl Read for RequestBody {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
             Source::Buffered(cursor) => cursor.read(buf),
-            Source::Streamed(reader) => reader.read(buf),
+            Source::Streamed(body) => body.read(buf),
         }
     }
 }
