@@ -44,6 +44,7 @@ mod logging;
 mod mailbox;
 mod memory;
 mod queue;
+mod resident;
 mod seconds;
 mod seldom;
 mod server;

@@ -22,6 +22,8 @@ NO_CONDITIONS = "has no conditional requests"
 CONSTANT_ONLY = "has only the constant answer"
 # For the measurement with many idle connections, where a server has a limit.
 MANY = 12_000
+# Seconds without a request after which a server rests.
+SETTLES = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,6 +251,8 @@ class Running:
         return sum(figure(pid) for pid in self.pids())
 
     def at_rest(self):
+        # Some give back memory when nothing is to be done.
+        time.sleep(SETTLES)
         return {
             "rss": self.sum(lambda pid: status(pid, "VmRSS")),
             "private": self.sum(private_kib),

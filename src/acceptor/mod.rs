@@ -5,6 +5,7 @@ mod accepting;
 mod deadlines;
 mod eviction;
 mod moving;
+mod resting;
 mod scheduling;
 
 pub use scheduling::{Policy, schedule};
@@ -25,6 +26,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use moving::{Hold, Migration};
+use resting::Resting;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -129,6 +131,7 @@ pub struct Acceptor {
     leaving: Vec<Leaving>,
     /// Connections of which one look did not throw away everything.
     discarding: Vec<Arc<Slot>>,
+    resting: Resting,
     over: bool,
 }
 
@@ -173,21 +176,32 @@ impl Acceptor {
             migration: None,
             leaving: Vec::new(),
             discarding: Vec::new(),
+            resting: Resting::default(),
             over: false,
         })
+    }
+
+    /// Gives back memory whenever there is nothing to do for a while: for a process that is the server's alone.
+    pub fn give_back_at_rest(&mut self) {
+        self.resting = Resting::of_this_process();
     }
 
     /// Runs until it was told to drain and nothing is left, or until the poller fails.
     pub fn run(mut self) -> io::Result<()> {
         schedule(Policy::Batch);
         let mut events = Events::with_capacity(256);
+        self.resting.stir(self.now);
         while !self.over {
             self.jobs.call();
+            self.resting.rest(self.now);
             match self.poll.poll(&mut events, self.timeout()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => other?,
             }
             self.now = Millis::now();
+            if !events.is_empty() {
+                self.resting.stir(self.now);
+            }
             for event in &events {
                 match Table::as_special(event.token().0) {
                     Some(0) => {}
@@ -234,7 +248,7 @@ impl Acceptor {
             // Workers that come to rest say nothing.
             return hold.answer.is_some().then_some(HOLD_TICK);
         }
-        let mut until = self.next_scan;
+        let mut until = self.next_scan.min(self.resting.due());
         if let Some((first, ..)) = self.postponed.first() {
             until = until.min(*first);
         }

@@ -150,6 +150,9 @@ impl Running {
         let mut acceptor =
             Acceptor::new(poll, listeners, jobs, from_workers, returns.clone(), commanded, services.clone())
                 .map_err(|error| failed("the poller", error))?;
+        if config.announce {
+            acceptor.give_back_at_rest();
+        }
         match predecessor {
             // It closes its own copies when nobody else has any.
             Some(_) => drop(obsolete),

@@ -1,0 +1,65 @@
+//! What the program gives back when nobody asks for anything, and that it is there again for whoever does.
+
+mod common;
+
+use common::{Program, eventually};
+use std::fs;
+
+/// How much there is of the text of the file that `pid` runs, and how much of it is resident, in KiB.
+fn text(pid: u32) -> (u64, u64) {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).expect("/proc");
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("/proc");
+    let is_text = |line: &&str| line.contains(" r-xp ") && line.ends_with(path.to_str().expect("UTF-8"));
+    let mut text = maps.lines().skip_while(|line| !is_text(line));
+    let mut figure = |name| kib(text.find_map(|line| line.strip_prefix(name)).expect("proc(5)"));
+    (figure("Size:"), figure("Rss:"))
+}
+
+/// KiB that are no file's.
+#[cfg(target_env = "gnu")]
+fn allocated(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc");
+    kib(status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("proc(5)"))
+}
+
+fn kib(text: &str) -> u64 {
+    text.trim().strip_suffix(" kB").and_then(|number| number.parse().ok()).expect("a number of KiB")
+}
+
+#[test]
+fn pages_of_the_program_go_and_come_back() {
+    let lab = Program::lab([""; 0]);
+    let mut client = lab.client();
+    for _ in 0..2 {
+        client.expect_alive("/hello");
+        // A start leaves nearly all of it, and requests bring most of that back.
+        eventually("a quarter of the program is given back", || {
+            let (size, resident) = text(lab.pid());
+            resident < size / 4 * 3
+        });
+    }
+    assert_eq!(lab.stop(), Some(0));
+}
+
+/// The other allocators are not told.
+#[cfg(target_env = "gnu")]
+#[test]
+fn what_connections_took_goes_back_to_the_system() {
+    let lab = Program::lab(["--max-connections", "2000", "--head-timeout", "60"]);
+    let before = allocated(lab.pid());
+    let mut clients: Vec<_> = (0..800).map(|_| lab.client()).collect();
+    for client in &mut clients {
+        client.expect_alive("/hello");
+        client.send(format!("GET /hello HTTP/1.1\r\nHost: test\r\nX-Long: {}", "x".repeat(3000)));
+    }
+    // What is left in the end, among others' pieces, the system would not get without being given it.
+    let keep = clients.split_off(790);
+    lab.client().expect_alive("/hello");
+    let most = allocated(lab.pid());
+    drop(clients);
+    eventually("most of it is given back", || allocated(lab.pid()) < before + (most - before) / 4);
+    for mut client in keep {
+        assert_eq!(client.send("\r\n\r\n").answer().status, 200);
+    }
+    assert_eq!(lab.stop(), Some(0));
+}
