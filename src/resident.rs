@@ -2,10 +2,9 @@
 //!
 //! A start goes through most of the program once, and the kernel maps up to sixteen pages for each that is touched.
 //! They are pages of the page cache, unchanged, so nothing is lost with giving them back: who needs one again finds it
-//! there. The kernel would only take them when memory runs short. The pages of libraries stay: other processes have
-//! most of them as well.
+//! there. The kernel would only take them when memory runs short. The pages of libc stay: every process has them.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -16,6 +15,9 @@ const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const FROM_FILE: u64 = 1 << 61;
 const ENTRY: usize = size_of::<u64>();
+
+/// In the path of libgcc's part that is loaded.
+const UNWINDER: &[u8] = b"/libgcc_s.so";
 
 /// How many pages are judged together.
 const TOGETHER: usize = 64;
@@ -88,10 +90,18 @@ fn are_unchanged(pagemap: &File, pages: &Range<usize>, page: usize) -> bool {
     present
 }
 
-/// Called for each object that is loaded (dl_iterate_phdr(3)), the executable first; that is all we want.
+/// Called for each object that is loaded (dl_iterate_phdr(3)), the executable first. Beside it we want what unwinds the
+/// stack of a handler that panics: programs in C have none, so it is often resident for us alone. Both are linked to and
+/// stay as long as the process.
 unsafe extern "C" fn add(object: *mut libc::dl_phdr_info, _size: usize, executable: *mut c_void) -> c_int {
     // SAFETY: both are lent for this call, `executable` by `of_this_process`; the headers stay as long as the object.
     let (object, executable) = unsafe { (&*object, &mut *executable.cast::<Executable>()) };
+    // SAFETY: a string, or nothing.
+    let name = (!object.dlpi_name.is_null()).then(|| unsafe { CStr::from_ptr(object.dlpi_name) }.to_bytes());
+    let unwinds = name.is_some_and(|name| name.windows(UNWINDER.len()).any(|part| part == UNWINDER));
+    if !executable.parts.is_empty() && !unwinds {
+        return 0;
+    }
     // SAFETY: as above.
     let headers = unsafe { std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)) };
     for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0) {
@@ -100,7 +110,7 @@ unsafe extern "C" fn add(object: *mut libc::dl_phdr_info, _size: usize, executab
         let to = from + header.p_filesz as usize;
         executable.add(from.next_multiple_of(executable.page)..to / executable.page * executable.page);
     }
-    1
+    0
 }
 
 /// Gives back whole pages of what was freed: 3,500 connections that are gone leave 2.2 MB behind otherwise.
