@@ -61,7 +61,7 @@ def workload_table(cells):
     references = [name for name in REFERENCES if cells.get(name, {}).get("samples")]
     for name, cell in cells.items():
         if not cell["samples"]:
-            lines.append([name, cell["reason"] or "not measured", *[""] * (5 + len(references) - 1)])
+            lines.append([name, cell["reason"] or "not measured", *[""] * (6 + len(references) - 1)])
             continue
         errors = sum(sample["errors"] for sample in cell["samples"])
         notes = [f"{errors:,} errors"] if errors else []
@@ -71,13 +71,14 @@ def workload_table(cells):
                 name + (f" ({', '.join(notes)})" if notes else ""),
                 Column(cell, "rate").said(count),
                 Column(cell, "cpu").said(micros),
+                Column(cell, "client").said(micros),
                 Column(cell, "p50").said(latency),
                 Column(cell, "p99").said(latency),
                 Column(cell, "p999").said(latency),
                 *(ratio(cells, name, reference) for reference in references),
             ]
         )
-    head = ["server", "requests/s", "CPU µs/request", "p50", "p99", "p99.9"]
+    head = ["server", "requests/s", "CPU µs/request", "client's", "p50", "p99", "p99.9"]
     return table(head + [REFERENCES[name] for name in references], lines)
 
 
@@ -112,7 +113,8 @@ def rest_table(rest):
 METHOD = """Each cell starts its server anew on a free port, checks an answer byte for byte, runs wrk with one thread on the same
 machine, and ends the server; the servers take turns, round after round. A cell is the median, in brackets the least and
 the most of {rounds} rounds of {seconds} s. *CPU* is the user and system time of all the server's processes over the
-requests answered. *To lighttpd* and *to the limit* are ratios of requests/s and of CPU for each request, in that order.
+requests answered, and *the client's* that of wrk: what the kernel does for a connection it does in whose time it happens
+to be, so a server that sends little by itself has a client that works for both. *To lighttpd* and *to the limit* are ratios of requests/s and of CPU for each request, in that order.
 With a client as fast as the servers on {cores} cores, CPU for each request says more than requests/s. wrk has no
 latencies for pipelined requests; to the others it adds what requests waited that a slow answer kept from being sent.
 

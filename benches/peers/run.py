@@ -93,7 +93,7 @@ class Bench:
     def measure(self, server, workload, slow_path):
         with Running(server, self.site, self.own(), workload.kind) as running:
             checked = workload.check(running.port, slow_path)
-            before = running.cpu()
+            before, client_before = running.cpu(), client_cpu()
             if workload.kind == "mix":
                 sample = self.mix(running.port, workload, slow_path)
             else:
@@ -103,6 +103,7 @@ class Bench:
             if not sample["requests"]:
                 raise Wrong("answered no request")
             sample["cpu"] = cpu_between(before, running.cpu()) * 1e6 / sample["requests"]
+            sample["client"] = (client_cpu() - client_before) * 1e6 / sample["requests"]
             return sample
 
     def wrk(self, port, workload, checked):
@@ -210,6 +211,12 @@ class Bench:
                     said = str(error)
                 print(f"at rest: {name:24} {said}", flush=True)
         return found
+
+
+def client_cpu():
+    """Seconds of every program that has ended: the load, since a server still runs when its load has."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime
 
 
 def open_until(goal, port, connections):

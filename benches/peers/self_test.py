@@ -154,7 +154,7 @@ class Workloads(unittest.TestCase):
 
 
 def sample(rate, cpu, **more):
-    return {"requests": 1, "rate": rate, "cpu": cpu, "errors": 0, "p50": 310, "p99": 4200, "p999": 1.5e6, **more}
+    return {"requests": 1, "rate": rate, "cpu": cpu, "client": 4.0, "errors": 0, "p50": 310, "p99": 4200, "p999": 1.5e6, **more}
 
 
 def results():
@@ -183,13 +183,13 @@ def results():
 class Reports(unittest.TestCase):
     def test_table(self):
         lines = report.workload_table(results()["cells"]["constant-c32"]).splitlines()
-        self.assertIn("| handover | 200 (100–300) | 6.00 (5.00–7.00) | 310 µs | 4.20 ms | 1.50 s | 2.00× / 0.50× | 0.50× / 2.00× |", lines)
+        self.assertIn("| handover | 200 (100–300) | 6.00 (5.00–7.00) | 4.00 | 310 µs | 4.20 ms | 1.50 s | 2.00× / 0.50× | 0.50× / 2.00× |", lines)
         self.assertTrue(any(line.startswith("| lighttpd (3 errors) | 100 |") for line in lines))
         self.assertTrue(any(line.startswith("| khttp | answers 1 & no more |") for line in lines))
         self.assertTrue(any("| – | – | – |" in line for line in lines if line.startswith("| limit")))
-        self.assertEqual({line.count("|") for line in lines}, {9})
+        self.assertEqual({line.count("|") for line in lines}, {10})
         alone = {name: cell for name, cell in results()["cells"]["constant-c32"].items() if name in ("handover", "khttp")}
-        self.assertEqual({line.count("|") for line in report.workload_table(alone).splitlines()}, {7})
+        self.assertEqual({line.count("|") for line in report.workload_table(alone).splitlines()}, {8})
 
     def test_rest(self):
         lines = report.rest_table(results()["rest"]).splitlines()
