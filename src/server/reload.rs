@@ -111,12 +111,13 @@ impl Running {
     pub(super) fn check_program(&self, deadline: Instant, again: &mut bool) -> Result<Vec<u32>, Reloaded> {
         let program = self.outside.program;
         let mut check = program
-            .start_check()
+            .start_check(true)
             .map_err(|error| Reloaded::Failed(format!("cannot run {}: {error}", program.path().display())))?;
         loop {
-            match check.outcome() {
-                Some(Ok(versions)) => return Ok(versions),
-                Some(Err(reason)) => return Err(Reloaded::Failed(reason)),
+            let outcome =
+                check.outcome().map_err(|error| Reloaded::Failed(format!("cannot wait for the check: {error}")))?;
+            match outcome {
+                Some(checked) => return checked.versions().map_err(Reloaded::Failed),
                 None if Instant::now() >= deadline => {
                     return Err(Reloaded::Failed(format!("the check did not end within {:?}", check_timeout())));
                 }
