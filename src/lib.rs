@@ -51,6 +51,7 @@ mod site;
 mod slot;
 mod table;
 mod thread;
+mod wire;
 mod worker;
 
 /// What the fuzz targets call; in no other build.

@@ -8,7 +8,7 @@ use crate::config::Limits;
 use crate::http::chunked::Decoder;
 use crate::http::framing::BodyFraming;
 use crate::http::{Reject, response};
-use serde::{Deserialize, Serialize};
+use crate::wire::wire;
 use std::io::{self, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -44,12 +44,14 @@ pub struct BodySource {
 }
 
 /// Where in its framing a request body is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub enum Incoming {
     /// Bytes still to come.
     Length(u64),
     Chunked(Decoder),
 }
+
+wire! { enum Incoming { 0 => Length(left), 1 => Chunked(decoder) } }
 
 impl Incoming {
     pub fn new(framing: BodyFraming) -> Incoming {
