@@ -349,7 +349,7 @@ impl ConfigFile {
 }
 
 /// Text for a message, which is one line, without the quotes and escapes of `{:?}`.
-fn on_one_line(text: &str) -> String {
+pub fn on_one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         match character.is_control() {
