@@ -67,6 +67,16 @@ macro_rules! wire {
     (enum $type:ident {
         $($number:literal => $kind:ident $(($value:ident))? $({ $($field:ident),+ })?),+ $(,)?
     }) => {
+        impl $type {
+            /// The name of its kind, for a message: what else it says may be long, and private.
+            #[allow(dead_code, reason = "not all of them are spoken of")]
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $($type::$kind { .. } => stringify!($kind)),+
+                }
+            }
+        }
+
         impl $crate::wire::Wire for $type {
             fn put(&self, bytes: &mut Vec<u8>) {
                 match self {
@@ -93,7 +103,7 @@ macro_rules! wire {
 }
 pub(crate) use wire;
 
-/// The first bytes, that many. Not compiled anew for each field, like what writes a byte.
+/// The first bytes, that many. Like the other parts that are never inlined, it would be compiled anew for each field.
 #[inline(never)]
 fn front<'b>(count: usize, bytes: &mut &'b [u8]) -> Result<&'b [u8], Malformed> {
     bytes.split_off(..count).ok_or(Malformed::CutShort)
@@ -202,17 +212,20 @@ impl<T: Wire> Wire for Option<T> {
         }
     }
 
+    #[inline(never)]
     fn take(bytes: &mut &[u8]) -> Result<Option<T>, Malformed> {
         bool::take(bytes)?.then(|| T::take(bytes)).transpose()
     }
 }
 
 impl<T: Wire> Wire for Vec<T> {
+    #[inline(never)]
     fn put(&self, bytes: &mut Vec<u8>) {
         self.len().put(bytes);
         T::put_all(self, bytes);
     }
 
+    #[inline(never)]
     fn take(bytes: &mut &[u8]) -> Result<Vec<T>, Malformed> {
         T::take_all(usize::take(bytes)?, bytes)
     }

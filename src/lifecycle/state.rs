@@ -95,7 +95,17 @@ pub fn encode<T: Wire>(value: &T) -> Result<Vec<u8>, Infallible> {
 
 /// Reads a value, if its version is known.
 pub fn decode<T: Wire>(bytes: &[u8]) -> Result<T, String> {
-    let Some((head, mut fields)) = bytes.split_at_checked(8) else {
+    let mut fields = fields(bytes)?;
+    let value = T::take(&mut fields).map_err(|malformed| format!("the state is malformed: {}", malformed.reason()))?;
+    if !fields.is_empty() {
+        return Err("the state is followed by bytes that do not belong to it".into());
+    }
+    Ok(value)
+}
+
+/// What stands behind the preamble, if the version is known.
+fn fields(bytes: &[u8]) -> Result<&[u8], String> {
+    let Some((head, fields)) = bytes.split_at_checked(8) else {
         return Err("the state is cut short".into());
     };
     let (magic, version) = head.split_at(4);
@@ -106,11 +116,7 @@ pub fn decode<T: Wire>(bytes: &[u8]) -> Result<T, String> {
     if !VERSIONS.contains(&version) {
         return Err(format!("the state has version {version}, this program reads {VERSIONS:?}"));
     }
-    let value = T::take(&mut fields).map_err(|malformed| format!("the state is malformed: {}", malformed.reason()))?;
-    if !fields.is_empty() {
-        return Err("the state is followed by bytes that do not belong to it".into());
-    }
-    Ok(value)
+    Ok(fields)
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ impl Successor {
                         continue;
                     }
                     other => {
-                        log::error!("the successor said what is not its to say: {other:?}");
+                        log::error!("the successor said what is not its to say: {}", other.kind());
                         break;
                     }
                 };
