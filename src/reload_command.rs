@@ -84,7 +84,11 @@ enum Target {
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, String> {
     let (mut target, mut wait, mut program) = (None, None, env!("CARGO_PKG_NAME").to_owned());
     let mut parser = Parser::from_args(args);
-    let told = |error: lexopt::Error| error.to_string().escape_debug().to_string();
+    let told = |error: lexopt::Error| {
+        // On one line, whatever is in the argument.
+        let quoted = format!("{:?}", error.to_string());
+        quoted[1..quoted.len() - 1].to_owned()
+    };
     while let Some(argument) = parser.next().map_err(told)? {
         let another = match argument {
             Arg::Long("pid-file") => Target::File(parser.value().map_err(told)?.into()),
@@ -238,7 +242,10 @@ fn check(pid: Pid) -> Result<(), Failure> {
             }
             Ok(None) if Instant::now() < until => thread::sleep(POLL),
             _ => {
-                return Err(refused(format_args!("the program on disk did not check itself within {CHECK_TIMEOUT:?}")));
+                return Err(refused(format_args!(
+                    "the program on disk did not check itself within {}s",
+                    CHECK_TIMEOUT.as_secs()
+                )));
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::connection::InFlight;
 use crate::lifecycle::link::test_time;
 use crate::lifecycle::state::{CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection, VERSIONS};
 use crate::lifecycle::{Event, exec};
+use crate::seconds::Seconds;
 use crossbeam_channel::{bounded, select};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -119,7 +120,10 @@ impl Running {
             match outcome {
                 Some(checked) => return checked.versions().map_err(Reloaded::Failed),
                 None if Instant::now() >= deadline => {
-                    return Err(Reloaded::Failed(format!("the check did not end within {:?}", check_timeout())));
+                    return Err(Reloaded::Failed(format!(
+                        "the check did not end within {}s",
+                        Seconds(check_timeout())
+                    )));
                 }
                 None => self.pause(CHECK_POLL, again)?,
             }
