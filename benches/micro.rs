@@ -19,6 +19,10 @@ mod queue;
 #[path = "../src/seldom.rs"]
 mod seldom;
 
+#[path = "../src/wire.rs"]
+#[allow(dead_code, reason = "nothing is moved to a successor here")]
+mod wire;
+
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use handler::{Handler, Request, Router};

@@ -78,13 +78,18 @@ fn passed(var: impl Fn(&str) -> Option<OsString>, own_pid: u32) -> Result<Vec<Pa
     Ok(names.into_iter().take(count).zip(FIRST..).map(|(name, fd)| Passed { fd, name }).collect())
 }
 
+#[cold]
+#[inline(never)]
+fn describe(error: io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENOTSOCK) => "it is not a socket".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// Makes a descriptor a listener, or says why it is none.
 fn adopt(fd: OwnedFd) -> Result<Listener, String> {
     let socket = Socket::from(fd);
-    let describe = |error: io::Error| match error.raw_os_error() {
-        Some(libc::ENOTSOCK) => "it is not a socket".to_owned(),
-        _ => error.to_string(),
-    };
     if socket.r#type().map_err(describe)? != Type::STREAM {
         return Err("it is not a stream socket; use ListenStream=".to_owned());
     }
@@ -106,7 +111,7 @@ fn adopt(fd: OwnedFd) -> Result<Listener, String> {
         }
         Listener::of_manager(socket)
     };
-    prepare().map_err(|error| error.to_string())
+    prepare().map_err(describe)
 }
 
 fn refused(fd: RawFd, name: &str, why: &str) -> Error {

@@ -33,10 +33,12 @@ pub fn can_write(config: &Config) -> Result<(), Error> {
 /// Listeners, routes, limits and memory, a line each.
 pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], routes: &[String]) -> String {
     let mut report = String::new();
-    let mut line = |name: &str, what: fmt::Arguments<'_>| {
+    #[inline(never)]
+    fn write(report: &mut String, name: &str, what: fmt::Arguments<'_>) {
         // Writing into a string does not fail.
         let _ = writeln!(report, "{name:<10} {what}");
-    };
+    }
+    let mut line = |name: &str, what: fmt::Arguments<'_>| write(&mut report, name, what);
     if let Some(file) = &config.file {
         line("file", format_args!("{}", file.path().display()));
     }

@@ -7,7 +7,7 @@ use crate::config::closest::closest;
 use crate::config::settings::{Given, SETTINGS, Setting, Value, Wrong};
 use crate::config::{
     DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION, DEFAULT_STOP_DEADLINE,
-    DEFAULT_WORKERS, Limits, size_text,
+    DEFAULT_WORKERS, Limits, on_one_line, size_text,
 };
 use crate::seconds::Seconds;
 use crate::{Config, Error};
@@ -159,7 +159,7 @@ impl Said {
                     Wrong::Whole(what) => Error::usage(format_args!("--{flag}: {what}")),
                 };
                 config.overrule(&setting.key());
-                (setting.apply)(config, &value).map_err(wrong)
+                setting.apply(config, &value).map_err(wrong)
             }
             Said::Sets(apply) => {
                 apply(config);
@@ -190,7 +190,7 @@ fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Re
             Arg::Long(long) => flags().find(|flag| flag.long == long).ok_or_else(|| unknown(long))?,
             Arg::Short(short) => flags()
                 .find(|flag| flag.short == Some(short))
-                .ok_or_else(|| Error::usage(format_args!("unknown flag -{}", short.escape_debug())))?,
+                .ok_or_else(|| Error::usage(format_args!("unknown flag -{}", on_one_line(&short.to_string()))))?,
             Arg::Value(value) => {
                 all_said.push(take_root(&mut config, root, name, value.into())?);
                 continue;
@@ -266,7 +266,7 @@ fn unexpected(error: lexopt::Error) -> Error {
         lexopt::Error::UnexpectedValue { option, value } => {
             Error::usage(format_args!("{option} takes no value, but {value:?} was given"))
         }
-        other => Error::usage(format_args!("{}", other.to_string().escape_debug())),
+        other => Error::usage(format_args!("{}", on_one_line(&other.to_string()))),
     }
 }
 
@@ -274,7 +274,7 @@ fn unknown(long: &str) -> Error {
     let known: Vec<&str> = flags().map(|flag| flag.long).collect();
     let hint = closest(long, &known);
     let hint = hint.map(|flag| format!(", did you mean --{flag}?")).unwrap_or_default();
-    Error::usage(format_args!("unknown flag --{}{hint}", long.escape_debug()))
+    Error::usage(format_args!("unknown flag --{}{hint}", on_one_line(long)))
 }
 
 fn version(name: &str) -> String {

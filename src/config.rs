@@ -261,13 +261,9 @@ impl Config {
     pub fn validate(&self) -> Result<(), Error> {
         use settings::{BODY_RATE, BUFFERED_BODY, HEAD_SIZE, HEADER_COUNT, WORKER_STACK};
         let limits = &self.limits;
-        let within = |key: &str, field: &str, value: u64, low: u64, high: u64| {
-            if (low..=high).contains(&value) {
-                return Ok(());
-            }
-            // Somebody who wrote a file knows the key, an application the field.
-            let name = self.line(key).map_or(field, |_| key);
-            Err(self.error(key, format_args!("{name} is {value}, allowed is {low} to {high}")))
+        let within = |key: &str, field: &str, value: u64, low: u64, high: u64| match (low..=high).contains(&value) {
+            true => Ok(()),
+            false => Err(self.out_of_range(key, field, value, low, high)),
         };
         within("workers", "workers", self.workers as u64, 1, MAX_WORKERS as u64)?;
         within("worker_stack", "worker_stack", self.worker_stack as u64, *WORKER_STACK.start(), *WORKER_STACK.end())?;
@@ -280,6 +276,14 @@ impl Config {
         let buffered = limits.buffered_body as u64;
         within("buffered_body", "buffered_body", buffered, *BUFFERED_BODY.start(), *BUFFERED_BODY.end())?;
         Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn out_of_range(&self, key: &str, field: &str, value: u64, low: u64, high: u64) -> Error {
+        // Somebody who wrote a file knows the key, an application the field.
+        let name = self.line(key).map_or(field, |_| key);
+        self.error(key, format_args!("{name} is {value}, allowed is {low} to {high}"))
     }
 
     /// A configuration error about what that key of the file says; with its place, if it came from there.
@@ -349,7 +353,7 @@ impl ConfigFile {
 }
 
 /// Text for a message, which is one line, without the quotes and escapes of `{:?}`.
-fn on_one_line(text: &str) -> String {
+pub fn on_one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         match character.is_control() {

@@ -52,6 +52,7 @@ mod site;
 mod slot;
 mod table;
 mod thread;
+mod wire;
 mod worker;
 
 /// What the fuzz targets call; in no other build.
@@ -79,6 +80,9 @@ pub use config::{
 pub use error::Error;
 pub use handler::{Body, Handler, IntoResponse, Request, RequestBody, Response, Router};
 pub use lifecycle::program::CHECK as CHECK_VARIABLE;
+/// For `handover reload`, which checks what a server would.
+#[doc(hidden)]
+pub use lifecycle::program::Program;
 pub use lifecycle::signals::spawn;
 pub use lifecycle::state::Carried;
 pub use listener::{Address, Bound};

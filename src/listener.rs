@@ -319,11 +319,15 @@ fn bind_tcp(address: SocketAddr, text: &str) -> Result<Listener, Error> {
 }
 
 fn bind_unix(path: &Path) -> Result<Listener, Error> {
-    let fail = |help: &str, error: io::Error| {
+    #[cold]
+    #[inline(never)]
+    fn failed(path: &Path, help: &str, error: io::Error) -> Error {
         Error::bind(format_args!("cannot listen on unix:{}: {help}", path.display()), error)
-    };
+    }
+    let fail = |help: &str, error: io::Error| failed(path, help, error);
+    let said = |error: io::Error| fail(&error.to_string(), error);
     let stream = || Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None);
-    let address = SockAddr::unix(path).map_err(|error| fail(&error.to_string(), error))?;
+    let address = SockAddr::unix(path).map_err(said)?;
     let bind = || -> io::Result<Socket> {
         let socket = stream()?;
         socket.bind(&address)?;
@@ -349,9 +353,9 @@ fn bind_unix(path: &Path) -> Result<Listener, Error> {
     let socket = socket.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => fail("its directory does not exist", error),
         io::ErrorKind::PermissionDenied => fail("no permission to write to its directory", error),
-        _ => fail(&error.to_string(), error),
+        _ => said(error),
     })?;
-    let meta = fs::symlink_metadata(path).map_err(|error| fail(&error.to_string(), error))?;
+    let meta = fs::symlink_metadata(path).map_err(said)?;
     let text = Address::Unix(path.to_owned()).to_string();
     // Absolute, so that it is still ours to remove when the working directory has changed.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

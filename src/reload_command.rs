@@ -3,17 +3,19 @@
 //! A new generation shows in the pid file: the successor replaces it in both modes, also where the pid stays. So what
 //! is waited for is another file in its place, with a living process in it.
 
-use handover::CHECK_VARIABLE;
+use handover::Program;
 use lexopt::{Arg, Parser};
-use rustix::process::{Pid, Signal, kill_process};
-use std::ffi::{OsStr, OsString};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{Pid, Signal, fchdir, kill_process};
+use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -82,7 +84,11 @@ enum Target {
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, String> {
     let (mut target, mut wait, mut program) = (None, None, env!("CARGO_PKG_NAME").to_owned());
     let mut parser = Parser::from_args(args);
-    let told = |error: lexopt::Error| error.to_string().escape_debug().to_string();
+    let told = |error: lexopt::Error| {
+        // On one line, whatever is in the argument.
+        let quoted = format!("{:?}", error.to_string());
+        quoted[1..quoted.len() - 1].to_owned()
+    };
     while let Some(argument) = parser.next().map_err(told)? {
         let another = match argument {
             Arg::Long("pid-file") => Target::File(parser.value().map_err(told)?.into()),
@@ -208,45 +214,41 @@ fn check(pid: Pid) -> Result<(), Failure> {
         parts.map(|part| OsString::from_vec(part.to_vec())).collect()
     };
     let (arguments, environment) = (split(&read("cmdline")), split(&read("environ")));
-    let Some((program, arguments)) = arguments.split_first() else { return Ok(()) };
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    for variable in &environment {
-        let bytes = variable.as_bytes();
-        if let Some(at) = bytes.iter().position(|&byte| byte == b'=') {
-            command.env(OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..]));
-        }
-    }
-    command.env(CHECK_VARIABLE, "1");
-    if let Ok(directory) = fs::read_link(format!("/proc/{pid}/cwd"))
-        && directory.is_dir()
-    {
-        command.current_dir(directory);
-    }
-    let refused = |reason: &str| Failure::new(format_args!("nothing was reloaded: {reason}"));
-    let mut child = command.spawn().map_err(|error| refused(&format!("cannot run {program:?}: {error}")))?;
-    let until = Instant::now() + CHECK_TIMEOUT;
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < until => thread::sleep(POLL),
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(refused(&format!("the program on disk did not check itself within {CHECK_TIMEOUT:?}")));
-            }
-        }
-    };
-    if status.success() {
+    if arguments.is_empty() {
         return Ok(());
     }
-    let mut said = String::new();
-    if let Some(stderr) = &mut child.stderr {
-        // It has ended, so its end of the pipe is closed; what is not UTF-8 is no message.
-        let _ = stderr.read_to_string(&mut said);
+    let refused = |reason: fmt::Arguments<'_>| Failure::new(format_args!("nothing was reloaded: {reason}"));
+    let name = arguments[0].clone();
+    let start = || {
+        let here = open(".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        if let Ok(directory) = fs::read_link(format!("/proc/{pid}/cwd"))
+            && directory.is_dir()
+        {
+            env::set_current_dir(directory)?;
+        }
+        let check = Program::new(arguments, environment).start_check(false);
+        fchdir(here)?;
+        check
+    };
+    let mut check = start().map_err(|error: io::Error| refused(format_args!("cannot run {name:?}: {error}")))?;
+    let until = Instant::now() + CHECK_TIMEOUT;
+    loop {
+        match check.outcome() {
+            Ok(Some(checked)) => {
+                return match checked.complaint() {
+                    Some(reason) => Err(refused(format_args!("the program on disk fails its check: {reason}"))),
+                    None => Ok(()),
+                };
+            }
+            Ok(None) if Instant::now() < until => thread::sleep(POLL),
+            _ => {
+                return Err(refused(format_args!(
+                    "the program on disk did not check itself within {}s",
+                    CHECK_TIMEOUT.as_secs()
+                )));
+            }
+        }
     }
-    let reason = said.lines().rev().find(|line| !line.trim().is_empty());
-    Err(refused(&format!("the program on disk fails its check: {}", reason.unwrap_or("it said nothing"))))
 }
 
 /// What changes whenever a file is replaced. The inode alone could be the one of a file before.

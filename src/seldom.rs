@@ -38,6 +38,7 @@ impl Lines {
     }
 
     /// Counts one more; `None` if it is too many.
+    #[inline(never)]
     pub fn another(&self, now: Millis) -> Option<KeptBack> {
         // Around the wrap, after 50 days, a window is shorter or longer once.
         let now = (now.0 as u32).max(1);

@@ -191,7 +191,7 @@ impl Reader<'_> {
             _ => Given::Other,
         };
         let given = settings::Value { given, base: Some(&self.base) };
-        (setting.apply)(&mut self.config, &given).map_err(|wrong| match wrong {
+        setting.apply(&mut self.config, &given).map_err(|wrong| match wrong {
             Wrong::Value(what) => self.refuse(&setting.key(), value, &what),
             Wrong::Whole(what) => self.error(value.span.start, &format!("{}: {what}", setting.key())),
         })

@@ -19,13 +19,50 @@ pub struct Setting {
     pub takes: &'static str,
     /// Whether there is a flag, or only a key.
     pub is_flag: bool,
-    pub apply: fn(&mut Config, &Value<'_>) -> Result<(), Wrong>,
+    target: Target,
+}
+
+/// Where a value goes, and what it may be.
+enum Target {
+    /// Of a file one of an array.
+    Listen,
+    Number(fn(&mut Config) -> &mut usize, RangeInclusive<usize>),
+    /// 0 switches it off.
+    AtMost(fn(&mut Config) -> &mut Option<NonZeroU32>, RangeInclusive<usize>),
+    Size(fn(&mut Config) -> &mut u64, RangeInclusive<u64>),
+    /// A size in memory.
+    Room(fn(&mut Config) -> &mut usize, RangeInclusive<u64>),
+    Memory,
+    FileCache,
+    /// From that on.
+    Seconds(fn(&mut Config) -> &mut Duration, Duration),
+    Path(fn(&mut Config) -> &mut Option<PathBuf>),
+    StatusRoutes,
+    Reload,
 }
 
 impl Setting {
     /// The name in a file.
     pub fn key(&self) -> String {
         self.name.replace('-', "_")
+    }
+
+    /// Reads the value, and sets it.
+    pub fn apply(&self, config: &mut Config, value: &Value<'_>) -> Result<(), Wrong> {
+        match &self.target {
+            Target::Listen => config.listen.push(value.address()?),
+            Target::Number(place, allowed) => *place(config) = value.number(allowed)?,
+            Target::AtMost(place, allowed) => *place(config) = at_most(value.number(allowed)?),
+            Target::Size(place, allowed) => *place(config) = value.size(allowed)?,
+            Target::Room(place, allowed) => *place(config) = value.size(allowed)? as usize,
+            Target::Memory => config.memory = Some(value.size(&MEMORY)?),
+            Target::FileCache => config.file_cache = Some(value.size(&FILE_CACHE)? as usize),
+            Target::Seconds(place, least) => *place(config) = value.seconds(*least)?,
+            Target::Path(place) => *place(config) = Some(value.path()?),
+            Target::StatusRoutes => config.status_routes = value.boolean()?,
+            Target::Reload => config.reload = value.reload_mode()?,
+        }
+        Ok(())
     }
 }
 
@@ -36,75 +73,45 @@ const FROM_ZERO: Duration = Duration::ZERO;
 const FROM_A_MILLISECOND: Duration = Duration::from_millis(1);
 
 pub const SETTINGS: &[Setting] = &[
-    Setting {
-        short: Some('l'),
-        // A file has an array of them.
-        ..flag("listen", "ADDRESS", |config, value| {
-            config.listen.push(value.address()?);
-            Ok(())
-        })
-    },
-    Setting {
-        short: Some('w'),
-        ..flag("workers", "N", |config, value| set(&mut config.workers, value.number(1..=MAX_WORKERS)))
-    },
-    key("worker-stack", "SIZE", |config, value| {
-        set(&mut config.worker_stack, value.size_within(WORKER_STACK).map(|size| size as usize))
-    }),
-    key("status-routes", "true or false", |config, value| set(&mut config.status_routes, value.boolean())),
-    flag("log-file", "FILE", |config, value| set(&mut config.log_file, value.path().map(Some))),
-    flag("pid-file", "FILE", |config, value| set(&mut config.pid_file, value.path().map(Some))),
-    flag("stop-deadline", "SECS", |config, value| set(&mut config.stop_deadline, value.seconds(FROM_ZERO))),
-    flag("lame-duck", "SECS", |config, value| set(&mut config.lame_duck, value.seconds(FROM_ZERO))),
-    flag("reload", "MODE", |config, value| set(&mut config.reload, value.reload_mode())),
-    flag("reload-probation", "SECS", |config, value| set(&mut config.reload_probation, value.seconds(FROM_ZERO))),
-    flag("reload-deadline", "SECS", |config, value| {
-        set(&mut config.reload_deadline, value.seconds(FROM_A_MILLISECOND))
-    }),
-    flag("exec-stall", "SECS", |config, value| set(&mut config.exec_stall, value.seconds(FROM_A_MILLISECOND))),
-    flag("memory", "SIZE", |config, value| set(&mut config.memory, value.size_within(MEMORY).map(Some))),
-    key("file-cache", "SIZE", |config, value| {
-        set(&mut config.file_cache, value.size_within(FILE_CACHE).map(|size| Some(size as usize)))
-    }),
-    flag("max-connections", "N", |config, value| {
-        set(&mut config.limits.connections, value.number(1..=MAX_CONNECTIONS))
-    }),
-    flag("max-connections-per-ip", "N", |config, value| {
-        set(&mut config.limits.connections_per_ip, value.number(0..=MAX_CONNECTIONS).map(at_most))
-    }),
-    key("max-requests-per-connection", "N", |config, value| {
-        set(&mut config.limits.requests, value.number(0..=u32::MAX as usize).map(at_most))
-    }),
-    flag("max-body", "SIZE", |config, value| set(&mut config.limits.body_size, value.size())),
-    key("max-head", "SIZE", |config, value| {
-        set(&mut config.limits.head_size, value.size_within(HEAD_SIZE).map(|size| size as usize))
-    }),
-    key("max-target", "SIZE", |config, value| {
-        set(&mut config.limits.target_size, value.size_within(TARGET_SIZE).map(|size| size as usize))
-    }),
-    key("max-headers", "N", |config, value| set(&mut config.limits.header_count, value.number(HEADER_COUNT))),
-    key("buffered-body", "SIZE", |config, value| {
-        set(&mut config.limits.buffered_body, value.size_within(BUFFERED_BODY).map(|size| size as usize))
-    }),
-    flag("head-timeout", "SECS", |config, value| {
-        set(&mut config.limits.head_timeout, value.seconds(FROM_A_MILLISECOND))
-    }),
-    key("body-timeout", "SECS", |config, value| {
-        set(&mut config.limits.body_timeout, value.seconds(FROM_A_MILLISECOND))
-    }),
-    key("body-rate", "SIZE", |config, value| set(&mut config.limits.body_rate, value.size_within(BODY_RATE))),
-    flag("idle-timeout", "SECS", |config, value| {
-        set(&mut config.limits.idle_timeout, value.seconds(FROM_A_MILLISECOND))
-    }),
-    flag("write-timeout", "SECS", |config, value| {
-        set(&mut config.limits.write_timeout, value.seconds(FROM_A_MILLISECOND))
-    }),
-    key("write-rate", "SIZE", |config, value| set(&mut config.limits.write_rate, value.size_within(WRITE_RATE))),
-    flag("queue-timeout", "SECS", |config, value| {
-        set(&mut config.limits.queue_timeout, value.seconds(FROM_A_MILLISECOND))
-    }),
-    key("stream-wait", "SECS", |config, value| set(&mut config.limits.stream_wait, value.seconds(FROM_A_MILLISECOND))),
-    key("linger", "SECS", |config, value| set(&mut config.limits.linger, value.seconds(FROM_ZERO))),
+    Setting { short: Some('l'), ..flag("listen", "ADDRESS", Target::Listen) },
+    Setting { short: Some('w'), ..flag("workers", "N", Target::Number(|config| &mut config.workers, 1..=MAX_WORKERS)) },
+    key("worker-stack", "SIZE", Target::Room(|config| &mut config.worker_stack, WORKER_STACK)),
+    key("status-routes", "true or false", Target::StatusRoutes),
+    flag("log-file", "FILE", Target::Path(|config| &mut config.log_file)),
+    flag("pid-file", "FILE", Target::Path(|config| &mut config.pid_file)),
+    flag("stop-deadline", "SECS", Target::Seconds(|config| &mut config.stop_deadline, FROM_ZERO)),
+    flag("lame-duck", "SECS", Target::Seconds(|config| &mut config.lame_duck, FROM_ZERO)),
+    flag("reload", "MODE", Target::Reload),
+    flag("reload-probation", "SECS", Target::Seconds(|config| &mut config.reload_probation, FROM_ZERO)),
+    flag("reload-deadline", "SECS", Target::Seconds(|config| &mut config.reload_deadline, FROM_A_MILLISECOND)),
+    flag("exec-stall", "SECS", Target::Seconds(|config| &mut config.exec_stall, FROM_A_MILLISECOND)),
+    flag("memory", "SIZE", Target::Memory),
+    key("file-cache", "SIZE", Target::FileCache),
+    flag("max-connections", "N", Target::Number(|config| &mut config.limits.connections, 1..=MAX_CONNECTIONS)),
+    flag(
+        "max-connections-per-ip",
+        "N",
+        Target::AtMost(|config| &mut config.limits.connections_per_ip, 0..=MAX_CONNECTIONS),
+    ),
+    key(
+        "max-requests-per-connection",
+        "N",
+        Target::AtMost(|config| &mut config.limits.requests, 0..=u32::MAX as usize),
+    ),
+    flag("max-body", "SIZE", Target::Size(|config| &mut config.limits.body_size, 0..=u64::MAX)),
+    key("max-head", "SIZE", Target::Room(|config| &mut config.limits.head_size, HEAD_SIZE)),
+    key("max-target", "SIZE", Target::Room(|config| &mut config.limits.target_size, TARGET_SIZE)),
+    key("max-headers", "N", Target::Number(|config| &mut config.limits.header_count, HEADER_COUNT)),
+    key("buffered-body", "SIZE", Target::Room(|config| &mut config.limits.buffered_body, BUFFERED_BODY)),
+    flag("head-timeout", "SECS", Target::Seconds(|config| &mut config.limits.head_timeout, FROM_A_MILLISECOND)),
+    key("body-timeout", "SECS", Target::Seconds(|config| &mut config.limits.body_timeout, FROM_A_MILLISECOND)),
+    key("body-rate", "SIZE", Target::Size(|config| &mut config.limits.body_rate, BODY_RATE)),
+    flag("idle-timeout", "SECS", Target::Seconds(|config| &mut config.limits.idle_timeout, FROM_A_MILLISECOND)),
+    flag("write-timeout", "SECS", Target::Seconds(|config| &mut config.limits.write_timeout, FROM_A_MILLISECOND)),
+    key("write-rate", "SIZE", Target::Size(|config| &mut config.limits.write_rate, WRITE_RATE)),
+    flag("queue-timeout", "SECS", Target::Seconds(|config| &mut config.limits.queue_timeout, FROM_A_MILLISECOND)),
+    key("stream-wait", "SECS", Target::Seconds(|config| &mut config.limits.stream_wait, FROM_A_MILLISECOND)),
+    key("linger", "SECS", Target::Seconds(|config| &mut config.limits.linger, FROM_ZERO)),
 ];
 
 /// What a whole process may take: below, no program fits; above is a slip.
@@ -120,20 +127,13 @@ pub const BUFFERED_BODY: RangeInclusive<u64> = 0..=1 << 30;
 pub const BODY_RATE: RangeInclusive<u64> = 1..=1 << 30;
 pub const WRITE_RATE: RangeInclusive<u64> = 0..=1 << 30;
 
-type Apply = fn(&mut Config, &Value<'_>) -> Result<(), Wrong>;
-
-const fn flag(name: &'static str, takes: &'static str, apply: Apply) -> Setting {
-    Setting { name, short: None, takes, is_flag: true, apply }
+const fn flag(name: &'static str, takes: &'static str, target: Target) -> Setting {
+    Setting { name, short: None, takes, is_flag: true, target }
 }
 
 /// A setting that only a file has.
-const fn key(name: &'static str, takes: &'static str, apply: Apply) -> Setting {
-    Setting { is_flag: false, ..flag(name, takes, apply) }
-}
-
-fn set<T>(setting: &mut T, value: Result<T, Wrong>) -> Result<(), Wrong> {
-    *setting = value?;
-    Ok(())
+const fn key(name: &'static str, takes: &'static str, target: Target) -> Setting {
+    Setting { name, short: None, takes, is_flag: false, target }
 }
 
 /// A limit that 0 switches off.
@@ -197,7 +197,7 @@ impl Value<'_> {
         Ok(self.base.map_or_else(|| path.to_owned(), |base| base.join(path)))
     }
 
-    fn number(&self, allowed: RangeInclusive<usize>) -> Result<usize, Wrong> {
+    fn number(&self, allowed: &RangeInclusive<usize>) -> Result<usize, Wrong> {
         let number = match self.given {
             Given::Argument(argument) => digits(argument.to_str().ok_or_else(not_utf8)?),
             Given::Integer(number) => Some(number),
@@ -209,21 +209,17 @@ impl Value<'_> {
     }
 
     /// Bytes, or with K, M or G that many times 1,024.
-    fn size(&self) -> Result<u64, Wrong> {
+    fn size(&self, allowed: &RangeInclusive<u64>) -> Result<u64, Wrong> {
         let size = match self.given {
             Given::Argument(argument) => bytes(argument.to_str().ok_or_else(not_utf8)?),
             Given::String(text) => bytes(text),
             Given::Integer(number) => Some(number),
             _ => None,
         };
-        size.ok_or_else(|| match self.given {
+        let size = size.ok_or_else(|| match self.given {
             Given::Argument(_) => Wrong::Value("allowed are bytes, or a number with K, M or G: 64K, 10M".into()),
             _ => Wrong::Value("allowed are bytes, or a number with K, M or G in quotes: \"64K\", \"10M\"".into()),
-        })
-    }
-
-    fn size_within(&self, allowed: RangeInclusive<u64>) -> Result<u64, Wrong> {
-        let size = self.size()?;
+        })?;
         if allowed.contains(&size) {
             return Ok(size);
         }

@@ -12,13 +12,13 @@ use crate::clock::Millis;
 use crate::handler::{Bytes, Request};
 use crate::http::head::{HeadLimits, Scanner, is_blank};
 use crate::slot::Place;
-use serde::{Deserialize, Serialize};
+use crate::wire::wire;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 /// A parked connection without its descriptors.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub struct Snapshot {
     peer: Option<SocketAddr>,
     served: u32,
@@ -28,7 +28,7 @@ pub struct Snapshot {
     moment: Moment,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 enum Moment {
     Head,
     Body {
@@ -52,7 +52,7 @@ enum Moment {
 }
 
 /// The rest of a response.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 enum Rest {
     None,
     Bytes(Vec<u8>),
@@ -62,6 +62,15 @@ enum Rest {
         end: u64,
     },
 }
+
+wire! { struct Snapshot { peer, served, begun, deadline, input, moment } }
+wire! { enum Moment {
+    0 => Head,
+    1 => Body { head, incoming, body, since, limit, declared, expects_continue },
+    2 => Writing { unsent, rest, keep_alive, line },
+    3 => Lingering { until },
+} }
+wire! { enum Rest { 0 => None, 1 => Bytes(bytes), 2 => File { offset, end } } }
 
 #[cfg(any(test, fuzzing))]
 impl Snapshot {

@@ -9,7 +9,7 @@ use crate::handler::ReadBehind;
 use crate::http::chunked::Decoder;
 use crate::http::framing::BodyFraming;
 use crate::http::{Reject, response};
-use serde::{Deserialize, Serialize};
+use crate::wire::wire;
 use std::io::{self, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,12 +45,14 @@ pub struct BodySource {
 }
 
 /// Where in its framing a request body is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub enum Incoming {
     /// Bytes still to come.
     Length(u64),
     Chunked(Decoder),
 }
+
+wire! { enum Incoming { 0 => Length(left), 1 => Chunked(decoder) } }
 
 impl Incoming {
     pub fn new(framing: BodyFraming) -> Incoming {

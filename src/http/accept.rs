@@ -4,7 +4,7 @@ use super::{is_token_byte, list_elements};
 use std::cmp::Reverse;
 
 /// A content coding that a file can have beside it (RFC 9110 §8.4.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// RFC 7932.
     Brotli,
@@ -38,7 +38,7 @@ impl Coding {
 /// The codings that a client likes at least as well as no coding, the best first.
 ///
 /// It is all that a request has to say about which variant of a file answers it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ranking {
     codings: [Option<Coding>; Coding::ALL.len()],
 }

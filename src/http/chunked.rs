@@ -1,7 +1,7 @@
 //! The chunked coding (RFC 9112 §7.1), one state a byte, so that it can stop anywhere.
 
 use super::{Reject, is_token_byte};
-use serde::{Deserialize, Serialize};
+use crate::wire::wire;
 use std::ops::Range;
 
 /// Bytes of extensions beyond those that the data of earlier chunks has paid for, one for one; and bytes of the whole
@@ -10,7 +10,7 @@ use std::ops::Range;
 const OVERHEAD_LIMIT: u16 = 4096;
 
 /// Decodes a chunked body.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Decoder {
     state: State,
     overhead: u16,
@@ -27,7 +27,7 @@ pub struct Step {
     pub done: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Reading hexadecimal digits; how many so far.
     Size {
@@ -56,7 +56,7 @@ enum State {
 }
 
 /// Inside `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )` (RFC 9112 §7.1.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Within {
     /// White space was seen, which only a `;` may follow.
     BeforeSemicolon,
@@ -69,6 +69,33 @@ enum Within {
     Quoted,
     QuotedPair,
 }
+
+wire! { struct Decoder { state, overhead } }
+wire! { enum State {
+    0 => Size { size, digits },
+    1 => Extension { size, at },
+    2 => SizeLf { size },
+    3 => Data { left },
+    4 => DataCr,
+    5 => DataLf,
+    6 => TrailerStart,
+    7 => TrailerName,
+    8 => TrailerValue,
+    9 => TrailerLf,
+    10 => EndLf,
+    11 => Done,
+} }
+wire! { enum Within {
+    0 => BeforeSemicolon,
+    1 => AfterQuoted,
+    2 => BeforeName,
+    3 => Name,
+    4 => AfterName,
+    5 => BeforeValue,
+    6 => Token,
+    7 => Quoted,
+    8 => QuotedPair,
+} }
 
 impl Default for Decoder {
     fn default() -> Decoder {

@@ -2,16 +2,15 @@
 //! them with what a fuzzer makes up, the tests with mutated states.
 
 use super::link::Message;
-use super::state::{ExecState, Inheritance, InheritedListener, MovedConnection, decode, encode};
+use super::state::{ExecState, Inheritance, InheritedListener, MovedConnection, decode, encode, preamble};
 use crate::connection::{Connection, Snapshot};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use crate::wire::Wire;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
 /// The state of exec mode, a snapshot and a message of overlap mode, with and without magic and version.
 pub fn state(bytes: &[u8]) {
-    let fields = [&encode(&()).expect("plain data")[..], bytes].concat();
+    let fields = [&preamble()[..], bytes].concat();
     for bytes in [bytes, &fields] {
         if let Some(state) = stable::<ExecState>(bytes) {
             for MovedConnection { snapshot, .. } in state.connections {
@@ -22,15 +21,21 @@ pub fn state(bytes: &[u8]) {
             restored(snapshot);
         }
     }
-    if let Ok(message) = postcard::from_bytes::<Message>(bytes) {
-        let written = postcard::to_allocvec(&message).expect("plain data");
-        let again: Message = postcard::from_bytes(&written).expect("what was written");
-        assert_eq!(postcard::to_allocvec(&again).expect("plain data"), written);
+    if let Ok(message) = Message::take(&mut &bytes[..]) {
+        let message = written(&message);
+        let again = Message::take(&mut &message[..]).expect("what was written");
+        assert_eq!(written(&again), message);
     }
 }
 
+fn written(value: &impl Wire) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    value.put(&mut bytes);
+    bytes
+}
+
 /// What is read, if anything is, is written as what is read again as the same.
-fn stable<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+fn stable<T: Wire>(bytes: &[u8]) -> Option<T> {
     let value: T = decode(bytes).ok()?;
     let written = encode(&value).expect("what was read can be written");
     let again: T = decode(&written).expect("what was written can be read");
@@ -67,6 +72,6 @@ pub fn states() -> Vec<Vec<u8>> {
         Message::Stop { at_once: true },
         Message::Commit(1),
     ];
-    let messages = messages.iter().map(|message| postcard::to_allocvec(message).expect("plain data"));
+    let messages = messages.iter().map(written);
     snapshots.chain(messages).chain([encode(&state).expect("plain data")]).collect()
 }

@@ -5,13 +5,13 @@
 
 use super::state::{Counters, Inheritance};
 use crate::seconds;
+use crate::wire::{Wire, wire};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
-use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
@@ -31,7 +31,7 @@ pub const MAX_DESCRIPTORS: usize = 250;
 pub struct Link(Arc<OwnedFd>);
 
 /// What the two say to each other.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub enum Message {
     /// Predecessor: what you inherit. The listeners' descriptors follow, then the real stdin.
     Hello(Inheritance),
@@ -63,11 +63,28 @@ pub enum Message {
 }
 
 /// Bytes inside the packet, or behind it in a memfd, which is the packet's last descriptor.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub enum Payload {
     Inline(Vec<u8>),
     Memfd,
 }
+
+wire! { enum Message {
+    0 => Hello(inheritance),
+    1 => Ready { kept },
+    2 => Stopping,
+    3 => Promote { carried_version, carried },
+    4 => Promoted,
+    5 => Connection { id, file, snapshot },
+    6 => Ack(id),
+    7 => Refused(id),
+    8 => Commit(id),
+    9 => Abort(id),
+    10 => Stop { at_once },
+    11 => ListenersClosed,
+    12 => Finished { counters, cut, reload_again },
+} }
+wire! { enum Payload { 0 => Inline(bytes), 1 => Memfd } }
 
 /// What came of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +120,8 @@ impl Link {
 
     /// Sends without waiting.
     pub fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<Sent> {
-        let bytes = postcard::to_extend(message, Vec::new()).map_err(io::Error::other)?;
+        let mut bytes = Vec::new();
+        message.put(&mut bytes);
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -155,7 +173,8 @@ impl Link {
                 descriptors.extend(rights);
             }
         }
-        let message = postcard::from_bytes(&bytes[..received.bytes]).map_err(io::Error::other)?;
+        let message = Message::take(&mut &bytes[..received.bytes])
+            .map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed.reason()))?;
         Ok(Some(Packet { message, descriptors, truncated: received.flags.contains(ReturnFlags::CTRUNC) }))
     }
 
@@ -236,6 +255,31 @@ mod tests {
         assert_eq!(descriptors.len(), 1);
         assert!(matches!(other.receive(), Ok(Some(Packet { message: Message::Commit(9), .. }))));
         assert!(matches!(other.receive(), Ok(None)));
+    }
+
+    /// The words are the same in every version.
+    #[test]
+    fn messages_are_written_as_they_were_at_first() {
+        let counters = Counters { served: 1, refused: 2, connections: 300, migrated: 4, reloads: 5 };
+        let messages: [(Message, &[u8]); 9] = [
+            (Message::Stopping, &[2]),
+            (
+                Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
+                &[3, 1, 0xac, 2, 0, 3, 1, 2, 200],
+            ),
+            (Message::Promoted, &[4]),
+            (Message::Connection { id: 300, file: true, snapshot: Payload::Memfd }, &[5, 0xac, 2, 1, 1]),
+            (Message::Ack(128), &[6, 128, 1]),
+            (Message::Refused(16384), &[7, 128, 128, 1]),
+            (Message::Abort(0), &[9, 0]),
+            (Message::ListenersClosed, &[11]),
+            (Message::Finished { counters, cut: 6, reload_again: true }, &[12, 1, 2, 0xac, 2, 4, 5, 6, 1]),
+        ];
+        for (message, expected) in messages {
+            let mut bytes = Vec::new();
+            message.put(&mut bytes);
+            assert_eq!(bytes, expected, "{message:?}");
+        }
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn listen(link: &Link, events: &Sender<Event>, adopt: &impl Fn(Restored), arrivi
             Message::Finished { counters, cut, reload_again } => {
                 FromPredecessor::Finished { counters, cut, reload_again }
             }
-            other => return Err(io::Error::other(format!("it said what is not its to say: {other:?}"))),
+            other => return Err(io::Error::other(format!("it said what is not its to say: {}", other.kind()))),
         };
         let _ = events.send(Event::Predecessor(word));
     }

@@ -1,14 +1,15 @@
 //! The program on disk, as it was started: what a reload runs afresh.
 
-use super::signals::spawn;
+use super::child::{Child, How};
+use rustix::process::WaitStatus;
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
-use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
 /// The environment variable that asks an application to check itself: [`Server::run`](crate::Server::run) then loads
@@ -43,8 +44,9 @@ pub fn is_successor() -> bool {
 #[derive(Debug)]
 pub struct Program {
     path: PathBuf,
-    args: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
+    args: Vec<CString>,
+    /// Each as `NAME=value`.
+    environment: Vec<CString>,
 }
 
 impl Program {
@@ -52,13 +54,23 @@ impl Program {
     pub fn of_this_process() -> &'static Program {
         static PROGRAM: OnceLock<Program> = OnceLock::new();
         PROGRAM.get_or_init(|| {
-            let args: Vec<OsString> = env::args_os().collect();
-            let name = args.first().cloned().unwrap_or_default();
-            let path = locate(&name, env::var_os("PATH").as_ref());
-            let environment =
-                env::vars_os().filter(|(name, _)| DROPPED.iter().all(|dropped| name != dropped)).collect();
-            Program { path, args, environment }
+            let variable = |(mut name, value): (OsString, OsString)| {
+                name.push("=");
+                name.push(value);
+                name
+            };
+            Program::new(env::args_os().collect(), env::vars_os().map(variable).collect())
         })
+    }
+
+    /// A program that is started with these arguments, the first being its name, and with what of these variables, each
+    /// as `NAME=value`, is not meant for another process.
+    pub fn new(args: Vec<OsString>, environment: Vec<OsString>) -> Program {
+        let name = args.first().map(OsString::as_os_str).unwrap_or_default();
+        let mut environment: Vec<CString> = environment.into_iter().map(c_string).collect();
+        let path = locate(name, value_of(&environment, "PATH"));
+        environment.retain(|entry| DROPPED.iter().all(|dropped| value(entry, dropped).is_none()));
+        Program { path, args: args.into_iter().map(c_string).collect(), environment }
     }
 
     /// Where it is on disk: argv\[0\] made absolute, symlinks kept, so that an upgrade by symlink is seen.
@@ -66,29 +78,30 @@ impl Program {
         &self.path
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.path);
-        if let Some((name, rest)) = self.args.split_first() {
-            command.arg0(name).args(rest);
-        }
-        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
+    /// Its environment and one more.
+    fn environment_with(&self, variable: String) -> Vec<CString> {
+        let mut environment = self.environment.clone();
+        environment.push(c_string(variable.into()));
+        environment
     }
 
-    /// Starts the program to check itself.
-    pub fn start_check(&self) -> io::Result<Check> {
-        let mut command = self.command();
-        command.env(CHECK, "1").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // In a group of its own: a Ctrl-C at the terminal is for us to pass on.
-        command.process_group(0);
-        Ok(Check { child: spawn(&mut command)? })
+    fn start(&self, variable: String, streams: &[(BorrowedFd<'_>, RawFd)], own_group: bool) -> io::Result<Child> {
+        let path = c_string(self.path.clone().into());
+        Child::start(&path, &self.args, &self.environment_with(variable), streams, own_group)
+    }
+
+    /// Starts the program to check itself, in a process group of its own where a Ctrl-C at the terminal is for us to pass
+    /// on.
+    pub fn start_check(&self, own_group: bool) -> io::Result<Check> {
+        let nothing = File::open("/dev/null")?;
+        let ((stdout, to_stdout), (stderr, to_stderr)) = (io::pipe()?, io::pipe()?);
+        let streams = [(nothing.as_fd(), 0), (to_stdout.as_fd(), 1), (to_stderr.as_fd(), 2)];
+        Ok(Check { child: self.start(format!("{CHECK}=1"), &streams, own_group)?, stdout, stderr })
     }
 
     /// Starts the successor, `link` being its stdin.
-    pub fn start_successor(&self, link: std::os::fd::OwnedFd) -> io::Result<Child> {
-        let mut command = self.command();
-        command.env(SUCCESSOR, std::process::id().to_string()).stdin(Stdio::from(link));
-        spawn(&mut command)
+    pub fn start_successor(&self, link: BorrowedFd<'_>) -> io::Result<Child> {
+        self.start(format!("{SUCCESSOR}={}", std::process::id()), &[(link, 0)], false)
     }
 
     /// Becomes the program. Returns only if that failed.
@@ -96,31 +109,30 @@ impl Program {
     /// Not by `CommandExt::exec`, which resets SIGPIPE and the signal mask also when it fails: the next sendfile to a
     /// closed peer would then kill the server.
     pub fn execute(&self, state: i32) -> io::Error {
-        let c_string = |bytes: &OsStr| CString::new(bytes.as_bytes());
-        let prepare = || -> Result<_, std::ffi::NulError> {
-            let path = c_string(self.path.as_os_str())?;
-            let args = self.args.iter().map(|arg| c_string(arg)).collect::<Result<Vec<_>, _>>()?;
-            let mut environment = Vec::with_capacity(self.environment.len() + 1);
-            for (name, value) in &self.environment {
-                let mut entry = name.clone();
-                entry.push("=");
-                entry.push(value);
-                environment.push(c_string(&entry)?);
-            }
-            environment.push(CString::new(format!("{STATE}={state}:{}", std::process::id()))?);
-            Ok((path, args, environment))
-        };
-        match prepare() {
-            Ok((path, args, environment)) => match nix::unistd::execve(&path, &args, &environment) {
-                Err(errno) => errno.into(),
-            },
-            Err(error) => io::Error::new(io::ErrorKind::InvalidInput, error),
+        let environment = self.environment_with(format!("{STATE}={state}:{}", std::process::id()));
+        match nix::unistd::execve(&c_string(self.path.clone().into()), &self.args, &environment) {
+            Err(errno) => errno.into(),
         }
     }
 }
 
+/// Of a path, an argument or a variable. Those of a process have no NUL: the kernel ends them with one.
+fn c_string(text: OsString) -> CString {
+    CString::new(text.into_vec()).unwrap_or_default()
+}
+
+/// The value, if the entry is of that variable.
+fn value<'e>(entry: &'e CStr, name: &str) -> Option<&'e OsStr> {
+    let value = entry.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+    Some(OsStr::from_bytes(value))
+}
+
+fn value_of<'e>(environment: &'e [CString], name: &str) -> Option<&'e OsStr> {
+    environment.iter().find_map(|entry| value(entry, name))
+}
+
 /// execvp(3)'s rule: a name without a slash is looked up in PATH; anything else is relative to the working directory.
-fn locate(name: &OsStr, search: Option<&OsString>) -> PathBuf {
+fn locate(name: &OsStr, search: Option<&OsStr>) -> PathBuf {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     if !name.as_bytes().contains(&b'/')
         && let Some(search) = search
@@ -138,27 +150,39 @@ fn locate(name: &OsStr, search: Option<&OsString>) -> PathBuf {
 #[derive(Debug)]
 pub struct Check {
     child: Child,
+    stdout: PipeReader,
+    stderr: PipeReader,
+}
+
+/// How a check ended.
+pub struct Checked {
+    pub status: WaitStatus,
+    stdout: String,
+    stderr: String,
 }
 
 impl Check {
-    /// Whether it has ended, and how: `Ok` with the state versions that the program reads.
-    pub fn outcome(&mut self) -> Option<Result<Vec<u32>, String>> {
-        match self.child.try_wait() {
-            Ok(None) => None,
-            Ok(Some(status)) => Some(self.read(status)),
-            Err(error) => Some(Err(format!("cannot wait for the check: {error}"))),
-        }
+    /// How it ended, if it has.
+    pub fn outcome(&mut self) -> io::Result<Option<Checked>> {
+        // What it said fits into the pipes, else it would not have ended; the rest may be held open by its children.
+        let ended = self.child.try_wait()?;
+        Ok(ended.map(|status| Checked { status, stdout: drain(&mut self.stdout), stderr: drain(&mut self.stderr) }))
+    }
+}
+
+impl Checked {
+    /// The last that it said about why it failed; `None` if it did not fail.
+    pub fn complaint(&self) -> Option<&str> {
+        let said = || self.stderr.lines().rev().find(|line| !line.trim().is_empty());
+        (self.status.exit_status() != Some(0)).then(|| said().unwrap_or("it said nothing"))
     }
 
-    fn read(&mut self, status: ExitStatus) -> Result<Vec<u32>, String> {
-        // What it said fits into the pipes, else it would not have ended; the rest may be held open by its children.
-        let stdout = drain(self.child.stdout.as_mut());
-        if !status.success() {
-            let stderr = drain(self.child.stderr.as_mut());
-            let reason = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-            return Err(format!("the check failed with {}: {reason}", describe(status)));
+    /// The state versions that the program reads.
+    pub fn versions(&self) -> Result<Vec<u32>, String> {
+        if let Some(reason) = self.complaint() {
+            return Err(format!("the check failed with {}: {reason}", How(self.status)));
         }
-        let versions = stdout.lines().find_map(|line| line.strip_prefix(VERSIONS_LINE));
+        let versions = self.stdout.lines().find_map(|line| line.strip_prefix(VERSIONS_LINE));
         let versions = versions.ok_or("the program on disk does not check itself: is it built on handover?")?;
         Ok(versions.split(',').filter_map(|version| version.trim().parse().ok()).collect())
     }
@@ -166,29 +190,12 @@ impl Check {
 
 impl Drop for Check {
     fn drop(&mut self) {
-        end(&mut self.child);
+        self.child.end();
     }
 }
 
-/// Kills and reaps.
-pub fn end(child: &mut Child) {
-    // Both fail only if it has been reaped already.
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-/// How a child ended, for a message.
-pub fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => status.to_string(),
-    }
-}
-
-fn drain<R: Read + std::os::fd::AsFd>(pipe: Option<&mut R>) -> String {
+fn drain(pipe: &mut PipeReader) -> String {
     let mut bytes = vec![0; 64 * 1024];
-    let Some(pipe) = pipe else { return String::new() };
     let mut length = 0;
     // Never waits: a grandchild may hold the pipe open.
     if rustix::io::ioctl_fionbio(&*pipe, true).is_ok() {
@@ -205,9 +212,9 @@ mod tests {
 
     #[test]
     fn a_name_without_a_slash_is_looked_up_in_path() {
-        let search = OsString::from("/nonexistent:/bin:/usr/bin");
-        assert!(locate(OsStr::new("sh"), Some(&search)).ends_with("bin/sh"));
-        assert!(locate(OsStr::new("./sh"), Some(&search)).starts_with(env::current_dir().expect("a directory")));
-        assert_eq!(locate(OsStr::new("/a/b"), Some(&search)), Path::new("/a/b"));
+        let search = OsStr::new("/nonexistent:/bin:/usr/bin");
+        assert!(locate(OsStr::new("sh"), Some(search)).ends_with("bin/sh"));
+        assert!(locate(OsStr::new("./sh"), Some(search)).starts_with(env::current_dir().expect("a directory")));
+        assert_eq!(locate(OsStr::new("/a/b"), Some(search)), Path::new("/a/b"));
     }
 }

@@ -1,10 +1,11 @@
 //! The versioned state that a predecessor hands to its successor.
 //!
-//! Four bytes of magic, the version as a little-endian u32, then the fields in postcard's format. A reader takes the
+//! Four bytes of magic, the version as a little-endian u32, then the fields as `wire.rs` writes them. A reader takes the
 //! versions it knows and nothing else; a predecessor asks by the check which these are, before it gives anything away.
 
 use crate::connection::Snapshot;
-use serde::{Deserialize, Serialize};
+use crate::wire::{Wire, wire};
+use std::convert::Infallible;
 
 /// The versions that this build reads; it writes the last one.
 pub const VERSIONS: [u32; 1] = [1];
@@ -15,7 +16,7 @@ const MAGIC: [u8; 4] = *b"hdov";
 const VERSION: u32 = VERSIONS[VERSIONS.len() - 1];
 
 /// What every successor inherits.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub struct Inheritance {
     /// The predecessor's; ours is one more.
     pub generation: u64,
@@ -29,7 +30,7 @@ pub struct Inheritance {
 }
 
 /// Counters that go on across generations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub served: u64,
     pub refused: u64,
@@ -39,7 +40,7 @@ pub struct Counters {
 }
 
 /// A listener's descriptor, and what it was bound for.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub struct InheritedListener {
     /// In exec mode the descriptor's number; in overlap mode its place among those that came with the message.
     pub fd: i32,
@@ -50,7 +51,7 @@ pub struct InheritedListener {
 }
 
 /// What an application carries over: a byte string of its own and the version of its format.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carried {
     /// The application's own version of what the bytes mean.
     pub version: u32,
@@ -59,7 +60,7 @@ pub struct Carried {
 }
 
 /// A connection and the numbers of its descriptors.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub struct MovedConnection {
     pub fd: i32,
     pub file: Option<i32>,
@@ -67,22 +68,43 @@ pub struct MovedConnection {
 }
 
 /// The whole state in exec mode.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub struct ExecState {
     pub inheritance: Inheritance,
     pub connections: Vec<MovedConnection>,
 }
 
-/// Writes a value with its magic and version.
-pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::with_capacity(256);
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    postcard::to_extend(value, bytes).map_err(|error| format!("cannot write the state: {error}"))
+wire! { struct Inheritance { generation, pid, counters, listeners, carried, reload_again } }
+wire! { struct Counters { served, refused, connections, migrated, reloads } }
+wire! { struct InheritedListener { fd, address, file } }
+wire! { struct Carried { version, bytes } }
+wire! { struct MovedConnection { fd, file, snapshot } }
+wire! { struct ExecState { inheritance, connections } }
+
+/// What a value is written behind.
+pub fn preamble() -> Vec<u8> {
+    [MAGIC, VERSION.to_le_bytes()].concat()
+}
+
+/// Writes a value with its magic and version, which cannot fail.
+pub fn encode<T: Wire>(value: &T) -> Result<Vec<u8>, Infallible> {
+    let mut bytes = preamble();
+    value.put(&mut bytes);
+    Ok(bytes)
 }
 
 /// Reads a value, if its version is known.
-pub fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
+pub fn decode<T: Wire>(bytes: &[u8]) -> Result<T, String> {
+    let mut fields = fields(bytes)?;
+    let value = T::take(&mut fields).map_err(|malformed| format!("the state is malformed: {}", malformed.reason()))?;
+    if !fields.is_empty() {
+        return Err("the state is followed by bytes that do not belong to it".into());
+    }
+    Ok(value)
+}
+
+/// What stands behind the preamble, if the version is known.
+fn fields(bytes: &[u8]) -> Result<&[u8], String> {
     let Some((head, fields)) = bytes.split_at_checked(8) else {
         return Err("the state is cut short".into());
     };
@@ -94,15 +116,12 @@ pub fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
     if !VERSIONS.contains(&version) {
         return Err(format!("the state has version {version}, this program reads {VERSIONS:?}"));
     }
-    match postcard::take_from_bytes(fields) {
-        Ok((value, [])) => Ok(value),
-        Ok(_) => Err("the state is followed by bytes that do not belong to it".into()),
-        Err(error) => Err(format!("the state is malformed: {error}")),
-    }
+    Ok(fields)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::invariants;
     use super::*;
 
     #[test]
@@ -127,5 +146,39 @@ mod tests {
         bytes[4] = 99;
         let error = decode::<Counters>(&bytes).expect_err("version 99");
         assert!(error.contains("version 99"), "{error}");
+    }
+
+    /// A change here is a new version: the other process may be of another build.
+    #[test]
+    fn the_first_version_is_written_as_it_was_at_first() {
+        let connection = b"\x01\x00\x7f\x00\x00\x01\x01\x01\x01\x01\x02\x11GET /b HTTP/1.1\r\n";
+        let moments: [&[u8]; 7] = [
+            b"\x00",
+            b"\x013POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n\x00\x06\x03abc\x01\x80\x80@\x01\x09\x01",
+            b"\x013POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n\x01\x00\x00\x00\x00\x03abc\x01\x80\x80@\x01\x09\x01",
+            b"\x02\x11HTTP/1.1 200 OK\r\n\x00\x01\x06GET /a",
+            b"\x02\x11HTTP/1.1 200 OK\r\n\x01\x05hello\x01\x06GET /a",
+            b"\x02\x11HTTP/1.1 200 OK\r\n\x02\x01\x09\x01\x06GET /a",
+            b"\x03\x02",
+        ];
+        let snapshots = moments.map(|moment| [connection, moment].concat());
+        let moved = snapshots.iter().map(|snapshot| [b"\x08\x01\x0a", &snapshot[..]].concat());
+        let state = [
+            b"\x01\x00\x00\x00\x00\x00\x00\x01\x06\x0e127.0.0.1:8888\x01\x01\x02\x00\x00\x07".to_vec(),
+            moved.collect::<Vec<_>>().concat(),
+        ];
+        let versioned = |fields: &[u8]| [b"hdov\x01\0\0\0", fields].concat();
+        let mut expected: Vec<_> = snapshots.iter().map(|snapshot| versioned(snapshot)).collect();
+        expected.extend([
+            b"\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00".to_vec(),
+            b"\x01\x01\x0e127.0.0.1:8888".to_vec(),
+            b"\n\x01".to_vec(),
+            b"\x08\x01".to_vec(),
+        ]);
+        expected.push(versioned(&state.concat()));
+        for (written, expected) in invariants::states().iter().zip(&expected) {
+            assert_eq!(written.escape_ascii().to_string(), expected.escape_ascii().to_string());
+        }
+        assert_eq!(invariants::states().len(), expected.len());
     }
 }

@@ -1,13 +1,13 @@
 //! Overlap mode as the predecessor sees it: the child, and the thread that listens to it.
 
+use super::child::{Child, How};
 use super::link::{Link, Message, Packet};
-use super::program::{self, Program};
+use super::program::Program;
 use super::state::Inheritance;
 use super::{Event, FromSuccessor};
 use crossbeam_channel::Sender;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::Child;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -42,8 +42,9 @@ impl Successor {
         answers: impl Answers,
     ) -> io::Result<Successor> {
         let (link, theirs) = Link::pair()?;
-        let child = program.start_successor(theirs)?;
-        let pid = child.id();
+        let child = program.start_successor(theirs.as_fd())?;
+        drop(theirs);
+        let pid = child.pid().as_raw_nonzero().get().unsigned_abs();
         let mut successor = Successor { link: link.clone(), child: Some(child), listening: None, pid, killed: false };
         let stdin = io::stdin();
         let mut descriptors = listeners.to_vec();
@@ -77,7 +78,7 @@ impl Successor {
                         continue;
                     }
                     other => {
-                        log::error!("the successor said what is not its to say: {other:?}");
+                        log::error!("the successor said what is not its to say: {}", other.kind());
                         break;
                     }
                 };
@@ -108,9 +109,9 @@ impl Successor {
             }
         };
         let how = match status {
-            Some(status) => program::describe(status),
+            Some(status) => How(status).to_string(),
             None => {
-                program::end(child);
+                child.end();
                 self.killed = true;
                 "it was killed".to_owned()
             }
@@ -149,7 +150,7 @@ impl Successor {
 impl Drop for Successor {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            program::end(child);
+            child.end();
             self.join();
         }
     }

@@ -12,6 +12,7 @@ use crate::lifecycle::state::Inheritance;
 use crate::lifecycle::successor::{Answers, PATIENCE, Successor};
 use crate::lifecycle::{Event, FromSuccessor};
 use crate::mailbox::Mailbox;
+use crate::seconds::Seconds;
 use crate::worker::Returns;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -132,7 +133,10 @@ impl Running {
                 }
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Time => {
-                    return Err(Reloaded::Failed(format!("the successor was not ready within {:?}", check_timeout())));
+                    return Err(Reloaded::Failed(format!(
+                        "the successor was not ready within {}s",
+                        Seconds(check_timeout())
+                    )));
                 }
                 Waited::Over => return Err(Reloaded::StopNow),
             }
@@ -230,7 +234,10 @@ impl Running {
                 Waited::Event(Event::Successor(..)) => {}
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Time => {
-                    return Err(Reloaded::Failed(format!("no answer to the promotion in {PROMOTION_TIMEOUT:?}")));
+                    return Err(Reloaded::Failed(format!(
+                        "no answer to the promotion in {}s",
+                        Seconds(PROMOTION_TIMEOUT)
+                    )));
                 }
                 Waited::Over => return Err(Reloaded::StopNow),
             }

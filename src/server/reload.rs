@@ -8,6 +8,7 @@ use crate::connection::InFlight;
 use crate::lifecycle::link::test_time;
 use crate::lifecycle::state::{CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection, VERSIONS};
 use crate::lifecycle::{Event, exec};
+use crate::seconds::Seconds;
 use crossbeam_channel::{bounded, select};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -111,14 +112,18 @@ impl Running {
     pub(super) fn check_program(&self, deadline: Instant, again: &mut bool) -> Result<Vec<u32>, Reloaded> {
         let program = self.outside.program;
         let mut check = program
-            .start_check()
+            .start_check(true)
             .map_err(|error| Reloaded::Failed(format!("cannot run {}: {error}", program.path().display())))?;
         loop {
-            match check.outcome() {
-                Some(Ok(versions)) => return Ok(versions),
-                Some(Err(reason)) => return Err(Reloaded::Failed(reason)),
+            let outcome =
+                check.outcome().map_err(|error| Reloaded::Failed(format!("cannot wait for the check: {error}")))?;
+            match outcome {
+                Some(checked) => return checked.versions().map_err(Reloaded::Failed),
                 None if Instant::now() >= deadline => {
-                    return Err(Reloaded::Failed(format!("the check did not end within {:?}", check_timeout())));
+                    return Err(Reloaded::Failed(format!(
+                        "the check did not end within {}s",
+                        Seconds(check_timeout())
+                    )));
                 }
                 None => self.pause(CHECK_POLL, again)?,
             }

@@ -489,7 +489,7 @@ impl Running {
         self.tell_predecessor(&if self.promoted { Message::Stop { at_once: false } } else { Message::Stopping });
         if self.promoted
             && !config.lame_duck.is_zero()
-            && self.wait_or_second_stop(began, began + config.lame_duck, |_| false) == Pause::SecondStop
+            && self.wait_or_second_stop(began, began + config.lame_duck, &|_| false) == Pause::SecondStop
         {
             return self.stop_at_once();
         }
@@ -499,7 +499,7 @@ impl Running {
         if self.promoted && !self.sole_holder {
             // It closes its copies of the listeners at once, and then we can close ours without resetting anyone.
             let until = Instant::now() + config.stop_deadline / 4;
-            if self.wait_or_second_stop(began, until, |running| running.sole_holder) == Pause::SecondStop {
+            if self.wait_or_second_stop(began, until, &|running| running.sole_holder) == Pause::SecondStop {
                 return self.stop_at_once();
             }
         }
@@ -513,7 +513,7 @@ impl Running {
         // What the predecessor still serves is part of this stop: it has the same time, and a moment to say how it ended.
         let waits = self.predecessor.is_some() && self.promoted;
         let until = if waits { deadline + PREDECESSOR_GRACE } else { deadline };
-        match self.wait_or_second_stop(began, until, |_| false) {
+        match self.wait_or_second_stop(began, until, &|_| false) {
             Pause::Over | Pause::Reached => match self.cut_now() {
                 0 => Ended::Clean,
                 cut => Ended::Cut(cut),
@@ -542,7 +542,7 @@ impl Running {
         &mut self,
         began: Instant,
         until: Instant,
-        reached: impl Fn(&Running) -> bool,
+        reached: &dyn Fn(&Running) -> bool,
     ) -> Pause {
         loop {
             if reached(self) {
@@ -594,6 +594,7 @@ impl Running {
         }
     }
 
+    #[inline(never)]
     pub(super) fn command(&self, command: Command) {
         // An acceptor that has failed is noticed by the pool's end.
         self.commands.put(command);

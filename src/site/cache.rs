@@ -43,9 +43,9 @@ type Shelf = HashMap<Arc<[u8]>, Arc<Entry>, Seed>;
 
 #[derive(Default)]
 struct Shelves {
-    /// By root and by what the client accepts; a lookup by name then needs no copy of it.
-    shelves: HashMap<(usize, Ranking), Shelf, Seed>,
-    seed: Seed,
+    /// By root and by what the client accepts; a lookup by name then needs no copy of it. There are few of them, so
+    /// they are looked through.
+    shelves: Vec<((usize, Ranking), Shelf)>,
     /// In the order in which they go, but for those that were used since they were last looked at.
     clock: VecDeque<Arc<Entry>>,
     bytes: usize,
@@ -91,15 +91,7 @@ impl Hasher for Hash {
         self.add(rest.iter().fold(rest.len() as u64, |word, &byte| word << 8 | u64::from(byte)));
     }
 
-    fn write_u8(&mut self, number: u8) {
-        self.add(number.into());
-    }
-
     fn write_usize(&mut self, number: usize) {
-        self.add(number as u64);
-    }
-
-    fn write_isize(&mut self, number: isize) {
         self.add(number as u64);
     }
 
@@ -186,7 +178,8 @@ impl Cache {
 
     fn get(&self, root: usize, name: &[u8], ranking: Ranking) -> Option<Arc<Entry>> {
         let shelves = self.shelves.read().unwrap_or_else(PoisonError::into_inner);
-        shelves.shelves.get(&(root, ranking))?.get(name).cloned()
+        let (_, shelf) = &shelves.shelves[shelves.place(root, ranking)?];
+        shelf.get(name).cloned()
     }
 
     fn insert(&self, entry: Arc<Entry>) {
@@ -196,9 +189,11 @@ impl Cache {
         shelves.bytes += entry.bytes();
         shelves.open += usize::from(entry.is_open());
         let (root, ranking, name) = &entry.key;
-        let seed = shelves.seed;
-        let shelf = shelves.shelves.entry((*root, *ranking)).or_insert_with(|| Shelf::with_hasher(seed));
-        shelf.insert(name.clone(), entry.clone());
+        let place = shelves.place(*root, *ranking).unwrap_or_else(|| {
+            shelves.shelves.push(((*root, *ranking), Shelf::default()));
+            shelves.shelves.len() - 1
+        });
+        shelves.shelves[place].1.insert(name.clone(), entry.clone());
         shelves.clock.push_back(entry);
         while shelves.bytes > self.room || shelves.open > OPEN {
             let Some(oldest) = shelves.clock.pop_front() else { return };
@@ -219,10 +214,16 @@ impl Cache {
 }
 
 impl Shelves {
+    /// Where the shelf of that root and ranking is.
+    fn place(&self, root: usize, ranking: Ranking) -> Option<usize> {
+        self.shelves.iter().position(|(key, _)| *key == (root, ranking))
+    }
+
     /// Takes out what stands under its key.
     fn take(&mut self, entry: &Entry) {
         let (root, ranking, name) = &entry.key;
-        let known = self.shelves.get(&(*root, *ranking)).and_then(|shelf| shelf.get(name)).cloned();
+        let place = self.place(*root, *ranking);
+        let known = place.and_then(|place| self.shelves[place].1.get(name)).cloned();
         if let Some(known) = known {
             self.take_this(&known);
             self.clock.retain(|other| !Arc::ptr_eq(other, &known));
@@ -232,13 +233,14 @@ impl Shelves {
     /// Takes it out of the tables, if it is still there.
     fn take_this(&mut self, entry: &Arc<Entry>) -> bool {
         let (root, ranking, name) = &entry.key;
-        let Some(shelf) = self.shelves.get_mut(&(*root, *ranking)) else { return false };
+        let Some(place) = self.place(*root, *ranking) else { return false };
+        let shelf = &mut self.shelves[place].1;
         if !shelf.get(name).is_some_and(|known| Arc::ptr_eq(known, entry)) {
             return false;
         }
         shelf.remove(name);
         if shelf.is_empty() {
-            self.shelves.remove(&(*root, *ranking));
+            self.shelves.swap_remove(place);
         }
         self.bytes -= entry.bytes();
         self.open -= usize::from(entry.is_open());
@@ -368,7 +370,7 @@ mod tests {
 
         /// As if a second had passed.
         fn wait(&self) {
-            for shelf in self.cache.shelves.read().expect("not poisoned").shelves.values() {
+            for (_, shelf) in self.cache.shelves.read().expect("not poisoned").shelves.iter() {
                 for entry in shelf.values() {
                     entry.checked.fetch_sub(BELIEVED, Ordering::Relaxed);
                 }
@@ -378,7 +380,7 @@ mod tests {
         /// Whether the figures are those of what is there.
         fn check(&self) {
             let shelves = self.cache.shelves.read().expect("not poisoned");
-            let entries: Vec<_> = shelves.shelves.values().flat_map(HashMap::values).collect();
+            let entries: Vec<_> = shelves.shelves.iter().flat_map(|(_, shelf)| shelf.values()).collect();
             assert_eq!(shelves.clock.len(), entries.len());
             assert_eq!(shelves.bytes, entries.iter().map(|entry| entry.bytes()).sum::<usize>());
             assert_eq!(shelves.open, entries.iter().filter(|entry| entry.is_open()).count());

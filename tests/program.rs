@@ -1,0 +1,58 @@
+//! How programs are started. In a process of its own: a child that is starting has copies of all descriptors for a
+//! moment, which tests of sockets would notice.
+
+use handover::Program;
+use std::ffi::OsString;
+use std::io;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn shell(script: &str) -> Program {
+    let args = ["sh", "-c", script].map(OsString::from).to_vec();
+    let environment = ["PATH=/nonexistent:/usr/bin:/bin", "NAME=value", "LISTEN_FDS=1", "HANDOVER_CHECK=no"];
+    Program::new(args, environment.map(OsString::from).to_vec())
+}
+
+/// The versions that the script says it reads, or why it failed.
+fn checked(script: &str) -> Result<Vec<u32>, String> {
+    let mut check = shell(script).start_check(true).expect("a shell");
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(checked) = check.outcome().expect("a child of ours") {
+            return checked.versions();
+        }
+        assert!(Instant::now() < until, "it does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_check_says_what_it_reads_or_why_it_failed() {
+    assert_eq!(checked("echo handover reads state versions 1,2"), Ok(vec![1, 2]));
+    let failed = checked("echo nothing; echo first >&2; echo last >&2; exit 3");
+    assert_eq!(failed, Err("the check failed with exit code 3: last".to_owned()));
+    // Ignored here, as in every program in Rust.
+    assert_eq!(checked("kill -s PIPE $$"), Err("the check failed with signal 13: it said nothing".to_owned()));
+}
+
+#[test]
+fn a_check_has_the_environment_without_what_is_for_another() {
+    let script = "test $NAME = value && test $HANDOVER_CHECK = 1 && test -z $LISTEN_FDS && \
+                  echo handover reads state versions 1";
+    assert_eq!(checked(script), Ok(vec![1]));
+}
+
+#[test]
+fn a_check_that_is_given_up_is_killed() {
+    let begun = Instant::now();
+    drop(shell("sleep 60").start_check(true).expect("a shell"));
+    assert!(begun.elapsed() < PATIENCE);
+}
+
+#[test]
+fn a_program_that_is_not_there_is_told_at_once() {
+    let program = Program::new(vec!["/nonexistent/program".into()], Vec::new());
+    let error = program.start_check(true).expect_err("no such program");
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
