@@ -30,6 +30,7 @@
 
 mod acceptor;
 mod activation;
+mod channel;
 mod check;
 mod cli;
 mod clock;

@@ -12,6 +12,7 @@ const ORDER: &[(&str, &[&str])] = &[
         &[
             "acceptor",
             "activation",
+            "channel",
             "check",
             "cli",
             "clock",
@@ -33,6 +34,7 @@ const ORDER: &[(&str, &[&str])] = &[
     (
         "acceptor",
         &[
+            "channel",
             "clock",
             "config",
             "connection",
@@ -56,7 +58,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("table", &["slot"]),
     ("slot", &["clock", "connection"]),
     // Its `Phase` stands below the connections, what it moves to a successor above them.
-    ("lifecycle", &["connection", "error", "seconds", "thread", "wire"]),
+    ("lifecycle", &["channel", "connection", "error", "seconds", "thread", "wire"]),
     ("connection", &["clock", "config", "handler", "http", "lifecycle::Phase", "slot::Place", "seldom", "wire"]),
     ("site", &["clock", "config", "error", "handler", "http", "seldom"]),
     ("cli", &["config", "error", "seconds"]),
@@ -76,6 +78,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("listener", &["error"]),
     ("handler", &["http", "seldom"]),
     ("http", &["wire"]),
+    ("channel", &[]),
     ("mailbox", &[]),
     ("queue", &[]),
     ("resident", &[]),

@@ -10,6 +10,7 @@ mod scheduling;
 
 pub use scheduling::{Policy, schedule};
 
+use crate::channel::Sender;
 use crate::clock::{DateCache, Millis};
 use crate::connection::{CloseReason, Connection, Discarded, Restored, Services};
 use crate::lifecycle::Event;
@@ -22,7 +23,7 @@ use crate::slot::{Notified, Place, Readiness, Slot};
 use crate::table::Table;
 use crate::worker::{Return, Returns};
 use accepting::Leaving;
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::TrySendError;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use moving::{Hold, Migration};

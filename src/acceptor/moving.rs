@@ -1,6 +1,7 @@
 //! Connections on their way to a successor, or from a predecessor.
 
 use super::Acceptor;
+use crate::channel::Sender;
 use crate::clock::Millis;
 use crate::connection::{Connection, Restored, Snapshot};
 use crate::lifecycle::Event;
@@ -8,7 +9,6 @@ use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
 use crate::lifecycle::state::{MovedConnection, encode};
 use crate::slot::{Notified, Place, Readiness, Slot};
 use crate::table::Source;
-use crossbeam_channel::Sender;
 use mio::unix::SourceFd;
 use std::collections::VecDeque;
 use std::io;
@@ -97,7 +97,7 @@ impl Acceptor {
             return;
         }
         // The main thread waits for it, or has given up and sends `Resume`.
-        let _ = answer.send(Event::Held(moved));
+        answer.send(Event::Held(moved));
         if let Some(hold) = &mut self.hold {
             hold.answer = None;
         }

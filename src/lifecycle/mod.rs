@@ -32,6 +32,8 @@ pub enum Event {
     Successor(u32, FromSuccessor),
     /// The predecessor said something, or is gone.
     Predecessor(FromPredecessor),
+    /// The last worker has ended.
+    PoolEnded,
     /// The pool rests, and here is every connection. Comes by the channel of the command that asked for it alone.
     Held(Vec<MovedConnection>),
 }

@@ -3,9 +3,9 @@
 use super::link::{Link, Message, Packet, Payload, test_point};
 use super::state::{Carried, Inheritance, decode};
 use super::{Event, FromPredecessor};
+use crate::channel::Sender;
 use crate::connection::{Connection, Restored, Snapshot};
 use crate::thread;
-use crossbeam_channel::Sender;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
@@ -69,7 +69,7 @@ impl Predecessor {
             for (_, restored) in arriving.0 {
                 adopt(restored);
             }
-            let _ = events.send(Event::Predecessor(FromPredecessor::Gone));
+            events.send(Event::Predecessor(FromPredecessor::Gone));
         };
         thread::start("predecessor", STACK, Box::new(run))
     }
@@ -116,7 +116,7 @@ fn listen(link: &Link, events: &Sender<Event>, adopt: &impl Fn(Restored), arrivi
             }
             other => return Err(io::Error::other(format!("it said what is not its to say: {}", other.kind()))),
         };
-        let _ = events.send(Event::Predecessor(word));
+        events.send(Event::Predecessor(word));
     }
     Ok(())
 }

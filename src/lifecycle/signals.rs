@@ -4,8 +4,8 @@
 //! handler's system call is ever interrupted. Signals belong to the process: the first server that runs gets them.
 
 use super::Event;
+use crate::channel::Sender;
 use crate::{Error, thread};
-use crossbeam_channel::Sender;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
@@ -62,7 +62,7 @@ impl SignalThread {
         let ctrl_c = events.clone();
         let stop = move || {
             // A server that has ended is stopped.
-            let _ = ctrl_c.send(Event::Stop);
+            ctrl_c.send(Event::Stop);
         };
         if let Err(error) = ctrlc::set_handler(stop) {
             log::warn!("Ctrl-C stays as the application has it: {error}");
@@ -90,7 +90,7 @@ impl SignalThread {
                 match number {
                     // ctrlc's thread says it; whether it has done so yet, nobody can tell.
                     SIGINT => interrupted = true,
-                    number => drop(events.send(event(number))),
+                    number => events.send(event(number)),
                 }
             }
             if let Err(error) = handled().thread_block() {
@@ -98,11 +98,11 @@ impl SignalThread {
             }
             // Nothing can come any more, but what came until here may not have been read.
             for number in signals.pending() {
-                let _ = events.send(event(number));
+                events.send(event(number));
             }
             // Said twice within a moment is said once, and after any INT the server stops.
             if interrupted {
-                let _ = events.send(Event::Stop);
+                events.send(Event::Stop);
             }
         };
         let thread = thread::start("signals", STACK, Box::new(run));

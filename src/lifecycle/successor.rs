@@ -5,7 +5,7 @@ use super::link::{Link, Message, Packet};
 use super::program::Program;
 use super::state::Inheritance;
 use super::{Event, FromSuccessor};
-use crossbeam_channel::Sender;
+use crate::channel::Sender;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::{self, JoinHandle};
@@ -83,9 +83,9 @@ impl Successor {
                     }
                 };
                 // The main thread goes on listening until the successor is gone, or the process ends.
-                let _ = events.send(Event::Successor(pid, word));
+                events.send(Event::Successor(pid, word));
             }
-            let _ = events.send(Event::Successor(pid, FromSuccessor::Gone));
+            events.send(Event::Successor(pid, FromSuccessor::Gone));
         };
         let thread = crate::thread::start("successor", STACK, Box::new(listen));
         successor.listening = Some(thread?);

@@ -6,6 +6,7 @@ mod role;
 mod running;
 
 use crate::acceptor::{Policy, schedule};
+use crate::channel::{Receiver, Sender, channel};
 use crate::config::{Config, Limits};
 use crate::handler::{Closure, Handler, IntoResponse, Request};
 use crate::lifecycle::Event;
@@ -18,7 +19,6 @@ use crate::listener::{Address, Bound, Listener};
 use crate::logging::{Log, init_logging};
 use crate::memory::{self, Plan};
 use crate::{Error, check, cli};
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use role::Role;
 use running::{Outside, Running};
 use std::io::{self, Write};
@@ -198,7 +198,7 @@ impl Builder {
             }
             Some(Err(error)) => return Err(error),
         };
-        let (events, received) = unbounded();
+        let (events, received) = channel();
         Ok(Server {
             config,
             memory,
@@ -290,12 +290,12 @@ impl StopHandle {
     /// Stops gracefully, as TERM does; said again after 250 ms or more, at once.
     pub fn stop(&self) {
         // A server that has ended is stopped.
-        let _ = self.0.send(Event::Stop);
+        self.0.send(Event::Stop);
     }
 
     /// Stops at once, as QUIT does.
     pub fn stop_now(&self) {
-        let _ = self.0.send(Event::StopNow);
+        self.0.send(Event::StopNow);
     }
 }
 

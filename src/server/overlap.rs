@@ -267,7 +267,7 @@ impl Running {
             stalled: Box::new({
                 let (events, pid) = (self.outside.sender.clone(), successor.pid());
                 move || {
-                    let _ = events.send(Event::Successor(pid, FromSuccessor::Stalled));
+                    events.send(Event::Successor(pid, FromSuccessor::Stalled));
                 }
             }),
             removed,
@@ -311,7 +311,7 @@ impl Running {
                 }
                 Waited::Event(Event::Reload) => *again = true,
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Successor(..) | Event::Predecessor(_) | Event::Held(_)) => {}
+                Waited::Event(Event::Successor(..) | Event::Predecessor(_) | Event::Held(_) | Event::PoolEnded) => {}
                 Waited::Time => {
                     log::warn!("reload deadline: what is left is cut");
                     let ended = self.leave(&mut successor, Pause::Time, *again);

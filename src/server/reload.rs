@@ -3,13 +3,13 @@
 use super::generation;
 use super::running::{Reloaded, Running, Waited};
 use crate::acceptor::Command;
+use crate::channel::{Nothing, channel};
 use crate::config::Config;
 use crate::connection::InFlight;
 use crate::lifecycle::link::test_time;
 use crate::lifecycle::state::{CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection, VERSIONS};
 use crate::lifecycle::{Event, exec};
 use crate::seconds::Seconds;
-use crossbeam_channel::{bounded, select};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 const CHECK_POLL: Duration = Duration::from_millis(2);
 /// How often handlers that ran at HUP are looked at.
 const HANDLER_POLL: Duration = Duration::from_millis(5);
+/// How often events are looked at while everything is held.
+const EVENT_POLL: Duration = Duration::from_millis(5);
 /// What this build writes.
 pub const OUR_VERSION: u32 = VERSIONS[VERSIONS.len() - 1];
 /// How long to serve between two holds.
@@ -92,13 +94,21 @@ impl Running {
         }
     }
 
+    /// Sees what has happened meanwhile.
+    fn look_up(&self, again: &mut bool) -> Result<(), Reloaded> {
+        while let Some(event) = self.outside.events.try_receive() {
+            self.during_reload(event, again)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn during_reload(&self, event: Event, again: &mut bool) -> Result<(), Reloaded> {
         match event {
             Event::Stop => {
                 self.is_second_stop();
                 return Err(Reloaded::Stop);
             }
-            Event::StopNow => return Err(Reloaded::StopNow),
+            Event::StopNow | Event::PoolEnded => return Err(Reloaded::StopNow),
             Event::Reload => *again = true,
             Event::Reopen => self.reopen_log(),
             // Of an attempt that is over.
@@ -132,21 +142,17 @@ impl Running {
 
     /// Holds new work back until the pool rests: every connection, or `None` if it did not within `stall`.
     fn hold(&self, stall: Duration, again: &mut bool) -> Result<Option<Vec<MovedConnection>>, Reloaded> {
-        let (answer, answered) = bounded(1);
+        let (answer, answered) = channel();
         self.command(Command::Hold { answer });
         let until = Instant::now() + stall;
         loop {
-            select! {
-                recv(answered) -> answer => return Ok(match answer {
-                    Ok(Event::Held(connections)) => Some(connections),
-                    _ => None,
-                }),
-                recv(self.outside.events) -> event => match event {
-                    Ok(event) => self.during_reload(event, again)?,
-                    Err(_) => return Err(Reloaded::StopNow),
-                },
-                default(until.saturating_duration_since(Instant::now())) => {}
+            // Everybody waits for this answer; what else comes can wait a moment.
+            match answered.receive(Some(until.min(Instant::now() + EVENT_POLL))) {
+                Ok(Event::Held(connections)) => return Ok(Some(connections)),
+                Ok(_) | Err(Nothing::Ever) => return Ok(None),
+                Err(Nothing::Yet) => {}
             }
+            self.look_up(again)?;
             if until <= Instant::now() {
                 return Ok(None);
             }
@@ -168,10 +174,8 @@ impl Running {
     }
 
     fn execute_quietly(&self, connections: Vec<MovedConnection>, again: &mut bool) -> Reloaded {
-        while let Ok(event) = self.outside.events.try_recv() {
-            if let Err(no) = self.during_reload(event, again) {
-                return no;
-            }
+        if let Err(no) = self.look_up(again) {
+            return no;
         }
         let carried = match self.carried() {
             Ok(carried) => carried,

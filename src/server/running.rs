@@ -4,6 +4,7 @@ use super::role::Origin;
 use super::{Carry, Ended, generation};
 use crate::Error;
 use crate::acceptor::{Acceptor, Command, WAKER};
+use crate::channel::{Nothing, Receiver, Sender, channel};
 use crate::clock::Millis;
 use crate::config::{Config, ReloadMode};
 use crate::connection::{Budget, Connection, InFlight, Permits, Services, Stats};
@@ -24,11 +25,10 @@ use crate::queue::queue;
 use crate::seconds::Seconds;
 use crate::thread;
 use crate::worker::{Return, Returns, Worker};
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never, select};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -83,14 +83,21 @@ pub struct Running {
     status_due: Cell<Instant>,
     /// Requests that reloads have cut which are over.
     cut_by_reloads: usize,
-    /// Whether all workers have ended.
-    over: Cell<bool>,
     /// When the first stop came, if that was during a reload.
     pub(super) first_stop: Cell<Option<Instant>>,
     /// A HUP that came while the predecessor still ran.
     pub(super) reload_later: bool,
-    /// Disconnects when the last worker has ended; nothing is ever sent.
-    pub(super) done: Receiver<Event>,
+    /// Has no owner any more when the last worker has ended.
+    pub(super) pool: Weak<Pool>,
+}
+
+/// Every worker has a part in it: the last one to end says so.
+pub struct Pool(Sender<Event>);
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.0.send(Event::PoolEnded);
+    }
 }
 
 /// A listener's descriptor, its address as configured, and its socket file's device and inode.
@@ -120,8 +127,7 @@ impl Running {
             (carry.restore)(carried);
         }
         if inheritance.reload_again {
-            // The channel cannot be closed: we hold both ends.
-            let _ = outside.sender.send(Event::Reload);
+            outside.sender.send(Event::Reload);
         }
         let poll = mio::Poll::new().map_err(|error| failed("the poller", error))?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(|error| failed("the poller", error))?;
@@ -141,7 +147,7 @@ impl Running {
         // The predecessor's limit may have been higher.
         let (jobs, consumers) = queue(config.limits.connections.max(connections.len()), config.workers);
         let (commands, commanded) = mailbox();
-        let (done_sender, done) = bounded(0);
+        let pool = Arc::new(Pool(outside.sender.clone()));
         let descriptors = listeners.iter().map(|listener| {
             let (address, file) = listener.inheritance();
             (listener.as_raw_fd(), address.to_owned(), file)
@@ -175,7 +181,7 @@ impl Running {
                 returns: returns.clone(),
                 services: services.clone(),
                 in_flight: flight,
-                done: done_sender.clone(),
+                done: pool.clone(),
             };
             workers.push(worker.spawn(config.worker_stack).map_err(|error| failed("a worker", error))?);
         }
@@ -197,10 +203,9 @@ impl Running {
             beat: Cell::new(None),
             status_due: Cell::new(Instant::now()),
             cut_by_reloads: 0,
-            over: Cell::new(false),
             first_stop: Cell::new(None),
             predecessor,
-            done,
+            pool: Arc::downgrade(&pool),
         })
     }
 
@@ -214,17 +219,11 @@ impl Running {
             if until.is_some_and(|until| until <= now) {
                 return Waited::Time;
             }
-            let done = if self.over.get() { never() } else { self.done.clone() };
             let next = [until, self.beat.get()].into_iter().flatten().min();
-            let time = next.map_or(Duration::MAX, |next| next.saturating_duration_since(now));
-            select! {
-                recv(self.outside.events) -> event => return event.map_or(Waited::Over, Waited::Event),
-                recv(done) -> _ => {
-                    // Disconnected stays disconnected: said once.
-                    self.over.set(true);
-                    return Waited::Over;
-                }
-                default(time) => {}
+            match self.outside.events.receive(next) {
+                Ok(Event::PoolEnded) | Err(Nothing::Ever) => return Waited::Over,
+                Ok(event) => return Waited::Event(event),
+                Err(Nothing::Yet) => {}
             }
         }
     }
@@ -292,7 +291,7 @@ impl Running {
                 Waited::Event(Event::Stop) => return Some(self.stop(config)),
                 Waited::Event(Event::StopNow) => return Some(self.stop_at_once()),
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Successor(..) | Event::Held(_)) => {}
+                Waited::Event(Event::Successor(..) | Event::Held(_) | Event::PoolEnded) => {}
                 Waited::Event(Event::Predecessor(word)) => {
                     if let Some(stop) = self.heed(word) {
                         return Some(match stop {
@@ -351,7 +350,7 @@ impl Running {
                     self.became_server();
                 }
                 if std::mem::take(&mut self.reload_later) {
-                    let _ = self.outside.sender.send(Event::Reload);
+                    self.outside.sender.send(Event::Reload);
                 }
             }
         }
@@ -553,7 +552,7 @@ impl Running {
                 Waited::Over => return Pause::Over,
                 Waited::Event(Event::StopNow) => return Pause::SecondStop,
                 Waited::Event(Event::Stop) if began.elapsed() >= SECOND_STOP => return Pause::SecondStop,
-                Waited::Event(Event::Stop | Event::Successor(..) | Event::Held(_)) => {}
+                Waited::Event(Event::Stop | Event::Successor(..) | Event::Held(_) | Event::PoolEnded) => {}
                 Waited::Event(Event::Reopen) => self.reopen_log(),
                 Waited::Event(Event::Reload) => log::warn!("no reload: the server is stopping"),
                 Waited::Event(Event::Predecessor(word)) => {
@@ -575,17 +574,19 @@ impl Running {
                 log::warn!("cut {request} after {:.1} s", Seconds(age));
             }
         }
-        let (done, cut) = bounded(0);
+        let (done, cut) = channel();
         self.command(Command::Cut { done });
-        let _ = cut.recv_timeout(CUT_PATIENCE);
+        let _ = cut.receive(Some(Instant::now() + CUT_PATIENCE));
         // Handlers that were streaming notice that their connection has ended; the others end with the process.
         let until = Instant::now() + CUT_GRACE;
-        while let Waited::Event(_) = self.wait(Some(until)) {}
+        while !self.pool_has_ended()
+            && let Waited::Event(_) = self.wait(Some(until))
+        {}
         stats.total_cut()
     }
 
     pub(super) fn pool_has_ended(&self) -> bool {
-        matches!(self.done.try_recv(), Err(TryRecvError::Disconnected))
+        self.pool.strong_count() == 0
     }
 
     pub(super) fn reopen_log(&self) {
