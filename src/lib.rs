@@ -38,6 +38,7 @@ mod config;
 mod connection;
 mod error;
 mod handler;
+mod hash;
 mod http;
 mod lifecycle;
 mod listener;

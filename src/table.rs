@@ -1,5 +1,6 @@
 //! The acceptor's table of connections, by token.
 
+use crate::hash::Seed;
 use crate::slot::Slot;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::Occupied;
@@ -20,7 +21,7 @@ pub struct Table {
     free: Vec<usize>,
     open: usize,
     /// How many each address has.
-    held: HashMap<Source, usize>,
+    held: HashMap<Source, usize, Seed>,
 }
 
 #[derive(Default)]

@@ -55,12 +55,12 @@ const ORDER: &[(&str, &[&str])] = &[
     ("check", &["config", "connection", "error", "listener", "memory", "seconds"]),
     ("memory", &["config", "connection", "error", "slot"]),
     ("worker", &["connection", "mailbox", "queue", "slot", "seldom", "thread"]),
-    ("table", &["slot"]),
+    ("table", &["hash", "slot"]),
     ("slot", &["clock", "connection"]),
     // Its `Phase` stands below the connections, what it moves to a successor above them.
     ("lifecycle", &["channel", "connection", "error", "seconds", "thread", "wire"]),
     ("connection", &["clock", "config", "handler", "http", "lifecycle::Phase", "slot::Place", "seldom", "wire"]),
-    ("site", &["clock", "config", "error", "handler", "http", "seldom"]),
+    ("site", &["clock", "config", "error", "handler", "hash", "http", "seldom"]),
     ("cli", &["config", "error", "seconds"]),
     ("logging", &["config", "error", "seldom", "clock"]),
     (
@@ -79,6 +79,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("handler", &["http", "seldom"]),
     ("http", &["wire"]),
     ("channel", &[]),
+    ("hash", &[]),
     ("mailbox", &[]),
     ("queue", &[]),
     ("resident", &[]),

@@ -1,7 +1,7 @@
 //! The request as a handler sees it.
 
 use crate::http::head::{Head, HeadLimits};
-use crate::http::{Reject, head};
+use crate::http::{Reject, head, is_same_name};
 use percent_encoding::percent_decode;
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -106,7 +106,7 @@ impl Request {
     pub(crate) fn is_plain_get(&self) -> bool {
         let special = |name: &[u8]| match name {
             [b'i' | b'I', b'f' | b'F', b'-', ..] => true,
-            name => name.eq_ignore_ascii_case(b"range"),
+            name => is_same_name(name, b"range"),
         };
         *self.method() == Method::Get && !self.head.fields.iter().any(|field| special(field.name.in_bytes(&self.bytes)))
     }

@@ -1,7 +1,6 @@
 //! What a client likes best: Accept-Encoding and Accept (RFC 9110 §12.4 and §12.5).
 
-use super::{is_token_byte, list_elements};
-use std::cmp::Reverse;
+use super::{is_same_name, is_token_byte, list_elements};
 
 /// A content coding that a file can have beside it (RFC 9110 §8.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +30,7 @@ impl Coding {
     /// Whether a name in Accept-Encoding means it: names ignore case, and `x-gzip` is gzip (RFC 9110 §8.4.1.3).
     fn is(self, name: &[u8]) -> bool {
         let alias = if self == Coding::Gzip { "x-gzip" } else { self.name() };
-        name.eq_ignore_ascii_case(self.name().as_bytes()) || name.eq_ignore_ascii_case(alias.as_bytes())
+        is_same_name(name, self.name().as_bytes()) || is_same_name(name, alias.as_bytes())
     }
 }
 
@@ -56,7 +55,7 @@ impl Ranking {
         for (name, weight) in values.flat_map(list_elements).filter_map(weighted) {
             let slot = match Coding::ALL.into_iter().find(|coding| coding.is(name)) {
                 Some(coding) => &mut weights[coding as usize],
-                None if name.eq_ignore_ascii_case(b"identity") => &mut identity,
+                None if is_same_name(name, b"identity") => &mut identity,
                 None if name == b"*" => &mut others,
                 None => continue,
             };
@@ -65,11 +64,19 @@ impl Ranking {
         // What is not named has the weight of `*`; without one, no coding is acceptable and identity the last resort.
         let identity = identity.or(others).unwrap_or(0);
         let weight = |coding: Coding| weights[coding as usize].or(others).unwrap_or(0);
-        let acceptable = |coding: Coding| weight(coding) > 0 && weight(coding) >= identity && offered.contains(&coding);
-        let mut codings = Coding::ALL.map(|coding| acceptable(coding).then_some(coding));
-        let place = |coding: Coding| offered.iter().position(|other| *other == coding);
-        // `None` has weight 0, and so comes last.
-        codings.sort_by_key(|coding| (Reverse(coding.map_or(0, weight)), coding.and_then(place)));
+        let acceptable = |coding: Coding| weight(coding) > 0 && weight(coding) >= identity;
+        let mut codings = [None; Coding::ALL.len()];
+        let mut ranked = 0;
+        for &coding in offered {
+            if acceptable(coding) && !codings.contains(&Some(coding)) {
+                // Behind those that are liked as well and were offered before.
+                let liked = |other: &&Coding| weight(**other) >= weight(coding);
+                let at = codings.iter().flatten().take_while(liked).count();
+                codings.copy_within(at..ranked, at + 1);
+                codings[at] = Some(coding);
+                ranked += 1;
+            }
+        }
         Ranking { codings }
     }
 
@@ -97,7 +104,7 @@ pub fn accepts_html<'v>(values: impl Iterator<Item = &'v [u8]>) -> bool {
     let mut weights = [None; 3];
     for (range, weight) in values.flat_map(list_elements).filter_map(media_range) {
         let ranges: [&[u8]; 3] = [b"text/html", b"text/*", b"*/*"];
-        if let Some(at) = ranges.iter().position(|known| known.eq_ignore_ascii_case(range)) {
+        if let Some(at) = ranges.iter().position(|known| is_same_name(known, range)) {
             weights[at] = weights[at].max(Some(weight));
         }
     }

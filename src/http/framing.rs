@@ -1,7 +1,7 @@
 //! How long a request body is (RFC 9112 §6), decided here and nowhere else.
 
 use super::head::Head;
-use super::{Reject, list_elements, parse_decimal};
+use super::{Reject, is_same_name, list_elements, parse_decimal};
 
 /// The body's framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub fn body_framing(head: &Head, bytes: &[u8]) -> Result<BodyFraming, Reject> {
         if chunked {
             return Err(Reject::ChunkedNotLast);
         }
-        chunked = coding.eq_ignore_ascii_case(b"chunked");
+        chunked = is_same_name(coding, b"chunked");
         unknown |= !chunked;
     }
     match (chunked, unknown) {
@@ -64,7 +64,7 @@ pub fn expects_continue(head: &Head, bytes: &[u8]) -> Result<bool, Reject> {
     }
     let mut expects = false;
     for expectation in head.all(bytes, "expect").flat_map(list_elements) {
-        if !expectation.eq_ignore_ascii_case(b"100-continue") {
+        if !is_same_name(expectation, b"100-continue") {
             return Err(Reject::Expectation);
         }
         expects = true;

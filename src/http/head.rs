@@ -4,7 +4,8 @@
 //! once; [`Head::parse`] then reads the whole head once. Both decide from the
 //! bytes alone, so a head cut anywhere has the same outcome as the whole.
 
-use super::{REG_NAME, Reject, TARGET, TOKEN, list_elements, span_of, span_of_text, span_of_value};
+use super::{REG_NAME, Reject, TARGET, TOKEN, is_same_name, list_elements, span_of, span_of_text, span_of_value};
+use std::slice;
 use tiny_http::Method;
 
 /// A piece of the head, as offsets into its bytes. A head is at most 64 KiB − 1.
@@ -324,12 +325,12 @@ impl Head {
                 let scheme = target.iter().position(|&b| b == b':').ok_or(Reject::Target)?;
                 let (scheme, rest) = target.split_at(scheme);
                 let rest = rest.strip_prefix(b"://").ok_or(Reject::Target)?;
-                if scheme.eq_ignore_ascii_case(b"https") {
+                if is_same_name(scheme, b"https") {
                     // RFC 9110 §7.4: it MUST have come over TLS, which is not spoken here. A gateway that ended TLS
                     // sends origin-form to an origin server (RFC 9112 §3.2.1).
                     return Err(Reject::Misdirected);
                 }
-                if !scheme.eq_ignore_ascii_case(b"http") {
+                if !is_same_name(scheme, b"http") {
                     return Err(Reject::Target);
                 }
                 let end = rest.iter().position(|&b| b == b'/' || b == b'?').unwrap_or(rest.len());
@@ -374,7 +375,7 @@ impl Head {
             // Of all that is white space here, spaces and tabs are what a value can have.
             let field = Field { name: Span::of(bytes, name), value: Span::of(bytes, value.trim_ascii()) };
             self.present.note(name);
-            if name.len() == 4 && name.eq_ignore_ascii_case(b"host") {
+            if name.len() == 4 && is_same_name(name, b"host") {
                 hosts = hosts.and(field.value);
             }
             self.fields.push(field);
@@ -399,20 +400,35 @@ impl Head {
             return keep_alive;
         }
         for token in self.all(bytes, "connection").flat_map(list_elements) {
-            if token.eq_ignore_ascii_case(b"close") {
+            if is_same_name(token, b"close") {
                 return false;
             }
-            keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+            keep_alive |= is_same_name(token, b"keep-alive");
         }
         keep_alive
     }
 
     /// The values of every field of that name, in order.
     pub fn all<'b>(&self, bytes: &'b [u8], name: &str) -> impl Iterator<Item = &'b [u8]> {
-        self.fields
-            .iter()
-            .filter(move |field| field.name.in_bytes(bytes).eq_ignore_ascii_case(name.as_bytes()))
-            .map(|field| field.value.in_bytes(bytes))
+        Values { fields: self.fields.iter(), bytes, name }
+    }
+}
+
+/// The values of the fields of one name.
+struct Values<'h, 'b, 'n> {
+    fields: slice::Iter<'h, Field>,
+    bytes: &'b [u8],
+    name: &'n str,
+}
+
+impl<'b> Iterator for Values<'_, 'b, '_> {
+    type Item = &'b [u8];
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<&'b [u8]> {
+        let (bytes, name) = (self.bytes, self.name.as_bytes());
+        let field = self.fields.find(|field| field.name.in_bytes(bytes).eq_ignore_ascii_case(name))?;
+        Some(field.value.in_bytes(bytes))
     }
 }
 

@@ -225,6 +225,13 @@ fn span_of_value(bytes: &[u8]) -> usize {
     }
 }
 
+/// Whether two names are the same but for the case of letters, which no name in HTTP depends on where we ask.
+// Once and not wherever it is called.
+#[inline(never)]
+pub fn is_same_name(one: &[u8], other: &[u8]) -> bool {
+    one.eq_ignore_ascii_case(other)
+}
+
 /// The comma-separated elements of a list field, trimmed, without empty ones (RFC 9110 §5.6.1).
 pub fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())

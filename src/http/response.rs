@@ -91,8 +91,8 @@ pub fn encode_headers(out: &mut Vec<u8>, headers: &[Header]) -> Result<Said, Inv
         if is_ours(name) {
             continue;
         }
-        said.date |= name.eq_ignore_ascii_case(b"date");
-        said.content_type |= name.eq_ignore_ascii_case(b"content-type");
+        said.date |= super::is_same_name(name, b"date");
+        said.content_type |= super::is_same_name(name, b"content-type");
         push_field(out, name, value);
     }
     Ok(said)
@@ -165,7 +165,7 @@ fn is_ours(name: &[u8]) -> bool {
         17 => &[b"transfer-encoding"],
         _ => return false,
     };
-    ours.iter().any(|ours| ours.eq_ignore_ascii_case(name))
+    ours.iter().any(|ours| super::is_same_name(ours, name))
 }
 
 fn push_status_line(out: &mut Vec<u8>, status: StatusCode) {

@@ -1,6 +1,6 @@
 //! The Range field (RFC 9110 §14): which bytes of how many. No I/O.
 
-use crate::http::list_elements;
+use crate::http::{is_same_name, list_elements};
 
 /// The most ranges that one request may ask for; with more, the field is ignored.
 ///
@@ -53,7 +53,7 @@ pub(super) fn select<'v>(mut values: impl Iterator<Item = &'v [u8]>, size: u64) 
 fn parse(value: &[u8], size: u64) -> Option<Selection> {
     let equals = value.iter().position(|&byte| byte == b'=')?;
     // Range units are case-insensitive (§14.1).
-    if !value[..equals].eq_ignore_ascii_case(b"bytes") {
+    if !is_same_name(&value[..equals], b"bytes") {
         return None;
     }
     // One malformed range spoils the field, also behind others, so all are read before any is judged.
