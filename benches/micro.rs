@@ -7,6 +7,9 @@
 #[path = "../src/clock.rs"]
 mod clock;
 #[allow(dead_code, unused_imports, reason = "only what is measured is called")]
+#[path = "../src/date.rs"]
+mod date;
+#[allow(dead_code, unused_imports, reason = "only what is measured is called")]
 #[path = "../src/handler/mod.rs"]
 mod handler;
 #[allow(dead_code, unused_imports, reason = "only what is measured is called")]

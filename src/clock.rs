@@ -1,7 +1,8 @@
 //! The two clocks: monotonic milliseconds for deadlines, wall time for the Date field.
 
+use crate::date::Date;
 use rustix::time::{ClockId, clock_gettime};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Milliseconds of CLOCK_MONOTONIC: the same clock in every process, so that deadlines can cross to a successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,8 +51,7 @@ impl DateCache {
         let second = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
         if second != self.second {
             self.second = second;
-            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(second).unwrap_or(0));
-            self.field = format!("Date: {}\r\n", httpdate::fmt_http_date(time));
+            self.field = format!("Date: {}\r\n", Date(second.try_into().unwrap_or(0)));
         }
         self.field.as_bytes()
     }

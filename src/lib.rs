@@ -36,6 +36,7 @@ mod cli;
 mod clock;
 mod config;
 mod connection;
+mod date;
 mod error;
 mod handler;
 mod hash;

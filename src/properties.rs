@@ -3,12 +3,14 @@
 //! `HANDOVER_SEED` begins elsewhere; a failure names the seed and the bytes. The fuzz targets go further.
 
 use crate::cases::Case;
+use crate::date;
 use crate::http::head::{Head, HeadLimits};
 use crate::http::invariants::{self as http, Random};
 use crate::lifecycle::invariants as lifecycle;
 use crate::site::invariants as site;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// What a mutation may put in: what means something somewhere.
 const WORDS: &[&[u8]] = &[
@@ -175,6 +177,25 @@ fn conditions_are_decided_as_the_rfc_has_it() {
         pieces(|line| line.strip_prefix("If-").and_then(|field| field.split_once(": ")).map(|(_, value)| value));
     values.extend([b"\"tag\"".to_vec(), b"W/\"tag\", \"x\"".to_vec()]);
     hold(4000, &values, site::dates);
+}
+
+#[test]
+fn what_is_taken_for_a_date_httpdate_reads_the_same_way() {
+    let mut seeds =
+        pieces(|line| line.strip_prefix("If-").and_then(|field| field.split_once(": ")).map(|(_, value)| value));
+    seeds.extend([b"Sunday, 06-Nov-94 08:49:37 GMT".to_vec(), b"Sun Nov  6 08:49:37 1994".to_vec()]);
+    let taken = Cell::new(0);
+    hold(10_000, &seeds, |value| {
+        let Some(second) = date::parse(value) else { return };
+        let text = str::from_utf8(value).expect("a date is ASCII");
+        match httpdate::parse_http_date(text) {
+            Ok(time) => assert_eq!(time, UNIX_EPOCH + Duration::from_secs(second)),
+            // It has no leap seconds.
+            Err(_) => assert!(text.contains(":60")),
+        }
+        taken.set(taken.get() + 1);
+    });
+    assert!(taken.get() > 1000, "{} were compared", taken.get());
 }
 
 #[test]

@@ -60,7 +60,7 @@ const ORDER: &[(&str, &[&str])] = &[
     // Its `Phase` stands below the connections, what it moves to a successor above them.
     ("lifecycle", &["channel", "connection", "error", "seconds", "thread", "wire"]),
     ("connection", &["clock", "config", "handler", "http", "lifecycle::Phase", "slot::Place", "seldom", "wire"]),
-    ("site", &["clock", "config", "error", "handler", "hash", "http", "seldom"]),
+    ("site", &["clock", "config", "date", "error", "handler", "hash", "http", "seldom"]),
     ("cli", &["config", "error", "seconds"]),
     ("logging", &["config", "error", "seldom", "clock"]),
     (
@@ -79,6 +79,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("handler", &["http", "seldom"]),
     ("http", &["wire"]),
     ("channel", &[]),
+    ("date", &[]),
     ("hash", &[]),
     ("mailbox", &[]),
     ("queue", &[]),
@@ -87,7 +88,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("thread", &[]),
     ("wire", &[]),
     ("seldom", &["clock"]),
-    ("clock", &[]),
+    ("clock", &["date"]),
     ("error", &[]),
 ];
 

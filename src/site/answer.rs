@@ -3,6 +3,7 @@
 use super::cache::Content;
 use super::conditional::{self, Validators, Verdict};
 use super::range::{self, Part, Selection};
+use crate::date::Date;
 use crate::handler::{Body, Bytes, IntoResponse, Request, Response, known_header};
 use crate::http::accept::Coding;
 use rustix::io::Errno;
@@ -12,7 +13,6 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, UNIX_EPOCH};
 use tiny_http::{Header, Method, StatusCode};
 
 /// What a request selects (RFC 9110 §3.2), with all that its response says.
@@ -161,9 +161,7 @@ impl About<'_> {
         }
         response.add_header(known_header("ETag", self.etag));
         if let Some(modified) = self.modified {
-            // `fmt_http_date` panics behind the year 9999, which no clock that we are told of reaches by itself.
-            let modified = UNIX_EPOCH + Duration::from_secs(modified.min(LAST_DATE));
-            response.add_header(field("Last-Modified", httpdate::fmt_http_date(modified)));
+            response.add_header(field("Last-Modified", Date(modified).to_string()));
         }
         response.add_header(known_header("Accept-Ranges", "bytes"));
         response
@@ -209,9 +207,6 @@ pub(super) fn read_at_once(file: &File, offset: u64, length: usize) -> Result<Ve
         }
     }
 }
-
-/// 9999-12-31 23:59:59, the last second that a date of RFC 9110 §5.6.7 can name.
-pub(super) const LAST_DATE: u64 = 253_402_300_799;
 
 /// A field of our own making: ASCII without control characters.
 fn field(name: &'static str, value: String) -> Header {
@@ -343,7 +338,7 @@ mod tests {
 
     #[test]
     fn dates_at_the_end_of_time_do_not_panic() {
-        for modified in [0, LAST_DATE, LAST_DATE + 1, u64::MAX] {
+        for modified in [0, crate::date::LAST, crate::date::LAST + 1, u64::MAX] {
             let mut representation = alphabet();
             representation.about.modified = Some(modified);
             assert!(representation.answer(&request("GET", "/", &[]), modified).is_ok());

@@ -1,7 +1,7 @@
 //! Conditional requests (RFC 9110 §13). No I/O and no clock: what is compared arrives as arguments.
 
+use crate::date;
 use crate::handler::Request;
-use std::time::UNIX_EPOCH;
 use tiny_http::Method;
 
 /// What identifies the state of a representation (RFC 9110 §8.8).
@@ -86,8 +86,7 @@ fn single_date(request: &Request, name: &str) -> Option<u64> {
 
 /// Seconds since 1970; each of the three formats of RFC 9110 §5.6.7.
 pub(super) fn parse_date(value: &[u8]) -> Option<u64> {
-    let date = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
-    date.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+    date::parse(value)
 }
 
 /// How entity tags are compared (RFC 9110 §8.8.3.2).

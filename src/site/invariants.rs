@@ -6,6 +6,7 @@ use super::files::ENCODED;
 use super::path::name;
 use super::range::{self, MAX_RANGES, Part, Selection};
 use super::root::{Resolver, Root};
+use crate::date::{self, Date};
 use crate::handler::Request;
 use crate::http::head::HeadLimits;
 use percent_encoding::{percent_decode, percent_encode};
@@ -16,7 +17,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
 
 /// A request with these fields, if they can stand in one.
 fn request(method: &str, fields: &[(&str, &[u8])]) -> Option<Request> {
@@ -71,8 +71,6 @@ pub fn range(bytes: &[u8]) {
 
 /// A value of a conditional field.
 pub fn dates(value: &[u8]) {
-    /// The last second that `fmt_http_date` can write.
-    const LAST: u64 = 253_402_300_799;
     const ETAG: &str = "\"tag\"";
     let Some(probe) = request("GET", &[("If-Modified-Since", value)]) else { return };
     // As the head gives it, without the white space around it.
@@ -82,8 +80,8 @@ pub fn dates(value: &[u8]) {
         conditional::evaluate(&request, Validators { etag: ETAG, modified: Some(modified) })
     };
     if let Some(date) = date {
-        assert!(date <= LAST);
-        let written = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(date));
+        assert!(date <= date::LAST);
+        let written = Date(date).to_string();
         assert_eq!(conditional::parse_date(written.as_bytes()), Some(date), "{written}");
     }
     for modified in [0, date.unwrap_or(7).saturating_sub(1), date.unwrap_or(7), date.unwrap_or(7) + 1] {

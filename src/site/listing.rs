@@ -2,6 +2,7 @@
 
 use super::files::ENCODED;
 use super::root::Root;
+use crate::date::Date;
 use crate::handler::{Body, Response, known_header};
 use percent_encoding::percent_encode;
 use rustix::fd::OwnedFd;
@@ -11,7 +12,6 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
-use std::time::{Duration, UNIX_EPOCH};
 
 /// The most bytes of a page, some 600 names: as many as an error page may have, since like that one it is held for as
 /// long as its client takes to read it.
@@ -222,7 +222,7 @@ impl Entry {
     fn write(&self, out: &mut Vec<u8>) {
         let slash = if self.is_directory { "/" } else { "" };
         let (href, name) = (percent_encode(&self.name, ENCODED), Escaped(&self.name));
-        let (size, date) = (Size(self), Date(self.modified));
+        let (size, date) = (Size(self), Minute(self.modified));
         // A vector takes everything.
         let _ = writeln!(out, "<tr><td><a href=\"{href}{slash}\">{name}{slash}</a><td>{size}<td>{date}");
     }
@@ -270,13 +270,12 @@ impl fmt::Display for Size<'_> {
 }
 
 /// `06 Nov 1994 08:49`, in UTC.
-struct Date(u64);
+struct Minute(u64);
 
-impl fmt::Display for Date {
+impl fmt::Display for Minute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `Sun, 06 Nov 1994 08:49:37 GMT` up to the year 9999, behind which it panics.
-        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(self.0.min(super::answer::LAST_DATE)));
-        f.write_str(date.get(5..22).unwrap_or_default())
+        // Of `Sun, 06 Nov 1994 08:49:37 GMT`.
+        f.write_str(Date(self.0).to_string().get(5..22).unwrap_or_default())
     }
 }
 
@@ -407,8 +406,8 @@ mod tests {
             assert_eq!(Size(&entry(length, false)).to_string(), text);
         }
         assert_eq!(Size(&entry(4096, true)).to_string(), "");
-        assert_eq!(Date(784_111_777).to_string(), "06 Nov 1994 08:49");
-        assert_eq!(Date(u64::MAX).to_string(), "31 Dec 9999 23:59");
+        assert_eq!(Minute(784_111_777).to_string(), "06 Nov 1994 08:49");
+        assert_eq!(Minute(u64::MAX).to_string(), "31 Dec 9999 23:59");
     }
 
     #[test]
