@@ -19,30 +19,38 @@ impl fmt::Display for Date {
         let (days, time) = (second / DAY, second % DAY);
         let (year, month, day) = civil(days);
         let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
-        let name = text(&DAYS[(days % 7) as usize][..3]);
+        let name = text(&day_name(second)[..3]);
         let month = text(&MONTHS[3 * (month - 1)..3 * month]);
         let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
         write!(f, "{name}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
     }
 }
 
-/// A date in any of the three formats; `None` for what is none, or was before 1970. The name of the day is not compared
-/// with the day. A year of two digits is one of 1970 to 2069.
+/// A date in any of the three formats; `None` for what is none, has the name of another day, or was before 1970. A year of
+/// two digits is one of 1970 to 2069.
 pub fn parse(text: &[u8]) -> Option<u64> {
-    let is_short = |name: &[u8]| DAYS.iter().any(|day| day[..3] == *name);
     let comma = text.iter().position(|&byte| byte == b',').unwrap_or(0);
     let (name, rest) = text.split_at(comma);
-    if fits(text, b"___, __ ___ ____ __:__:__ GMT") && is_short(name) {
-        second(number(&text[12..16])?, &text[8..11], number(&text[5..7])?, &text[17..25])
-    } else if fits(rest, b", __-___-__ __:__:__ GMT") && DAYS.contains(&name) {
+    let (second, is_name) = if fits(text, b"___, __ ___ ____ __:__:__ GMT") {
+        let second = second(number(&text[12..16])?, &text[8..11], number(&text[5..7])?, &text[17..25])?;
+        (second, day_name(second)[..3] == *name)
+    } else if fits(rest, b", __-___-__ __:__:__ GMT") {
         let year = number(&rest[9..11])?;
-        second(if year < 70 { 2000 + year } else { 1900 + year }, &rest[5..8], number(&rest[2..4])?, &rest[12..20])
-    } else if fits(text, b"___ ___ __ __:__:__ ____") && is_short(&text[..3]) {
+        let year = if year < 70 { 2000 + year } else { 1900 + year };
+        let second = second(year, &rest[5..8], number(&rest[2..4])?, &rest[12..20])?;
+        (second, day_name(second) == name)
+    } else if fits(text, b"___ ___ __ __:__:__ ____") {
         let day = text[8..10].strip_prefix(b" ").unwrap_or(&text[8..10]);
-        second(number(&text[20..24])?, &text[4..7], number(day)?, &text[11..19])
+        let second = second(number(&text[20..24])?, &text[4..7], number(day)?, &text[11..19])?;
+        (second, day_name(second)[..3] == text[..3])
     } else {
-        None
-    }
+        return None;
+    };
+    is_name.then_some(second)
+}
+
+fn day_name(second: u64) -> &'static [u8] {
+    DAYS[(second / DAY % 7) as usize]
 }
 
 /// Whether the text is as long as the form, and what stands in it between the blanks.
@@ -100,7 +108,8 @@ mod tests {
             assert_eq!(parse(text.as_bytes()), Some(784_111_777), "{text}");
         }
         assert_eq!(parse(b"Wed Nov 16 08:49:37 1994"), Some(784_111_777 + 10 * DAY));
-        assert_eq!(parse(b"Monday, 01-Jan-69 00:00:00 GMT"), parse(b"Tue, 01 Jan 2069 00:00:00 GMT"));
+        assert_eq!(parse(b"Tuesday, 01-Jan-69 00:00:00 GMT"), parse(b"Tue, 01 Jan 2069 00:00:00 GMT"));
+        assert_eq!(parse(b"Thursday, 01-Jan-70 00:00:00 GMT"), Some(0));
         assert_eq!(parse(b"Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
         assert_eq!(parse(b"Fri, 31 Dec 9999 23:59:59 GMT"), Some(LAST));
         assert_eq!(Date(784_111_777).to_string(), "Sun, 06 Nov 1994 08:49:37 GMT");
@@ -114,6 +123,7 @@ mod tests {
             "Sun",
             "Sun, 06 Nov 1994 08:49:37",
             "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Mon, 06 Nov 1994 08:49:37 GMT",
             "sun, 06 Nov 1994 08:49:37 GMT",
             "Sun, 06 nov 1994 08:49:37 GMT",
             "Sun, 6 Nov 1994 08:49:37 GMT",
