@@ -28,7 +28,7 @@ use crate::worker::{Return, Returns, Worker};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,7 @@ pub struct Outside {
 /// A running server, seen from the main thread.
 pub struct Running {
     pub(super) services: Arc<Services>,
-    pub(super) acceptor: JoinHandle<io::Result<()>>,
+    acceptor: AcceptorThread,
     pub(super) workers: Vec<JoinHandle<()>>,
     pub(super) in_flight: Vec<Arc<InFlight>>,
     pub(super) commands: Mailbox<Command>,
@@ -185,8 +185,7 @@ impl Running {
             };
             workers.push(worker.spawn(config.worker_stack).map_err(|error| failed("a worker", error))?);
         }
-        let acceptor = thread::start("acceptor", ACCEPTOR_STACK, Box::new(move || acceptor.run()))
-            .map_err(|error| failed("the acceptor", error))?;
+        let acceptor = AcceptorThread::start(acceptor).map_err(|error| failed("the acceptor", error))?;
         Ok(Running {
             services,
             acceptor,
@@ -444,10 +443,7 @@ impl Running {
                 Ok(ended)
             }
             None => {
-                let error = match self.acceptor.join() {
-                    Ok(Err(error)) => error,
-                    _ => io::Error::other("it panicked"),
-                };
+                let error = self.acceptor.join().err().unwrap_or_else(|| io::Error::other("it has ended"));
                 Err(Error::runtime(format_args!("the acceptor failed"), error))
             }
         };
@@ -608,10 +604,38 @@ impl Running {
                 log::error!("a worker panicked");
             }
         }
-        match self.acceptor.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => log::error!("the acceptor failed: {error}"),
-            Err(_) => log::error!("the acceptor panicked"),
+        if let Err(error) = self.acceptor.join() {
+            log::error!("the acceptor failed: {error}");
+        }
+    }
+}
+
+/// The acceptor's thread, and why it has failed, if it has.
+struct AcceptorThread {
+    thread: JoinHandle<()>,
+    failure: Arc<OnceLock<io::Error>>,
+}
+
+impl AcceptorThread {
+    fn start(acceptor: Acceptor) -> io::Result<AcceptorThread> {
+        let failure = Arc::new(OnceLock::new());
+        let outcome = failure.clone();
+        let run = move || {
+            if let Err(error) = acceptor.run() {
+                // It ends once, so nothing stands there yet.
+                let _ = outcome.set(error);
+            }
+        };
+        let thread = thread::start("acceptor", ACCEPTOR_STACK, Box::new(run))?;
+        Ok(AcceptorThread { thread, failure })
+    }
+
+    fn join(self) -> io::Result<()> {
+        self.thread.join().map_err(|_| io::Error::other("it panicked"))?;
+        // The thread's own reference has gone with it.
+        match Arc::into_inner(self.failure).and_then(OnceLock::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
     }
 }
