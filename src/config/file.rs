@@ -102,10 +102,10 @@ impl Reader<'_> {
     fn read(mut self) -> Result<Config, Error> {
         let table = document::parse(self.text).map_err(|fault| self.error(fault.at, &fault.what))?;
         // Error pages are looked at last: the routes say which statuses there are.
-        let (pages, others): (Vec<&Entry>, Vec<&Entry>) =
-            table.entries.iter().partition(|entry| entry.key == "error_pages");
-        for entry in others.into_iter().chain(pages) {
-            self.entry(entry)?;
+        for are_pages in [false, true] {
+            for entry in table.entries.iter().filter(|entry| (entry.key == "error_pages") == are_pages) {
+                self.entry(entry)?;
+            }
         }
         if self.config.line("max_target").is_none() {
             let limits = &mut self.config.limits;

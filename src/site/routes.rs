@@ -285,11 +285,15 @@ pub(super) struct Fields {
 impl Fields {
     /// The fields of `[headers]`, and a route's own in their place.
     fn new(site: &[Header], own: &[Header]) -> Fields {
-        let inherited = site.iter().filter(|header| !has(own, header)).cloned();
-        let (cache_control, others) =
-            inherited.partition::<Vec<Header>, _>(|header| header.field.equiv("Cache-Control"));
-        let all = others.into_iter().chain(own.iter().cloned()).collect();
-        Fields { all, cache_control: cache_control.into_iter().next() }
+        let mut fields = Fields { all: Vec::new(), cache_control: None };
+        for header in site.iter().filter(|header| !has(own, header)) {
+            match header.field.equiv("Cache-Control") {
+                true => _ = fields.cache_control.get_or_insert_with(|| header.clone()),
+                false => fields.all.push(header.clone()),
+            }
+        }
+        fields.all.extend_from_slice(own);
+        fields
     }
 
     pub(super) fn onto(&self, mut response: Response) -> Response {
