@@ -355,13 +355,18 @@ impl ConfigFile {
 /// Text for a message, which is one line, without the quotes and escapes of `{:?}`.
 pub fn on_one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
+    push_on_one_line(&mut line, text);
+    line
+}
+
+/// The same behind what stands there already.
+pub fn push_on_one_line(line: &mut String, text: &str) {
     for character in text.chars() {
         match character.is_control() {
             true => line.extend(character.escape_default()),
             false => line.push(character),
         }
     }
-    line
 }
 
 /// Bytes the way that sizes are written: with K, M or G where that is exact.
