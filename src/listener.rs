@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -130,9 +130,6 @@ impl Listener {
         match address {
             Address::Unix(path) => Ok(vec![bind_unix(path)?]),
             Address::Tcp(host, port) => {
-                if let Ok(ip) = host.parse::<IpAddr>() {
-                    return Ok(vec![bind_tcp(SocketAddr::new(ip, *port), &address.to_string())?]);
-                }
                 let resolved = (host.as_str(), *port).to_socket_addrs().map_err(|error| {
                     let why = error.to_string();
                     Error::bind(
@@ -148,7 +145,11 @@ impl Listener {
                 }
                 // A free port is one port: with several addresses it would be several.
                 addresses.truncate(if *port == 0 { 1 } else { addresses.len() });
-                addresses.into_iter().map(|resolved| bind_tcp(resolved, &address.to_string())).collect()
+                let mut listeners = Vec::new();
+                for resolved in addresses {
+                    listeners.push(bind_tcp(resolved, &address.to_string())?);
+                }
+                Ok(listeners)
             }
         }
     }

@@ -54,12 +54,13 @@ impl Program {
     pub fn of_this_process() -> &'static Program {
         static PROGRAM: OnceLock<Program> = OnceLock::new();
         PROGRAM.get_or_init(|| {
-            let variable = |(mut name, value): (OsString, OsString)| {
-                name.push("=");
-                name.push(value);
-                name
-            };
-            Program::new(env::args_os().collect(), env::vars_os().map(variable).collect())
+            let mut environment = Vec::new();
+            for (mut variable, value) in env::vars_os() {
+                variable.push("=");
+                variable.push(value);
+                environment.push(variable);
+            }
+            Program::new(env::args_os().collect(), environment)
         })
     }
 
