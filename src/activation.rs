@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::listener::Listener;
+use crate::number::decimal;
 use socket2::{Domain, Socket, Type};
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -60,11 +61,11 @@ fn passed(var: impl Fn(&str) -> Option<OsString>, own_pid: u32) -> Result<Vec<Pa
     let malformed = |name: &str, value: &OsStr, allowed: &str| {
         Error::config(format_args!("{name} is {value:?}, allowed is {allowed}: it is the service manager's to set"))
     };
-    let Some(meant) = digits(&pid) else { return Err(malformed("LISTEN_PID", &pid, "a pid")) };
-    if meant != own_pid as usize {
+    let Some(meant) = pid.to_str().and_then(decimal::<u64>) else { return Err(malformed("LISTEN_PID", &pid, "a pid")) };
+    if meant != own_pid.into() {
         return Ok(Vec::new());
     }
-    let Some(count) = digits(&count).filter(|&count| count <= MOST) else {
+    let Some(count) = count.to_str().and_then(decimal).filter(|&count| count <= MOST) else {
         return Err(malformed("LISTEN_FDS", &count, &format!("a number of descriptors, 0 to {MOST}")));
     };
     let names: Vec<String> = match var("LISTEN_FDNAMES") {
@@ -116,12 +117,6 @@ fn adopt(fd: OwnedFd) -> Result<Listener, String> {
 
 fn refused(fd: RawFd, name: &str, why: &str) -> Error {
     Error::config(format_args!("cannot listen on descriptor {fd} ({name:?}) from the service manager: {why}"))
-}
-
-/// Digits only: the standard parser takes a `+`.
-fn digits(value: &OsStr) -> Option<usize> {
-    let text = value.to_str()?;
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]

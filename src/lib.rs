@@ -44,6 +44,9 @@ mod listener;
 mod logging;
 mod mailbox;
 mod memory;
+/// For `handover reload`, which reads numbers as a server does.
+#[doc(hidden)]
+pub mod number;
 mod queue;
 mod resident;
 mod seconds;

@@ -1,6 +1,7 @@
 //! Where connections come from: binding, and closing without resetting a client that has already connected.
 
 use crate::Error;
+use crate::number::decimal;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
@@ -55,7 +56,7 @@ impl FromStr for Address {
         if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
             return Err(malformed("the port is not a number"));
         }
-        let port = port.parse().map_err(|_| malformed("the port is above 65535"))?;
+        let port = decimal(port).ok_or_else(|| malformed("the port is above 65535"))?;
         let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
             Some(Some(v6)) if v6.parse::<Ipv6Addr>().is_ok() => v6,
             Some(_) => return Err(malformed("the IPv6 address is malformed")),

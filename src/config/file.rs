@@ -9,6 +9,7 @@ use super::{Config, ConfigFile, on_one_line};
 use crate::Error;
 use crate::http::accept::Coding;
 use crate::http::is_token_byte;
+use crate::number::decimal;
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -411,7 +412,7 @@ impl Reader<'_> {
             _ => None,
         }));
         for entry in &self.table("error_pages", value)?.entries {
-            let status = entry.key.parse().ok().filter(|status| statuses.contains(status));
+            let status = decimal(&entry.key).filter(|status| statuses.contains(status));
             let Some(status) = status else {
                 let list: Vec<String> = statuses.iter().map(u16::to_string).collect();
                 let allowed = format!("is no error that this site answers with: allowed are {}", list.join(", "));

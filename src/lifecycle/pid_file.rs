@@ -1,6 +1,7 @@
 //! The file that says which process serves.
 
 use crate::Error;
+use crate::number::decimal;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -80,7 +81,7 @@ impl Drop for PidFile {
 }
 
 fn read_pid(path: &Path) -> Option<u32> {
-    fs::read_to_string(path).ok()?.lines().next()?.trim().parse().ok()
+    decimal(fs::read_to_string(path).ok()?.lines().next()?.trim())
 }
 
 fn refused(path: &Path, error: io::Error) -> Error {
