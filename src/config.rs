@@ -10,6 +10,7 @@ mod file;
 pub mod settings;
 pub mod site;
 
+pub use file::read_small;
 pub use site::SiteConfig;
 
 use crate::Error;

@@ -69,19 +69,9 @@ pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
         |path: &Path, what: &str| Error::config(format_args!("cannot read configuration file {path:?}: {what}"));
     // So that the messages and a later reload mean the same file.
     let path = std::path::absolute(path).map_err(|error| failed(path, &error.to_string()))?;
-    let said = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => failed(&path, "there is no such file"),
-        io::ErrorKind::PermissionDenied => failed(&path, "this user may not read it"),
-        _ => failed(&path, &error.to_string()),
-    };
-    let meta = fs::metadata(&path).map_err(said)?;
-    if !meta.is_file() {
-        return Err(failed(&path, "it is not a regular file, which a reload could read again"));
-    }
-    if meta.len() > MAX_SIZE {
-        return Err(failed(&path, "it has more than 1 MiB"));
-    }
-    let bytes = fs::read(&path).map_err(said)?;
+    let not_regular = "it is not a regular file, which a reload could read again";
+    let bytes =
+        read_small(&path, MAX_SIZE, not_regular, "it has more than 1 MiB").map_err(|what| failed(&path, &what))?;
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
         failed(&path, &format!("line {line} is not UTF-8"))
@@ -89,6 +79,22 @@ pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
     let base = path.parent().unwrap_or(Path::new("/")).to_owned();
     let file = ConfigFile { path, places: Vec::new() };
     Reader { text, base, application, config: Config { file: Some(file), ..Config::default() } }.read()
+}
+
+/// Reads a regular file whole, or says what is in the way, in these words if that is its kind or its size.
+pub fn read_small(path: &Path, most: u64, not_regular: &str, too_large: &str) -> Result<Vec<u8>, String> {
+    let said = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+        _ => error.to_string(),
+    };
+    // Before it is opened: opening a FIFO would wait for its writer.
+    let meta = fs::metadata(path).map_err(said)?;
+    match meta.is_file() {
+        false => Err(not_regular.to_owned()),
+        true if meta.len() > most => Err(too_large.to_owned()),
+        true => fs::read(path).map_err(said),
+    }
 }
 
 struct Reader<'t> {

@@ -6,12 +6,11 @@ use super::content_type::MediaTypes;
 use super::files::{Answer, ENCODED, Files};
 use super::path::{self, Name};
 use super::welcome::Welcome;
+use crate::config::read_small;
 use crate::config::site::{CacheRule, DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
 use crate::handler::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::{Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
-use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use tiny_http::{Header, StatusCode};
@@ -258,21 +257,8 @@ fn shown_directory(path: &Path, options: &DirectoryOptions) -> String {
 }
 
 fn read_page(path: &Path) -> Result<Vec<u8>, String> {
-    let said = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
-        _ => error.to_string(),
-    };
-    // Before it is opened: opening a FIFO would wait for its writer.
-    if !fs::metadata(path).map_err(said)?.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_PAGE + 1).read_to_end(&mut bytes)).map_err(said)?;
-    match bytes.len() as u64 {
-        0..=MAX_PAGE => Ok(bytes),
-        _ => Err(format!("it has more than {MAX_PAGE} bytes; let it link to what is large")),
-    }
+    let too_large = format!("it has more than {MAX_PAGE} bytes; let it link to what is large");
+    read_small(path, MAX_PAGE, "it is not a regular file", &too_large)
 }
 
 /// What the configuration adds to the answers of a route.
