@@ -390,13 +390,18 @@ fn drop_syn_filter() -> [SockFilter; 5] {
 
 /// Whether a table as in proc(5), `/proc/net/tcp`, has a socket of that port in SYN_RECV.
 fn has_syn_recv(table: &str, port: u16) -> Option<bool> {
-    let table = BufReader::new(fs::File::open(table).ok()?);
+    let mut table = BufReader::new(fs::File::open(table).ok()?);
     let local_port = format!(":{port:04X}");
-    Some(table.lines().map_while(Result::ok).skip(1).any(|line| {
+    let mut line = String::new();
+    while let Ok(1..) = table.read_line(&mut line) {
         let mut columns = line.split_ascii_whitespace().skip(1);
-        let local = columns.next().unwrap_or("");
-        local.ends_with(&local_port) && columns.nth(1) == Some("03")
-    }))
+        let local = columns.next().unwrap_or_default();
+        if local.ends_with(&local_port) && columns.nth(1) == Some("03") {
+            return Some(true);
+        }
+        line.clear();
+    }
+    Some(false)
 }
 
 #[cfg(test)]
