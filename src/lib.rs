@@ -48,6 +48,7 @@ mod memory;
 #[doc(hidden)]
 pub mod number;
 mod queue;
+mod report;
 mod resident;
 mod seconds;
 mod seldom;

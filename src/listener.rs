@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::number::decimal;
+use crate::report;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
@@ -217,7 +218,7 @@ impl Listener {
             }
         };
         if let Err(error) = result {
-            log::warn!("closing {}: clients that connect just now may be reset: {error}", self.bound);
+            report::warn!("closing {}: clients that connect just now may be reset: {error}", self.bound);
         }
     }
 
@@ -254,7 +255,7 @@ impl Listener {
         if fs::symlink_metadata(path).is_ok_and(ours)
             && let Err(error) = fs::remove_file(path)
         {
-            log::warn!("cannot remove {}: {error}", path.display());
+            report::warn!("cannot remove {}: {error}", path.display());
         }
     }
 }
@@ -347,7 +348,7 @@ fn bind_unix(path: &Path) -> Result<Listener, Error> {
             if probe.err().map(|error| error.kind()) != Some(io::ErrorKind::ConnectionRefused) {
                 return Err(fail("address in use; stop the other server or choose another path", error));
             }
-            log::info!("replacing {}, a socket that nobody listens on", path.display());
+            report::info!("replacing {}, a socket that nobody listens on", path.display());
             fs::remove_file(path).and_then(|()| bind())
         }
         other => other,

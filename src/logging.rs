@@ -2,6 +2,7 @@
 
 use crate::clock::Millis;
 use crate::config::push_on_one_line;
+use crate::report;
 use crate::seldom::Lines;
 use crate::{Config, Error};
 use log::{Level, Record};
@@ -95,16 +96,16 @@ impl Log {
     /// If that fails, the log goes on into the file that is open, and the first thing it says is why.
     pub fn reopen(&self) {
         let Some(path) = &self.path else {
-            log::info!("the log goes to stderr: nothing to reopen");
+            report::info!("the log goes to stderr: nothing to reopen");
             return;
         };
         // The lock is not held while anything is logged: the line has to get through it.
         match open(path) {
             Ok(file) => {
                 self.sink().sink = Sink::File(file);
-                log::info!("reopened log file {path:?}");
+                report::info!("reopened log file {path:?}");
             }
-            Err(error) => log::error!("cannot reopen log file {path:?}, keeping the old one: {error}"),
+            Err(error) => report::error!("cannot reopen log file {path:?}, keeping the old one: {error}"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Log lines that a client can bring about again and again: a few in a while, and how many there were besides.
 
 use crate::clock::Millis;
+use crate::report::report;
 use log::Level;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -41,9 +42,10 @@ impl Lines {
     /// Logs one more, unless it is too many.
     #[cold]
     #[inline(never)]
-    pub fn log(&self, level: Level, target: &str, message: fmt::Arguments<'_>) {
+    #[track_caller]
+    pub fn log(&self, level: Level, module: &'static str, message: fmt::Arguments<'_>) {
         if let Some(kept_back) = self.another(Millis::now()) {
-            log::log!(target: target, level, "{message}{kept_back}");
+            report(level, module, format_args!("{message}{kept_back}"));
         }
     }
 

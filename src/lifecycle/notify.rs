@@ -9,6 +9,7 @@
 //! successor arrives before anything the successor sends.
 
 use crate::number::decimal;
+use crate::report;
 use rustix::time::{ClockId, clock_gettime};
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -54,7 +55,7 @@ impl Notifier {
         let manager = match address(&name) {
             Ok(manager) => manager,
             Err(error) => {
-                log::warn!("the service manager will not be told anything: NOTIFY_SOCKET is {name:?}: {error}");
+                report::warn!("the service manager will not be told anything: NOTIFY_SOCKET is {name:?}: {error}");
                 return Notifier::default();
             }
         };
@@ -135,7 +136,7 @@ impl Notifier {
         if let Err(error) = deliver(manager, urgency, message)
             && !self.failed.swap(true, Ordering::Relaxed)
         {
-            log::warn!("cannot tell the service manager {:?}: {error}", message.lines().next().unwrap_or(""));
+            report::warn!("cannot tell the service manager {:?}: {error}", message.lines().next().unwrap_or(""));
         }
     }
 }

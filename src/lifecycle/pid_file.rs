@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::number::decimal;
+use crate::report;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -75,7 +76,7 @@ impl Drop for PidFile {
         if read_pid(&self.path) == Some(process::id())
             && let Err(error) = fs::remove_file(&self.path)
         {
-            log::warn!("cannot remove the pid file {:?}: {error}", self.path);
+            report::warn!("cannot remove the pid file {:?}: {error}", self.path);
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::logging::Log;
 use crate::mailbox::{Mailbox, mailbox};
 use crate::memory::ACCEPTOR_STACK;
 use crate::queue::queue;
+use crate::report;
 use crate::seconds::Seconds;
 use crate::thread;
 use crate::worker::{Return, Returns, Worker};
@@ -167,7 +168,7 @@ impl Running {
         for MovedConnection { fd, file, snapshot } in connections {
             match Connection::restore(snapshot, exec::own(fd), file.map(exec::own)) {
                 Some(restored) => acceptor.adopt(restored),
-                None => log::error!("a connection of the predecessor could not be restored"),
+                None => report::error!("a connection of the predecessor could not be restored"),
             }
         }
         let mut workers = Vec::new();
@@ -279,7 +280,7 @@ impl Running {
         if let Some(pid_file) = &self.outside.pid_file
             && let Err(error) = pid_file.write()
         {
-            log::error!("cannot write the pid file {}: {error}", pid_file.path().display());
+            report::error!("cannot write the pid file {}: {error}", pid_file.path().display());
         }
     }
 
@@ -302,7 +303,7 @@ impl Running {
                 // Nothing ends the pool but a stop: the acceptor has failed.
                 Waited::Over | Waited::Time => return None,
                 Waited::Event(Event::Reload) if self.predecessor.is_some() => {
-                    log::info!("reload: remembered until the predecessor is gone");
+                    report::info!("reload: remembered until the predecessor is gone");
                     self.reload_later = true;
                 }
                 Waited::Event(Event::Reload) => {
@@ -324,7 +325,7 @@ impl Running {
                 self.became_server();
                 self.tell_predecessor(&Message::Promoted);
                 self.beat.set(Some(Instant::now() + PROMOTION_SETTLES));
-                log::info!("took over from the predecessor");
+                report::info!("took over from the predecessor");
             }
             FromPredecessor::Stop { at_once } => {
                 // It says so only while it is the server.
@@ -345,7 +346,7 @@ impl Running {
                 self.sole_holder = true;
                 self.command(Command::Alone);
                 if !self.promoted {
-                    log::warn!("the predecessor is gone before it handed over; serving on");
+                    report::warn!("the predecessor is gone before it handed over; serving on");
                     self.became_server();
                 }
                 if std::mem::take(&mut self.reload_later) {
@@ -399,7 +400,7 @@ impl Running {
                 Reloaded::StopNow => return Some(self.stop_at_once()),
                 Reloaded::Failed(reason) => {
                     self.cut_by_reloads = self.services.stats.total_cut();
-                    log::error!("reload failed, serving on: {reason}");
+                    report::error!("reload failed, serving on: {reason}");
                     self.outside.notifier.ready(&format!("reload failed: {reason}"));
                 }
             }
@@ -450,9 +451,9 @@ impl Running {
         let Counters { served, refused, migrated, .. } = counters;
         match panicked {
             0 => {}
-            panicked => log::warn!("handlers have panicked {panicked} times"),
+            panicked => report::warn!("handlers have panicked {panicked} times"),
         }
-        log::info!("stopped: served={served} migrated={migrated} refused={refused} cut={cut}");
+        report::info!("stopped: served={served} migrated={migrated} refused={refused} cut={cut}");
         log::logger().flush();
         if let Some(signals) = signals {
             signals.join();
@@ -475,7 +476,7 @@ impl Running {
     /// The stop of the contract; see `ARCHITECTURE.md`.
     pub(super) fn stop(&mut self, config: &Config) -> Ended {
         let began = self.first_stop.get().unwrap_or_else(Instant::now);
-        log::info!("stopping: waiting up to {:.1} s for what is pending", Seconds(config.stop_deadline));
+        report::info!("stopping: waiting up to {:.1} s for what is pending", Seconds(config.stop_deadline));
         self.services.phase.become_lame_duck();
         if self.promoted {
             self.outside.notifier.stopping();
@@ -550,7 +551,7 @@ impl Running {
                 Waited::Event(Event::Stop) if began.elapsed() >= SECOND_STOP => return Pause::SecondStop,
                 Waited::Event(Event::Stop | Event::Successor(..) | Event::Held(_) | Event::PoolEnded) => {}
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Reload) => log::warn!("no reload: the server is stopping"),
+                Waited::Event(Event::Reload) => report::warn!("no reload: the server is stopping"),
                 Waited::Event(Event::Predecessor(word)) => {
                     if let Some(Event::StopNow) = self.heed(word) {
                         return Pause::SecondStop;
@@ -567,7 +568,7 @@ impl Running {
         for flight in &self.in_flight {
             if let Some((request, age)) = flight.cut(now) {
                 stats.cut();
-                log::warn!("cut {request} after {:.1} s", Seconds(age));
+                report::warn!("cut {request} after {:.1} s", Seconds(age));
             }
         }
         let (done, cut) = channel();
@@ -601,11 +602,11 @@ impl Running {
     fn join(self) {
         for thread in self.workers {
             if thread.join().is_err() {
-                log::error!("a worker panicked");
+                report::error!("a worker panicked");
             }
         }
         if let Err(error) = self.acceptor.join() {
-            log::error!("the acceptor failed: {error}");
+            report::error!("the acceptor failed: {error}");
         }
     }
 }
