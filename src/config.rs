@@ -205,6 +205,8 @@ pub struct Config {
 }
 
 impl Default for Config {
+    // It stands in several places and is large.
+    #[inline(never)]
     fn default() -> Config {
         Config {
             listen: Vec::new(),
