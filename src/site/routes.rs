@@ -6,8 +6,8 @@ use super::content_type::MediaTypes;
 use super::files::{Answer, ENCODED, Files};
 use super::path::{self, Name};
 use super::welcome::Welcome;
-use crate::config::read_small;
 use crate::config::site::{CacheRule, DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
+use crate::config::{is_same_name, read_small};
 use crate::handler::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::{Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
@@ -301,7 +301,7 @@ impl Fields {
 
 fn has(fields: &[Header], header: &Header) -> bool {
     let name = header.field.as_str().as_str();
-    fields.iter().any(|field| field.field.as_str().as_str().eq_ignore_ascii_case(name))
+    fields.iter().any(|field| is_same_name(field.field.as_str().as_str(), name))
 }
 
 /// The rest of a path in a Location: segments stay segments.
