@@ -286,7 +286,8 @@ impl Fields {
         // What a file says in Vary stays true whatever else is said there; several such fields are one list.
         let replaced = |header: &Header| has(&self.all, header) && !header.field.equiv("Vary");
         if response.headers().iter().any(replaced) {
-            let kept = response.headers().iter().filter(|header| !replaced(header)).cloned().collect();
+            let mut kept = response.headers().to_vec();
+            kept.retain(|header| !replaced(header));
             let status = response.status_code().0;
             response = response.into_reader().into_response_with(status, kept);
         }
