@@ -2,6 +2,8 @@
 
 use crate::Error;
 use crate::listener::Listener;
+use crate::number::decimal;
+use crate::report;
 use socket2::{Domain, Socket, Type};
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -43,7 +45,7 @@ pub fn inherited_from_env() -> Result<Vec<Listener>, Error> {
         // SAFETY: it is open, the manager opened it for this process (LISTEN_PID), and it is taken once (TAKEN).
         let owned = unsafe { OwnedFd::from_raw_fd(fd) };
         listeners.push(adopt(owned).map_err(|why| refused(fd, &name, &why))?);
-        log::info!("the service manager passed {} ({name:?})", listeners[listeners.len() - 1].bound());
+        report::info!("the service manager passed {} ({name:?})", listeners[listeners.len() - 1].bound());
     }
     Ok(listeners)
 }
@@ -60,11 +62,11 @@ fn passed(var: impl Fn(&str) -> Option<OsString>, own_pid: u32) -> Result<Vec<Pa
     let malformed = |name: &str, value: &OsStr, allowed: &str| {
         Error::config(format_args!("{name} is {value:?}, allowed is {allowed}: it is the service manager's to set"))
     };
-    let Some(meant) = digits(&pid) else { return Err(malformed("LISTEN_PID", &pid, "a pid")) };
-    if meant != own_pid as usize {
+    let Some(meant) = pid.to_str().and_then(decimal::<u64>) else { return Err(malformed("LISTEN_PID", &pid, "a pid")) };
+    if meant != own_pid.into() {
         return Ok(Vec::new());
     }
-    let Some(count) = digits(&count).filter(|&count| count <= MOST) else {
+    let Some(count) = count.to_str().and_then(decimal).filter(|&count| count <= MOST) else {
         return Err(malformed("LISTEN_FDS", &count, &format!("a number of descriptors, 0 to {MOST}")));
     };
     let names: Vec<String> = match var("LISTEN_FDNAMES") {
@@ -116,12 +118,6 @@ fn adopt(fd: OwnedFd) -> Result<Listener, String> {
 
 fn refused(fd: RawFd, name: &str, why: &str) -> Error {
     Error::config(format_args!("cannot listen on descriptor {fd} ({name:?}) from the service manager: {why}"))
-}
-
-/// Digits only: the standard parser takes a `+`.
-fn digits(value: &OsStr) -> Option<usize> {
-    let text = value.to_str()?;
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -136,9 +136,9 @@ const fn flag(short: Option<char>, long: &'static str, action: Action) -> Flag {
 }
 
 /// Every flag of the program. `--help` shows them in groups; a test holds that none is forgotten there.
-fn flags() -> impl Iterator<Item = Flag> + Clone {
+fn flags() -> Vec<Flag> {
     let settings = SETTINGS.iter().filter(|setting| setting.is_flag);
-    settings.map(|setting| flag(setting.short, setting.name, Takes(setting))).chain(SWITCHES.iter().copied())
+    settings.map(|setting| flag(setting.short, setting.name, Takes(setting))).chain(SWITCHES.iter().copied()).collect()
 }
 
 /// What was said, to be said once more on top of a configuration file.
@@ -175,10 +175,10 @@ impl Said {
 }
 
 fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> {
-    let announced = |config| Config { announce: true, ..config };
-    let mut config = announced(Config::default());
+    let mut config = Config { announce: true, ..Config::default() };
     let mut file: Option<PathBuf> = None;
     let mut all_said = Vec::new();
+    let flags = flags();
     let mut parser = Parser::from_args(args);
     while let Some(argument) = parser.next().map_err(unexpected)? {
         let flag = match argument {
@@ -187,8 +187,9 @@ fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Re
                     "--{LISTING} is not for {name}, which decides itself what it serves"
                 )));
             }
-            Arg::Long(long) => flags().find(|flag| flag.long == long).ok_or_else(|| unknown(long))?,
-            Arg::Short(short) => flags()
+            Arg::Long(long) => flags.iter().find(|flag| flag.long == long).ok_or_else(|| unknown(long))?,
+            Arg::Short(short) => flags
+                .iter()
                 .find(|flag| flag.short == Some(short))
                 .ok_or_else(|| Error::usage(format_args!("unknown flag -{}", on_one_line(&short.to_string()))))?,
             Arg::Value(value) => {
@@ -217,7 +218,8 @@ fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Re
     let Some(file) = file else { return Ok(Parsed::Run(config)) };
     // Only now, so that a wrong flag is the first thing to hear of, and `--help` needs no file that is right.
     let application = (root == Root::Refused).then_some(name);
-    let mut from_file = announced(Config::from_file_of(&file, application)?);
+    let mut from_file = Config::from_file_of(&file, application)?;
+    from_file.announce = true;
     if !config.listen.is_empty() {
         from_file.listen.clear();
     }
@@ -255,9 +257,10 @@ fn value(parser: &mut Parser, flag: &str, takes: &str) -> Result<OsString, Error
 
 fn is_flag(argument: &OsString) -> bool {
     let Some(text) = argument.to_str() else { return false };
-    match text.strip_prefix("--") {
-        Some(long) => flags().any(|flag| Some(flag.long) == long.split('=').next()),
-        None => flags().any(|flag| flag.short.is_some_and(|short| text == format!("-{short}"))),
+    match (text.strip_prefix("--"), text.as_bytes()) {
+        (Some(long), _) => flags().iter().any(|flag| Some(flag.long) == long.split('=').next()),
+        (None, &[b'-', short]) => flags().iter().any(|flag| flag.short == Some(short.into())),
+        _ => false,
     }
 }
 
@@ -271,7 +274,7 @@ fn unexpected(error: lexopt::Error) -> Error {
 }
 
 fn unknown(long: &str) -> Error {
-    let known: Vec<&str> = flags().map(|flag| flag.long).collect();
+    let known: Vec<&str> = flags().iter().map(|flag| flag.long).collect();
     let hint = closest(long, &known);
     let hint = hint.map(|flag| format!(", did you mean --{flag}?")).unwrap_or_default();
     Error::usage(format_args!("unknown flag --{}{hint}", on_one_line(long)))

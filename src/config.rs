@@ -10,6 +10,7 @@ mod file;
 pub mod settings;
 pub mod site;
 
+pub use file::read_small;
 pub use site::SiteConfig;
 
 use crate::Error;
@@ -204,6 +205,8 @@ pub struct Config {
 }
 
 impl Default for Config {
+    // It stands in several places and is large.
+    #[inline(never)]
     fn default() -> Config {
         Config {
             listen: Vec::new(),
@@ -352,16 +355,27 @@ impl ConfigFile {
     }
 }
 
+/// Whether they are the same name, of a header field or of an extension, where case does not count.
+#[inline(never)]
+pub fn is_same_name(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
+}
+
 /// Text for a message, which is one line, without the quotes and escapes of `{:?}`.
 pub fn on_one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
+    push_on_one_line(&mut line, text);
+    line
+}
+
+/// The same behind what stands there already.
+pub fn push_on_one_line(line: &mut String, text: &str) {
     for character in text.chars() {
         match character.is_control() {
             true => line.extend(character.escape_default()),
             false => line.push(character),
         }
     }
-    line
 }
 
 /// Bytes the way that sizes are written: with K, M or G where that is exact.

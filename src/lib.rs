@@ -46,7 +46,11 @@ mod listener;
 mod logging;
 mod mailbox;
 mod memory;
+/// For `handover reload`, which reads numbers as a server does.
+#[doc(hidden)]
+pub mod number;
 mod queue;
+mod report;
 mod resident;
 mod seconds;
 mod seldom;

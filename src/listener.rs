@@ -1,6 +1,8 @@
 //! Where connections come from: binding, and closing without resetting a client that has already connected.
 
 use crate::Error;
+use crate::number::decimal;
+use crate::report;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
@@ -8,7 +10,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -55,7 +57,7 @@ impl FromStr for Address {
         if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
             return Err(malformed("the port is not a number"));
         }
-        let port = port.parse().map_err(|_| malformed("the port is above 65535"))?;
+        let port = decimal(port).ok_or_else(|| malformed("the port is above 65535"))?;
         let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
             Some(Some(v6)) if v6.parse::<Ipv6Addr>().is_ok() => v6,
             Some(_) => return Err(malformed("the IPv6 address is malformed")),
@@ -130,9 +132,6 @@ impl Listener {
         match address {
             Address::Unix(path) => Ok(vec![bind_unix(path)?]),
             Address::Tcp(host, port) => {
-                if let Ok(ip) = host.parse::<IpAddr>() {
-                    return Ok(vec![bind_tcp(SocketAddr::new(ip, *port), &address.to_string())?]);
-                }
                 let resolved = (host.as_str(), *port).to_socket_addrs().map_err(|error| {
                     let why = error.to_string();
                     Error::bind(
@@ -148,7 +147,11 @@ impl Listener {
                 }
                 // A free port is one port: with several addresses it would be several.
                 addresses.truncate(if *port == 0 { 1 } else { addresses.len() });
-                addresses.into_iter().map(|resolved| bind_tcp(resolved, &address.to_string())).collect()
+                let mut listeners = Vec::new();
+                for resolved in addresses {
+                    listeners.push(bind_tcp(resolved, &address.to_string())?);
+                }
+                Ok(listeners)
             }
         }
     }
@@ -215,7 +218,7 @@ impl Listener {
             }
         };
         if let Err(error) = result {
-            log::warn!("closing {}: clients that connect just now may be reset: {error}", self.bound);
+            report::warn!("closing {}: clients that connect just now may be reset: {error}", self.bound);
         }
     }
 
@@ -252,7 +255,7 @@ impl Listener {
         if fs::symlink_metadata(path).is_ok_and(ours)
             && let Err(error) = fs::remove_file(path)
         {
-            log::warn!("cannot remove {}: {error}", path.display());
+            report::warn!("cannot remove {}: {error}", path.display());
         }
     }
 }
@@ -345,7 +348,7 @@ fn bind_unix(path: &Path) -> Result<Listener, Error> {
             if probe.err().map(|error| error.kind()) != Some(io::ErrorKind::ConnectionRefused) {
                 return Err(fail("address in use; stop the other server or choose another path", error));
             }
-            log::info!("replacing {}, a socket that nobody listens on", path.display());
+            report::info!("replacing {}, a socket that nobody listens on", path.display());
             fs::remove_file(path).and_then(|()| bind())
         }
         other => other,
@@ -388,13 +391,18 @@ fn drop_syn_filter() -> [SockFilter; 5] {
 
 /// Whether a table as in proc(5), `/proc/net/tcp`, has a socket of that port in SYN_RECV.
 fn has_syn_recv(table: &str, port: u16) -> Option<bool> {
-    let table = BufReader::new(fs::File::open(table).ok()?);
+    let mut table = BufReader::new(fs::File::open(table).ok()?);
     let local_port = format!(":{port:04X}");
-    Some(table.lines().map_while(Result::ok).skip(1).any(|line| {
+    let mut line = String::new();
+    while let Ok(1..) = table.read_line(&mut line) {
         let mut columns = line.split_ascii_whitespace().skip(1);
-        let local = columns.next().unwrap_or("");
-        local.ends_with(&local_port) && columns.nth(1) == Some("03")
-    }))
+        let local = columns.next().unwrap_or_default();
+        if local.ends_with(&local_port) && columns.nth(1) == Some("03") {
+            return Some(true);
+        }
+        line.clear();
+    }
+    Some(false)
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Where the log goes: stderr or `--log-file`, one line for each record.
 
 use crate::clock::Millis;
+use crate::config::push_on_one_line;
+use crate::report;
 use crate::seldom::Lines;
 use crate::{Config, Error};
-use log::{Level, LevelFilter, Record};
+use log::{Level, Record};
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -32,10 +34,8 @@ pub fn init_logging(config: &Config) -> Result<Arc<Log>, Error> {
         None => Log::to(None, Sink::Stderr),
     });
     let mut logger = env_logger::Builder::new();
-    match std::env::var("RUST_LOG") {
-        Ok(filters) if !filters.trim().is_empty() => logger.parse_filters(&filters),
-        _ => logger.filter_level(LevelFilter::Info),
-    };
+    let filters = std::env::var("RUST_LOG").ok().filter(|filters| !filters.trim().is_empty());
+    logger.parse_filters(filters.as_deref().unwrap_or("info"));
     logger.target(env_logger::Target::Pipe(Box::new(LogWriter(Arc::clone(&log)))));
     logger.format(|out, record| {
         let mut line = String::with_capacity(128);
@@ -96,16 +96,16 @@ impl Log {
     /// If that fails, the log goes on into the file that is open, and the first thing it says is why.
     pub fn reopen(&self) {
         let Some(path) = &self.path else {
-            log::info!("the log goes to stderr: nothing to reopen");
+            report::info!("the log goes to stderr: nothing to reopen");
             return;
         };
         // The lock is not held while anything is logged: the line has to get through it.
         match open(path) {
             Ok(file) => {
                 self.sink().sink = Sink::File(file);
-                log::info!("reopened log file {path:?}");
+                report::info!("reopened log file {path:?}");
             }
-            Err(error) => log::error!("cannot reopen log file {path:?}, keeping the old one: {error}"),
+            Err(error) => report::error!("cannot reopen log file {path:?}, keeping the old one: {error}"),
         }
     }
 
@@ -184,12 +184,7 @@ struct OneLine<'s>(&'s mut String);
 
 impl fmt::Write for OneLine<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for char in text.chars() {
-            match char.is_control() {
-                true => self.0.extend(char.escape_default()),
-                false => self.0.push(char),
-            }
-        }
+        push_on_one_line(self.0, text);
         Ok(())
     }
 }

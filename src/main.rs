@@ -6,7 +6,8 @@ use handover::{Config, Ended, Error, Server, Site};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
+    let mut args = std::env::args_os();
+    args.next();
     if args.next().is_some_and(|first| first == reload_command::NAME) {
         return reload_command::run(args);
     }

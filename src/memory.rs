@@ -9,6 +9,8 @@
 
 use crate::config::{DEFAULT_WORKER_STACK, size_text};
 use crate::connection::{Connection, worker_buffers};
+use crate::number::{self, decimal};
+use crate::report;
 use crate::slot::Slot;
 use crate::{Config, Error, Limits};
 use std::fs;
@@ -130,8 +132,8 @@ fn program_size() -> u64 {
     };
     let from_files = maps.lines().filter_map(file_mapping).sum::<u64>();
     let allocated =
-        status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix("kB")?.trim().parse().ok());
-    from_files + allocated.unwrap_or(512) * 1024
+        status.lines().find_map(|line| decimal(line.strip_prefix("RssAnon:")?.trim().strip_suffix("kB")?.trim_end()));
+    from_files + allocated.unwrap_or(512_u64) * 1024
 }
 
 /// The length of a line of `/proc/self/maps` (proc_pid_maps(5)) that maps a file.
@@ -140,8 +142,7 @@ fn file_mapping(line: &str) -> Option<u64> {
     let (from, to) = words.next()?.split_once('-')?;
     // Permissions, offset, device, inode, path.
     let path = words.nth(4)?;
-    let address = |text| u64::from_str_radix(text, 16).ok();
-    path.starts_with('/').then_some(address(to)?.checked_sub(address(from)?)?)
+    path.starts_with('/').then_some(number::parse(to, 16)?.checked_sub(number::parse(from, 16)?)?)
 }
 
 /// What is freed has to be there for the next, on whichever thread, and go back to the system when it is large.
@@ -151,7 +152,7 @@ fn bound_allocator() {
     const LARGE: libc::c_int = 32 * 1024;
     let parameters = [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, LARGE), (libc::M_TRIM_THRESHOLD, 4 * LARGE)];
     if !parameters.into_iter().all(|(parameter, value)| set(parameter, value)) {
-        log::warn!("the allocator cannot be told to use one arena; it may take more than --memory says");
+        report::warn!("the allocator cannot be told to use one arena; it may take more than --memory says");
     }
 }
 

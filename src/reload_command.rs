@@ -4,6 +4,7 @@
 //! is waited for is another file in its place, with a living process in it.
 
 use handover::Program;
+use handover::number::{self, decimal};
 use lexopt::{Arg, Parser};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, fchdir, kill_process};
@@ -101,7 +102,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, St
                 wait = Some(match parser.optional_value() {
                     None => DEFAULT_WAIT,
                     Some(value) => {
-                        let seconds = value.to_str().and_then(digits).filter(|&seconds| seconds <= MAX_WAIT);
+                        let seconds = value.to_str().and_then(decimal::<u32>).filter(|&seconds| seconds <= MAX_WAIT);
                         let seconds = seconds.ok_or_else(|| {
                             format!("--wait is {value:?}, allowed are whole seconds, --wait=0 to --wait={MAX_WAIT}")
                         })?;
@@ -327,7 +328,7 @@ fn stat(pid: Pid) -> Option<Stat> {
         return None;
     }
     // The state is field 3, the start time field 22.
-    Some(Stat { name, started: fields.nth(18)?.parse().ok()? })
+    Some(Stat { name, started: decimal(fields.nth(18)?)? })
 }
 
 /// Whether HUP does anything but end it: it is caught, or blocked as it is while a server executes its program afresh.
@@ -336,7 +337,7 @@ fn handles_hup(pid: Pid) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
     let mask = |name: &str| {
         let mask = status.lines().find_map(|line| line.strip_prefix(name))?;
-        u64::from_str_radix(mask.trim(), 16).ok()
+        number::parse(mask.trim(), 16)
     };
     match (mask("SigCgt:"), mask("SigBlk:")) {
         (Some(caught), Some(blocked)) => (caught | blocked) & 1 != 0,
@@ -345,10 +346,5 @@ fn handles_hup(pid: Pid) -> bool {
 }
 
 fn parse_pid(text: &str) -> Option<Pid> {
-    Pid::from_raw(i32::try_from(digits(text)?).ok()?)
-}
-
-/// Digits only: the standard parser takes a `+`.
-fn digits(text: &str) -> Option<u32> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    Pid::from_raw(decimal(text)?)
 }

@@ -3,13 +3,17 @@
 //! Digits and integers only: the standard library's parser and printer of floating point numbers take 28 KB, and
 //! nothing else here needs them.
 
+use crate::number::decimal;
 use std::fmt;
 use std::time::Duration;
 
 /// Reads a decimal number of seconds; what is smaller than a nanosecond is cut off. `1e3` is TOML's.
 pub fn parse(text: &str) -> Option<Duration> {
     let (number, exponent) = match text.split_once(['e', 'E']) {
-        Some((number, exponent)) => (number, exponent.parse::<i32>().ok()?),
+        Some((number, exponent)) => match exponent.strip_prefix('-') {
+            Some(negative) => (number, 0_i32.checked_sub_unsigned(decimal(negative)?)?),
+            None => (number, decimal(exponent.strip_prefix('+').unwrap_or(exponent))?),
+        },
         None => (text, 0),
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));

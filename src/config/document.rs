@@ -3,6 +3,7 @@
 //! What is valid TOML decides `toml_parser`, the parser that the crate `toml` is made of; here its events become tables.
 //! The crate `toml` itself would do that too, for 70 KB more of program, or 270 KB with `serde`; see `ARCHITECTURE.md`.
 
+use crate::number;
 use std::borrow::Cow;
 use std::ops::Range;
 use toml_parser::decoder::{IntegerRadix, ScalarKind};
@@ -292,7 +293,7 @@ fn integer(text: &str, radix: IntegerRadix) -> Option<u64> {
         IntegerRadix::Oct => 8,
         IntegerRadix::Bin => 2,
     };
-    u64::from_str_radix(text, radix).ok()
+    number::parse(text.strip_prefix('+').unwrap_or(text), radix)
 }
 
 /// The table that a header's path goes on in: of `[[a]]`, the last one.

@@ -5,10 +5,11 @@ use super::closest::closest;
 use super::document::{self, Entry, Kind, Table, Value};
 use super::settings::{self, Given, SETTINGS, Wrong};
 use super::site::{DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
-use super::{Config, ConfigFile, on_one_line};
+use super::{Config, ConfigFile, is_same_name, on_one_line};
 use crate::Error;
 use crate::http::accept::Coding;
 use crate::http::is_token_byte;
+use crate::number::decimal;
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -68,19 +69,9 @@ pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
         |path: &Path, what: &str| Error::config(format_args!("cannot read configuration file {path:?}: {what}"));
     // So that the messages and a later reload mean the same file.
     let path = std::path::absolute(path).map_err(|error| failed(path, &error.to_string()))?;
-    let said = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => failed(&path, "there is no such file"),
-        io::ErrorKind::PermissionDenied => failed(&path, "this user may not read it"),
-        _ => failed(&path, &error.to_string()),
-    };
-    let meta = fs::metadata(&path).map_err(said)?;
-    if !meta.is_file() {
-        return Err(failed(&path, "it is not a regular file, which a reload could read again"));
-    }
-    if meta.len() > MAX_SIZE {
-        return Err(failed(&path, "it has more than 1 MiB"));
-    }
-    let bytes = fs::read(&path).map_err(said)?;
+    let not_regular = "it is not a regular file, which a reload could read again";
+    let bytes =
+        read_small(&path, MAX_SIZE, not_regular, "it has more than 1 MiB").map_err(|what| failed(&path, &what))?;
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
         failed(&path, &format!("line {line} is not UTF-8"))
@@ -88,6 +79,22 @@ pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
     let base = path.parent().unwrap_or(Path::new("/")).to_owned();
     let file = ConfigFile { path, places: Vec::new() };
     Reader { text, base, application, config: Config { file: Some(file), ..Config::default() } }.read()
+}
+
+/// Reads a regular file whole, or says what is in the way, in these words if that is its kind or its size.
+pub fn read_small(path: &Path, most: u64, not_regular: &str, too_large: &str) -> Result<Vec<u8>, String> {
+    let said = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+        _ => error.to_string(),
+    };
+    // Before it is opened: opening a FIFO would wait for its writer.
+    let meta = fs::metadata(path).map_err(said)?;
+    match meta.is_file() {
+        false => Err(not_regular.to_owned()),
+        true if meta.len() > most => Err(too_large.to_owned()),
+        true => fs::read(path).map_err(said),
+    }
 }
 
 struct Reader<'t> {
@@ -102,10 +109,10 @@ impl Reader<'_> {
     fn read(mut self) -> Result<Config, Error> {
         let table = document::parse(self.text).map_err(|fault| self.error(fault.at, &fault.what))?;
         // Error pages are looked at last: the routes say which statuses there are.
-        let (pages, others): (Vec<&Entry>, Vec<&Entry>) =
-            table.entries.iter().partition(|entry| entry.key == "error_pages");
-        for entry in others.into_iter().chain(pages) {
-            self.entry(entry)?;
+        for are_pages in [false, true] {
+            for entry in table.entries.iter().filter(|entry| (entry.key == "error_pages") == are_pages) {
+                self.entry(entry)?;
+            }
         }
         if self.config.line("max_target").is_none() {
             let limits = &mut self.config.limits;
@@ -337,14 +344,14 @@ impl Reader<'_> {
             if name.is_empty() || !name.bytes().all(is_token_byte) {
                 return Err(self.wrong_key(entry, "is no name of a header field"));
             }
-            if OWN_FIELDS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
-                let help = match name.eq_ignore_ascii_case("content-type") {
+            if OWN_FIELDS.iter().any(|own| is_same_name(own, name)) {
+                let help = match is_same_name(name, "content-type") {
                     true => "is for [mime], or content_type of a route, to say",
                     false => "is for the server to say",
                 };
                 return Err(self.wrong_key(entry, help));
             }
-            if headers.iter().any(|header| header.field.as_str().as_str().eq_ignore_ascii_case(name)) {
+            if headers.iter().any(|header| is_same_name(header.field.as_str().as_str(), name)) {
                 return Err(self.wrong_key(entry, "stands twice: names of fields ignore case"));
             }
             let text = self.text(name, &entry.value)?;
@@ -363,7 +370,7 @@ impl Reader<'_> {
             }
             let media_type = self.media_type(&entry.key, &entry.value)?;
             let mime = &mut self.config.site.mime;
-            if mime.iter().any(|(extension, _)| extension.eq_ignore_ascii_case(&entry.key)) {
+            if mime.iter().any(|(extension, _)| is_same_name(extension, &entry.key)) {
                 return Err(self.wrong_key(entry, "stands twice: extensions ignore case"));
             }
             mime.push((entry.key.to_ascii_lowercase(), media_type));
@@ -411,7 +418,7 @@ impl Reader<'_> {
             _ => None,
         }));
         for entry in &self.table("error_pages", value)?.entries {
-            let status = entry.key.parse().ok().filter(|status| statuses.contains(status));
+            let status = decimal(&entry.key).filter(|status| statuses.contains(status));
             let Some(status) = status else {
                 let list: Vec<String> = statuses.iter().map(u16::to_string).collect();
                 let allowed = format!("is no error that this site answers with: allowed are {}", list.join(", "));

@@ -3,6 +3,7 @@
 
 use super::{Config, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode, size_text};
 use crate::listener::Address;
+use crate::number::decimal;
 use crate::seconds::{self, Seconds};
 use std::ffi::OsStr;
 use std::num::NonZeroU32;
@@ -199,11 +200,11 @@ impl Value<'_> {
 
     fn number(&self, allowed: &RangeInclusive<usize>) -> Result<usize, Wrong> {
         let number = match self.given {
-            Given::Argument(argument) => digits(argument.to_str().ok_or_else(not_utf8)?),
-            Given::Integer(number) => Some(number),
+            Given::Argument(argument) => decimal(argument.to_str().ok_or_else(not_utf8)?),
+            Given::Integer(number) => usize::try_from(number).ok(),
             _ => None,
         };
-        let number = number.and_then(|number| usize::try_from(number).ok()).filter(|number| allowed.contains(number));
+        let number = number.filter(|number| allowed.contains(number));
         number
             .ok_or_else(|| Wrong::Value(format!("allowed is a whole number, {} to {}", allowed.start(), allowed.end())))
     }
@@ -276,11 +277,6 @@ fn not_utf8() -> Wrong {
     Wrong::Value("which is not UTF-8".into())
 }
 
-/// Digits only: the standard parser takes a `+`.
-fn digits(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
-
 fn bytes(text: &str) -> Option<u64> {
     let (number, unit) = match text.bytes().last()?.to_ascii_uppercase() {
         b'K' => (&text[..text.len() - 1], 1 << 10),
@@ -288,7 +284,7 @@ fn bytes(text: &str) -> Option<u64> {
         b'G' => (&text[..text.len() - 1], 1 << 30),
         _ => (text, 1),
     };
-    digits(number)?.checked_mul(unit)
+    decimal::<u64>(number)?.checked_mul(unit)
 }
 
 #[cfg(test)]

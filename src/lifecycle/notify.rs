@@ -8,6 +8,8 @@
 //! its predecessor nothing afterwards. The manager reads one queue: what the predecessor sent before it told the
 //! successor arrives before anything the successor sends.
 
+use crate::number::decimal;
+use crate::report;
 use rustix::time::{ClockId, clock_gettime};
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -53,15 +55,15 @@ impl Notifier {
         let manager = match address(&name) {
             Ok(manager) => manager,
             Err(error) => {
-                log::warn!("the service manager will not be told anything: NOTIFY_SOCKET is {name:?}: {error}");
+                report::warn!("the service manager will not be told anything: NOTIFY_SOCKET is {name:?}: {error}");
                 return Notifier::default();
             }
         };
-        let number = |name: &str| var(name).and_then(|value| digits(&value));
+        let number = |name: &str| var(name).and_then(|value| decimal(value.to_str()?));
         // WATCHDOG_PID is who is meant. It is dropped from a successor's environment, because then that one is meant.
         let is_meant = match var("WATCHDOG_PID") {
             None => true,
-            Some(pid) => digits(&pid) == Some(own_pid.into()),
+            Some(pid) => pid.to_str().and_then(decimal) == Some(own_pid),
         };
         let watchdog = number("WATCHDOG_USEC").filter(|&timeout| timeout > 0 && is_meant);
         Notifier {
@@ -134,7 +136,7 @@ impl Notifier {
         if let Err(error) = deliver(manager, urgency, message)
             && !self.failed.swap(true, Ordering::Relaxed)
         {
-            log::warn!("cannot tell the service manager {:?}: {error}", message.lines().next().unwrap_or(""));
+            report::warn!("cannot tell the service manager {:?}: {error}", message.lines().next().unwrap_or(""));
         }
     }
 }
@@ -164,12 +166,6 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
         // vsock is for virtual machines that tell their host; services are not given it.
         _ => Err(io::Error::new(io::ErrorKind::Unsupported, "neither an absolute path nor an abstract name")),
     }
-}
-
-/// Digits only: the standard parser takes a `+`.
-fn digits(value: &OsStr) -> Option<u64> {
-    let text = value.to_str()?;
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// A line break would begin another assignment.

@@ -1,6 +1,8 @@
 //! The file that says which process serves.
 
 use crate::Error;
+use crate::number::decimal;
+use crate::report;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -74,13 +76,13 @@ impl Drop for PidFile {
         if read_pid(&self.path) == Some(process::id())
             && let Err(error) = fs::remove_file(&self.path)
         {
-            log::warn!("cannot remove the pid file {:?}: {error}", self.path);
+            report::warn!("cannot remove the pid file {:?}: {error}", self.path);
         }
     }
 }
 
 fn read_pid(path: &Path) -> Option<u32> {
-    fs::read_to_string(path).ok()?.lines().next()?.trim().parse().ok()
+    decimal(fs::read_to_string(path).ok()?.lines().next()?.trim())
 }
 
 fn refused(path: &Path, error: io::Error) -> Error {

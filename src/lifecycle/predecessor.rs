@@ -5,6 +5,7 @@ use super::state::{Carried, Inheritance, decode};
 use super::{Event, FromPredecessor};
 use crate::channel::Sender;
 use crate::connection::{Connection, Restored, Snapshot};
+use crate::report;
 use crate::thread;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -63,7 +64,7 @@ impl Predecessor {
         let run = move || {
             let mut arriving = Arriving::default();
             if let Err(error) = listen(&link, &events, &adopt, &mut arriving) {
-                log::error!("cannot hear the predecessor: {error}");
+                report::error!("cannot hear the predecessor: {error}");
             }
             // It ended without taking these back, so nobody else will ever serve them.
             for (_, restored) in arriving.0 {
@@ -86,7 +87,7 @@ fn listen(link: &Link, events: &Sender<Event>, adopt: &impl Fn(Restored), arrivi
                         Message::Ack(id)
                     }
                     Err(reason) => {
-                        log::warn!("a connection stays with the predecessor: {reason}");
+                        report::warn!("a connection stays with the predecessor: {reason}");
                         Message::Refused(id)
                     }
                 };

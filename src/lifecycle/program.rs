@@ -1,6 +1,7 @@
 //! The program on disk, as it was started: what a reload runs afresh.
 
 use super::child::{Child, How};
+use crate::number::decimal;
 use rustix::process::WaitStatus;
 use std::env;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -29,14 +30,14 @@ const DROPPED: [&str; 7] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCH
 pub fn state_of_this_process() -> Option<i32> {
     let state = env::var(STATE).ok()?;
     let (fd, pid) = state.split_once(':')?;
-    let ours = pid.parse() == Ok(std::process::id());
-    fd.parse().ok().filter(|&fd| ours && fd > 2)
+    let ours = decimal(pid) == Some(std::process::id());
+    decimal(fd).filter(|&fd| ours && fd > 2)
 }
 
 /// Whether the process that started this one did so to be succeeded.
 pub fn is_successor() -> bool {
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
-    let named = env::var(SUCCESSOR).ok().and_then(|pid| pid.parse::<i32>().ok());
+    let named = env::var(SUCCESSOR).ok().and_then(|pid| decimal(&pid));
     named.is_some() && named == parent
 }
 
@@ -54,12 +55,13 @@ impl Program {
     pub fn of_this_process() -> &'static Program {
         static PROGRAM: OnceLock<Program> = OnceLock::new();
         PROGRAM.get_or_init(|| {
-            let variable = |(mut name, value): (OsString, OsString)| {
-                name.push("=");
-                name.push(value);
-                name
-            };
-            Program::new(env::args_os().collect(), env::vars_os().map(variable).collect())
+            let mut environment = Vec::new();
+            for (mut variable, value) in env::vars_os() {
+                variable.push("=");
+                variable.push(value);
+                environment.push(variable);
+            }
+            Program::new(env::args_os().collect(), environment)
         })
     }
 
@@ -184,7 +186,7 @@ impl Checked {
         }
         let versions = self.stdout.lines().find_map(|line| line.strip_prefix(VERSIONS_LINE));
         let versions = versions.ok_or("the program on disk does not check itself: is it built on handover?")?;
-        Ok(versions.split(',').filter_map(|version| version.trim().parse().ok()).collect())
+        Ok(versions.split(',').filter_map(|version| decimal(version.trim())).collect())
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::Event;
 use crate::channel::Sender;
+use crate::report;
 use crate::{Error, thread};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -65,7 +66,7 @@ impl SignalThread {
             ctrl_c.send(Event::Stop);
         };
         if let Err(error) = ctrlc::set_handler(stop) {
-            log::warn!("Ctrl-C stays as the application has it: {error}");
+            report::warn!("Ctrl-C stays as the application has it: {error}");
         }
         let mut signals = SignalThread { events, previous, thread: None };
         signals.resume()?;
@@ -82,7 +83,7 @@ impl SignalThread {
         let events = self.events.clone();
         let run = move || {
             if let Err(error) = handled().thread_unblock() {
-                log::error!("cannot unblock signals: {error}");
+                report::error!("cannot unblock signals: {error}");
             }
             // The receiver outlives this thread, which the main thread joins.
             let mut interrupted = false;
@@ -94,7 +95,7 @@ impl SignalThread {
                 }
             }
             if let Err(error) = handled().thread_block() {
-                log::error!("cannot block signals: {error}");
+                report::error!("cannot block signals: {error}");
             }
             // Nothing can come any more, but what came until here may not have been read.
             for number in signals.pending() {
@@ -115,7 +116,7 @@ impl SignalThread {
         let Some((handle, thread)) = self.thread.take() else { return };
         handle.close();
         if thread.join().is_err() {
-            log::error!("the signal thread panicked");
+            report::error!("the signal thread panicked");
         }
     }
 
@@ -124,7 +125,7 @@ impl SignalThread {
     pub fn join(mut self) {
         self.suspend();
         if let Err(error) = self.previous.thread_set_mask() {
-            log::warn!("cannot restore the signal mask: {error}");
+            report::warn!("cannot restore the signal mask: {error}");
         }
     }
 }

@@ -6,6 +6,7 @@ use super::program::Program;
 use super::state::Inheritance;
 use super::{Event, FromSuccessor};
 use crate::channel::Sender;
+use crate::report;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::{self, JoinHandle};
@@ -60,7 +61,7 @@ impl Successor {
                     Ok(Some(Packet { message, .. })) => message,
                     Ok(None) => break,
                     Err(error) => {
-                        log::error!("cannot hear the successor: {error}");
+                        report::error!("cannot hear the successor: {error}");
                         break;
                     }
                 };
@@ -78,7 +79,7 @@ impl Successor {
                         continue;
                     }
                     other => {
-                        log::error!("the successor said what is not its to say: {}", other.kind());
+                        report::error!("the successor said what is not its to say: {}", other.kind());
                         break;
                     }
                 };
@@ -142,7 +143,7 @@ impl Successor {
         if let Some(thread) = self.listening.take()
             && thread.join().is_err()
         {
-            log::error!("the successor's thread panicked");
+            report::error!("the successor's thread panicked");
         }
     }
 }

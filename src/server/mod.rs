@@ -18,6 +18,7 @@ use crate::lifecycle::state::{Carried, VERSIONS};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{Log, init_logging};
 use crate::memory::{self, Plan};
+use crate::report;
 use crate::{Error, check, cli};
 use role::Role;
 use running::{Outside, Running};
@@ -193,7 +194,7 @@ impl Builder {
             Some(Ok(pid_file)) => Some(pid_file),
             // After execve there is no way back, and the connections are worth more.
             Some(Err(error)) if generation() > 1 && origin.predecessor.is_none() => {
-                log::error!("{error}");
+                report::error!("{error}");
                 None
             }
             Some(Err(error)) => return Err(error),
@@ -361,7 +362,7 @@ impl Server {
             Running::start(&config, memory.as_ref().map(Plan::budget), handler, listeners, obsolete, origin, outside)?;
         running.accept()?;
         if let Some(memory) = &memory {
-            log::info!("memory {}", memory.describe());
+            report::info!("memory {}", memory.describe());
         }
         announce(&config, &bound);
         let ended = running.supervise(&config);
@@ -381,9 +382,9 @@ impl Server {
 
 fn announce(config: &Config, bound: &[Bound]) {
     for bound in bound {
-        log::info!("listening on {bound}");
+        report::info!("listening on {bound}");
     }
-    log::info!("ready with {} workers", config.workers);
+    report::info!("ready with {} workers", config.workers);
     if config.announce {
         let mut out = io::stdout().lock();
         for bound in bound {
@@ -411,12 +412,12 @@ fn raise_descriptor_limit(limits: &mut Limits, succeeds: bool) {
     let possible = limit.maximum.map_or(wished, |maximum| maximum.min(wished));
     limit.current = Some(possible);
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        log::warn!("cannot raise the limit of open files to {possible}: {error}");
+        report::warn!("cannot raise the limit of open files to {possible}: {error}");
     }
     let possible = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
     if possible < wanted {
         let connections = possible.saturating_sub(DESCRIPTOR_RESERVE).max(1);
-        log::warn!("only {possible} files may be open: the limit is {connections} connections (see ulimit -n)");
+        report::warn!("only {possible} files may be open: the limit is {connections} connections (see ulimit -n)");
         limits.connections = usize::try_from(connections).unwrap_or(usize::MAX);
     }
 }

@@ -12,6 +12,7 @@ use crate::lifecycle::state::Inheritance;
 use crate::lifecycle::successor::{Answers, PATIENCE, Successor};
 use crate::lifecycle::{Event, FromSuccessor};
 use crate::mailbox::Mailbox;
+use crate::report;
 use crate::seconds::Seconds;
 use crate::worker::Returns;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -54,7 +55,7 @@ impl Running {
         let began = Instant::now();
         let ready_by = began + check_timeout();
         let deadline = began + config.reload_deadline;
-        log::info!("reloading: checking {}", self.outside.program.path().display());
+        report::info!("reloading: checking {}", self.outside.program.path().display());
         let moves = match self.check_program(ready_by, again) {
             Ok(versions) => versions.contains(&OUR_VERSION),
             Err(no) => return no,
@@ -70,7 +71,7 @@ impl Running {
             Err(no) => return self.roll_back(successor, false, no, config),
         };
         let milliseconds = (began.elapsed() + Duration::from_micros(500)).as_millis() as u64;
-        log::info!("reloading: successor {pid} accepts, {milliseconds} ms after the signal");
+        report::info!("reloading: successor {pid} accepts, {milliseconds} ms after the signal");
         self.command(Command::Accept(false));
         if let Err(no) = self.probation(&mut successor, config.reload_probation, again) {
             self.command(Command::Accept(true));
@@ -84,7 +85,7 @@ impl Running {
             return no;
         }
         self.outside.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
-        log::info!("reloading: successor {pid} is promoted");
+        report::info!("reloading: successor {pid} is promoted");
         self.move_to(successor, &kept, moves, config, deadline, again)
     }
 
@@ -150,7 +151,7 @@ impl Running {
             match self.hear(successor.pid(), until) {
                 Waited::Time => return Ok(()),
                 Waited::Event(Event::Successor(_, FromSuccessor::Stopping)) => {
-                    log::info!("the successor was told to stop, and so are we");
+                    report::info!("the successor was told to stop, and so are we");
                     return Err(Reloaded::Stop);
                 }
                 Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: true })) => {
@@ -203,7 +204,7 @@ impl Running {
             }
         }
         let how = successor.end(Duration::ZERO);
-        log::info!("the successor ended: {how}");
+        report::info!("the successor ended: {how}");
         if serves && successor.was_killed() {
             self.services.stats.cut();
         }
@@ -259,7 +260,7 @@ impl Running {
         // Their descriptors are closed by the acceptor, and may stand for something else afterwards.
         self.listeners.retain(|(_, address, _)| kept.contains(address));
         if !moves {
-            log::warn!("the successor reads other state versions: connections end with their next response instead");
+            report::warn!("the successor reads other state versions: connections end with their next response instead");
         }
         self.command(Command::Migrate {
             moves,
@@ -313,7 +314,7 @@ impl Running {
                 Waited::Event(Event::Reopen) => self.reopen_log(),
                 Waited::Event(Event::Successor(..) | Event::Predecessor(_) | Event::Held(_) | Event::PoolEnded) => {}
                 Waited::Time => {
-                    log::warn!("reload deadline: what is left is cut");
+                    report::warn!("reload deadline: what is left is cut");
                     let ended = self.leave(&mut successor, Pause::Time, *again);
                     successor.let_go();
                     return Reloaded::Ended(ended);

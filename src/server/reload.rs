@@ -9,6 +9,7 @@ use crate::connection::InFlight;
 use crate::lifecycle::link::test_time;
 use crate::lifecycle::state::{CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection, VERSIONS};
 use crate::lifecycle::{Event, exec};
+use crate::report;
 use crate::seconds::Seconds;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ impl Running {
     pub(super) fn reload_by_exec(&mut self, config: &Config, again: &mut bool) -> Reloaded {
         let began = Instant::now();
         let deadline = began + config.reload_deadline;
-        log::info!("reloading: checking {}", self.outside.program.path().display());
+        report::info!("reloading: checking {}", self.outside.program.path().display());
         match self.check_program(began + check_timeout(), again) {
             Ok(versions) if versions.contains(&OUR_VERSION) => {}
             // There is no way back from execve, so a successor that could not read the state is none.
@@ -75,7 +76,7 @@ impl Running {
             if Instant::now() >= deadline {
                 return Reloaded::Failed("handlers were busy until the reload deadline".into());
             }
-            log::info!("reload: handlers are busy, trying again");
+            report::info!("reload: handlers are busy, trying again");
             if let Err(no) = self.pause(HOLD_PAUSE, again) {
                 return no;
             }
@@ -168,7 +169,7 @@ impl Running {
         if let Some(signals) = &mut self.outside.signals
             && let Err(error) = signals.resume()
         {
-            log::error!("{error}");
+            report::error!("{error}");
         }
         no
     }
@@ -193,7 +194,7 @@ impl Running {
             reload_again: *again,
         };
         let moved = connections.len();
-        log::info!("reloading: executing {} with {moved} connections", self.outside.program.path().display());
+        report::info!("reloading: executing {} with {moved} connections", self.outside.program.path().display());
         log::logger().flush();
         let error = exec::hand_over(self.outside.program, ExecState { inheritance, connections });
         Reloaded::Failed(format!("cannot execute {}: {error}", self.outside.program.path().display()))

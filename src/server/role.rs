@@ -6,6 +6,7 @@ use crate::lifecycle::predecessor::{Begin, Predecessor};
 use crate::lifecycle::program;
 use crate::lifecycle::state::{ExecState, Inheritance, MovedConnection};
 use crate::listener::{Address, Listener};
+use crate::report;
 use crate::{Error, activation};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -87,7 +88,7 @@ fn inherit(inheritance: &mut Inheritance, descriptors: Vec<OwnedFd>, own_files: 
     for (inherited, fd) in std::mem::take(&mut inheritance.listeners).into_iter().zip(descriptors) {
         match Listener::inherit(fd, inherited.address, inherited.file, own_files) {
             Ok(listener) => listeners.push(listener),
-            Err(error) => log::error!("cannot go on with an inherited listener: {error}"),
+            Err(error) => report::error!("cannot go on with an inherited listener: {error}"),
         }
     }
     listeners
@@ -110,7 +111,7 @@ fn bind_or_keep(
     let mut listeners = Vec::new();
     take(&mut inherited, &mut listeners, &Listener::is_shared);
     if !listeners.is_empty() {
-        log::info!("the listeners are the service manager's, not those of the configuration");
+        report::info!("the listeners are the service manager's, not those of the configuration");
         return Ok((listeners, inherited));
     }
     for address in addresses {
@@ -122,7 +123,7 @@ fn bind_or_keep(
         }
         match Listener::bind(address) {
             Ok(bound) => listeners.extend(bound),
-            Err(error) if forgiving => log::error!("{error}; serving without it"),
+            Err(error) if forgiving => report::error!("{error}; serving without it"),
             Err(error) => return Err(error),
         }
     }

@@ -22,13 +22,14 @@ use crate::logging::Log;
 use crate::mailbox::{Mailbox, mailbox};
 use crate::memory::ACCEPTOR_STACK;
 use crate::queue::queue;
+use crate::report;
 use crate::seconds::Seconds;
 use crate::thread;
 use crate::worker::{Return, Returns, Worker};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -62,7 +63,7 @@ pub struct Outside {
 /// A running server, seen from the main thread.
 pub struct Running {
     pub(super) services: Arc<Services>,
-    pub(super) acceptor: JoinHandle<io::Result<()>>,
+    acceptor: AcceptorThread,
     pub(super) workers: Vec<JoinHandle<()>>,
     pub(super) in_flight: Vec<Arc<InFlight>>,
     pub(super) commands: Mailbox<Command>,
@@ -167,7 +168,7 @@ impl Running {
         for MovedConnection { fd, file, snapshot } in connections {
             match Connection::restore(snapshot, exec::own(fd), file.map(exec::own)) {
                 Some(restored) => acceptor.adopt(restored),
-                None => log::error!("a connection of the predecessor could not be restored"),
+                None => report::error!("a connection of the predecessor could not be restored"),
             }
         }
         let mut workers = Vec::new();
@@ -185,8 +186,7 @@ impl Running {
             };
             workers.push(worker.spawn(config.worker_stack).map_err(|error| failed("a worker", error))?);
         }
-        let acceptor = thread::start("acceptor", ACCEPTOR_STACK, Box::new(move || acceptor.run()))
-            .map_err(|error| failed("the acceptor", error))?;
+        let acceptor = AcceptorThread::start(acceptor).map_err(|error| failed("the acceptor", error))?;
         Ok(Running {
             services,
             acceptor,
@@ -280,7 +280,7 @@ impl Running {
         if let Some(pid_file) = &self.outside.pid_file
             && let Err(error) = pid_file.write()
         {
-            log::error!("cannot write the pid file {}: {error}", pid_file.path().display());
+            report::error!("cannot write the pid file {}: {error}", pid_file.path().display());
         }
     }
 
@@ -303,7 +303,7 @@ impl Running {
                 // Nothing ends the pool but a stop: the acceptor has failed.
                 Waited::Over | Waited::Time => return None,
                 Waited::Event(Event::Reload) if self.predecessor.is_some() => {
-                    log::info!("reload: remembered until the predecessor is gone");
+                    report::info!("reload: remembered until the predecessor is gone");
                     self.reload_later = true;
                 }
                 Waited::Event(Event::Reload) => {
@@ -325,7 +325,7 @@ impl Running {
                 self.became_server();
                 self.tell_predecessor(&Message::Promoted);
                 self.beat.set(Some(Instant::now() + PROMOTION_SETTLES));
-                log::info!("took over from the predecessor");
+                report::info!("took over from the predecessor");
             }
             FromPredecessor::Stop { at_once } => {
                 // It says so only while it is the server.
@@ -346,7 +346,7 @@ impl Running {
                 self.sole_holder = true;
                 self.command(Command::Alone);
                 if !self.promoted {
-                    log::warn!("the predecessor is gone before it handed over; serving on");
+                    report::warn!("the predecessor is gone before it handed over; serving on");
                     self.became_server();
                 }
                 if std::mem::take(&mut self.reload_later) {
@@ -400,7 +400,7 @@ impl Running {
                 Reloaded::StopNow => return Some(self.stop_at_once()),
                 Reloaded::Failed(reason) => {
                     self.cut_by_reloads = self.services.stats.total_cut();
-                    log::error!("reload failed, serving on: {reason}");
+                    report::error!("reload failed, serving on: {reason}");
                     self.outside.notifier.ready(&format!("reload failed: {reason}"));
                 }
             }
@@ -444,19 +444,16 @@ impl Running {
                 Ok(ended)
             }
             None => {
-                let error = match self.acceptor.join() {
-                    Ok(Err(error)) => error,
-                    _ => io::Error::other("it panicked"),
-                };
+                let error = self.acceptor.join().err().unwrap_or_else(|| io::Error::other("it has ended"));
                 Err(Error::runtime(format_args!("the acceptor failed"), error))
             }
         };
         let Counters { served, refused, migrated, .. } = counters;
         match panicked {
             0 => {}
-            panicked => log::warn!("handlers have panicked {panicked} times"),
+            panicked => report::warn!("handlers have panicked {panicked} times"),
         }
-        log::info!("stopped: served={served} migrated={migrated} refused={refused} cut={cut}");
+        report::info!("stopped: served={served} migrated={migrated} refused={refused} cut={cut}");
         log::logger().flush();
         if let Some(signals) = signals {
             signals.join();
@@ -479,7 +476,7 @@ impl Running {
     /// The stop of the contract; see `ARCHITECTURE.md`.
     pub(super) fn stop(&mut self, config: &Config) -> Ended {
         let began = self.first_stop.get().unwrap_or_else(Instant::now);
-        log::info!("stopping: waiting up to {:.1} s for what is pending", Seconds(config.stop_deadline));
+        report::info!("stopping: waiting up to {:.1} s for what is pending", Seconds(config.stop_deadline));
         self.services.phase.become_lame_duck();
         if self.promoted {
             self.outside.notifier.stopping();
@@ -554,7 +551,7 @@ impl Running {
                 Waited::Event(Event::Stop) if began.elapsed() >= SECOND_STOP => return Pause::SecondStop,
                 Waited::Event(Event::Stop | Event::Successor(..) | Event::Held(_) | Event::PoolEnded) => {}
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Reload) => log::warn!("no reload: the server is stopping"),
+                Waited::Event(Event::Reload) => report::warn!("no reload: the server is stopping"),
                 Waited::Event(Event::Predecessor(word)) => {
                     if let Some(Event::StopNow) = self.heed(word) {
                         return Pause::SecondStop;
@@ -571,7 +568,7 @@ impl Running {
         for flight in &self.in_flight {
             if let Some((request, age)) = flight.cut(now) {
                 stats.cut();
-                log::warn!("cut {request} after {:.1} s", Seconds(age));
+                report::warn!("cut {request} after {:.1} s", Seconds(age));
             }
         }
         let (done, cut) = channel();
@@ -605,13 +602,41 @@ impl Running {
     fn join(self) {
         for thread in self.workers {
             if thread.join().is_err() {
-                log::error!("a worker panicked");
+                report::error!("a worker panicked");
             }
         }
-        match self.acceptor.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => log::error!("the acceptor failed: {error}"),
-            Err(_) => log::error!("the acceptor panicked"),
+        if let Err(error) = self.acceptor.join() {
+            report::error!("the acceptor failed: {error}");
+        }
+    }
+}
+
+/// The acceptor's thread, and why it has failed, if it has.
+struct AcceptorThread {
+    thread: JoinHandle<()>,
+    failure: Arc<OnceLock<io::Error>>,
+}
+
+impl AcceptorThread {
+    fn start(acceptor: Acceptor) -> io::Result<AcceptorThread> {
+        let failure = Arc::new(OnceLock::new());
+        let outcome = failure.clone();
+        let run = move || {
+            if let Err(error) = acceptor.run() {
+                // It ends once, so nothing stands there yet.
+                let _ = outcome.set(error);
+            }
+        };
+        let thread = thread::start("acceptor", ACCEPTOR_STACK, Box::new(run))?;
+        Ok(AcceptorThread { thread, failure })
+    }
+
+    fn join(self) -> io::Result<()> {
+        self.thread.join().map_err(|_| io::Error::other("it panicked"))?;
+        // The thread's own reference has gone with it.
+        match Arc::into_inner(self.failure).and_then(OnceLock::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
     }
 }

@@ -7,11 +7,10 @@ use super::files::{Answer, ENCODED, Files};
 use super::path::{self, Name};
 use super::welcome::Welcome;
 use crate::config::site::{CacheRule, DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
+use crate::config::{is_same_name, read_small};
 use crate::handler::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::{Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
-use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use tiny_http::{Header, StatusCode};
@@ -258,21 +257,8 @@ fn shown_directory(path: &Path, options: &DirectoryOptions) -> String {
 }
 
 fn read_page(path: &Path) -> Result<Vec<u8>, String> {
-    let said = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
-        _ => error.to_string(),
-    };
-    // Before it is opened: opening a FIFO would wait for its writer.
-    if !fs::metadata(path).map_err(said)?.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_PAGE + 1).read_to_end(&mut bytes)).map_err(said)?;
-    match bytes.len() as u64 {
-        0..=MAX_PAGE => Ok(bytes),
-        _ => Err(format!("it has more than {MAX_PAGE} bytes; let it link to what is large")),
-    }
+    let too_large = format!("it has more than {MAX_PAGE} bytes; let it link to what is large");
+    read_small(path, MAX_PAGE, "it is not a regular file", &too_large)
 }
 
 /// What the configuration adds to the answers of a route.
@@ -285,18 +271,23 @@ pub(super) struct Fields {
 impl Fields {
     /// The fields of `[headers]`, and a route's own in their place.
     fn new(site: &[Header], own: &[Header]) -> Fields {
-        let inherited = site.iter().filter(|header| !has(own, header)).cloned();
-        let (cache_control, others) =
-            inherited.partition::<Vec<Header>, _>(|header| header.field.equiv("Cache-Control"));
-        let all = others.into_iter().chain(own.iter().cloned()).collect();
-        Fields { all, cache_control: cache_control.into_iter().next() }
+        let mut fields = Fields { all: Vec::new(), cache_control: None };
+        for header in site.iter().filter(|header| !has(own, header)) {
+            match header.field.equiv("Cache-Control") {
+                true => _ = fields.cache_control.get_or_insert_with(|| header.clone()),
+                false => fields.all.push(header.clone()),
+            }
+        }
+        fields.all.extend_from_slice(own);
+        fields
     }
 
     pub(super) fn onto(&self, mut response: Response) -> Response {
         // What a file says in Vary stays true whatever else is said there; several such fields are one list.
         let replaced = |header: &Header| has(&self.all, header) && !header.field.equiv("Vary");
         if response.headers().iter().any(replaced) {
-            let kept = response.headers().iter().filter(|header| !replaced(header)).cloned().collect();
+            let mut kept = response.headers().to_vec();
+            kept.retain(|header| !replaced(header));
             let status = response.status_code().0;
             response = response.into_reader().into_response_with(status, kept);
         }
@@ -311,7 +302,7 @@ impl Fields {
 
 fn has(fields: &[Header], header: &Header) -> bool {
     let name = header.field.as_str().as_str();
-    fields.iter().any(|field| field.field.as_str().as_str().eq_ignore_ascii_case(name))
+    fields.iter().any(|field| is_same_name(field.field.as_str().as_str(), name))
 }
 
 /// The rest of a path in a Location: segments stay segments.
