@@ -2,7 +2,7 @@
 //!
 //! A start goes through most of the program once, and the kernel maps up to sixteen pages for each that is touched.
 //! They are pages of the page cache, unchanged, so nothing is lost with giving them back: who needs one again finds it
-//! there. The kernel would only take them when memory runs short. The pages of libc stay: every process has them.
+//! there, or has it read from the file where memory was short meanwhile. The pages of libc stay: every process has them.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::fs::File;
@@ -106,8 +106,9 @@ unsafe extern "C" fn add(object: *mut libc::dl_phdr_info, _size: usize, executab
     let headers = unsafe { std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)) };
     for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0) {
         // A page at an edge may be another segment's, which may be written to.
-        let from = object.dlpi_addr as usize + header.p_vaddr as usize;
-        let to = from + header.p_filesz as usize;
+        // A library that was linked for an address may be loaded below it.
+        let from = (object.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
+        let to = from.wrapping_add(header.p_filesz as usize);
         executable.add(from.next_multiple_of(executable.page)..to / executable.page * executable.page);
     }
     0

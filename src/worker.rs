@@ -70,7 +70,7 @@ pub struct Worker<D> {
     pub returns: Returns,
     pub services: Arc<Services>,
     pub in_flight: Arc<InFlight>,
-    /// Dropped when the worker ends: a sender, whose channel the main thread sees disconnect when all have.
+    /// Its part in the pool, dropped when the worker ends; the last one tells the main thread.
     pub done: D,
 }
 

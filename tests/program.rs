@@ -4,6 +4,7 @@
 use handover::Program;
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,8 +47,29 @@ fn a_check_has_the_environment_without_what_is_for_another() {
 #[test]
 fn a_check_that_is_given_up_is_killed() {
     let begun = Instant::now();
-    drop(shell("sleep 60").start_check(true).expect("a shell"));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("check-{}.pid", std::process::id()));
+    let script = format!("echo $$ > {0}.new && mv {0}.new {0} && exec sleep 60", file.display());
+    let check = shell(&script).start_check(true).expect("a shell");
+    while !file.exists() {
+        assert!(begun.elapsed() < PATIENCE, "it does not start");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let pid = std::fs::read_to_string(&file).expect("its pid");
+    let process = Path::new("/proc").join(pid.trim());
+    assert!(process.exists());
+    drop(check);
     assert!(begun.elapsed() < PATIENCE);
+    // Reaped as well.
+    assert!(!process.exists());
+    std::fs::remove_file(file).expect("its file");
+}
+
+#[test]
+fn a_check_may_say_more_than_a_pipe_holds() {
+    let script = "i=0; while [ $i -lt 3000 ]; do echo a line of some more than sixty bytes, so that three thousand fill pipes; \
+                  echo and another one for the other stream, which is as long as the first >&2; i=$((i+1)); done; \
+                  echo handover reads state versions 7";
+    assert_eq!(checked(script), Ok(vec![7]));
 }
 
 #[test]

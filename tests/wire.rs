@@ -145,6 +145,24 @@ fn a_body_of_any_size_arrives_whole() {
 }
 
 #[test]
+fn a_body_that_is_collected_takes_no_more_room_than_it_has_bytes() {
+    let room =
+        |request: &mut Request| request.body_bytes().map(|bytes| format!("{} of {}\n", bytes.len(), bytes.capacity()));
+    let limits = Limits { body_size: 32 << 20, ..patient() };
+    let server = TestServer::start(server(2).limits(limits).service(hello().post("/room", room)));
+    let mut client = server.client();
+    for length in [70_000, 200_000, 1_000_000, 1 << 20, 3_000_000] {
+        // With what would fill room that was too large.
+        client.send(format!("POST /room HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n"));
+        client.send([pattern(length), b"GET /hello HTTP/1.1\r\nHost: test\r\n\r\n".repeat(3)].concat());
+        assert_eq!(client.answer().text(), format!("{length} of {length}\n"));
+        for _ in 0..3 {
+            assert_eq!(client.answer().text(), "hello\n");
+        }
+    }
+}
+
+#[test]
 fn a_body_in_tiny_pieces_arrives_whole() {
     let server = body_server();
     let body = pattern(70_000);
@@ -163,7 +181,7 @@ fn a_body_in_tiny_pieces_arrives_whole() {
 fn what_follows_a_streamed_body_is_the_next_request() {
     let server = body_server();
     let mut client = server.client();
-    // More than is collected without a copy of it, so that there is room for what follows.
+    // More than is collected without a copy of it.
     let body = pattern(1_100_000);
     let next = "GET /hello HTTP/1.1\r\nHost: test\r\n\r\n".repeat(3);
     for path in SUMS {

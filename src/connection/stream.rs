@@ -227,24 +227,30 @@ impl BodySource {
     fn read_behind(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
         let before = bytes.len();
         let decoded = self.decoded.position() < self.decoded.get_ref().len() as u64;
-        let ahead = self.failed.is_some() || self.ended || decoded || self.at < self.buffer.len();
-        if ahead || self.left().is_none() {
-            // From what was read before, or through the decoder.
-            bytes.resize(before + READ_AHEAD, 0);
-            let read = self.read(&mut bytes[before..]);
-            bytes.truncate(before + *read.as_ref().unwrap_or(&0));
-            return read;
+        let ahead = self.failed.is_some() || decoded || self.at < self.buffer.len();
+        if let Some(left) = self.left().filter(|_| !ahead) {
+            if self.ended {
+                return Ok(0);
+            }
+            // Never more room than the body needs, so that nothing behind it is read.
+            let left = usize::try_from(left).unwrap_or(usize::MAX);
+            if before == bytes.capacity() {
+                bytes.reserve_exact(left.min(before.max(READ_AHEAD)));
+            }
+            if bytes.capacity() - before <= left {
+                let read = self.receive(|socket| socket.read_behind(bytes))?;
+                return self.count(read as u64).map(|()| read);
+            }
         }
-        bytes.reserve(READ_AHEAD);
-        self.receive(|socket| socket.read_behind(bytes))?;
-        let end = before.saturating_add(usize::try_from(self.left().unwrap_or(0)).unwrap_or(usize::MAX));
-        if bytes.len() > end {
-            // The next request.
-            self.buffer = bytes.split_off(end);
-            self.at = 0;
-        }
-        let read = bytes.len() - before;
-        self.count(read as u64).map(|()| read)
+        // From what was read before, or through the decoder.
+        let room = match bytes.capacity() - before {
+            0 => READ_AHEAD,
+            spare => spare.min(READ_AHEAD),
+        };
+        bytes.resize(before + room, 0);
+        let read = self.read(&mut bytes[before..]);
+        bytes.truncate(before + *read.as_ref().unwrap_or(&0));
+        read
     }
 
     /// Bytes that are still to come of a body whose length is known.

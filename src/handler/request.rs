@@ -244,7 +244,8 @@ enum Source {
 
 /// A body that can be collected without a buffer between.
 pub(crate) trait ReadBehind: Read {
-    /// Waits for more of the body and appends it, into the spare room if there is any. 0 is the end.
+    /// Waits for more of the body and appends it, into the spare room if there is any; of a body whose length is known,
+    /// room is only made for what is left of it. 0 is the end.
     fn read_behind(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize>;
 }
 

@@ -57,8 +57,8 @@ impl Child {
 
     /// Kills and reaps it, unless it has been reaped already.
     pub fn end(&mut self) {
-        if self.status.is_none() {
-            // It may have ended meanwhile, or the application has waited for it.
+        // An error says that the application has waited for it, and then the pid may be another's.
+        if let Ok(None) = self.try_wait() {
             let _ = kill_process(self.pid, rustix::process::Signal::KILL);
             let _ = self.wait(WaitOptions::empty());
         }

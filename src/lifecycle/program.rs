@@ -98,7 +98,11 @@ impl Program {
         let nothing = File::open("/dev/null")?;
         let ((stdout, to_stdout), (stderr, to_stderr)) = (io::pipe()?, io::pipe()?);
         let streams = [(nothing.as_fd(), 0), (to_stdout.as_fd(), 1), (to_stderr.as_fd(), 2)];
-        Ok(Check { child: self.start(format!("{CHECK}=1"), &streams, own_group)?, stdout, stderr })
+        Ok(Check {
+            child: self.start(format!("{CHECK}=1"), &streams, own_group)?,
+            stdout: Said::new(stdout)?,
+            stderr: Said::new(stderr)?,
+        })
     }
 
     /// Starts the successor, `link` being its stdin.
@@ -152,8 +156,15 @@ fn locate(name: &OsStr, search: Option<&OsStr>) -> PathBuf {
 #[derive(Debug)]
 pub struct Check {
     child: Child,
-    stdout: PipeReader,
-    stderr: PipeReader,
+    stdout: Said,
+    stderr: Said,
+}
+
+/// The end of what a child says.
+#[derive(Debug)]
+struct Said {
+    pipe: PipeReader,
+    end: Vec<u8>,
 }
 
 /// How a check ended.
@@ -166,9 +177,11 @@ pub struct Checked {
 impl Check {
     /// How it ended, if it has.
     pub fn outcome(&mut self) -> io::Result<Option<Checked>> {
-        // What it said fits into the pipes, else it would not have ended; the rest may be held open by its children.
         let ended = self.child.try_wait()?;
-        Ok(ended.map(|status| Checked { status, stdout: drain(&mut self.stdout), stderr: drain(&mut self.stderr) }))
+        // Whether or not it has: it would wait for ever behind a pipe that is full.
+        self.stdout.listen();
+        self.stderr.listen();
+        Ok(ended.map(|status| Checked { status, stdout: self.stdout.text(), stderr: self.stderr.text() }))
     }
 }
 
@@ -196,16 +209,31 @@ impl Drop for Check {
     }
 }
 
-fn drain(pipe: &mut PipeReader) -> String {
-    let mut bytes = vec![0; 64 * 1024];
-    let mut length = 0;
-    // Never waits: a grandchild may hold the pipe open.
-    if rustix::io::ioctl_fionbio(&*pipe, true).is_ok() {
-        while let Ok(read @ 1..) = pipe.read(&mut bytes[length..]) {
-            length += read;
+impl Said {
+    /// What is kept of it: the line that is looked for is among the last.
+    const KEPT: usize = 64 * 1024;
+
+    fn new(pipe: PipeReader) -> io::Result<Said> {
+        // Nobody waits here, and a grandchild may hold the pipe open.
+        rustix::io::ioctl_fionbio(&pipe, true)?;
+        Ok(Said { pipe, end: Vec::new() })
+    }
+
+    /// Takes what is there, up to a mebibyte: a child that never ends may never cease.
+    fn listen(&mut self) {
+        let mut bytes = [0; 4096];
+        for _ in 0..256 {
+            let Ok(read @ 1..) = self.pipe.read(&mut bytes) else { return };
+            self.end.extend_from_slice(&bytes[..read]);
+            if self.end.len() > 2 * Said::KEPT {
+                self.end.drain(..self.end.len() - Said::KEPT);
+            }
         }
     }
-    String::from_utf8_lossy(&bytes[..length]).into_owned()
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.end).into_owned()
+    }
 }
 
 #[cfg(test)]

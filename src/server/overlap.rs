@@ -185,7 +185,16 @@ impl Running {
         let last = Instant::now() + patience;
         let (mut no, mut serves) = (no, ready);
         let mut until = if serves { last } else { last.min(Instant::now() + UNREADY_PATIENCE) };
-        while let Waited::Event(event) = self.hear(successor.pid(), until) {
+        loop {
+            let event = match self.hear(successor.pid(), until) {
+                Waited::Event(event) => event,
+                Waited::Time => break,
+                // Without workers there is nothing to go on with.
+                Waited::Over => {
+                    no = Reloaded::StopNow;
+                    break;
+                }
+            };
             match event {
                 Event::Successor(_, FromSuccessor::Gone) => break,
                 Event::Successor(_, FromSuccessor::Stop { at_once: true }) => no = Reloaded::StopNow,
