@@ -297,6 +297,8 @@ def main():
         "mix": MIX,
     }
     missing = all_servers.build(servers)
+    # Pages of a program that was built only just now would count as dirty.
+    os.sync()
     results["versions"] = all_servers.versions()
     results["servers"] = {server.name: server.about for server in servers}
     results["workloads"] = {workload.name: workload.title for workload in workloads}
