@@ -16,6 +16,9 @@ mod handler;
 #[path = "../src/http/mod.rs"]
 mod http;
 #[allow(dead_code, unused_imports, reason = "only what is measured is called")]
+#[path = "../src/number.rs"]
+mod number;
+#[allow(dead_code, unused_imports, reason = "only what is measured is called")]
 #[path = "../src/queue.rs"]
 mod queue;
 #[allow(dead_code, unused_imports, unused_macros, reason = "only what is measured is called")]

@@ -355,12 +355,6 @@ impl ConfigFile {
     }
 }
 
-/// Whether they are the same name, of a header field or of an extension, where case does not count.
-#[inline(never)]
-pub fn is_same_name(one: &str, other: &str) -> bool {
-    one.eq_ignore_ascii_case(other)
-}
-
 /// Text for a message, which is one line, without the quotes and escapes of `{:?}`.
 pub fn on_one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());

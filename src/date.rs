@@ -1,5 +1,6 @@
 //! Dates as RFC 9110 §5.6.7 has them, in seconds since 1970.
 
+use crate::number;
 use std::fmt;
 
 /// 9999-12-31 23:59:59, the last second that can be named.
@@ -58,16 +59,15 @@ fn fits(text: &[u8], form: &[u8]) -> bool {
     text.len() == form.len() && text.iter().zip(form).all(|(byte, wanted)| *wanted == b'_' || byte == wanted)
 }
 
-/// Of some digits and nothing else.
 fn number(digits: &[u8]) -> Option<u64> {
-    digits.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| 10 * number + u64::from(byte - b'0')))
+    number::parse(digits, 10)
 }
 
 /// The time being `08:49:37`.
 fn second(year: u64, month: &[u8], day: u64, time: &[u8]) -> Option<u64> {
     let month = 1 + MONTHS.chunks_exact(3).position(|name| name == month)?;
     let (hour, minute, second) = (number(&time[..2])?, number(&time[3..5])?, number(&time[6..])?);
-    // A leap second is none of ours (RFC 9110 §5.6.7 allows it to be written).
+    // A leap second may be written (RFC 9110 §5.6.7), and counts as the one before it.
     if year < 1970 || hour > 23 || minute > 59 || second > 60 {
         return None;
     }

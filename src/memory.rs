@@ -142,7 +142,7 @@ fn file_mapping(line: &str) -> Option<u64> {
     let (from, to) = words.next()?.split_once('-')?;
     // Permissions, offset, device, inode, path.
     let path = words.nth(4)?;
-    path.starts_with('/').then_some(number::parse(to, 16)?.checked_sub(number::parse(from, 16)?)?)
+    path.starts_with('/').then_some(number::parse(to.as_bytes(), 16)?.checked_sub(number::parse(from.as_bytes(), 16)?)?)
 }
 
 /// What is freed has to be there for the next, on whichever thread, and go back to the system when it is large.

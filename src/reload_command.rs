@@ -337,7 +337,7 @@ fn handles_hup(pid: Pid) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
     let mask = |name: &str| {
         let mask = status.lines().find_map(|line| line.strip_prefix(name))?;
-        number::parse(mask.trim(), 16)
+        number::parse(mask.trim().as_bytes(), 16)
     };
     match (mask("SigCgt:"), mask("SigBlk:")) {
         (Some(caught), Some(blocked)) => (caught | blocked) & 1 != 0,

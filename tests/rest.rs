@@ -2,6 +2,8 @@
 
 mod common;
 
+#[cfg(target_env = "gnu")]
+use common::Size;
 use common::{Program, eventually};
 use std::fs;
 
@@ -13,13 +15,6 @@ fn text(pid: u32) -> (u64, u64) {
     let mut text = maps.lines().skip_while(|line| !is_text(line));
     let mut figure = |name| kib(text.find_map(|line| line.strip_prefix(name)).expect("proc(5)"));
     (figure("Size:"), figure("Rss:"))
-}
-
-/// KiB that are no file's.
-#[cfg(target_env = "gnu")]
-fn allocated(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc");
-    kib(status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("proc(5)"))
 }
 
 fn kib(text: &str) -> u64 {
@@ -46,7 +41,7 @@ fn pages_of_the_program_go_and_come_back() {
 #[test]
 fn what_connections_took_goes_back_to_the_system() {
     let lab = Program::lab(["--max-connections", "2000", "--head-timeout", "60"]);
-    let before = allocated(lab.pid());
+    let before = Size::of(lab.pid()).allocated;
     let mut clients: Vec<_> = (0..800).map(|_| lab.client()).collect();
     for client in &mut clients {
         client.expect_alive("/hello");
@@ -55,9 +50,9 @@ fn what_connections_took_goes_back_to_the_system() {
     // What is left in the end, among others' pieces, the system would not get without being given it.
     let keep = clients.split_off(790);
     lab.client().expect_alive("/hello");
-    let most = allocated(lab.pid());
+    let most = Size::of(lab.pid()).allocated;
     drop(clients);
-    eventually("most of it is given back", || allocated(lab.pid()) < before + (most - before) / 4);
+    eventually("most of it is given back", || Size::of(lab.pid()).allocated < before + (most - before) / 4);
     for mut client in keep {
         assert_eq!(client.send("\r\n\r\n").answer().status, 200);
     }

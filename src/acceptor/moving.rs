@@ -232,7 +232,7 @@ fn send_connection(
     snapshot: Snapshot,
     file: Option<RawFd>,
 ) -> io::Result<Sent> {
-    let bytes = encode(&snapshot).map_err(io::Error::other)?;
+    let bytes = encode(&snapshot);
     let (snapshot, memfd) = payload(bytes)?;
     let message = Message::Connection { id, file: file.is_some(), snapshot };
     let mut descriptors = vec![connection.socket().as_fd()];

@@ -293,7 +293,7 @@ fn integer(text: &str, radix: IntegerRadix) -> Option<u64> {
         IntegerRadix::Oct => 8,
         IntegerRadix::Bin => 2,
     };
-    number::parse(text.strip_prefix('+').unwrap_or(text), radix)
+    number::parse(text.strip_prefix('+').unwrap_or(text).as_bytes(), radix)
 }
 
 /// The table that a header's path goes on in: of `[[a]]`, the last one.

@@ -5,10 +5,10 @@ use super::closest::closest;
 use super::document::{self, Entry, Kind, Table, Value};
 use super::settings::{self, Given, SETTINGS, Wrong};
 use super::site::{DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
-use super::{Config, ConfigFile, is_same_name, on_one_line};
+use super::{Config, ConfigFile, on_one_line};
 use crate::Error;
 use crate::http::accept::Coding;
-use crate::http::is_token_byte;
+use crate::http::{is_same_name, is_token_byte};
 use crate::number::decimal;
 use std::fs;
 use std::io;
@@ -344,14 +344,14 @@ impl Reader<'_> {
             if name.is_empty() || !name.bytes().all(is_token_byte) {
                 return Err(self.wrong_key(entry, "is no name of a header field"));
             }
-            if OWN_FIELDS.iter().any(|own| is_same_name(own, name)) {
-                let help = match is_same_name(name, "content-type") {
+            if OWN_FIELDS.iter().any(|own| is_same_name(own.as_bytes(), name.as_bytes())) {
+                let help = match is_same_name(name.as_bytes(), b"content-type") {
                     true => "is for [mime], or content_type of a route, to say",
                     false => "is for the server to say",
                 };
                 return Err(self.wrong_key(entry, help));
             }
-            if headers.iter().any(|header| is_same_name(header.field.as_str().as_str(), name)) {
+            if headers.iter().any(|header| is_same_name(header.field.as_str().as_bytes(), name.as_bytes())) {
                 return Err(self.wrong_key(entry, "stands twice: names of fields ignore case"));
             }
             let text = self.text(name, &entry.value)?;
@@ -370,7 +370,7 @@ impl Reader<'_> {
             }
             let media_type = self.media_type(&entry.key, &entry.value)?;
             let mime = &mut self.config.site.mime;
-            if mime.iter().any(|(extension, _)| is_same_name(extension, &entry.key)) {
+            if mime.iter().any(|(extension, _)| is_same_name(extension.as_bytes(), entry.key.as_bytes())) {
                 return Err(self.wrong_key(entry, "stands twice: extensions ignore case"));
             }
             mime.push((entry.key.to_ascii_lowercase(), media_type));

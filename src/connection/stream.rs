@@ -197,7 +197,7 @@ impl BodySource {
                 if let Some(left) = self.left().filter(|_| out.len() >= READ_AHEAD) {
                     let room = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     let read = self.receive(|socket| socket.read(&mut out[..room]))?;
-                    return self.count(read as u64).map(|()| read);
+                    return self.take(read).map(|()| read);
                 }
                 self.fill()?;
             }
@@ -213,10 +213,7 @@ impl BodySource {
             let read = data.len();
             self.at += consumed;
             self.ended = ended;
-            self.received += read as u64;
-            if self.received > self.limit {
-                return Err(self.fail(Reject::BodyTooLarge));
-            }
+            self.count(read)?;
             if read > 0 {
                 return Ok(read);
             }
@@ -239,7 +236,7 @@ impl BodySource {
             }
             if bytes.capacity() - before <= left {
                 let read = self.receive(|socket| socket.read_behind(bytes))?;
-                return self.count(read as u64).map(|()| read);
+                return self.take(read).map(|()| read);
             }
         }
         // From what was read before, or through the decoder.
@@ -262,12 +259,17 @@ impl BodySource {
     }
 
     /// Takes note of bytes of a body of known length that were read past the buffer.
-    fn count(&mut self, read: u64) -> io::Result<()> {
+    fn take(&mut self, read: usize) -> io::Result<()> {
         if let Incoming::Length(left) = &mut self.framing {
-            *left -= read;
+            *left -= read as u64;
             self.ended = *left == 0;
         }
-        self.received += read;
+        self.count(read)
+    }
+
+    /// Counts what the handler gets, up to the limit.
+    fn count(&mut self, read: usize) -> io::Result<()> {
+        self.received += read as u64;
         match self.received > self.limit {
             true => Err(self.fail(Reject::BodyTooLarge)),
             false => Ok(()),

@@ -1,7 +1,8 @@
 //! How long a request body is (RFC 9112 §6), decided here and nowhere else.
 
 use super::head::Head;
-use super::{Reject, is_same_name, list_elements, parse_decimal};
+use super::{Reject, is_same_name, list_elements};
+use crate::number;
 
 /// The body's framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub fn body_framing(head: &Head, bytes: &[u8]) -> Result<BodyFraming, Reject> {
         return Err(Reject::BadContentLength);
     }
     if encodings.peek().is_none() {
-        return match length.map(parse_decimal) {
+        return match length.map(|digits| number::parse(digits, 10)) {
             None => Ok(BodyFraming::None),
             Some(None) => Err(Reject::BadContentLength),
             Some(Some(0)) => Ok(BodyFraming::None),

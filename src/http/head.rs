@@ -78,22 +78,17 @@ impl Scanner {
         let mut at = self.seen;
         loop {
             at += span_of_text(&window[at..]);
-            let lf = match window.get(at) {
-                Some(b'\n') => at,
+            let Some(&byte) = window.get(at) else { break };
+            at += 1;
+            if byte == b'\r' {
                 // What is wrong is said when the line has ended, so that it is no matter how it was cut; whether a CR at
                 // the end is bare the next byte will say.
-                Some(b'\r') => {
-                    self.bare_cr |= window.get(at + 1).is_some_and(|&next| next != b'\n');
-                    at += 1;
-                    continue;
-                }
-                Some(_) => {
-                    at += 1;
-                    continue;
-                }
-                None => break,
-            };
-            at += 1;
+                self.bare_cr |= window.get(at).is_some_and(|&next| next != b'\n');
+            }
+            if byte != b'\n' {
+                continue;
+            }
+            let lf = at - 1;
             let line = &window[self.line_start..lf];
             // RFC 9112 §2.2: one empty line before the request line is forgiven.
             let leading = self.lines == 0 && line == b"\r" && lf == 1;

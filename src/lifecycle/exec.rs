@@ -59,7 +59,7 @@ fn execute(program: &Program, state: &ExecState) -> io::Error {
 }
 
 fn prepare(state: &ExecState) -> io::Result<File> {
-    let bytes = encode(state).map_err(io::Error::other)?;
+    let bytes = encode(state);
     // Without close-on-exec: it is what the successor reads.
     let mut memfd = File::from(memfd_create("handover", MemfdFlags::empty())?);
     memfd.write_all(&bytes)?;

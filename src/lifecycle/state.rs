@@ -5,7 +5,6 @@
 
 use crate::connection::Snapshot;
 use crate::wire::{Wire, wire};
-use std::convert::Infallible;
 
 /// The versions that this build reads; it writes the last one.
 pub const VERSIONS: [u32; 1] = [1];
@@ -86,11 +85,11 @@ pub fn preamble() -> Vec<u8> {
     [MAGIC, VERSION.to_le_bytes()].concat()
 }
 
-/// Writes a value with its magic and version, which cannot fail.
-pub fn encode<T: Wire>(value: &T) -> Result<Vec<u8>, Infallible> {
+/// Writes a value with its magic and version.
+pub fn encode<T: Wire>(value: &T) -> Vec<u8> {
     let mut bytes = preamble();
     value.put(&mut bytes);
-    Ok(bytes)
+    bytes
 }
 
 /// Reads a value, if its version is known.
@@ -130,7 +129,7 @@ mod tests {
             inheritance: Inheritance { generation: 7, reload_again: true, ..Inheritance::default() },
             connections: Vec::new(),
         };
-        let bytes = encode(&state).expect("plain data");
+        let bytes = encode(&state);
         let read: ExecState = decode(&bytes).expect("what was written");
         assert_eq!((read.inheritance.generation, read.inheritance.reload_again), (7, true));
         for cut in 0..bytes.len() {
@@ -142,7 +141,7 @@ mod tests {
 
     #[test]
     fn an_unknown_version_is_refused_by_name() {
-        let mut bytes = encode(&Counters::default()).expect("plain data");
+        let mut bytes = encode(&Counters::default());
         bytes[4] = 99;
         let error = decode::<Counters>(&bytes).expect_err("version 99");
         assert!(error.contains("version 99"), "{error}");

@@ -6,9 +6,10 @@ use super::content_type::MediaTypes;
 use super::files::{Answer, ENCODED, Files};
 use super::path::{self, Name};
 use super::welcome::Welcome;
+use crate::config::read_small;
 use crate::config::site::{CacheRule, DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
-use crate::config::{is_same_name, read_small};
 use crate::handler::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
+use crate::http::is_same_name;
 use crate::{Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
 use std::path::Path;
@@ -302,7 +303,7 @@ impl Fields {
 
 fn has(fields: &[Header], header: &Header) -> bool {
     let name = header.field.as_str().as_str();
-    fields.iter().any(|field| is_same_name(field.field.as_str().as_str(), name))
+    fields.iter().any(|field| is_same_name(field.field.as_str().as_bytes(), name.as_bytes()))
 }
 
 /// The rest of a path in a Location: segments stay segments.

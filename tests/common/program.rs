@@ -372,6 +372,8 @@ pub struct Size {
     pub environment: usize,
     /// KiB of memory.
     pub resident: usize,
+    /// What of it is no file's.
+    pub allocated: usize,
     /// The most that ever was, in the same unit.
     pub peak: usize,
     /// Processes that it has started and not reaped.
@@ -405,6 +407,7 @@ impl Size {
             threads: number("Threads"),
             environment: std::fs::read(format!("/proc/{pid}/environ")).expect("/proc").len(),
             resident: number("VmRSS"),
+            allocated: number("RssAnon"),
             peak: number("VmHWM"),
             children: children(pid),
         }
