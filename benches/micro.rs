@@ -28,6 +28,10 @@ mod report;
 #[path = "../src/seldom.rs"]
 mod seldom;
 
+#[allow(dead_code, unused_imports, reason = "only what is measured is called")]
+#[path = "../src/sync.rs"]
+mod sync;
+
 #[path = "../src/wire.rs"]
 #[allow(dead_code, reason = "nothing is moved to a successor here")]
 mod wire;

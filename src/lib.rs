@@ -57,6 +57,7 @@ mod seldom;
 mod server;
 mod site;
 mod slot;
+mod sync;
 mod table;
 mod thread;
 mod wire;

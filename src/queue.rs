@@ -7,10 +7,8 @@
 //! blocks keeps nobody waiting, since whoever took its job has seen to the rest first. (The scheduler of Go does this
 //! for its threads.) Who rested last is woken first: its caches are warm.
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, Thread};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, PoisonError};
+use crate::sync::{Receiver, Sender, Thread, TryRecvError, TrySendError, bounded, fence, thread};
 
 /// A channel of that capacity: the end of the acceptor and one for each worker.
 pub fn queue<T>(capacity: usize, workers: usize) -> (Producer<T>, Vec<Consumer<T>>) {

@@ -124,12 +124,12 @@ mod tests {
     use super::*;
     use crate::clock::Millis;
     use crate::connection::Connection;
-    use crate::slot::Place;
+    use crate::slot::{Flags, Place};
 
     #[test]
     fn a_stale_token_finds_nothing() {
         let mut table = Table::default();
-        let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, true, Millis(0));
+        let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, Flags::default(), Millis(0));
         let first = table.insert(None, make).token();
         table.remove(first);
         let second = table.insert(None, make).token();
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn connections_are_counted_by_address() {
         let mut table = Table::default();
-        let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, true, Millis(0));
+        let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, Flags::default(), Millis(0));
         let source = |text: &str| Source::of(text.parse().expect("an address"));
         assert_eq!(source("[::ffff:10.0.0.1]:5"), source("10.0.0.1:6"));
         assert_eq!(source("[2001:db8:0:1::1]:5"), source("[2001:db8:0:1:ffff::2]:5"));

@@ -4,7 +4,7 @@ use crate::connection::{CloseReason, InFlight, Services, Verdict, Workspace};
 use crate::mailbox::Mailbox;
 use crate::queue::Consumer;
 use crate::seldom::log_seldom;
-use crate::slot::{Place, Slot};
+use crate::slot::{Flags, Place, Slot, Word};
 use crate::thread;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -86,30 +86,31 @@ impl<D: Send + 'static> Worker<D> {
         let mut work = Workspace::new(self.services.clone(), self.index, self.in_flight.clone());
         while let Some(slot) = self.jobs.next() {
             // A stale entry: the acceptor has answered for it.
-            if let Some(peer_closed) = slot.begin() {
-                self.turns(&mut work, &slot, peer_closed);
+            if let Some(word) = slot.begin() {
+                self.turns(&mut work, &slot, word);
             }
         }
         drop(self.done);
     }
 
-    fn turns(&self, work: &mut Workspace, slot: &Slot, mut peer_closed: bool) {
+    fn turns(&self, work: &mut Workspace, slot: &Slot, mut word: Word) {
         let mut first = true;
         loop {
-            match self.turn(work, slot, peer_closed, first) {
-                Verdict::Park { place, answerable, deadline } => {
-                    if slot.park(place, answerable, deadline) {
+            match self.turn(work, slot, word.hides_bytes(), first) {
+                Verdict::Park { place, flags, deadline } => {
+                    if slot.park(place, flags, deadline) {
                         if place == Place::Waiting {
                             self.services.permits.wait(slot.token());
                         }
                         return;
                     }
-                    peer_closed = slot.look_again();
+                    word = slot.look_again();
                 }
                 Verdict::Requeue => {
                     // It may be in the middle of an answer.
-                    slot.requeue(false);
-                    self.returns.send(Return::Again(slot.token()));
+                    if slot.requeue(Flags::default()) {
+                        self.returns.send(Return::Again(slot.token()));
+                    }
                     return;
                 }
                 Verdict::Close(reason) => {
@@ -123,7 +124,7 @@ impl<D: Send + 'static> Worker<D> {
         }
     }
 
-    fn turn(&self, work: &mut Workspace, slot: &Slot, peer_closed: bool, first: bool) -> Verdict {
+    fn turn(&self, work: &mut Workspace, slot: &Slot, hides_bytes: bool, first: bool) -> Verdict {
         let mut guard = slot.connection();
         let Some(connection) = guard.as_mut() else {
             return Verdict::Close(CloseReason::Internal);
@@ -131,7 +132,7 @@ impl<D: Send + 'static> Worker<D> {
         // Out of `Waiting` there is no way into the channel but a permit.
         work.begin_turn(first && connection.is_waiting());
         // Handlers are guarded where they are called; this is for a reader that panics, or a mistake of ours.
-        let verdict = catch_unwind(AssertUnwindSafe(|| connection.drive(work, peer_closed)));
+        let verdict = catch_unwind(AssertUnwindSafe(|| connection.drive(work, hides_bytes)));
         work.end_turn();
         verdict.unwrap_or_else(|_| {
             log_seldom!(error, "a connection was closed because of a panic");

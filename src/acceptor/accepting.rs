@@ -5,7 +5,7 @@ use crate::clock::Millis;
 use crate::connection::Connection;
 use crate::connection::socket::Socket;
 use crate::listener::{Accepted, Listener};
-use crate::slot::{Place, Slot};
+use crate::slot::{Flags, Place, Slot};
 use crate::table::Source;
 use mio::unix::SourceFd;
 use std::net::SocketAddr;
@@ -86,7 +86,8 @@ impl Acceptor {
         let source = peer.map(Source::of);
         let deadline = self.now.after(self.services.limits.idle_timeout);
         let connection = Connection::new(Socket::new(fd), peer);
-        let make = |token| Slot::new(token, connection, Place::Idle, true, deadline);
+        let make =
+            |token| Slot::new(token, connection, Place::Idle, Flags { refusable: true, ..Flags::default() }, deadline);
         let slot = self.table.insert(source, make).clone();
         self.watch(&slot);
         self.scan_until(deadline);

@@ -5,7 +5,7 @@ use crate::clock::Millis;
 use crate::connection::{CloseReason, Connection, Expiry};
 use crate::http::Reject;
 use crate::seconds::Seconds;
-use crate::slot::{Place, Slot};
+use crate::slot::{Flags, Place, Slot, Word};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,11 @@ impl Acceptor {
         let mut sooner = |milliseconds: u64| next = Some(next.map_or(milliseconds, |next| next.min(milliseconds)));
         let mut due = Vec::new();
         for slot in self.table.iter() {
-            let place = slot.place();
-            let remaining = match place {
+            let seen = slot.load();
+            let remaining = match seen.place() {
                 Place::Closed | Place::Frozen => continue,
                 Place::Running | Place::RunningAgain => self.tick() as i32,
-                Place::Queued if !slot.is_answerable() => self.tick() as i32,
+                Place::Queued if !seen.is_refusable() => self.tick() as i32,
                 Place::Queued => queue_timeout - slot.queued_for(self.now),
                 Place::Idle if draining && slot.remaining(self.now) > linger => {
                     slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
@@ -36,24 +36,26 @@ impl Acceptor {
             };
             match u64::try_from(remaining) {
                 Ok(remaining @ 1..) => sooner(remaining),
-                _ => due.push((slot.clone(), place)),
+                _ => due.push((slot.clone(), seen)),
             }
         }
         // Workers shorten deadlines behind our back only for connections that are under way, which tick.
         self.next_scan = next.map_or(Millis::NEVER, |next| self.now.after(Duration::from_millis(next)));
-        for (slot, place) in due {
-            self.expire(&slot, place);
+        for (slot, seen) in due {
+            self.expire(&slot, seen);
         }
     }
 
-    pub(super) fn expire(&mut self, slot: &Arc<Slot>, place: Place) {
+    /// Acts on the deadline of a connection that is as it was seen.
+    pub(super) fn expire(&mut self, slot: &Arc<Slot>, seen: Word) {
+        let place = seen.place();
         if place == Place::Expired {
             self.close(slot, CloseReason::Refused(Reject::Overloaded));
             return;
         }
         // If a worker or an event was faster there is nothing to do: it has moved on.
         let to = if place == Place::Queued { Place::Expired } else { Place::Running };
-        if !slot.take(place, to) {
+        if !slot.claim(seen, to) {
             self.scan_within(self.tick());
             return;
         }
@@ -78,12 +80,13 @@ impl Acceptor {
             }
             Expiry::Until(deadline) => {
                 let lingers = slot.connection().as_ref().is_some_and(Connection::is_lingering);
-                slot.park(if lingers { Place::Idle } else { place }, false, deadline);
+                slot.park(if lingers { Place::Idle } else { place }, Flags::default(), deadline);
                 self.scan_until(deadline);
             }
             Expiry::Enqueue => {
-                slot.requeue(matches!(place, Place::Idle | Place::Reading));
-                self.enqueue(slot.clone());
+                if slot.requeue(seen.flags()) {
+                    self.enqueue(slot.clone());
+                }
             }
         }
     }
@@ -104,9 +107,15 @@ impl Acceptor {
         let mut running = false;
         let slots: Vec<Arc<Slot>> = self.table.iter().cloned().collect();
         for slot in slots {
-            let place = slot.place();
+            let seen = slot.load();
+            let place = seen.place();
             running |= matches!(place, Place::Running | Place::RunningAgain);
-            if !(place.is_parked() || place == Place::Queued) || !slot.take(place, Place::Expired) {
+            if !(seen.is_parked() || place == Place::Queued) {
+                continue;
+            }
+            if !slot.claim(seen, Place::Expired) {
+                // A worker was faster.
+                running = true;
                 continue;
             }
             let mut guard = slot.connection();

@@ -5,7 +5,7 @@ use crate::connection::socket::{Moved, Socket};
 use crate::connection::{CloseReason, Connection};
 use crate::http::{Reject, response};
 use crate::listener::{Accepted, Listener};
-use crate::slot::{Place, Slot};
+use crate::slot::{Place, Slot, Word};
 use crate::table::Source;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -41,7 +41,8 @@ impl Acceptor {
             match self.victims.pop() {
                 Some(slot) => {
                     // Chosen some time ago, it may have become busy since then.
-                    if self.spare(&slot).is_some() && self.evict_this(&slot) {
+                    let seen = slot.load();
+                    if self.spare(&slot, seen).is_some() && self.evict_this(&slot, seen) {
                         return true;
                     }
                 }
@@ -55,11 +56,11 @@ impl Acceptor {
     }
 
     /// Whether it has been waited for long enough to be spared. Every deadline of its kind began with its timeout.
-    fn spare(&self, slot: &Slot) -> Option<Spare> {
+    fn spare(&self, slot: &Slot, seen: Word) -> Option<Spare> {
         let limits = &self.services.limits;
-        let (spare, timeout) = match slot.place() {
+        let (spare, timeout) = match seen.place() {
             Place::Idle => (Spare::Idle, limits.idle_timeout),
-            Place::Reading if slot.is_answerable() => (Spare::Late, limits.head_timeout),
+            Place::Reading if seen.is_refusable() => (Spare::Late, limits.head_timeout),
             // A body that comes faster than its least rate moves its deadline on, and is not late.
             Place::Reading => (Spare::Late, limits.body_timeout),
             _ => return None,
@@ -74,7 +75,7 @@ impl Acceptor {
         // A heap's sort is the smallest.
         let mut spared = BinaryHeap::new();
         for (source, slot) in self.table.iter_with_sources() {
-            if let Some(spare) = self.spare(slot) {
+            if let Some(spare) = self.spare(slot, slot.load()) {
                 spared.push((source, (spare, slot.remaining(self.now)), slot.token()));
             }
         }
@@ -101,10 +102,9 @@ impl Acceptor {
         chosen
     }
 
-    /// Closes it, if nothing has come from its client meanwhile.
-    fn evict_this(&mut self, slot: &Arc<Slot>) -> bool {
-        let place = slot.place();
-        if !matches!(place, Place::Idle | Place::Reading) || !slot.take(place, Place::Running) {
+    /// Closes it, if it is as it was seen and nothing has come from its client meanwhile.
+    fn evict_this(&mut self, slot: &Arc<Slot>, seen: Word) -> bool {
+        if !slot.claim(seen, Place::Running) {
             return false;
         }
         {
@@ -112,8 +112,9 @@ impl Acceptor {
             if let Some(connection) = guard.as_mut() {
                 if matches!(connection.socket().peek(), Ok(Moved::Bytes(_))) && !connection.is_lingering() {
                     drop(guard);
-                    slot.requeue(true);
-                    self.enqueue(slot.clone());
+                    if slot.requeue(seen.flags()) {
+                        self.enqueue(slot.clone());
+                    }
                     return false;
                 }
                 if !connection.is_idle() {
@@ -132,24 +133,26 @@ impl Acceptor {
         // Looking at each only where it matters.
         while self.table.held_by(source) >= limit && self.in_use_by(source) >= limit {
             let held = self.table.iter_with_sources();
-            let held = held.filter(|(of, slot)| *of == Some(source) && self.spare(slot) == Some(Spare::Idle));
-            let Some(slot) = held.min_by_key(|(_, slot)| slot.remaining(self.now)).map(|(_, slot)| slot.clone()) else {
+            let held = held.filter(|(of, _)| *of == Some(source)).map(|(_, slot)| (slot, slot.load()));
+            let idle = held.filter(|(slot, seen)| self.spare(slot, *seen) == Some(Spare::Idle));
+            let longest = idle.min_by_key(|(slot, _)| slot.remaining(self.now));
+            let Some((slot, seen)) = longest.map(|(slot, seen)| (slot.clone(), seen)) else {
                 return false;
             };
-            self.evict_this(&slot);
+            self.evict_this(&slot, seen);
         }
         true
     }
 
     /// How many of that address's connections are more than an entry that a worker has not yet closed.
     fn in_use_by(&self, source: Source) -> usize {
-        let gone = |slot: &Slot| match slot.place() {
+        let gone = |word: Word| match word.place() {
             // The worker has closed it, and that is on its way here.
             Place::Closed => true,
-            Place::Queued | Place::Running | Place::RunningAgain => slot.is_peer_closed(),
+            Place::Queued | Place::Running | Place::RunningAgain => word.is_peer_closed(),
             _ => false,
         };
-        self.table.iter_with_sources().filter(|(of, slot)| *of == Some(source) && !gone(slot)).count()
+        self.table.iter_with_sources().filter(|(of, slot)| *of == Some(source) && !gone(slot.load())).count()
     }
 
     /// One too many for its address, unless the end of another is on its way: packets of two connections may overtake

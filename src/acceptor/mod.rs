@@ -281,13 +281,12 @@ impl Acceptor {
             readable: event.is_readable() || broken,
             writable: event.is_writable() || event.is_write_closed() || broken,
             closed: event.is_read_closed() || broken,
+            urgent: event.is_priority(),
         };
-        let place = slot.place();
-        let answerable = slot.is_answerable();
         match slot.notify(ready) {
             // Between two requests of a busy client this is the moment: what has come is still in the socket.
-            Notified::Enqueue if self.move_away(&slot, place, answerable) => {}
-            Notified::Enqueue => self.enqueue(slot),
+            Notified::Enqueue(parked) if self.move_away(&slot, parked) => {}
+            Notified::Enqueue(_) => self.enqueue(slot),
             Notified::Nothing => {}
             Notified::Discard => self.discard(slot),
         }
@@ -296,7 +295,7 @@ impl Acceptor {
     /// Throws away what a client sends that this thread has answered. A client that is faster than one look goes on
     /// with the next, until its deadline.
     fn discard(&mut self, slot: Arc<Slot>) {
-        if slot.place() != Place::Expired {
+        if slot.load().place() != Place::Expired {
             return;
         }
         let discarded = slot.connection().as_mut().map(Connection::discard);
@@ -328,7 +327,7 @@ impl Acceptor {
             return;
         }
         while let Some(slot) = self.overflow.pop_front() {
-            if slot.place() != Place::Queued {
+            if slot.load().place() != Place::Queued {
                 continue;
             }
             if let Err(error) = self.jobs.try_send(slot) {
@@ -359,7 +358,11 @@ impl Acceptor {
                     }
                 }
                 Return::Granted(token) => {
-                    let slot = self.table.get(token).filter(|slot| slot.take(Place::Waiting, Place::Queued)).cloned();
+                    let slot = self.table.get(token).filter(|slot| {
+                        let seen = slot.load();
+                        seen.place() == Place::Waiting && slot.claim(seen, Place::Queued)
+                    });
+                    let slot = slot.cloned();
                     match slot {
                         Some(slot) => self.enqueue(slot),
                         None => self.services.permits.give_back(),
@@ -371,7 +374,8 @@ impl Acceptor {
 
     fn watch(&mut self, slot: &Slot) {
         let registered = slot.connection().as_ref().map_or(Ok(()), |connection| {
-            let (token, interest) = (Token(slot.token()), Interest::READABLE | Interest::WRITABLE);
+            // Urgent data too: a read ends early at its mark.
+            let (token, interest) = (Token(slot.token()), Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY);
             self.poll.registry().register(&mut SourceFd(&connection.socket().as_raw_fd()), token, interest)
         });
         if let Err(error) = registered {

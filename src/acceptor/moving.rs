@@ -7,7 +7,7 @@ use crate::connection::{Connection, Restored, Snapshot};
 use crate::lifecycle::Event;
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
 use crate::lifecycle::state::{MovedConnection, encode};
-use crate::slot::{Notified, Place, Readiness, Slot};
+use crate::slot::{Notified, Place, Readiness, Slot, Word};
 use crate::table::Source;
 use mio::unix::SourceFd;
 use std::collections::VecDeque;
@@ -55,8 +55,8 @@ impl Migration {
 pub(super) struct Moving {
     id: u64,
     pub(super) slot: Arc<Slot>,
-    pub(super) place: Place,
-    pub(super) answerable: bool,
+    /// As it was parked.
+    pub(super) parked: Word,
     pub(super) since: Millis,
 }
 
@@ -70,12 +70,13 @@ impl Acceptor {
         let mut moved = Vec::with_capacity(self.table.len());
         let mut queued = 0;
         for slot in self.table.iter() {
-            let place = slot.place();
+            let seen = slot.load();
+            let place = seen.place();
             match place {
                 // Its 503 is out.
                 Place::Closed | Place::Expired | Place::Frozen => continue,
                 Place::Queued => queued += 1,
-                place if place.is_parked() => {}
+                _ if seen.is_parked() => {}
                 _ => return,
             }
             let connection = slot.connection();
@@ -136,7 +137,7 @@ impl Acceptor {
         }
         let movable = |slot: &&Arc<Slot>| {
             let movable = |one: &Connection| !one.holds_application() && !one.ends_soon();
-            slot.place().is_parked() && slot.connection().as_ref().is_some_and(movable)
+            slot.load().is_parked() && slot.connection().as_ref().is_some_and(movable)
         };
         let room = UNACKNOWLEDGED - migration.moving.len().min(UNACKNOWLEDGED);
         let moves = migration.moves;
@@ -146,15 +147,16 @@ impl Acceptor {
                 self.end_soon(&slot);
                 continue;
             }
-            let (place, answerable) = (slot.place(), slot.is_answerable());
-            if place.is_parked() && slot.take(place, Place::Queued) && !self.move_away(&slot, place, answerable) {
-                slot.park(place, answerable, Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into())));
+            let seen = slot.load();
+            if seen.is_parked() && slot.claim(seen, Place::Running) && !self.move_away(&slot, seen) {
+                let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
+                slot.park(seen.place(), seen.flags(), deadline);
             }
         }
     }
 
-    /// FREEZE and SEND for a connection that is this thread's. `false` if it cannot move now.
-    pub(super) fn move_away(&mut self, slot: &Arc<Slot>, place: Place, answerable: bool) -> bool {
+    /// FREEZE and SEND for a connection that is this thread's, and was parked as said. `false` if it cannot move now.
+    pub(super) fn move_away(&mut self, slot: &Arc<Slot>, parked: Word) -> bool {
         let Some(migration) = &mut self.migration else { return false };
         if migration.moving.len() >= UNACKNOWLEDGED
             || migration.stalled.is_none()
@@ -178,8 +180,8 @@ impl Acceptor {
                 }
                 drop(guard);
                 migration.next_id += 1;
-                slot.take(Place::Queued, Place::Frozen);
-                migration.moving.push(Moving { id, slot: slot.clone(), place, answerable, since: self.now });
+                slot.freeze();
+                migration.moving.push(Moving { id, slot: slot.clone(), parked, since: self.now });
                 true
             }
             Ok(Sent::Later) => false,
@@ -194,7 +196,7 @@ impl Acceptor {
     pub(super) fn end_soon(&mut self, slot: &Slot) {
         if let Some(connection) = slot.connection().as_mut() {
             connection.end_soon();
-            if connection.is_idle() && slot.place() == Place::Idle {
+            if connection.is_idle() && slot.load().place() == Place::Idle {
                 slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
             }
         }
@@ -205,21 +207,21 @@ impl Acceptor {
     pub(super) fn unfreeze(&mut self, moving: &Moving) {
         let slot = &moving.slot;
         let deadline = self.now.after(Duration::from_millis(slot.remaining(self.now).max(0) as u64));
-        slot.park(moving.place, moving.answerable, deadline);
+        slot.park(moving.parked.place(), moving.parked.flags(), deadline);
         self.watch(slot);
         self.next_scan = self.now;
     }
 
     /// Goes on with a connection of the predecessor.
     pub fn adopt(&mut self, restored: Restored) {
-        let Restored { connection, place, answerable, deadline, ready } = restored;
+        let Restored { connection, place, flags, deadline, ready } = restored;
         let source = connection.peer().map(Source::of);
-        let slot = self.table.insert(source, |token| Slot::new(token, connection, place, answerable, deadline)).clone();
+        let slot = self.table.insert(source, |token| Slot::new(token, connection, place, flags, deadline)).clone();
         // Edge-triggered, so registering says at once what is ready already.
         self.watch(&slot);
         self.scan_until(deadline);
-        let readable = Readiness { readable: true, writable: false, closed: false };
-        if ready && slot.notify(readable) == Notified::Enqueue {
+        let readable = Readiness { readable: true, ..Readiness::default() };
+        if ready && matches!(slot.notify(readable), Notified::Enqueue(_)) {
             self.enqueue(slot);
         }
     }

@@ -31,7 +31,7 @@ use crate::http::head::{Scanner, is_blank};
 use crate::http::response::{HeadOptions, ResponseFraming, encode_fields, finish_head, push_field};
 use crate::http::{Reject, response};
 use crate::seldom::log_seldom;
-use crate::slot::Place;
+use crate::slot::{Flags, Place};
 use budget::Hold;
 use pace::Pace;
 use socket::{Moved, Socket};
@@ -52,6 +52,8 @@ const TURN_BYTES: u64 = 1024 * 1024;
 const LINGERS: u32 = 10;
 /// What an allocator adds to the few pieces that a connection holds.
 const ALLOCATIONS: usize = 64;
+/// How a connection is parked of whose next request nobody has seen anything.
+const REFUSABLE: Flags = Flags { refusable: true, wants_stream: false };
 /// A body up to this size is copied behind its head and leaves in the same write.
 const INLINE_BODY: u64 = 16 * 1024;
 
@@ -148,8 +150,8 @@ struct Pushed {
 /// What a turn ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Wait for the client until the deadline. `answerable`: nothing of a response has been written.
-    Park { place: Place, answerable: bool, deadline: Millis },
+    /// Wait for the client until the deadline.
+    Park { place: Place, flags: Flags, deadline: Millis },
     /// Let others have a turn first.
     Requeue,
     /// Done with it.
@@ -172,8 +174,8 @@ struct Turn {
     bytes: u64,
     /// The socket had nothing more when last asked.
     drained: bool,
-    /// The peer has closed its side, so a short read does not mean drained.
-    peer_closed: bool,
+    /// A short read does not mean drained: a FIN stands behind it, an urgent mark, or passed descriptors.
+    hides_bytes: bool,
 }
 
 impl Connection {
@@ -209,8 +211,12 @@ impl Connection {
     }
 
     /// Goes as far as it can without waiting for the client.
-    pub fn drive(&mut self, work: &mut Workspace, peer_closed: bool) -> Verdict {
-        let mut turn = Turn { requests: 0, bytes: 0, drained: false, peer_closed };
+    ///
+    /// `hides_bytes`: a read that fills less than it asked for may have left something in the socket.
+    pub fn drive(&mut self, work: &mut Workspace, hides_bytes: bool) -> Verdict {
+        // A Unix socket ends a read at passed descriptors (unix(7)), of which nothing else tells.
+        let hides_bytes = hides_bytes || self.peer.is_none();
+        let mut turn = Turn { requests: 0, bytes: 0, drained: false, hides_bytes };
         work.load(&mut self.input);
         let verdict = loop {
             let flow = match std::mem::replace(&mut self.state, State::Head) {
@@ -254,13 +260,13 @@ impl Connection {
         match self.give_up(Reject::Overloaded, &work.services, work.now, work.date.field()) {
             Expiry::Close(reason) => Verdict::Close(reason),
             Expiry::Enqueue => Verdict::Requeue,
-            Expiry::Until(deadline) => Verdict::Park { place: Place::Idle, answerable: false, deadline },
+            Expiry::Until(deadline) => Verdict::Park { place: Place::Idle, flags: Flags::default(), deadline },
         }
     }
 
-    fn park(&mut self, state: State, place: Place, answerable: bool, deadline: Millis) -> Flow {
+    fn park(&mut self, state: State, place: Place, flags: Flags, deadline: Millis) -> Flow {
         self.state = state;
-        Flow::Stop(Verdict::Park { place, answerable, deadline })
+        Flow::Stop(Verdict::Park { place, flags, deadline })
     }
 
     /// Reads once. `None` means that the socket is drained for this turn.
@@ -273,8 +279,9 @@ impl Connection {
         match self.socket.read_behind(room) {
             Ok(Moved::Bytes(read)) => {
                 // epoll(7): a short read has emptied the socket, and what comes later is a new edge; but a FIN that
-                // was already there has had its edge, so after that only a read of nothing is the end.
-                turn.drained = read < asked && !turn.peer_closed;
+                // was already there has had its edge, so after that only a read of nothing is the end. And a read
+                // ends early at the mark of urgent data (tcp(7)), with more behind it.
+                turn.drained = read < asked && !turn.hides_bytes;
                 Ok(Some(read))
             }
             Ok(Moved::WouldBlock) => {
@@ -330,13 +337,13 @@ impl Connection {
                     let method = announced_method(work.input());
                     return self.refuse(work, turn, Reject::HeadTimeout, &method);
                 }
-                self.park(State::Head, Place::Reading, true, deadline)
+                self.park(State::Head, Place::Reading, REFUSABLE, deadline)
             }
             None if work.services.is_draining() || self.last => {
                 let deadline = work.now.after(crate::config::DRAIN_LINGER);
-                self.park(State::Head, Place::Idle, true, deadline)
+                self.park(State::Head, Place::Idle, REFUSABLE, deadline)
             }
-            None => self.park(State::Head, Place::Idle, true, work.now.after(limits.idle_timeout)),
+            None => self.park(State::Head, Place::Idle, REFUSABLE, work.now.after(limits.idle_timeout)),
         }
     }
 
@@ -424,7 +431,7 @@ impl Connection {
                         return self.refuse(work, turn, Reject::BodyTimeout, collecting.request.method());
                     }
                     collecting.request.shrink();
-                    return self.park(State::Body(collecting), Place::Reading, false, deadline);
+                    return self.park(State::Body(collecting), Place::Reading, Flags::default(), deadline);
                 }
                 Err(CloseReason::PeerClosed) => return close(CloseReason::PeerClosedInRequest),
                 Err(reason) => return close(reason),
@@ -448,7 +455,7 @@ impl Connection {
             let (Streaming::Call { request, .. } | Streaming::Push { request, .. }) = &mut streaming;
             request.shrink();
             let deadline = work.now.after(work.services.limits.stream_wait);
-            return self.park(State::Waiting(Box::new(streaming)), Place::Waiting, false, deadline);
+            return self.park(State::Waiting(Box::new(streaming)), Place::Waiting, Flags::default(), deadline);
         };
         match streaming {
             Streaming::Call { request, body, length } => {
@@ -698,7 +705,7 @@ impl Connection {
                     return self.too_slow();
                 };
                 self.keep(work, writing);
-                return Flow::Stop(Verdict::Park { place: Place::Writing, answerable: false, deadline });
+                return Flow::Stop(Verdict::Park { place: Place::Writing, flags: Flags::default(), deadline });
             }
         }
         self.begun = None;
@@ -747,7 +754,7 @@ impl Connection {
                 }
                 Ok(None) if work.now >= until => return close(reason),
                 Ok(None) => {
-                    return self.park(State::Lingering { reason, until, limit }, Place::Idle, false, until);
+                    return self.park(State::Lingering { reason, until, limit }, Place::Idle, Flags::default(), until);
                 }
                 Err(_) => return close(reason),
             }

@@ -11,7 +11,7 @@ use super::{Collecting, Connection, State};
 use crate::clock::Millis;
 use crate::handler::{Bytes, Request};
 use crate::http::head::{HeadLimits, Scanner, is_blank};
-use crate::slot::Place;
+use crate::slot::{Flags, Place};
 use crate::wire::wire;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -118,7 +118,7 @@ impl Snapshot {
 pub struct Restored {
     pub connection: Connection,
     pub place: Place,
-    pub answerable: bool,
+    pub flags: Flags,
     pub deadline: Millis,
     /// Whether it has bytes that no event will tell of: in exec mode perhaps whole requests, of a client that sent
     /// many and whose turn was over.
@@ -173,8 +173,9 @@ impl Connection {
         let Snapshot { peer, served, begun, deadline, input, moment } = snapshot;
         let deadline = Millis(deadline);
         let (blank, ready) = (is_blank(&input), !input.is_empty());
-        let (state, place, answerable) = match moment {
-            Moment::Head => (State::Head, if blank { Place::Idle } else { Place::Reading }, true),
+        let refusable = Flags { refusable: true, ..Flags::default() };
+        let (state, place, flags) = match moment {
+            Moment::Head => (State::Head, if blank { Place::Idle } else { Place::Reading }, refusable),
             Moment::Body { head, incoming, body, since, limit, declared, expects_continue } => {
                 let mut request = Request::empty();
                 // It was within its limits when it came; a successor's own may be tighter. But a head it must be.
@@ -187,7 +188,7 @@ impl Connection {
                 request.parse(&head, &limits, peer).ok()?;
                 let since = Millis(since);
                 let collecting = Collecting { request, incoming, body, since, limit, declared, expects_continue };
-                (State::Body(Box::new(collecting)), Place::Reading, false)
+                (State::Body(Box::new(collecting)), Place::Reading, Flags::default())
             }
             Moment::Writing { unsent, rest, keep_alive, line } => {
                 let source = match (rest, file) {
@@ -202,12 +203,12 @@ impl Connection {
                 let mut writing = Writing::new(source, after);
                 writing.unsent = unsent;
                 writing.line = line;
-                (State::Writing(Box::new(writing)), Place::Writing, false)
+                (State::Writing(Box::new(writing)), Place::Writing, Flags::default())
             }
             Moment::Lingering { until } => {
                 let until = Millis(until);
                 let state = State::Lingering { reason: CloseReason::Finished, until, limit: until };
-                (state, Place::Idle, false)
+                (state, Place::Idle, Flags::default())
             }
         };
         let connection = Connection {
@@ -223,7 +224,7 @@ impl Connection {
             // Taken when it parks for the first time here.
             hold: None,
         };
-        Some(Restored { connection, place, answerable, deadline, ready })
+        Some(Restored { connection, place, flags, deadline, ready })
     }
 }
 

@@ -116,6 +116,25 @@ impl RawClient {
         }
     }
 
+    /// Sends one byte of urgent data over TCP (tcp(7)): it is no part of the stream.
+    pub fn send_urgent(&mut self) {
+        let Stream::Tcp(stream) = &self.stream else { panic!("only TCP has urgent data") };
+        assert_eq!(rustix::net::send(stream, b"!", rustix::net::SendFlags::OOB), Ok(1));
+    }
+
+    /// Sends with a descriptor beside the bytes, over a Unix socket (unix(7)).
+    pub fn send_with_descriptor(&mut self, bytes: &[u8]) {
+        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+        let Stream::Unix(stream) = &self.stream else { panic!("only Unix sockets pass descriptors") };
+        let file = std::fs::File::open("/dev/null").expect("/dev/null");
+        let descriptors = [std::os::fd::AsFd::as_fd(&file)];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let sent = sendmsg(stream, &[io::IoSlice::new(bytes)], &mut ancillary, SendFlags::empty());
+        assert_eq!(sent, Ok(bytes.len()));
+    }
+
     /// Sends in pieces of `step` bytes, each in a segment of its own. A server that has answered already may be gone.
     pub fn try_send_in_steps(&mut self, bytes: &[u8], step: usize) -> io::Result<()> {
         bytes.chunks(step).try_for_each(|piece| self.try_send(piece))

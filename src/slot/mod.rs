@@ -1,0 +1,190 @@
+//! The place of one connection: its word (see [`word`]), its deadline, and the connection itself.
+//!
+//! Whoever owns the connection by its word locks the mutex, which is therefore never contended; it is there so that no
+//! `unsafe` is.
+
+mod word;
+
+pub use word::{AtomicWord, Flags, Notified, Place, Readiness, Word};
+
+use crate::clock::Millis;
+use crate::connection::Connection;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One connection's place in the server.
+pub struct Slot {
+    word: AtomicWord,
+    deadline: AtomicU32,
+    queued_at: AtomicU32,
+    token: usize,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Slot {
+    /// A connection that is parked until its first event.
+    pub fn new(token: usize, connection: Connection, place: Place, flags: Flags, deadline: Millis) -> Slot {
+        Slot {
+            word: AtomicWord::parked(place, flags),
+            deadline: AtomicU32::new(wrap(deadline)),
+            queued_at: AtomicU32::new(0),
+            token,
+            connection: Mutex::new(Some(connection)),
+        }
+    }
+
+    /// The poller's token, which is the index and the generation of its entry.
+    pub fn token(&self) -> usize {
+        self.token
+    }
+
+    /// The connection; only for whoever owns it by its word.
+    pub fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
+        // A panic under the lock left the connection in no state to go on with, but it is closed right after.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The owner parks it until then. `false` if an event came meanwhile: then it is still the owner's.
+    pub fn park(&self, place: Place, flags: Flags, deadline: Millis) -> bool {
+        self.set_deadline(deadline);
+        self.word.park(place, flags)
+    }
+
+    /// The owner closes it: the socket goes, and nothing that still holds the slot can use it.
+    pub fn close(&self) {
+        *self.connection() = None;
+        self.word.close();
+    }
+
+    /// The deadline's place is one word: 32 bits of milliseconds, compared around the wrap, reach 24 days.
+    pub fn set_deadline(&self, deadline: Millis) {
+        self.deadline.store(wrap(deadline), Ordering::Relaxed);
+    }
+
+    /// Milliseconds until the deadline, negative once it has passed.
+    pub fn remaining(&self, now: Millis) -> i32 {
+        self.deadline.load(Ordering::Relaxed).wrapping_sub(wrap(now)) as i32
+    }
+
+    /// Remembers since when it is in the channel. Only the acceptor reads and writes this.
+    pub fn set_queued_at(&self, now: Millis) {
+        self.queued_at.store(wrap(now), Ordering::Relaxed);
+    }
+
+    /// Milliseconds in the channel.
+    pub fn queued_for(&self, now: Millis) -> i32 {
+        wrap(now).wrapping_sub(self.queued_at.load(Ordering::Relaxed)) as i32
+    }
+}
+
+/// All steps but those that do something about the deadline or the connection as well.
+impl Deref for Slot {
+    type Target = AtomicWord;
+
+    fn deref(&self) -> &AtomicWord {
+        &self.word
+    }
+}
+
+fn wrap(time: Millis) -> u32 {
+    time.0 as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Connection;
+
+    const READABLE: Readiness = Readiness { readable: true, writable: true, closed: false, urgent: false };
+    const WRITABLE: Readiness = Readiness { readable: false, writable: true, closed: false, urgent: false };
+    const REFUSABLE: Flags = Flags { refusable: true, wants_stream: false };
+
+    fn slot() -> Slot {
+        Slot::new(7, Connection::for_test(), Place::Idle, REFUSABLE, Millis(100))
+    }
+
+    fn is_enqueued(notified: Notified) -> bool {
+        matches!(notified, Notified::Enqueue(_))
+    }
+
+    #[test]
+    fn an_event_while_running_is_not_lost() {
+        let slot = slot();
+        assert_eq!(slot.notify(WRITABLE), Notified::Nothing);
+        assert!(is_enqueued(slot.notify(READABLE)));
+        assert_eq!(slot.notify(READABLE), Notified::Nothing, "at most once in the channel");
+        assert!(slot.begin().is_some_and(|word| !word.is_peer_closed()));
+        assert_eq!(slot.begin(), None);
+        assert_eq!(slot.notify(READABLE), Notified::Nothing);
+        assert!(!slot.park(Place::Idle, REFUSABLE, Millis(1)), "an event came");
+        slot.look_again();
+        assert!(slot.park(Place::Writing, Flags::default(), Millis(1)));
+        assert!(is_enqueued(slot.notify(WRITABLE)));
+    }
+
+    #[test]
+    fn an_expired_entry_is_dropped_by_the_worker() {
+        let slot = slot();
+        assert!(is_enqueued(slot.notify(READABLE)));
+        let queued = slot.load();
+        assert!(queued.is_refusable());
+        assert!(slot.claim(queued, Place::Expired));
+        assert_eq!(slot.begin(), None);
+        assert_eq!(slot.notify(READABLE), Notified::Discard);
+        slot.close();
+        assert_eq!(slot.notify(READABLE), Notified::Nothing);
+    }
+
+    /// The queue deadline once wrote its 503 into the middle of an answer: what it had seen was queued and refusable,
+    /// and when it acted the connection was queued again, half-way through a response.
+    #[test]
+    fn what_was_seen_queued_is_not_claimed_once_it_is_queued_for_another_turn() {
+        for flags in [Flags::default(), REFUSABLE] {
+            let slot = slot();
+            assert!(is_enqueued(slot.notify(READABLE)));
+            let seen = slot.load();
+            assert!(slot.begin().is_some());
+            assert!(slot.requeue(flags), "its entry was popped");
+            assert_eq!(slot.load().place(), seen.place());
+            assert!(!slot.claim(seen, Place::Expired), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_the_status_thread_leaves_behind_serves_again() {
+        let slot = slot();
+        assert!(is_enqueued(slot.notify(READABLE)));
+        // Looked at and given back: the entry is still there, or was popped meanwhile and a new one is needed.
+        assert!(slot.claim(slot.load(), Place::Running));
+        assert!(!slot.put_back() && slot.load().is_looked_after() && slot.load().is_refusable());
+        assert!(slot.claim(slot.load(), Place::Running));
+        assert_eq!(slot.begin(), None, "popped while the status thread has it");
+        assert!(slot.put_back());
+        // Answered and parked with its entry still in the channel.
+        assert!(slot.claim(slot.load(), Place::Running));
+        assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)));
+        assert_eq!(slot.notify(READABLE), Notified::Nothing, "there is an entry");
+        assert!(slot.begin().is_some());
+        assert_eq!(slot.begin(), None);
+    }
+
+    #[test]
+    fn what_moves_has_no_entry_left_when_it_comes_back() {
+        let slot = slot();
+        assert!(is_enqueued(slot.notify(READABLE)));
+        slot.freeze();
+        assert_eq!(slot.notify(READABLE), Notified::Nothing);
+        assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)));
+        assert!(is_enqueued(slot.notify(READABLE)));
+    }
+
+    #[test]
+    fn deadlines_survive_the_wrap() {
+        let slot = slot();
+        let now = Millis(u64::from(u32::MAX) - 10);
+        slot.set_deadline(Millis(now.0 + 100));
+        assert_eq!(slot.remaining(now), 100);
+        assert_eq!(slot.remaining(Millis(now.0 + 130)), -30);
+    }
+}
