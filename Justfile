@@ -21,6 +21,11 @@ test *ARGS:
 test-supervisors:
     .ci/run supervisors
 
+# Run what needs root, namespaces, mounts or other programs; names pick some cases of tests/hosts
+test-hosts *ARGS:
+    cargo build --release --bins --examples
+    tests/hosts/run.py "${CARGO_TARGET_DIR:-target}/release" "$@"
+
 # Run curl, Python and Node clients, load tools, Chromium and slowhttptest against the programs; installs them with apt-get
 test-clients:
     .ci/run clients
