@@ -53,14 +53,15 @@ impl Malformed {
 
 /// Writes and reads a type by its fields, or by its kinds, each with the number that stands for it.
 macro_rules! wire {
-    (struct $type:ident { $($field:ident),+ $(,)? }) => {
+    // Those behind the semicolon are of a later version, which writes them elsewhere.
+    (struct $type:ident { $($field:ident),+ $(,)? $(; $($later:ident),+)? }) => {
         impl $crate::wire::Wire for $type {
             fn put(&self, bytes: &mut Vec<u8>) {
                 $(self.$field.put(bytes);)+
             }
 
             fn take(bytes: &mut &[u8]) -> Result<$type, $crate::wire::Malformed> {
-                Ok($type { $($field: $crate::wire::Wire::take(bytes)?),+ })
+                Ok($type { $($field: $crate::wire::Wire::take(bytes)?),+ $(, $($later: Default::default()),+)? })
             }
         }
     };

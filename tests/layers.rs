@@ -59,7 +59,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("table", &["hash", "slot"]),
     ("slot", &["clock", "connection", "sync"]),
     // Its `Phase` stands below the connections, what it moves to a successor above them.
-    ("lifecycle", &["channel", "connection", "error", "number", "report", "seconds", "thread", "wire"]),
+    ("lifecycle", &["channel", "connection", "error", "hash", "number", "report", "seconds", "thread", "wire"]),
     (
         "connection",
         &["clock", "config", "handler", "http", "lifecycle::Phase", "slot::Flags", "slot::Place", "seldom", "wire"],

@@ -21,7 +21,7 @@ fn checked(script: &str) -> Result<Vec<u32>, String> {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(checked) = check.outcome().expect("a child of ours") {
-            return checked.versions();
+            return checked.reads().map(|reads| reads.states);
         }
         assert!(Instant::now() < until, "it does not end");
         std::thread::sleep(Duration::from_millis(1));

@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -204,7 +204,7 @@ fn a_successor_that_reads_other_states_gets_no_connections() {
     let scratch = Scratch::new();
     let (program, on_disk) = replaceable(Mode::Exec, &scratch, &[]);
     on_disk.replace(other_versions);
-    expect_failure(&program, &mut connected(&program), "reads state versions [98, 99], not 1");
+    expect_failure(&program, &mut connected(&program), "reads state versions [98, 99], none of 1 to 2");
     drop(program);
 
     let scratch = Scratch::new();
@@ -221,6 +221,77 @@ fn a_successor_that_reads_other_states_gets_no_connections() {
     assert!(answer.status == 200 && answer.closes(), "{answer:?}");
     busy.expect_fin();
     expect_service(&program);
+    assert_eq!(program.stop(), Some(0));
+}
+
+/// A head that is half here, a response that is half sent, and one connection to each listener: they go on.
+#[track_caller]
+fn expect_all_to_move(program: &Program, number: usize) {
+    let mut idle = connected(program);
+    let mut half = program.client();
+    half.send("POST /journal HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nha");
+    let mut reading = program.client().with_small_window();
+    reading.get("/bytes/4000000").read_at_least(100_000);
+    let old = program.current();
+    program.signal(Signal::HUP);
+    let new = program.generation(number);
+    if new != old {
+        program.logged_times("is promoted", 1);
+    }
+    idle.iter_mut().for_each(|client| client.expect_alive("/hello"));
+    assert_eq!(half.send("lf").answer().text(), "half\n");
+    assert_eq!(reading.answer().body.len(), 4_000_000);
+    if new != old {
+        program.wait_for_end(old);
+    }
+    assert_eq!(program.stop(), Some(0), "{:#?}", program.log());
+}
+
+/// Of the versions of states and words the newest is spoken that both sides know: also an older program keeps the
+/// connections, and so does a newer one.
+#[test]
+fn a_downgrade_and_an_upgrade_keep_their_connections() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let (program, on_disk) = replaceable(mode, &scratch, &[]);
+        on_disk.replace("export HANDOVER_TEST_NEWEST=1; exec \"$REAL\" \"$@\"");
+        expect_all_to_move(&program, 2);
+
+        let scratch = Scratch::new();
+        let on_disk = OnDisk::of(&Program::lab_command());
+        let mut command = on_disk.command();
+        let program = Program::start(flags(&mut command, mode, &scratch).env("HANDOVER_TEST_NEWEST", "1"));
+        on_disk.replace("unset HANDOVER_TEST_NEWEST; exec \"$REAL\" \"$@\"");
+        expect_all_to_move(&program, 2);
+    }
+}
+
+/// Each download had a descriptor of the file made for it when the process executed itself.
+#[test]
+fn many_downloads_of_one_file_do_not_run_out_of_descriptors_at_an_exec() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.path("root")).expect("a directory");
+    let large = File::create(scratch.path("root/large")).expect("a file");
+    large.set_len(8 << 20).expect("its length");
+    // What has changed just now is not kept open for others.
+    large.set_modified(SystemTime::now() - Duration::from_secs(3600)).expect("its time");
+    let mut command = Program::handover_command();
+    let program = Program::start(flags(&mut command, Mode::Exec, &scratch).arg(scratch.path("root")));
+    let mut reading: Vec<RawClient> = (0..40).map(|_| program.client().with_small_window()).collect();
+    for client in &mut reading {
+        client.get("/large").read_at_least(100_000);
+    }
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", program.pid())).expect("/proc").count();
+    let before = descriptors();
+    assert!(before < 40 + 30, "{before}: the file is open once");
+    // The check takes eight, before anything is handed over.
+    limit_open_files(program.pid(), descriptors_with_room_for(program.pid(), 10));
+    program.signal(Signal::HUP);
+    program.generation(2);
+    assert!(descriptors() <= before, "{} instead of {before}", descriptors());
+    for client in &mut reading {
+        assert_eq!(client.answer().body.len(), 8 << 20);
+    }
     assert_eq!(program.stop(), Some(0));
 }
 

@@ -70,11 +70,11 @@ pub enum Command {
     Resume,
     /// Leave the listeners to the successor, or take them again.
     Accept(bool),
-    /// Move every connection to the successor as it parks; end when none is left.
-    /// The listeners in `removed` are nobody's any more. Without `moves` the successor cannot read their state, and
+    /// Move every connection to the successor as it parks, written in that version of the state; end when none is left.
+    /// The listeners in `removed` are nobody's any more. Without a version the successor cannot read their state, and
     /// they end politely.
     Migrate {
-        moves: bool,
+        state: Option<u32>,
         link: Link,
         stalled: Box<dyn Fn() + Send>,
         removed: Vec<String>,
@@ -414,7 +414,7 @@ impl Acceptor {
                     self.accepting = accepting;
                     self.ready |= accepting;
                 }
-                Command::Migrate { moves, link, stalled, removed, patience } => {
+                Command::Migrate { state, link, stalled, removed, patience } => {
                     let (gone, kept) = std::mem::take(&mut self.listeners)
                         .into_iter()
                         .partition(|listener| removed.iter().any(|address| address == listener.inheritance().0));
@@ -424,10 +424,10 @@ impl Acceptor {
                     self.own_files(false);
                     self.accepting = false;
                     // What is in handlers now has no other way to learn of it.
-                    self.services.phase.keep_no_connection(!moves);
+                    self.services.phase.keep_no_connection(state.is_none());
                     self.returns.want_places(true);
                     self.migration = Some(Migration {
-                        moves,
+                        state,
                         link,
                         stalled: Some(stalled),
                         next_id: 0,

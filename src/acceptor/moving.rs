@@ -3,7 +3,7 @@
 use super::Acceptor;
 use crate::channel::Sender;
 use crate::clock::Millis;
-use crate::connection::{Connection, Restored, Snapshot};
+use crate::connection::{Connection, Restored};
 use crate::lifecycle::Event;
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
 use crate::lifecycle::state::{MovedConnection, encode};
@@ -34,7 +34,8 @@ pub(super) struct Hold {
 
 /// Connections on their way to the successor.
 pub(super) struct Migration {
-    pub(super) moves: bool,
+    /// The version of the state to write. Without one nothing can move.
+    pub(super) state: Option<u32>,
     pub(super) link: Link,
     /// Told once when the successor does not answer any more.
     pub(super) stalled: Option<Box<dyn Fn() + Send>>,
@@ -140,7 +141,7 @@ impl Acceptor {
             slot.load().is_parked() && slot.connection().as_ref().is_some_and(movable)
         };
         let room = UNACKNOWLEDGED - migration.moving.len().min(UNACKNOWLEDGED);
-        let moves = migration.moves;
+        let moves = migration.state.is_some();
         let slots: Vec<Arc<Slot>> = self.table.iter().filter(movable).take(room).cloned().collect();
         for slot in slots {
             if !moves {
@@ -158,11 +159,8 @@ impl Acceptor {
     /// FREEZE and SEND for a connection that is this thread's, and was parked as said. `false` if it cannot move now.
     pub(super) fn move_away(&mut self, slot: &Arc<Slot>, parked: Word) -> bool {
         let Some(migration) = &mut self.migration else { return false };
-        if migration.moving.len() >= UNACKNOWLEDGED
-            || migration.stalled.is_none()
-            || !migration.moves
-            || self.services.is_draining()
-        {
+        let Some(version) = migration.state else { return false };
+        if migration.moving.len() >= UNACKNOWLEDGED || migration.stalled.is_none() || self.services.is_draining() {
             return false;
         }
         let guard = slot.connection();
@@ -170,7 +168,7 @@ impl Acceptor {
         let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
         let Some((snapshot, file)) = connection.snapshot(deadline) else { return false };
         let id = migration.next_id;
-        match send_connection(&migration.link, id, connection, snapshot, file) {
+        match send_connection(&migration.link, id, connection, encode(&snapshot, version), file) {
             Ok(Sent::Yes) => {
                 test_point("predecessor-sent");
                 // Closing our copy later would not be enough: epoll goes on reporting a description that lives
@@ -231,11 +229,10 @@ fn send_connection(
     link: &Link,
     id: u64,
     connection: &Connection,
-    snapshot: Snapshot,
+    snapshot: Vec<u8>,
     file: Option<RawFd>,
 ) -> io::Result<Sent> {
-    let bytes = encode(&snapshot);
-    let (snapshot, memfd) = payload(bytes)?;
+    let (snapshot, memfd) = payload(snapshot)?;
     let message = Message::Connection { id, file: file.is_some(), snapshot };
     let mut descriptors = vec![connection.socket().as_fd()];
     // SAFETY: the file belongs to the connection, which is borrowed for the whole call.

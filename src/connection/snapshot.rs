@@ -13,6 +13,7 @@ use crate::handler::{Bytes, Request};
 use crate::http::head::{HeadLimits, Scanner, is_blank};
 use crate::slot::{Flags, Place};
 use crate::wire::wire;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -169,7 +170,7 @@ impl Connection {
     }
 
     /// A connection that goes on where the snapshot was taken. `None` if the pieces do not fit together.
-    pub fn restore(snapshot: Snapshot, socket: OwnedFd, file: Option<OwnedFd>) -> Option<Restored> {
+    pub fn restore(snapshot: Snapshot, socket: OwnedFd, file: Option<Arc<File>>) -> Option<Restored> {
         let Snapshot { peer, served, begun, deadline, input, moment } = snapshot;
         let deadline = Millis(deadline);
         let (blank, ready) = (is_blank(&input), !input.is_empty());
@@ -194,9 +195,7 @@ impl Connection {
                 let source = match (rest, file) {
                     (Rest::None, _) => Source::None,
                     (Rest::Bytes(bytes), _) => Source::Bytes { bytes: Bytes::Owned(bytes), at: 0 },
-                    (Rest::File { offset, end }, Some(file)) => {
-                        Source::File { file: Arc::new(file.into()), offset, end }
-                    }
+                    (Rest::File { offset, end }, Some(file)) => Source::File { file, offset, end },
                     (Rest::File { .. }, None) => return None,
                 };
                 let after = if keep_alive { After::Head } else { After::Linger(CloseReason::Finished) };

@@ -4,25 +4,32 @@
 //! comes meanwhile is pending when the successor unblocks it. Until `execve` succeeds everything can be taken back.
 
 use super::program::Program;
-use super::state::{ExecState, decode, encode};
+use super::state::{ExecState, SHARES_FILES, decode, encode};
+use crate::hash::Seed;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
-/// Becomes the program on disk. Returns only if that failed, with everything as before.
-pub fn hand_over(program: &Program, mut state: ExecState) -> io::Error {
-    let copies = match each_once(&mut state) {
-        Ok(copies) => copies,
-        Err(error) => return error,
+/// Becomes the program on disk, which reads that version of the state. Returns only if that failed, with everything as
+/// before.
+pub fn hand_over(program: &Program, mut state: ExecState, version: u32) -> io::Error {
+    let copies = match version < SHARES_FILES {
+        true => match each_once(&mut state) {
+            Ok(copies) => copies,
+            Err(error) => return error,
+        },
+        false => Vec::new(),
     };
-    let error = execute(program, &state);
+    let error = execute(program, &state, version);
     drop(copies);
     error
 }
 
-/// Several connections may send the same open file; the successor owns each descriptor once.
+/// Several connections may send the same open file; a successor that reads only version 1 owns what each names.
 fn each_once(state: &mut ExecState) -> io::Result<Vec<OwnedFd>> {
     // By descriptor: the kernel gives out the lowest numbers.
     let mut seen = Vec::new();
@@ -42,8 +49,8 @@ fn each_once(state: &mut ExecState) -> io::Result<Vec<OwnedFd>> {
     Ok(copies)
 }
 
-fn execute(program: &Program, state: &ExecState) -> io::Error {
-    match prepare(state) {
+fn execute(program: &Program, state: &ExecState, version: u32) -> io::Error {
+    match prepare(state, version) {
         Ok(memfd) => {
             let descriptors = descriptors(state);
             let error = match pass_on(&descriptors, true) {
@@ -58,8 +65,8 @@ fn execute(program: &Program, state: &ExecState) -> io::Error {
     }
 }
 
-fn prepare(state: &ExecState) -> io::Result<File> {
-    let bytes = encode(state);
+fn prepare(state: &ExecState, version: u32) -> io::Result<File> {
+    let bytes = encode(state, version);
     // Without close-on-exec: it is what the successor reads.
     let mut memfd = File::from(memfd_create("handover", MemfdFlags::empty())?);
     memfd.write_all(&bytes)?;
@@ -68,9 +75,9 @@ fn prepare(state: &ExecState) -> io::Result<File> {
 }
 
 fn descriptors(state: &ExecState) -> Vec<RawFd> {
-    let listeners = state.inheritance.listeners.iter().map(|listener| listener.fd);
+    let listeners = state.inheritance.listeners.iter().flat_map(|listener| [Some(listener.fd), listener.spare]);
     let connections = state.connections.iter().flat_map(|moved| [Some(moved.fd), moved.file]);
-    listeners.chain(connections.flatten()).collect()
+    listeners.chain(connections).flatten().collect()
 }
 
 fn pass_on(descriptors: &[RawFd], on: bool) -> io::Result<()> {
@@ -99,7 +106,18 @@ pub fn take_over(fd: RawFd) -> Result<ExecState, String> {
 
 /// Takes a descriptor that the state names.
 pub fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: the predecessor passed this descriptor on for us alone, and the state names each once; `take_over` has
-    // seen that it is open.
+    // SAFETY: the predecessor passed this descriptor on for us alone, and the state names each once, but for those of
+    // files, which are taken by `Files`; `take_over` has seen that it is open.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// The files that connections send, each owned once however many of them send it.
+#[derive(Default)]
+pub struct Files(HashMap<RawFd, Arc<File>, Seed>);
+
+impl Files {
+    /// Takes a file that the state names.
+    pub fn own(&mut self, fd: RawFd) -> Arc<File> {
+        self.0.entry(fd).or_insert_with(|| Arc::new(own(fd).into())).clone()
+    }
 }

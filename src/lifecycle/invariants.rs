@@ -2,21 +2,26 @@
 //! them with what a fuzzer makes up, the tests with mutated states.
 
 use super::link::Message;
-use super::state::{ExecState, Inheritance, InheritedListener, MovedConnection, decode, encode, preamble};
+use super::state::{
+    ExecState, Inheritance, InheritedListener, MovedConnection, State, decode, encode, preamble, versions,
+};
 use crate::connection::{Connection, Snapshot};
 use crate::wire::Wire;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// The state of exec mode, a snapshot and a message of overlap mode, with and without magic and version.
 pub fn state(bytes: &[u8]) {
-    let fields = [&preamble()[..], bytes].concat();
-    for bytes in [bytes, &fields] {
+    let versioned = versions().map(|version| [&preamble(version)[..], bytes].concat());
+    for bytes in versioned.chain([bytes.to_vec()]) {
+        let bytes = &bytes[..];
         if let Some(state) = stable::<ExecState>(bytes) {
             for MovedConnection { snapshot, .. } in state.connections {
                 restored(snapshot);
             }
         }
+        stable::<Inheritance>(bytes);
         if let Some(snapshot) = stable::<Snapshot>(bytes) {
             restored(snapshot);
         }
@@ -34,37 +39,41 @@ fn written(value: &impl Wire) -> Vec<u8> {
     bytes
 }
 
-/// What is read, if anything is, is written as what is read again as the same.
-fn stable<T: Wire>(bytes: &[u8]) -> Option<T> {
+/// What is read, if anything is, is written in each version as what is read again as the same.
+fn stable<T: State>(bytes: &[u8]) -> Option<T> {
     let value: T = decode(bytes).ok()?;
-    let written = encode(&value);
-    let again: T = decode(&written).expect("what was written can be read");
-    assert_eq!(encode(&again), written);
-    for cut in [written.len() - 1, written.len() / 2, 3] {
-        assert!(decode::<T>(&written[..cut]).is_err(), "cut at {cut}");
+    for version in versions() {
+        let written = encode(&value, version);
+        let again: T = decode(&written).expect("what was written can be read");
+        assert_eq!(encode(&again, version), written);
+        for cut in [written.len() - 1, written.len() / 2, 3] {
+            assert!(decode::<T>(&written[..cut]).is_err(), "cut at {cut}");
+        }
     }
     Some(value)
 }
 
 /// A connection that could be restored is written down as it was.
 fn restored(snapshot: Snapshot) {
-    let written = encode(&snapshot);
+    let version = *versions().end();
+    let written = encode(&snapshot, version);
     let null = || OwnedFd::from(File::open("/dev/null").expect("/dev/null"));
-    if let Some(restored) = Connection::restore(snapshot, null(), Some(null())) {
+    if let Some(restored) = Connection::restore(snapshot, null(), Some(Arc::new(null().into()))) {
         let (again, _) = restored.connection.snapshot(restored.deadline).expect("nothing in it is the application's");
-        assert_eq!(encode(&again), written);
+        assert_eq!(encode(&again, version), written);
     }
 }
 
-/// A state of each kind, to begin with.
+/// A state of each kind, to begin with, in each version.
 pub fn states() -> Vec<Vec<u8>> {
-    let listener = InheritedListener { fd: 3, address: "127.0.0.1:8888".into(), file: Some((1, 2)) };
+    let listener = InheritedListener { fd: 3, address: "127.0.0.1:8888".into(), file: Some((1, 2)), spare: Some(6) };
     let moved = |snapshot| MovedConnection { fd: 4, file: Some(5), snapshot };
     let state = ExecState {
         inheritance: Inheritance { generation: 1, listeners: vec![listener], ..Inheritance::default() },
         connections: Snapshot::samples().into_iter().map(moved).collect(),
     };
-    let snapshots = Snapshot::samples().into_iter().map(|snapshot| encode(&snapshot));
+    let snapshots =
+        |version| Snapshot::samples().into_iter().map(move |snapshot| encode(&snapshot, version)).collect::<Vec<_>>();
     let hello = Message::Hello(Inheritance { generation: 1, ..Inheritance::default() });
     let messages = [
         hello,
@@ -72,6 +81,9 @@ pub fn states() -> Vec<Vec<u8>> {
         Message::Stop { at_once: true },
         Message::Commit(1),
     ];
-    let messages = messages.iter().map(written);
-    snapshots.chain(messages).chain([encode(&state)]).collect()
+    let messages = messages.iter().map(written).collect();
+    let greeting = Message::Greeting { words: 2, state: encode(&state.inheritance, 2) };
+    let all =
+        [snapshots(1), messages, vec![encode(&state, 1)], snapshots(2), vec![written(&greeting), encode(&state, 2)]];
+    all.concat()
 }

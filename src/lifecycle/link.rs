@@ -1,9 +1,12 @@
 //! The link between a predecessor and its successor: one end each of a `SOCK_SEQPACKET` socketpair.
 //!
-//! It has no path in the file system, so nobody else can connect. Packets keep their order and carry descriptors. The
-//! words are the same in every version; a connection's snapshot inside has the version of its own.
+//! It has no path in the file system, so nobody else can connect. Packets keep their order and carry descriptors.
+//!
+//! The words have a version of their own, beside that of the state in them. A word is written as it was at first; a
+//! later version knows more of them. The successor says in its check which versions it knows, and the predecessor's
+//! first word which one they speak: HELLO is version 1, GREETING says it. So neither hears a word that it does not know.
 
-use super::state::{Counters, Inheritance};
+use super::state::{Counters, Inheritance, versions};
 use crate::seconds;
 use crate::wire::{Wire, wire};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -23,6 +26,8 @@ use std::time::Duration;
 const INLINE: usize = 32 * 1024;
 /// The longest packet: an inline payload and the words around it.
 const PACKET: usize = 64 * 1024;
+/// The newest version of the words.
+const WORDS: u32 = 2;
 /// The most descriptors in one packet, of listeners; the kernel's own limit is 253 (unix(7)).
 pub const MAX_DESCRIPTORS: usize = 250;
 
@@ -60,6 +65,9 @@ pub enum Message {
     /// Predecessor: I am done; the counters go on from here. `cut` requests were cut by the deadline of a stop or of
     /// the reload. A HUP came too late for me.
     Finished { counters: Counters, cut: u64, reload_again: bool },
+    /// Predecessor, instead of `Hello`: we speak that version of the words, and this is the [`Inheritance`] you get, in
+    /// a version of the state. The descriptors follow in the same way, those of spare sockets before stdin.
+    Greeting { words: u32, state: Vec<u8> },
 }
 
 /// Bytes inside the packet, or behind it in a memfd, which is the packet's last descriptor.
@@ -83,6 +91,7 @@ wire! { enum Message {
     10 => Stop { at_once },
     11 => ListenersClosed,
     12 => Finished { counters, cut, reload_again },
+    13 => Greeting { words, state },
 } }
 wire! { enum Payload { 0 => Inline(bytes), 1 => Memfd } }
 
@@ -101,6 +110,11 @@ pub struct Packet {
     pub descriptors: Vec<OwnedFd>,
     /// Descriptors were lost, because this process may not open more.
     pub truncated: bool,
+}
+
+/// The versions of the words that this process knows.
+pub fn words() -> std::ops::RangeInclusive<u32> {
+    1..=WORDS.min(*versions().end())
 }
 
 impl Link {
@@ -257,11 +271,11 @@ mod tests {
         assert!(matches!(other.receive(), Ok(None)));
     }
 
-    /// The words are the same in every version.
+    /// A word stays as it is; what it does not say is another word.
     #[test]
     fn messages_are_written_as_they_were_at_first() {
         let counters = Counters { served: 1, refused: 2, connections: 300, migrated: 4, reloads: 5 };
-        let messages: [(Message, &[u8]); 9] = [
+        let messages: [(Message, &[u8]); 10] = [
             (Message::Stopping, &[2]),
             (
                 Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
@@ -274,6 +288,7 @@ mod tests {
             (Message::Abort(0), &[9, 0]),
             (Message::ListenersClosed, &[11]),
             (Message::Finished { counters, cut: 6, reload_again: true }, &[12, 1, 2, 0xac, 2, 4, 5, 6, 1]),
+            (Message::Greeting { words: 2, state: vec![7, 200] }, &[13, 2, 2, 7, 200]),
         ];
         for (message, expected) in messages {
             let mut bytes = Vec::new();

@@ -1,6 +1,6 @@
 //! Overlap mode as the successor sees it: what it inherits, and the thread that listens to its predecessor.
 
-use super::link::{Link, Message, Packet, Payload, test_point};
+use super::link::{self, Link, Message, Packet, Payload, test_point};
 use super::state::{Carried, Inheritance, decode};
 use super::{Event, FromPredecessor};
 use crate::channel::Sender;
@@ -9,6 +9,7 @@ use crate::report;
 use crate::thread;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -36,7 +37,8 @@ impl Arriving {
 pub struct Begin {
     pub predecessor: Predecessor,
     pub inheritance: Inheritance,
-    pub listeners: Vec<OwnedFd>,
+    /// Each with its spare socket.
+    pub listeners: Vec<(OwnedFd, Option<OwnedFd>)>,
 }
 
 impl Predecessor {
@@ -46,12 +48,18 @@ impl Predecessor {
         let link = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).map_err(|error| format!("no link: {error}"))?;
         let link = Link::of(link).map_err(|error| format!("stdin is no link: {error}"))?;
         let packet = link.receive().map_err(|error| format!("cannot hear the predecessor: {error}"))?;
-        let Some(Packet { message: Message::Hello(inheritance), mut descriptors, truncated: false }) = packet else {
+        let Some(Packet { message, mut descriptors, truncated: false }) = packet else {
             return Err("the predecessor said nothing, or its descriptors did not arrive".into());
+        };
+        let inheritance = match message {
+            Message::Hello(inheritance) => inheritance,
+            Message::Greeting { words, state } if link::words().contains(&words) => decode(&state)?,
+            other => return Err(format!("the predecessor began with what we do not know: {}", other.kind())),
         };
         let real = descriptors.pop().ok_or("the predecessor passed on no stdin")?;
         rustix::stdio::dup2_stdin(&real).map_err(|error| format!("cannot take over stdin: {error}"))?;
-        Ok(Begin { predecessor: Predecessor { link }, inheritance, listeners: descriptors })
+        let listeners = with_spares(&inheritance, descriptors);
+        Ok(Begin { predecessor: Predecessor { link }, inheritance, listeners })
     }
 
     /// Starts to listen. `adopt` is given each connection that has become ours.
@@ -74,6 +82,15 @@ impl Predecessor {
         };
         thread::start("predecessor", STACK, Box::new(run))
     }
+}
+
+/// The listeners, which come first, each with the spare socket that it names by its place.
+fn with_spares(inheritance: &Inheritance, descriptors: Vec<OwnedFd>) -> Vec<(OwnedFd, Option<OwnedFd>)> {
+    let mut descriptors: Vec<Option<OwnedFd>> = descriptors.into_iter().map(Some).collect();
+    let mut spares = descriptors.split_off(inheritance.listeners.len().min(descriptors.len()));
+    let mut take = |place: i32| spares.get_mut(usize::try_from(place).ok()?.checked_sub(descriptors.len())?)?.take();
+    let spares: Vec<_> = inheritance.listeners.iter().map(|listener| listener.spare.and_then(&mut take)).collect();
+    descriptors.into_iter().flatten().zip(spares).collect()
 }
 
 fn listen(link: &Link, events: &Sender<Event>, adopt: &impl Fn(Restored), arriving: &mut Arriving) -> io::Result<()> {
@@ -129,6 +146,7 @@ fn restore(snapshot: Payload, file: bool, descriptors: &mut Vec<OwnedFd>, trunca
     let bytes = snapshot.open(descriptors).map_err(|error| format!("cannot read its state: {error}"))?;
     let snapshot: Snapshot = decode(&bytes)?;
     let file = if file { Some(descriptors.pop().ok_or("its file did not arrive")?) } else { None };
+    let file = file.map(|file| Arc::new(file.into()));
     let socket = descriptors.pop().ok_or("its socket did not arrive")?;
     Connection::restore(snapshot, socket, file).ok_or_else(|| "its state does not fit together".into())
 }

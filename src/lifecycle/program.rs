@@ -22,6 +22,8 @@ pub const STATE: &str = "HANDOVER_STATE";
 pub const SUCCESSOR: &str = "HANDOVER_SUCCESSOR";
 /// What an application that checks itself prints: the state versions it reads, separated by commas.
 pub const VERSIONS_LINE: &str = "handover reads state versions ";
+/// The same of the words of the link. What does not print it knows the first ones.
+pub const WORDS_LINE: &str = "handover knows words of versions ";
 
 /// Never passed on: each is for one process.
 const DROPPED: [&str; 7] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", CHECK, STATE, SUCCESSOR];
@@ -192,15 +194,30 @@ impl Checked {
         (self.status.exit_status() != Some(0)).then(|| said().unwrap_or("it said nothing"))
     }
 
-    /// The state versions that the program reads.
-    pub fn versions(&self) -> Result<Vec<u32>, String> {
+    /// What the program reads of what we could write.
+    pub fn reads(&self) -> Result<Reads, String> {
         if let Some(reason) = self.complaint() {
             return Err(format!("the check failed with {}: {reason}", How(self.status)));
         }
-        let versions = self.stdout.lines().find_map(|line| line.strip_prefix(VERSIONS_LINE));
-        let versions = versions.ok_or("the program on disk does not check itself: is it built on handover?")?;
-        Ok(versions.split(',').filter_map(|version| decimal(version.trim())).collect())
+        let versions_behind = |start: &str| {
+            let versions = self.stdout.lines().find_map(|line| line.strip_prefix(start))?;
+            Some(versions.split(',').filter_map(|version| decimal(version.trim())).collect())
+        };
+        let states = versions_behind(VERSIONS_LINE);
+        Ok(Reads {
+            states: states.ok_or("the program on disk does not check itself: is it built on handover?")?,
+            words: versions_behind(WORDS_LINE).unwrap_or_else(|| vec![1]),
+        })
     }
+}
+
+/// What a program says that it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// The versions of the state.
+    pub states: Vec<u32>,
+    /// The versions of the words between the two.
+    pub words: Vec<u32>,
 }
 
 impl Drop for Check {

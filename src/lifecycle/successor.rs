@@ -1,9 +1,9 @@
 //! Overlap mode as the predecessor sees it: the child, and the thread that listens to it.
 
 use super::child::{Child, How};
-use super::link::{Link, Message, Packet};
-use super::program::Program;
-use super::state::Inheritance;
+use super::link::{self, Link, Message, Packet};
+use super::program::{Program, Reads};
+use super::state::{Inheritance, common, encode};
 use super::{Event, FromSuccessor};
 use crate::channel::Sender;
 use crate::report;
@@ -27,6 +27,24 @@ pub struct Successor {
     killed: bool,
 }
 
+/// The newest versions that both sides know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// Of the state; without one no connection moves.
+    pub state: Option<u32>,
+    pub words: u32,
+}
+
+impl Spoken {
+    /// With a program that says that it reads these.
+    pub fn with(reads: &Reads) -> Spoken {
+        let state = common(&reads.states);
+        // From version 2 on the words themselves bring a state.
+        let words = link::words().rev().find(|version| state.is_some() && reads.words.contains(version));
+        Spoken { state, words: words.unwrap_or(1) }
+    }
+}
+
 /// What the successor says about connections: for whoever moves them.
 pub trait Answers: Send + 'static {
     fn acked(&self, id: u64);
@@ -34,9 +52,10 @@ pub trait Answers: Send + 'static {
 }
 
 impl Successor {
-    /// Starts the program on disk with the listeners.
+    /// Starts the program on disk with the listeners, and speaks to it as it understands.
     pub fn start(
         program: &Program,
+        spoken: Spoken,
         inheritance: Inheritance,
         listeners: &[BorrowedFd<'_>],
         events: Sender<Event>,
@@ -50,7 +69,13 @@ impl Successor {
         let stdin = io::stdin();
         let mut descriptors = listeners.to_vec();
         descriptors.push(stdin.as_fd());
-        match link.send_within(&Message::Hello(inheritance), &descriptors, PATIENCE) {
+        let greeting = match spoken {
+            Spoken { state: Some(version), words } if words > 1 => {
+                Message::Greeting { words, state: encode(&inheritance, version) }
+            }
+            Spoken { .. } => Message::Hello(inheritance),
+        };
+        match link.send_within(&greeting, &descriptors, PATIENCE) {
             // It has ended already. Who waits for its word is told so, and how it ended.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             sent => sent?,

@@ -14,7 +14,8 @@ use crate::lifecycle::notify::Notifier;
 use crate::lifecycle::pid_file::PidFile;
 use crate::lifecycle::program::{self, Program};
 use crate::lifecycle::signals::SignalThread;
-use crate::lifecycle::state::{Carried, VERSIONS};
+use crate::lifecycle::state::Carried;
+use crate::lifecycle::{link, state};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{Log, init_logging};
 use crate::memory::{self, Plan};
@@ -23,6 +24,7 @@ use crate::{Error, check, cli};
 use role::Role;
 use running::{Outside, Running};
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -372,8 +374,11 @@ impl Server {
     fn print_check(&self) -> Result<(), Error> {
         check::can_write(&self.config)?;
         let mut report = check::report(&self.config, self.memory.as_ref(), &self.addresses, &self.handler.describe());
-        let versions = VERSIONS.map(|version| version.to_string()).join(",");
-        report.push_str(&format!("{}{versions}\nconfiguration is valid\n", program::VERSIONS_LINE));
+        let list =
+            |versions: RangeInclusive<u32>| versions.map(|version| version.to_string()).collect::<Vec<_>>().join(",");
+        let (states, words) = (list(state::versions()), list(link::words()));
+        let (of_states, of_words) = (program::VERSIONS_LINE, program::WORDS_LINE);
+        report.push_str(&format!("{of_states}{states}\n{of_words}{words}\nconfiguration is valid\n"));
         // A closed stdout is no reason to fail: the exit code says the same.
         let _ = io::stdout().write_all(report.as_bytes());
         Ok(())

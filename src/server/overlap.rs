@@ -3,19 +3,19 @@
 //! Until PROMOTE nothing is given away, and whatever goes wrong we serve on as if nothing had happened.
 
 use super::generation;
-use super::reload::{OUR_VERSION, check_timeout};
+use super::reload::check_timeout;
 use super::running::{Pause, Reloaded, Running, Waited};
 use crate::acceptor::Command;
 use crate::config::Config;
-use crate::lifecycle::link::{Message, payload};
+use crate::lifecycle::link::{MAX_DESCRIPTORS, Message, payload};
 use crate::lifecycle::state::Inheritance;
-use crate::lifecycle::successor::{Answers, PATIENCE, Successor};
+use crate::lifecycle::successor::{Answers, PATIENCE, Spoken, Successor};
 use crate::lifecycle::{Event, FromSuccessor};
 use crate::mailbox::Mailbox;
 use crate::report;
 use crate::seconds::Seconds;
 use crate::worker::Returns;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// How long a successor may take to say that it has taken over.
@@ -56,11 +56,11 @@ impl Running {
         let ready_by = began + check_timeout();
         let deadline = began + config.reload_deadline;
         report::info!("reloading: checking {}", self.outside.program.path().display());
-        let moves = match self.check_program(ready_by, again) {
-            Ok(versions) => versions.contains(&OUR_VERSION),
+        let spoken = match self.check_program(ready_by, again) {
+            Ok(reads) => Spoken::with(&reads),
             Err(no) => return no,
         };
-        let mut successor = match self.start_successor() {
+        let mut successor = match self.start_successor(spoken) {
             Ok(successor) => successor,
             Err(error) => return Reloaded::Failed(format!("cannot start the successor: {error}")),
         };
@@ -86,26 +86,34 @@ impl Running {
         }
         self.outside.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
         report::info!("reloading: successor {pid} is promoted");
-        self.move_to(successor, &kept, moves, config, deadline, again)
+        self.move_to(successor, &kept, spoken, config, deadline, again)
     }
 
-    fn start_successor(&self) -> std::io::Result<Successor> {
+    fn start_successor(&self, spoken: Spoken) -> std::io::Result<Successor> {
         let mut listeners = self.inherited_listeners();
+        listeners.truncate(MAX_DESCRIPTORS - 1);
+        // All listeners, and of the spare sockets as many as find place behind them.
+        let mut numbers: Vec<RawFd> = listeners.iter().map(|listener| listener.fd).collect();
+        for (place, listener) in listeners.iter_mut().enumerate() {
+            listener.fd = place as i32;
+            let spare = listener.spare.filter(|_| spoken.words > 1 && numbers.len() < MAX_DESCRIPTORS - 1);
+            listener.spare = spare.map(|_| numbers.len() as i32);
+            numbers.extend(spare);
+        }
         let inheritance = Inheritance {
             generation: generation(),
             pid: std::process::id(),
             counters: self.counters(),
-            listeners: self.inherited_listeners(),
+            listeners,
             carried: None,
             reload_again: false,
         };
-        listeners.truncate(crate::lifecycle::link::MAX_DESCRIPTORS - 1);
         // SAFETY: the acceptor owns the listeners, and closes them only when the main thread tells it to.
         let descriptors: Vec<BorrowedFd<'_>> =
-            listeners.iter().map(|listener| unsafe { BorrowedFd::borrow_raw(listener.fd) }).collect();
+            numbers.iter().map(|number| unsafe { BorrowedFd::borrow_raw(*number) }).collect();
         let answers = ToAcceptor { commands: self.commands.clone(), returns: self.returns.clone() };
         let events = self.outside.sender.clone();
-        Successor::start(self.outside.program, inheritance, &descriptors, events, answers)
+        Successor::start(self.outside.program, spoken, inheritance, &descriptors, events, answers)
     }
 
     /// Waits, and passes by what an earlier successor said.
@@ -259,7 +267,7 @@ impl Running {
         &mut self,
         mut successor: Successor,
         kept: &[String],
-        moves: bool,
+        spoken: Spoken,
         config: &Config,
         mut deadline: Instant,
         again: &mut bool,
@@ -268,11 +276,11 @@ impl Running {
         removed.retain(|address| !kept.contains(address));
         // Their descriptors are closed by the acceptor, and may stand for something else afterwards.
         self.listeners.retain(|(_, address, _)| kept.contains(address));
-        if !moves {
+        if spoken.state.is_none() {
             report::warn!("the successor reads other state versions: connections end with their next response instead");
         }
         self.command(Command::Migrate {
-            moves,
+            state: spoken.state,
             link: successor.link.clone(),
             stalled: Box::new({
                 let (events, pid) = (self.outside.sender.clone(), successor.pid());

@@ -7,7 +7,8 @@ use crate::channel::{Nothing, channel};
 use crate::config::Config;
 use crate::connection::InFlight;
 use crate::lifecycle::link::test_time;
-use crate::lifecycle::state::{CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection, VERSIONS};
+use crate::lifecycle::program::Reads;
+use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection};
 use crate::lifecycle::{Event, exec};
 use crate::report;
 use crate::seconds::Seconds;
@@ -22,8 +23,6 @@ const CHECK_POLL: Duration = Duration::from_millis(2);
 const HANDLER_POLL: Duration = Duration::from_millis(5);
 /// How often events are looked at while everything is held.
 const EVENT_POLL: Duration = Duration::from_millis(5);
-/// What this build writes.
-pub const OUR_VERSION: u32 = VERSIONS[VERSIONS.len() - 1];
 /// How long to serve between two holds.
 const HOLD_PAUSE: Duration = Duration::from_millis(500);
 
@@ -38,15 +37,18 @@ impl Running {
         let began = Instant::now();
         let deadline = began + config.reload_deadline;
         report::info!("reloading: checking {}", self.outside.program.path().display());
-        match self.check_program(began + check_timeout(), again) {
-            Ok(versions) if versions.contains(&OUR_VERSION) => {}
-            // There is no way back from execve, so a successor that could not read the state is none.
-            Ok(versions) => {
-                let reason = format!("the program on disk reads state versions {versions:?}, not {OUR_VERSION}");
-                return Reloaded::Failed(reason);
-            }
+        let version = match self.check_program(began + check_timeout(), again) {
+            Ok(Reads { states, .. }) => match state::common(&states) {
+                Some(version) => version,
+                // There is no way back from execve, so a successor that could not read the state is none.
+                None => {
+                    let newest = state::versions().end().to_owned();
+                    let reason = format!("the program on disk reads state versions {states:?}, none of 1 to {newest}");
+                    return Reloaded::Failed(reason);
+                }
+            },
             Err(no) => return no,
-        }
+        };
         // Handlers that run now would only hold everything up: wait for them while serving.
         let running: Vec<_> = self.in_flight.iter().map(|flight| flight.current()).collect();
         let still = |flights: &[Arc<InFlight>]| {
@@ -63,7 +65,7 @@ impl Running {
         loop {
             match self.hold(config.exec_stall.min(deadline.saturating_duration_since(Instant::now())), again) {
                 Ok(Some(connections)) => {
-                    let no = self.execute(connections, again);
+                    let no = self.execute(connections, version, again);
                     self.command(Command::Resume);
                     return no;
                 }
@@ -119,8 +121,8 @@ impl Running {
     }
 
     /// Runs the program on disk as a check. It is killed if it takes too long, or if we are to stop.
-    /// Answers the state versions that it reads.
-    pub(super) fn check_program(&self, deadline: Instant, again: &mut bool) -> Result<Vec<u32>, Reloaded> {
+    /// Answers what it reads.
+    pub(super) fn check_program(&self, deadline: Instant, again: &mut bool) -> Result<Reads, Reloaded> {
         let program = self.outside.program;
         let mut check = program
             .start_check(true)
@@ -129,7 +131,7 @@ impl Running {
             let outcome =
                 check.outcome().map_err(|error| Reloaded::Failed(format!("cannot wait for the check: {error}")))?;
             match outcome {
-                Some(checked) => return checked.versions().map_err(Reloaded::Failed),
+                Some(checked) => return checked.reads().map_err(Reloaded::Failed),
                 None if Instant::now() >= deadline => {
                     return Err(Reloaded::Failed(format!(
                         "the check did not end within {}s",
@@ -160,12 +162,12 @@ impl Running {
         }
     }
 
-    fn execute(&mut self, connections: Vec<MovedConnection>, again: &mut bool) -> Reloaded {
+    fn execute(&mut self, connections: Vec<MovedConnection>, version: u32, again: &mut bool) -> Reloaded {
         // From here on signals are pending in the kernel: the successor gets them.
         if let Some(signals) = &mut self.outside.signals {
             signals.suspend();
         }
-        let no = self.execute_quietly(connections, again);
+        let no = self.execute_quietly(connections, version, again);
         if let Some(signals) = &mut self.outside.signals
             && let Err(error) = signals.resume()
         {
@@ -174,7 +176,7 @@ impl Running {
         no
     }
 
-    fn execute_quietly(&self, connections: Vec<MovedConnection>, again: &mut bool) -> Reloaded {
+    fn execute_quietly(&self, connections: Vec<MovedConnection>, version: u32, again: &mut bool) -> Reloaded {
         if let Err(no) = self.look_up(again) {
             return no;
         }
@@ -196,7 +198,7 @@ impl Running {
         let moved = connections.len();
         report::info!("reloading: executing {} with {moved} connections", self.outside.program.path().display());
         log::logger().flush();
-        let error = exec::hand_over(self.outside.program, ExecState { inheritance, connections });
+        let error = exec::hand_over(self.outside.program, ExecState { inheritance, connections }, version);
         Reloaded::Failed(format!("cannot execute {}: {error}", self.outside.program.path().display()))
     }
 

@@ -4,7 +4,7 @@ use super::GENERATION;
 use crate::lifecycle::exec;
 use crate::lifecycle::predecessor::{Begin, Predecessor};
 use crate::lifecycle::program;
-use crate::lifecycle::state::{ExecState, Inheritance, MovedConnection};
+use crate::lifecycle::state::{ExecState, Inheritance, InheritedListener, MovedConnection};
 use crate::listener::{Address, Listener};
 use crate::report;
 use crate::{Error, activation};
@@ -68,7 +68,8 @@ impl Role {
                 return Ok(Beginning { listeners, obsolete, origin: Origin::default() });
             }
             Role::Exec(ExecState { inheritance, connections }) => {
-                let descriptors = inheritance.listeners.iter().map(|listener| exec::own(listener.fd)).collect();
+                let own = |listener: &InheritedListener| (exec::own(listener.fd), listener.spare.map(exec::own));
+                let descriptors = inheritance.listeners.iter().map(own).collect();
                 (inheritance, connections, None, descriptors)
             }
             Role::Overlap(Begin { predecessor, inheritance, listeners }) => {
@@ -83,9 +84,14 @@ impl Role {
     }
 }
 
-fn inherit(inheritance: &mut Inheritance, descriptors: Vec<OwnedFd>, own_files: bool) -> Vec<Listener> {
+/// `descriptors` are of each listener, and of its spare socket.
+fn inherit(
+    inheritance: &mut Inheritance,
+    descriptors: Vec<(OwnedFd, Option<OwnedFd>)>,
+    own_files: bool,
+) -> Vec<Listener> {
     let mut listeners = Vec::new();
-    for (inherited, fd) in std::mem::take(&mut inheritance.listeners).into_iter().zip(descriptors) {
+    for (inherited, (fd, _spare)) in std::mem::take(&mut inheritance.listeners).into_iter().zip(descriptors) {
         match Listener::inherit(fd, inherited.address, inherited.file, own_files) {
             Ok(listener) => listeners.push(listener),
             Err(error) => report::error!("cannot go on with an inherited listener: {error}"),

@@ -165,8 +165,9 @@ impl Running {
             Some(_) => drop(obsolete),
             None => acceptor.leave(obsolete, config.stop_deadline / 4),
         }
+        let mut files = exec::Files::default();
         for MovedConnection { fd, file, snapshot } in connections {
-            match Connection::restore(snapshot, exec::own(fd), file.map(exec::own)) {
+            match Connection::restore(snapshot, exec::own(fd), file.map(|file| files.own(file))) {
                 Some(restored) => acceptor.adopt(restored),
                 None => report::error!("a connection of the predecessor could not be restored"),
             }
@@ -425,6 +426,7 @@ impl Running {
             fd: *fd,
             address: address.clone(),
             file: *file,
+            spare: None,
         });
         listeners.collect()
     }
