@@ -59,7 +59,8 @@ pub struct Limits {
     pub header_count: usize,
     /// Bytes of a request body, unless the handler says otherwise; more is 413. Default 1 MiB.
     pub body_size: u64,
-    /// Bytes of a body collected before the handler starts; a larger one is streamed to it. Default 64 KiB.
+    /// Bytes of a body collected before the handler starts; a larger one is streamed to it, on a thread that may wait
+    /// for the client, and while none is free it is collected too, up to 1 MiB. Default 64 KiB.
     pub buffered_body: usize,
     /// From the first byte of a head to its last; later is 408. Default 10 s.
     pub head_timeout: Duration,
@@ -77,7 +78,8 @@ pub struct Limits {
     pub write_rate: u64,
     /// How long a ready request may wait for a worker; then 503 with Retry-After. Default 5 s.
     pub queue_timeout: Duration,
-    /// How long a request may wait for its turn to stream while half of the pool streams; then 503. Default 30 s.
+    /// How long a request may wait for a thread that may wait for its client, while all of them (half as many as workers,
+    /// at least one) do so for others and nothing more of it can be collected; then 503. Default 30 s.
     pub stream_wait: Duration,
     /// After the last answer: how long what the client still sends is read and thrown away,
     /// so that the answer is not lost to a reset. Default 1 s.
@@ -164,7 +166,8 @@ pub struct Config {
     pub root: Option<PathBuf>,
     /// What else the program serves.
     pub site: SiteConfig,
-    /// Threads in the pool, 1 to 1,024. Default 4.
+    /// Threads in the pool, 1 to 1,024. Default 4. Half as many, at least one, are started beside them when the first
+    /// request needs one: for handlers that read a large body while it arrives, and for those that push.
     pub workers: usize,
     /// Stack of a worker in bytes. Default 256 KiB.
     pub worker_stack: usize,
@@ -235,6 +238,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Threads that may wait for clients.
+    pub(crate) fn streamers(&self) -> usize {
+        (self.workers / 2).max(1)
+    }
+
     /// Reads a configuration file, as `--config` does; `examples/handover.toml` shows all there is.
     ///
     /// Relative paths in it start from the directory that it is in. It must be a regular file of at most 1 MiB, as a

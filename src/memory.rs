@@ -21,9 +21,12 @@ pub const IDLE: u64 = (size_of::<Slot>() + size_of::<Connection>()).next_multipl
 /// The acceptor only moves descriptors and deadlines.
 pub const ACCEPTOR_STACK: usize = 128 * 1024;
 
+/// The status thread reads a request's head and writes a line.
+pub const STATUS_STACK: usize = 96 * 1024;
+
 /// What the other threads touch of their stacks, and what all of them allocate now and then: a log line, the list of
 /// deadlines that have passed, the state of a link.
-const THREADS: u64 = ACCEPTOR_STACK as u64 + 256 * 1024;
+const THREADS: u64 = (ACCEPTOR_STACK + STATUS_STACK) as u64 + 256 * 1024;
 
 /// What a handler of the program allocates for one request: paths, header fields, a page it makes.
 const HANDLER: u64 = 128 * 1024;
@@ -45,6 +48,9 @@ pub struct Plan {
     program: u64,
     workers: u64,
     worker: u64,
+    /// Threads that may wait for clients.
+    streamers: u64,
+    streamer: u64,
     connections: u64,
     /// For requests and answers that wait, as far as allocators leave it usable.
     budget: u64,
@@ -68,6 +74,7 @@ impl Plan {
     fn derive(config: &mut Config, total: u64, program: u64) -> Result<Plan, String> {
         let defaults = Limits::default();
         let cache = config.file_cache() as u64;
+        let streamers = config.streamers();
         let limits = &mut config.limits;
         if config.worker_stack == DEFAULT_WORKER_STACK {
             config.worker_stack =
@@ -76,11 +83,11 @@ impl Plan {
         if limits.buffered_body == defaults.buffered_body {
             limits.buffered_body = limits.buffered_body.min((total / 128) as usize);
         }
-        let workers = config.workers as u64;
-        // A worker that streams a body has besides what was buffered of it, and what it reads ahead.
-        let streams = (limits.buffered_body + 2 * limits.head_size) as u64;
-        let worker = (config.worker_stack + worker_buffers(limits)) as u64 + streams + HANDLER;
-        let fixed = program + THREADS + workers * worker + cache;
+        let (workers, streamers) = (config.workers as u64, streamers as u64);
+        let worker = (config.worker_stack + worker_buffers(limits)) as u64 + HANDLER;
+        // A thread that streams a body has besides what was buffered of it, and what it reads ahead.
+        let streamer = worker + (limits.buffered_body + 2 * limits.head_size) as u64;
+        let fixed = program + THREADS + workers * worker + streamers * streamer + cache;
         let connections = match limits.connections == defaults.connections {
             true => {
                 let room = total.saturating_sub(fixed);
@@ -100,7 +107,8 @@ impl Plan {
         }
         limits.connections = connections as usize;
         let budget = (total - fixed - connections * IDLE) * 2 / 3;
-        Ok(Plan { total, program: program + THREADS, workers, worker, connections, budget, cache })
+        let program = program + THREADS;
+        Ok(Plan { total, program, workers, worker, streamers, streamer, connections, budget, cache })
     }
 
     /// What parked connections may hold together.
@@ -111,11 +119,14 @@ impl Plan {
     /// How it is divided, on one line.
     pub fn describe(&self) -> String {
         format!(
-            "{}: program {}, {} workers x {}, files {}, {} connections x {IDLE} bytes, {} for requests and answers that wait",
+            "{}: program {}, {} workers x {}, {} for streams x {}, files {}, {} connections x {IDLE} bytes, {} for requests \
+             and answers that wait",
             size_text(self.total),
             mebibytes(self.program),
             self.workers,
             kibibytes(self.worker),
+            self.streamers,
+            kibibytes(self.streamer),
             kibibytes(self.cache),
             self.connections,
             mebibytes(self.budget),
@@ -197,7 +208,8 @@ mod tests {
         for total in [8 << 20, 16 << 20, 1 << 30] {
             let mut config = Config::default();
             let plan = Plan::derive(&mut config, total, PROGRAM_SIZE).expect("enough");
-            let fixed = plan.program + plan.workers * plan.worker + plan.cache + plan.connections * IDLE;
+            let threads = plan.workers * plan.worker + plan.streamers * plan.streamer;
+            let fixed = plan.program + threads + plan.cache + plan.connections * IDLE;
             let rest = total - fixed;
             assert!(plan.budget * 3 / 2 <= rest && plan.budget * 3 / 2 + 2 > rest, "{plan:?}");
             assert_eq!(config.limits.connections as u64, plan.connections);

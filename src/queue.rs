@@ -143,14 +143,25 @@ impl<T> Producer<T> {
     }
 }
 
-/// A worker's end.
+/// A worker's end. A clone is for a thread that is started in the place of one that could not be.
 pub struct Consumer<T> {
     receiver: Receiver<T>,
     crew: Arc<Crew>,
     index: usize,
 }
 
+impl<T> Clone for Consumer<T> {
+    fn clone(&self) -> Consumer<T> {
+        Consumer { receiver: self.receiver.clone(), crew: self.crew.clone(), index: self.index }
+    }
+}
+
 impl<T> Consumer<T> {
+    /// Whether a job stands in the channel.
+    pub fn others_wait(&self) -> bool {
+        !self.receiver.is_empty()
+    }
+
     /// The next job; rests until there is one. `None` when there will be none.
     pub fn next(&self) -> Option<T> {
         if let Some(taken) = self.take() {

@@ -1,15 +1,16 @@
-//! The fixed pool: each worker takes a ready connection, drives it as far as it goes, and gives it back.
+//! The threads that drive connections: the fixed pool, the ones beside it that may wait for clients, and the one that
+//! says how the server is while all the others are busy.
 
-use crate::connection::{CloseReason, InFlight, Services, Verdict, Workspace};
+use crate::connection::{CloseReason, Connection, InFlight, REFUSABLE, Role, Services, Turn, Verdict, Workspace};
 use crate::mailbox::Mailbox;
 use crate::queue::Consumer;
 use crate::seldom::log_seldom;
-use crate::slot::{Flags, Place, Slot, Word};
+use crate::slot::{Slot, Word};
 use crate::thread;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// What the acceptor hears from the workers.
@@ -17,10 +18,12 @@ use std::thread::JoinHandle;
 pub enum Return {
     /// The connection with that token is gone.
     Closed(usize),
-    /// It wants another turn.
-    Again(usize),
-    /// It got the permit to stream that it waits for.
-    Granted(usize),
+    /// It wants another turn, for which it needs an `entry` in the channel unless one stands there.
+    Again { token: usize, entry: bool },
+    /// It is parked and waits for a thread that may wait for its client.
+    WantsStream(usize),
+    /// So many of these threads are free now.
+    Streamers(usize),
 }
 
 /// The way back to the acceptor. It has no part in ending the pool: that is the work channel's alone.
@@ -44,7 +47,7 @@ impl Returns {
         self.mailbox.put(returned);
         let wake = match returned {
             Return::Closed(_) => self.wants_places.load(Ordering::SeqCst),
-            Return::Again(_) | Return::Granted(_) => true,
+            Return::Again { .. } | Return::WantsStream(_) | Return::Streamers(_) => true,
         };
         if wake {
             self.wake();
@@ -63,80 +66,174 @@ impl Returns {
     }
 }
 
-/// What a worker is started with.
+/// What one of these threads is started with.
 pub struct Worker<D> {
+    pub role: Role,
+    /// Of all these threads, in their order.
     pub index: usize,
     pub jobs: Consumer<Arc<Slot>>,
     pub returns: Returns,
     pub services: Arc<Services>,
     pub in_flight: Arc<InFlight>,
-    /// Its part in the pool, dropped when the worker ends; the last one tells the main thread.
+    /// Threads that are started when the first connection waits for one.
+    pub streamers: Arc<Streamers<D>>,
+    /// Its part in the pool, dropped when the thread ends; the last one tells the main thread.
     pub done: D,
 }
 
-impl<D: Send + 'static> Worker<D> {
+impl<D: Clone + Send + 'static> Worker<D> {
     /// Starts the thread.
     pub fn spawn(self, stack: usize) -> io::Result<JoinHandle<()>> {
-        let name = format!("worker-{}", self.index);
+        let name = match self.role {
+            Role::Worker => format!("worker-{}", self.index),
+            Role::Streamer => format!("stream-{}", self.index),
+            Role::Status => "status".to_owned(),
+        };
         thread::start(name, stack, Box::new(move || self.run()))
     }
 
     /// Works until the acceptor has dropped its end of the channel and the channel is empty.
     fn run(self) {
-        let mut work = Workspace::new(self.services.clone(), self.index, self.in_flight.clone());
+        let mut work = Workspace::new(self.services.clone(), self.role, self.index, self.in_flight.clone());
         while let Some(slot) = self.jobs.next() {
-            // A stale entry: the acceptor has answered for it.
-            if let Some(word) = slot.begin() {
-                self.turns(&mut work, &slot, word);
+            match self.role {
+                Role::Status => self.look_after(&mut work, &slot),
+                // A stale entry: the acceptor has answered for it.
+                Role::Worker | Role::Streamer => {
+                    if let Some(word) = slot.begin() {
+                        self.drive(&mut work, &slot, word);
+                    }
+                }
+            }
+            if self.role == Role::Streamer {
+                self.returns.send(Return::Streamers(1));
             }
         }
         drop(self.done);
     }
 
-    fn turns(&self, work: &mut Workspace, slot: &Slot, mut word: Word) {
-        let mut first = true;
+    fn drive(&self, work: &mut Workspace, slot: &Slot, mut word: Word) {
+        let others_wait = || self.jobs.others_wait() || self.services.phase.is_holding();
+        let mut turn = Turn::new(&others_wait);
         loop {
-            match self.turn(work, slot, word.hides_bytes(), first) {
-                Verdict::Park { place, flags, deadline } => {
-                    if slot.park(place, flags, deadline) {
-                        if place == Place::Waiting {
-                            self.services.permits.wait(slot.token());
-                        }
-                        return;
-                    }
-                    word = slot.look_again();
-                }
-                Verdict::Requeue => {
-                    // It may be in the middle of an answer.
-                    if slot.requeue(Flags::default()) {
-                        self.returns.send(Return::Again(slot.token()));
-                    }
-                    return;
-                }
-                Verdict::Close(reason) => {
-                    log::debug!("connection closed: {reason}");
-                    slot.close();
-                    self.returns.send(Return::Closed(slot.token()));
-                    return;
-                }
+            let verdict = self
+                .guarded(work, slot, |connection, work| Some(connection.drive(work, &mut turn, word.hides_bytes())));
+            match verdict.and_then(|verdict| self.settle(slot, verdict)) {
+                Some(again) => word = again,
+                None => return,
             }
-            first = false;
         }
     }
 
-    fn turn(&self, work: &mut Workspace, slot: &Slot, hides_bytes: bool, first: bool) -> Verdict {
+    /// Every worker is busy, and this one was taken out of the channel: answers it if it asks for the server's state.
+    fn look_after(&self, work: &mut Workspace, slot: &Slot) {
+        let looked = self.guarded(work, slot, |connection, work| connection.look_after(work));
+        let Some(verdict) = looked else {
+            // Nobody else may be answered before his turn.
+            if slot.put_back() {
+                self.returns.send(Return::Again { token: slot.token(), entry: true });
+            }
+            return;
+        };
+        if self.settle(slot, verdict).is_some() {
+            self.settle(slot, Verdict::Requeue(REFUSABLE));
+        }
+    }
+
+    /// Does what came of a turn. Answers the word if something has come just now, so that it goes on.
+    fn settle(&self, slot: &Slot, verdict: Verdict) -> Option<Word> {
+        match verdict {
+            Verdict::Park { place, flags, deadline } => {
+                if !slot.park(place, flags, deadline) {
+                    return Some(slot.look_again());
+                }
+                if flags.wants_stream {
+                    self.streamers.start(&self.done, &self.returns);
+                    self.returns.send(Return::WantsStream(slot.token()));
+                }
+            }
+            Verdict::Requeue(flags) => {
+                let entry = slot.requeue(flags);
+                self.returns.send(Return::Again { token: slot.token(), entry });
+            }
+            Verdict::Close(reason) => {
+                log::debug!("connection closed: {reason}");
+                slot.close();
+                self.returns.send(Return::Closed(slot.token()));
+            }
+        }
+        None
+    }
+
+    fn guarded(
+        &self,
+        work: &mut Workspace,
+        slot: &Slot,
+        run: impl FnOnce(&mut Connection, &mut Workspace) -> Option<Verdict>,
+    ) -> Option<Verdict> {
         let mut guard = slot.connection();
         let Some(connection) = guard.as_mut() else {
-            return Verdict::Close(CloseReason::Internal);
+            return Some(Verdict::Close(CloseReason::Internal));
         };
-        // Out of `Waiting` there is no way into the channel but a permit.
-        work.begin_turn(first && connection.is_waiting());
+        work.begin_turn();
         // Handlers are guarded where they are called; this is for a reader that panics, or a mistake of ours.
-        let verdict = catch_unwind(AssertUnwindSafe(|| connection.drive(work, hides_bytes)));
+        let verdict = catch_unwind(AssertUnwindSafe(|| run(connection, work)));
         work.end_turn();
         verdict.unwrap_or_else(|_| {
             log_seldom!(error, "a connection was closed because of a panic");
-            Verdict::Close(CloseReason::Internal)
+            Some(Verdict::Close(CloseReason::Internal))
         })
+    }
+}
+
+/// The threads that may wait for clients, started when the first connection waits for one.
+pub struct Streamers<D> {
+    /// Those that do not run yet.
+    missing: Mutex<Vec<MakeStreamer<D>>>,
+    running: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether any is missing, which is asked for each connection that waits.
+    any_missing: AtomicBool,
+    stack: usize,
+}
+
+/// Makes one of them, its part in the pool excepted, which lasts only while somebody runs.
+type MakeStreamer<D> = Box<dyn Fn(D, Arc<Streamers<D>>) -> Worker<D> + Send>;
+
+impl<D: Clone + Send + 'static> Streamers<D> {
+    pub fn new(stack: usize, missing: Vec<MakeStreamer<D>>) -> Streamers<D> {
+        Streamers {
+            any_missing: AtomicBool::new(!missing.is_empty()),
+            missing: Mutex::new(missing),
+            running: Mutex::default(),
+            stack,
+        }
+    }
+
+    /// Starts those that do not run yet. One that cannot be started is tried again when the next connection waits.
+    fn start(self: &Arc<Self>, done: &D, returns: &Returns) {
+        if !self.any_missing.load(Ordering::Acquire) {
+            return;
+        }
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = missing.len();
+        missing.retain(|make| match make(done.clone(), self.clone()).spawn(self.stack) {
+            Ok(thread) => {
+                self.running.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+                false
+            }
+            Err(error) => {
+                log_seldom!(error, "cannot start a thread that waits for clients: {error}");
+                true
+            }
+        });
+        self.any_missing.store(!missing.is_empty(), Ordering::Release);
+        let started = before - missing.len();
+        drop(missing);
+        returns.send(Return::Streamers(started));
+    }
+
+    /// Those that run, for whoever waits for their end.
+    pub fn take_running(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -222,9 +222,19 @@ fn handlers_that_never_end_leave_the_server_answering() {
     let mut half = server.client();
     // Loses nothing: it may be said again.
     half.send("GET /hello HTTP/1.1\r\n");
+    // Whoever asks how the server is has an answer all the same, again and again, and nobody else does.
     for client in [&mut idle, &mut server.client()] {
-        let answer = client.get("/-/healthy").answer();
-        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+        for _ in 0..2 {
+            assert_eq!(client.get("/-/healthy").answer().text(), "healthy\n");
+            let answer = client.get("/-/ready").answer();
+            assert_eq!((answer.status, answer.text(), answer.closes()), (503, "busy\n", false));
+        }
+        let answer = client
+            .send("GET /-/healthy HTTP/1.1\r\nHost: test\r\n\r\nGET /hello HTTP/1.1\r\nHost: test\r\n\r\n")
+            .answer();
+        assert_eq!(answer.status, 200);
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "the one behind it has to wait");
         client.expect_fin();
     }
     assert_eq!(half.answer().status, 503, "no worker could even look at it");

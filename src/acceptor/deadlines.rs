@@ -21,8 +21,15 @@ impl Acceptor {
         let mut next = None::<u64>;
         let mut sooner = |milliseconds: u64| next = Some(next.map_or(milliseconds, |next| next.min(milliseconds)));
         let mut due = Vec::new();
+        let mut waiting = Vec::new();
         for slot in self.table.iter() {
             let seen = slot.load();
+            if let Some(wait) = self.wait_to_look_after(slot, seen) {
+                match u64::try_from(wait) {
+                    Ok(wait @ 1..) => sooner(wait),
+                    _ => waiting.push((slot.clone(), seen)),
+                }
+            }
             let remaining = match seen.place() {
                 Place::Closed | Place::Frozen => continue,
                 Place::Running | Place::RunningAgain => self.tick() as i32,
@@ -43,6 +50,9 @@ impl Acceptor {
         self.next_scan = next.map_or(Millis::NEVER, |next| self.now.after(Duration::from_millis(next)));
         for (slot, seen) in due {
             self.expire(&slot, seen);
+        }
+        for (slot, seen) in waiting {
+            self.look_after(&slot, seen);
         }
     }
 
@@ -122,7 +132,8 @@ impl Acceptor {
             let Some(connection) = guard.as_mut() else { continue };
             let counted = connection.socket().was_cut();
             let mut ended = connection.cut(&self.services, self.now, self.date.field());
-            if ended.is_none() && place == Place::Queued && connection.has_unread() {
+            // What comes behind a last answer is thrown away, and no request.
+            if ended.is_none() && place == Place::Queued && !connection.is_lingering() && connection.has_unread() {
                 connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.field());
                 let waited = Duration::from_millis(slot.queued_for(self.now).max(0) as u64);
                 ended = Some(("a request that no worker could take".into(), waited));

@@ -7,6 +7,7 @@ mod eviction;
 mod moving;
 mod resting;
 mod scheduling;
+mod streams;
 
 pub use scheduling::{Policy, schedule};
 
@@ -34,6 +35,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
+use streams::Streams;
 
 /// The poller's token of the waker; listeners follow.
 pub const WAKER: Token = Token(Table::special(0));
@@ -91,6 +93,13 @@ pub enum Command {
     Adopt(Box<Restored>),
 }
 
+/// The ways to the threads that drive connections.
+pub struct Jobs {
+    pub workers: Producer<Arc<Slot>>,
+    pub streamers: Producer<Arc<Slot>>,
+    pub status: Option<Producer<Arc<Slot>>>,
+}
+
 /// The acceptor's state.
 pub struct Acceptor {
     poll: Poll,
@@ -98,6 +107,10 @@ pub struct Acceptor {
     table: Table,
     /// The only sender: when it is dropped, the pool ends.
     jobs: Producer<Arc<Slot>>,
+    /// The threads that may wait for clients.
+    streams: Streams,
+    /// The thread that answers for the server's state while every worker is busy.
+    status: Option<Producer<Arc<Slot>>>,
     /// What did not fit into the channel because stale entries stand there.
     overflow: VecDeque<Arc<Slot>>,
     /// While no work is given out: who waits for the pool to rest, and what is ready meanwhile.
@@ -141,7 +154,7 @@ impl Acceptor {
     pub fn new(
         poll: Poll,
         listeners: Vec<Listener>,
-        jobs: Producer<Arc<Slot>>,
+        Jobs { workers: jobs, streamers, status }: Jobs,
         returned: Inbox<Return>,
         returns: Returns,
         commands: Inbox<Command>,
@@ -156,6 +169,8 @@ impl Acceptor {
             listeners,
             table: Table::default(),
             jobs,
+            streams: Streams::new(streamers),
+            status,
             overflow: VecDeque::new(),
             hold: None,
             returned,
@@ -193,7 +208,7 @@ impl Acceptor {
         let mut events = Events::with_capacity(256);
         self.resting.stir(self.now);
         while !self.over {
-            self.jobs.call();
+            self.call_all();
             self.resting.rest(self.now);
             match self.poll.poll(&mut events, self.timeout()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -212,7 +227,7 @@ impl Acceptor {
             }
             self.take_returns();
             // What comes after this may take a while.
-            self.jobs.call();
+            self.call_all();
             self.take_commands();
             self.send_overflow();
             self.admit_postponed();
@@ -239,6 +254,15 @@ impl Acceptor {
             self.over |= ending && self.table.len() == 0 && self.postponed.is_empty();
         }
         Ok(())
+    }
+
+    /// Sees to it that what was given to the threads is taken.
+    fn call_all(&self) {
+        self.jobs.call();
+        self.streams.call();
+        if let Some(status) = &self.status {
+            status.call();
+        }
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -287,6 +311,7 @@ impl Acceptor {
             // Between two requests of a busy client this is the moment: what has come is still in the socket.
             Notified::Enqueue(parked) if self.move_away(&slot, parked) => {}
             Notified::Enqueue(_) => self.enqueue(slot),
+            Notified::Waits => self.waits(&slot),
             Notified::Nothing => {}
             Notified::Discard => self.discard(slot),
         }
@@ -311,14 +336,19 @@ impl Acceptor {
             hold.ready.push(slot);
             return;
         }
-        slot.set_queued_at(self.now);
-        self.scan_within(self.tick());
+        self.waits(&slot);
         match self.jobs.try_send(slot) {
             Ok(()) => {}
             Err(TrySendError::Full(slot)) => self.overflow.push_back(slot),
             // The pool ends only after this thread has.
             Err(TrySendError::Disconnected(_)) => self.over = true,
         }
+    }
+
+    /// It waits for a worker from now on.
+    fn waits(&mut self, slot: &Slot) {
+        slot.set_queued_at(self.now);
+        self.scan_within(self.tick());
     }
 
     fn send_overflow(&mut self) {
@@ -352,23 +382,20 @@ impl Acceptor {
                         self.accept_again = self.now;
                     }
                 }
-                Return::Again(token) => {
+                Return::Again { token, entry } => {
                     if let Some(slot) = self.table.get(token).cloned() {
-                        self.enqueue(slot);
+                        match entry {
+                            true => self.enqueue(slot),
+                            false => self.waits(&slot),
+                        }
                     }
                 }
-                Return::Granted(token) => {
-                    let slot = self.table.get(token).filter(|slot| {
-                        let seen = slot.load();
-                        seen.place() == Place::Waiting && slot.claim(seen, Place::Queued)
-                    });
-                    let slot = slot.cloned();
-                    match slot {
-                        Some(slot) => self.enqueue(slot),
-                        None => self.services.permits.give_back(),
-                    }
-                }
+                Return::WantsStream(token) => self.streams.wait(token),
+                Return::Streamers(free) => self.streams.freed(free),
             }
+        }
+        if self.hold.is_none() {
+            self.streams.grant(&self.table);
         }
     }
 
@@ -403,8 +430,12 @@ impl Acceptor {
                     self.returns.want_places(true);
                     self.next_scan = self.now;
                 }
-                Command::Hold { answer } => self.hold = Some(Hold { answer: Some(answer), ready: Vec::new() }),
+                Command::Hold { answer } => {
+                    self.services.phase.hold(true);
+                    self.hold = Some(Hold { answer: Some(answer), ready: Vec::new() });
+                }
                 Command::Resume => {
+                    self.services.phase.hold(false);
                     for slot in self.hold.take().into_iter().flat_map(|hold| hold.ready) {
                         self.enqueue(slot);
                     }

@@ -65,7 +65,7 @@ impl Acceptor {
     /// Answers a hold, if the pool rests and every connection can be moved.
     pub(super) fn answer_hold(&mut self) {
         let Some(Hold { answer: Some(answer), ready }) = &self.hold else { return };
-        if !self.jobs.is_empty() {
+        if !self.jobs.is_empty() || !self.streams.is_empty() {
             return;
         }
         let mut moved = Vec::with_capacity(self.table.len());

@@ -101,13 +101,17 @@ impl Connection {
         match &mut self.state {
             State::Head if is_blank(&self.input) => self.expire_idle(services, now),
             State::Head => self.give_up(Reject::HeadTimeout, services, now, date),
-            State::Body(_) => self.give_up(Reject::BodyTimeout, services, now, date),
+            State::Body(collecting) => {
+                let collects = collecting.waits.is_none() || collecting.has_room(services);
+                let (_, reject) = collecting.deadline(&services.limits, collects);
+                self.give_up(reject, services, now, date)
+            }
             State::Waiting(_) => {
                 let state = std::mem::replace(&mut self.state, State::Head);
                 let expiry = self.give_up(Reject::Overloaded, services, now, date);
                 // Dropping a handler's closure runs the application's code: not on this thread.
-                if let (State::Waiting(streaming), State::Lingering { reason, until, limit }) = (state, &self.state) {
-                    self.state = State::Abandoned { streaming, reason: *reason, until: *until, limit: *limit };
+                if let (State::Waiting(push), State::Lingering { reason, until, limit }) = (state, &self.state) {
+                    self.state = State::Abandoned { push, reason: *reason, until: *until, limit: *limit };
                     return Expiry::Enqueue;
                 }
                 expiry
@@ -215,11 +219,6 @@ impl Connection {
         matches!(self.state, State::Lingering { .. })
     }
 
-    /// Whether it waits for a permit to stream.
-    pub fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waiting(_))
-    }
-
     /// Reads and throws away what has come, as much as the acceptor has time for.
     pub fn discard(&mut self) -> Discarded {
         let mut sink = [0; 4096];
@@ -252,9 +251,8 @@ impl Connection {
             State::Body(collecting) => {
                 format!("{} {} (its body was incomplete)", collecting.request.method(), collecting.request.url())
             }
-            State::Waiting(streaming) => {
-                let request = streaming.request();
-                format!("{} {} (it waited to stream)", request.method(), request.url())
+            State::Waiting(push) => {
+                format!("{} {} (it waited to stream)", push.request.method(), push.request.url())
             }
             State::Writing(writing) => format!("{} (its response was not taken)", writing.line),
         };

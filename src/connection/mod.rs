@@ -3,9 +3,13 @@
 //! ```text
 //! Head ──complete──▶ Body ──buffered──▶ (handler) ──▶ Writing ──done──▶ Head (keep-alive) │ Lingering ──▶ closed
 //!   │ partial: park      │ partial: park     │            │ would block: park
-//!   │                    │                   ├─▶ Waiting ──permit──▶ (stream, worker-bound)
-//!   └─ limits ▶ 4xx      └─ limits ▶ 4xx     └─▶ (stream, worker-bound)
+//!   │                    │                   └─▶ Waiting ──────────▶ (stream)
+//!   └─ limits ▶ 4xx      ├─ limits ▶ 4xx                                ▲
+//!                        └─ outgrows its buffer: parked and collected ──┘
 //! ```
+//! What waits for its client while it runs, a handler that reads a large body or one that pushes, runs on a thread that
+//! may ([`Role::Streamer`]); until one is free it waits parked, and a body goes on being collected meanwhile.
+//!
 //! A state owns what that moment needs and nothing else, so a parked idle connection has no buffer at all. The buffers
 //! belong to the worker ([`Workspace`]) and are lent for a turn.
 
@@ -15,13 +19,15 @@ mod pace;
 mod snapshot;
 pub mod socket;
 pub mod stream;
+mod turn;
 mod workspace;
 mod writing;
 
 pub use budget::Budget;
 pub use closing::{CloseReason, Discarded, Expiry};
 pub use snapshot::{Restored, Snapshot};
-pub use workspace::{InFlight, Permits, Services, Stats, Workspace, connection_buffers, worker_buffers};
+pub use turn::Turn;
+pub use workspace::{InFlight, Role, Services, Stats, Workspace, connection_buffers, worker_buffers};
 
 use crate::clock::Millis;
 use crate::config::Limits;
@@ -41,19 +47,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use stream::{BodySource, CONTINUE, Delimiter, Incoming, SharedBody, StreamWriter, body_deadline};
 use tiny_http::{Method, StatusCode};
-use workspace::Permit;
+use workspace::READ_ROOM;
 use writing::{After, Progress, Source, Writing};
 
-/// Requests a connection may have answered before others get their turn.
-const TURN_REQUESTS: u32 = 16;
-/// Bytes a connection may send, or throw away, before others get their turn.
-const TURN_BYTES: u64 = 1024 * 1024;
+/// Bytes of a body that are collected while it waits for a thread that may wait for its client.
+const COLLECTED: usize = 1024 * 1024;
 /// How many times `linger` a connection lingers at most while bytes keep coming.
 const LINGERS: u32 = 10;
+/// The longest head of a request for the server's state that is answered out of turn.
+const STATUS_HEAD: usize = 4096;
 /// What an allocator adds to the few pieces that a connection holds.
 const ALLOCATIONS: usize = 64;
 /// How a connection is parked of whose next request nobody has seen anything.
-const REFUSABLE: Flags = Flags { refusable: true, wants_stream: false };
+pub const REFUSABLE: Flags = Flags { refusable: true, wants_stream: false };
 /// A body up to this size is copied behind its head and leaves in the same write.
 const INLINE_BODY: u64 = 16 * 1024;
 
@@ -82,11 +88,11 @@ enum State {
     Head,
     /// Collecting a body that the handler gets whole.
     Body(Box<Collecting>),
-    /// Everything is there but a permit to stream.
-    Waiting(Box<Streaming>),
-    /// It waited too long for a permit and was answered; what the application made for it is still to be dropped, by
-    /// a worker, because that runs the application's code.
-    Abandoned { streaming: Box<Streaming>, reason: CloseReason, until: Millis, limit: Millis },
+    /// A response to push, which waits for a thread that may wait for the client.
+    Waiting(Box<Push>),
+    /// It waited too long and was answered; what the application made for it is still to be dropped, by a worker,
+    /// because that runs the application's code.
+    Abandoned { push: Box<Push>, reason: CloseReason, until: Millis, limit: Millis },
     /// A response waits for the client to read.
     Writing(Box<Writing>),
     /// The last answer is out and FIN was sent: what still comes is thrown away until the client closes too.
@@ -99,7 +105,7 @@ impl State {
         match self {
             State::Head | State::Lingering { .. } => 0,
             State::Body(collecting) => size_of::<Collecting>() + collecting.request.held() + collecting.body.capacity(),
-            State::Waiting(streaming) | State::Abandoned { streaming, .. } => streaming.held(),
+            State::Waiting(push) | State::Abandoned { push, .. } => push.held(),
             State::Writing(writing) => size_of::<Writing>() + writing.held(),
         }
     }
@@ -113,29 +119,42 @@ struct Collecting {
     limit: u64,
     declared: Option<u64>,
     expects_continue: bool,
+    /// Since when it waits for a thread that may wait for its client: it is too large for a handler that finds it whole.
+    waits: Option<Millis>,
+    /// Its part of the memory for bodies that are collected all the same while they wait.
+    beyond: Option<Hold>,
 }
 
-/// What waits for a permit.
-enum Streaming {
-    /// A request whose body the handler reads while it arrives.
-    Call { request: Request, body: SharedBody, length: Option<u64> },
-    /// A response that its handler pushes, its head already encoded.
-    Push { request: Request, head: Vec<u8>, pushed: Pushed },
-}
-
-impl Streaming {
-    fn request(&self) -> &Request {
-        match self {
-            Streaming::Call { request, .. } | Streaming::Push { request, .. } => request,
-        }
+impl Collecting {
+    /// Whether more of a body that waits for a thread can be kept.
+    fn has_room(&mut self, services: &Services) -> bool {
+        let more = (2 * self.body.capacity()).min(COLLECTED).max(self.body.len() + READ_ROOM);
+        self.body.len() < COLLECTED && Hold::resize(&mut self.beyond, &services.collected, more)
     }
 
+    /// When to give up on it, and why.
+    fn deadline(&self, limits: &Limits, collects: bool) -> (Millis, Reject) {
+        match self.waits {
+            Some(since) if !collects => (since.after(limits.stream_wait), Reject::Overloaded),
+            _ => {
+                let received = self.body.len() as u64;
+                (body_deadline(self.since, received, limits.body_timeout, limits.body_rate), Reject::BodyTimeout)
+            }
+        }
+    }
+}
+
+/// A response that its handler pushes, its head already encoded.
+struct Push {
+    request: Request,
+    head: Vec<u8>,
+    pushed: Pushed,
+}
+
+impl Push {
     fn held(&self) -> usize {
-        let held = match self {
-            Streaming::Call { body, .. } => body.held(),
-            Streaming::Push { head, pushed, .. } => head.capacity() + pushed.body.as_ref().map_or(0, SharedBody::held),
-        };
-        size_of::<Streaming>() + self.request().held() + held
+        let body = self.pushed.body.as_ref().map_or(0, SharedBody::held);
+        size_of::<Push>() + self.request.held() + self.head.capacity() + body
     }
 }
 
@@ -153,7 +172,7 @@ pub enum Verdict {
     /// Wait for the client until the deadline.
     Park { place: Place, flags: Flags, deadline: Millis },
     /// Let others have a turn first.
-    Requeue,
+    Requeue(Flags),
     /// Done with it.
     Close(CloseReason),
 }
@@ -166,16 +185,6 @@ enum Flow {
 
 fn close(reason: CloseReason) -> Flow {
     Flow::Stop(Verdict::Close(reason))
-}
-
-/// How far this turn has come.
-struct Turn {
-    requests: u32,
-    bytes: u64,
-    /// The socket had nothing more when last asked.
-    drained: bool,
-    /// A short read does not mean drained: a FIN stands behind it, an urgent mark, or passed descriptors.
-    hides_bytes: bool,
 }
 
 impl Connection {
@@ -210,24 +219,23 @@ impl Connection {
         self.peer
     }
 
-    /// Goes as far as it can without waiting for the client.
+    /// Goes as far as it can without waiting for the client, and as far as this is its turn.
     ///
     /// `hides_bytes`: a read that fills less than it asked for may have left something in the socket.
-    pub fn drive(&mut self, work: &mut Workspace, hides_bytes: bool) -> Verdict {
+    pub fn drive(&mut self, work: &mut Workspace, turn: &mut Turn<'_>, hides_bytes: bool) -> Verdict {
         // A Unix socket ends a read at passed descriptors (unix(7)), of which nothing else tells.
-        let hides_bytes = hides_bytes || self.peer.is_none();
-        let mut turn = Turn { requests: 0, bytes: 0, drained: false, hides_bytes };
+        turn.look(hides_bytes || self.peer.is_none());
         work.load(&mut self.input);
         let verdict = loop {
             let flow = match std::mem::replace(&mut self.state, State::Head) {
-                State::Head => self.head(work, &mut turn),
-                State::Body(collecting) => self.body(work, &mut turn, collecting),
-                State::Waiting(streaming) => self.stream(work, &mut turn, *streaming),
-                State::Writing(writing) => self.resume(work, &mut turn, *writing),
-                State::Lingering { reason, until, limit } => self.linger(work, &mut turn, reason, until, limit),
-                State::Abandoned { streaming, reason, until, limit } => {
-                    drop(streaming);
-                    self.linger(work, &mut turn, reason, until, limit)
+                State::Head => self.head(work, turn),
+                State::Body(collecting) => self.body(work, turn, collecting),
+                State::Waiting(push) => self.wait_or_push(work, turn, push),
+                State::Writing(writing) => self.resume(work, turn, *writing),
+                State::Lingering { reason, until, limit } => self.linger(work, turn, reason, until, limit),
+                State::Abandoned { push, reason, until, limit } => {
+                    drop(push);
+                    self.linger(work, turn, reason, until, limit)
                 }
             };
             if let Flow::Stop(verdict) = flow {
@@ -237,9 +245,25 @@ impl Connection {
         work.save(&mut self.input);
         match verdict {
             Verdict::Close(_) => verdict,
-            Verdict::Park { .. } | Verdict::Requeue if self.holds_its_share(&work.services) => verdict,
-            Verdict::Park { .. } | Verdict::Requeue => self.shed(work),
+            Verdict::Park { .. } | Verdict::Requeue(_) if self.holds_its_share(&work.services) => verdict,
+            Verdict::Park { .. } | Verdict::Requeue(_) => self.shed(work),
         }
+    }
+
+    /// For the thread that says how the server is while every worker is busy: answers the next request if it asks for
+    /// that. `None`, and nothing has happened, if it does not, or is not whole yet.
+    pub fn look_after(&mut self, work: &mut Workspace) -> Option<Verdict> {
+        if !matches!(self.state, State::Head) || !self.scanner.is_fresh() {
+            return None;
+        }
+        let mut head = self.input.clone();
+        head.reserve(work.services.limits.head_size.min(STATUS_HEAD));
+        // It stays in the socket for whoever reads it.
+        let peeked = self.socket.peek_behind(&mut head);
+        if !matches!(peeked, Ok(Moved::Bytes(_) | Moved::WouldBlock)) || !work.asks_for_status(&head) {
+            return None;
+        }
+        Some(self.drive(work, &mut Turn::of_one_request(), true))
     }
 
     /// Whether what it holds while it waits fits into the memory there is for that.
@@ -256,10 +280,11 @@ impl Connection {
         if let State::Writing(_) = self.state {
             return Verdict::Close(CloseReason::Memory);
         }
+        // Dropping what an application pushes runs its code, and this is a thread where that may be.
         self.state = State::Head;
         match self.give_up(Reject::Overloaded, &work.services, work.now, work.date.field()) {
             Expiry::Close(reason) => Verdict::Close(reason),
-            Expiry::Enqueue => Verdict::Requeue,
+            Expiry::Enqueue => Verdict::Requeue(Flags::default()),
             Expiry::Until(deadline) => Verdict::Park { place: Place::Idle, flags: Flags::default(), deadline },
         }
     }
@@ -270,7 +295,7 @@ impl Connection {
     }
 
     /// Reads once. `None` means that the socket is drained for this turn.
-    fn read(&mut self, work: &mut Workspace, turn: &mut Turn) -> Result<Option<usize>, CloseReason> {
+    fn read(&mut self, work: &mut Workspace, turn: &mut Turn<'_>) -> Result<Option<usize>, CloseReason> {
         if turn.drained {
             return Ok(None);
         }
@@ -294,13 +319,14 @@ impl Connection {
     }
 
     /// Head: find its end, or read on, or park.
-    fn head(&mut self, work: &mut Workspace, turn: &mut Turn) -> Flow {
-        if turn.requests >= TURN_REQUESTS || (turn.bytes >= TURN_BYTES && !work.input().is_empty()) {
-            return Flow::Stop(Verdict::Requeue);
-        }
+    fn head(&mut self, work: &mut Workspace, turn: &mut Turn<'_>) -> Flow {
         let limits = work.services.limits.head();
         loop {
             if !work.input().is_empty() {
+                // Threads that may wait for clients are few, and for those that need them.
+                if work.role == Role::Streamer || turn.is_over() {
+                    return Flow::Stop(Verdict::Requeue(REFUSABLE));
+                }
                 if self.scanner.is_fresh() && work.parse_ahead(self.peer) {
                     return self.request(work, turn, Ok(()));
                 }
@@ -348,8 +374,8 @@ impl Connection {
     }
 
     /// A complete head: decide how its body comes.
-    fn request(&mut self, work: &mut Workspace, turn: &mut Turn, parsed: Result<(), Reject>) -> Flow {
-        turn.requests += 1;
+    fn request(&mut self, work: &mut Workspace, turn: &mut Turn<'_>, parsed: Result<(), Reject>) -> Flow {
+        turn.request();
         self.scanner = Scanner::default();
         let since = *self.begun.get_or_insert(work.now);
         let (framing, expects_continue) = match parsed.and_then(|()| expected_body(&work.request)) {
@@ -379,15 +405,16 @@ impl Connection {
             limit,
             declared,
             expects_continue,
+            waits: None,
+            beyond: None,
         });
-        if declared.is_some_and(|declared| declared > work.services.limits.buffered_body as u64) {
-            return self.stream_body(work, turn, *collecting);
-        }
         self.body(work, turn, collecting)
     }
 
-    /// Body: collect it, then call the handler; if it outgrows the buffer, stream it.
-    fn body(&mut self, work: &mut Workspace, turn: &mut Turn, mut collecting: Box<Collecting>) -> Flow {
+    /// Body: collect it, then call the handler. One that is larger than the buffer is for a handler that reads it while it
+    /// arrives, on a thread that may wait for the client; until one is free it is collected all the same, as far as
+    /// there is room.
+    fn body(&mut self, work: &mut Workspace, turn: &mut Turn<'_>, mut collecting: Box<Collecting>) -> Flow {
         loop {
             let mut complete = false;
             while !complete && !work.input().is_empty() {
@@ -411,27 +438,37 @@ impl Connection {
                 work.request.set_body(RequestBody::buffered(body), Some(length));
                 return self.call(work, turn);
             }
-            if collecting.body.len() > work.services.limits.buffered_body {
-                return self.stream_body(work, turn, *collecting);
+            let size = collecting.declared.unwrap_or(collecting.body.len() as u64);
+            if size > work.services.limits.buffered_body as u64 {
+                if work.role == Role::Streamer {
+                    return self.stream_body(work, turn, *collecting);
+                }
+                collecting.waits.get_or_insert(work.now);
             }
-            if std::mem::take(&mut collecting.expects_continue) {
+            let waits = collecting.waits.is_some();
+            // Who waits to be told to send the body is told by the handler that reads it.
+            let collects = !waits || (!collecting.expects_continue && collecting.has_room(&work.services));
+            if !waits && std::mem::take(&mut collecting.expects_continue) {
                 // Answers to earlier requests are out by now. 25 bytes that do not fit mean that the client reads
                 // nothing at all; it may send the body unasked (RFC 9110 §10.1.1), or run into its deadline.
                 if let Err(error) = self.socket.send(CONTINUE, false) {
                     return close(CloseReason::from_error(&error));
                 }
             }
-            match self.read(work, turn) {
-                Ok(Some(_)) => {}
+            if collects && turn.is_over() {
+                self.state = State::Body(collecting);
+                return Flow::Stop(Verdict::Requeue(Flags::default()));
+            }
+            match if collects { self.read(work, turn) } else { Ok(None) } {
+                Ok(Some(read)) => turn.moved(read as u64),
                 Ok(None) => {
-                    let received = collecting.body.len() as u64;
-                    let limits = &work.services.limits;
-                    let deadline = body_deadline(collecting.since, received, limits.body_timeout, limits.body_rate);
+                    let (deadline, reject) = collecting.deadline(&work.services.limits, collects);
                     if work.now >= deadline {
-                        return self.refuse(work, turn, Reject::BodyTimeout, collecting.request.method());
+                        return self.refuse(work, turn, reject, collecting.request.method());
                     }
                     collecting.request.shrink();
-                    return self.park(State::Body(collecting), Place::Reading, Flags::default(), deadline);
+                    let flags = Flags { wants_stream: waits, ..Flags::default() };
+                    return self.park(State::Body(collecting), Place::Reading, flags, deadline);
                 }
                 Err(CloseReason::PeerClosed) => return close(CloseReason::PeerClosedInRequest),
                 Err(reason) => return close(reason),
@@ -439,56 +476,36 @@ impl Connection {
         }
     }
 
-    /// A body that the handler reads while it arrives: the worker will wait for the client, so it needs a permit.
-    fn stream_body(&mut self, work: &mut Workspace, turn: &mut Turn, collecting: Collecting) -> Flow {
-        let Collecting { request, incoming, body, since, limit, declared, expects_continue } = collecting;
+    /// Calls a handler that reads its body while it arrives, on a thread that may wait for the client.
+    fn stream_body(&mut self, work: &mut Workspace, turn: &mut Turn<'_>, collecting: Collecting) -> Flow {
+        let Collecting { request, incoming, body, limit, declared, expects_continue, .. } = collecting;
         let rest = work.take_input();
-        let source = BodySource::new(self.socket.clone(), incoming, since, limit, &work.services.limits)
+        // The time it waited for the thread is not the client's.
+        let body = BodySource::new(self.socket.clone(), incoming, Millis::now(), limit, &work.services.limits)
             .starting_with(body, rest)
             .expecting_continue(expects_continue);
-        self.stream(work, turn, Streaming::Call { request, body: source.into(), length: declared })
-    }
-
-    /// Runs what is bound to its worker, if not too many are; else parks until one has ended.
-    fn stream(&mut self, work: &mut Workspace, turn: &mut Turn, mut streaming: Streaming) -> Flow {
-        let Some(permit) = work.permit() else {
-            let (Streaming::Call { request, .. } | Streaming::Push { request, .. }) = &mut streaming;
-            request.shrink();
-            let deadline = work.now.after(work.services.limits.stream_wait);
-            return self.park(State::Waiting(Box::new(streaming)), Place::Waiting, Flags::default(), deadline);
-        };
-        match streaming {
-            Streaming::Call { request, body, length } => {
-                work.request = request;
-                // The time it waited for the permit is not the client's.
-                body.restart(Millis::now());
-                work.request.set_body(RequestBody::streamed(body.clone()), length);
-                let response = self.answer(work);
-                work.request.release_body();
-                // If the body failed, what the handler made of that is less true than the reason itself.
-                if let Some(reject) = body.failure() {
-                    drop(response);
-                    let method = work.request.method().clone();
-                    return self.refuse(work, turn, reject, &method);
-                }
-                self.respond(work, turn, response, Some(body), Some(permit))
-            }
-            Streaming::Push { request, head, pushed } => {
-                work.request = request;
-                work.out.extend_from_slice(&head);
-                self.push(work, turn, pushed, permit)
-            }
+        let body = SharedBody::from(body);
+        work.request = request;
+        work.request.set_body(RequestBody::streamed(body.clone()), declared);
+        let response = self.answer(work);
+        work.request.release_body();
+        // If the body failed, what the handler made of that is less true than the reason itself.
+        if let Some(reject) = body.failure() {
+            drop(response);
+            let method = work.request.method().clone();
+            return self.refuse(work, turn, reject, &method);
         }
+        self.respond(work, turn, response, Some(body))
     }
 
     /// Calls the handler for a request whose body is complete.
-    fn call(&mut self, work: &mut Workspace, turn: &mut Turn) -> Flow {
+    fn call(&mut self, work: &mut Workspace, turn: &mut Turn<'_>) -> Flow {
         let response = self.answer(work);
-        self.respond(work, turn, response, None, None)
+        self.respond(work, turn, response, None)
     }
 
     fn answer(&mut self, work: &mut Workspace) -> Response {
-        if let Some(response) = work.services.own_route(&work.request) {
+        if let Some(response) = work.services.own_route(&work.request, work.role == Role::Status) {
             return response;
         }
         work.begin_flight(&self.socket);
@@ -508,10 +525,9 @@ impl Connection {
     fn respond(
         &mut self,
         work: &mut Workspace,
-        turn: &mut Turn,
+        turn: &mut Turn<'_>,
         response: Response,
         body: Option<SharedBody>,
-        permit: Option<Permit>,
     ) -> Flow {
         let status = response.status_code();
         let said = match encode_fields(&mut work.out, status, response.headers(), work.date.field()) {
@@ -519,7 +535,7 @@ impl Connection {
             Err(invalid) => {
                 let (method, url) = (work.request.method(), work.request.url());
                 log_seldom!(error, "the handler's response cannot be sent: {invalid} ({method} {url})");
-                return self.respond(work, turn, StatusCode(500).into_response(), body, permit);
+                return self.respond(work, turn, StatusCode(500).into_response(), body);
             }
         };
         let content: Body = response.into_reader();
@@ -558,7 +574,7 @@ impl Connection {
         };
         let source = match content.kind {
             Kind::Stream(push) => {
-                return self.push_with(work, turn, Pushed { push, delimiter, keep_alive, body }, permit);
+                return self.push_or_wait(work, turn, Pushed { push, delimiter, keep_alive, body });
             }
             // A reader over a request body that is still coming waits for the client: it is bound like a push.
             Kind::Reader { mut reader, length } if body.as_ref().is_some_and(SharedBody::is_shared) => {
@@ -566,7 +582,7 @@ impl Connection {
                     let mut bounded = (&mut reader).take(length.unwrap_or(u64::MAX));
                     io::copy(&mut bounded, writer).map(drop)
                 });
-                return self.push_with(work, turn, Pushed { push, delimiter, keep_alive, body }, permit);
+                return self.push_or_wait(work, turn, Pushed { push, delimiter, keep_alive, body });
             }
             Kind::Bytes { bytes, at } if (bytes.len() - at) as u64 <= INLINE_BODY => {
                 work.out.extend_from_slice(&bytes[at..]);
@@ -579,20 +595,30 @@ impl Connection {
         self.settle(work, turn, source, keep_alive, body)
     }
 
-    /// Pushes at once with a permit in hand, or with one that is free; else parks with the encoded head.
-    fn push_with(&mut self, work: &mut Workspace, turn: &mut Turn, pushed: Pushed, permit: Option<Permit>) -> Flow {
-        match permit {
-            Some(permit) => self.push(work, turn, pushed, permit),
-            None => {
-                let head = std::mem::take(&mut work.out);
-                let request = work.take_request();
-                self.stream(work, turn, Streaming::Push { request, head, pushed })
-            }
+    /// Pushes at once where a thread may wait for the client; else parks with the encoded head until one is free.
+    fn push_or_wait(&mut self, work: &mut Workspace, turn: &mut Turn<'_>, pushed: Pushed) -> Flow {
+        if work.role == Role::Streamer {
+            return self.push(work, turn, pushed);
         }
+        let head = std::mem::take(&mut work.out);
+        let mut request = work.take_request();
+        request.shrink();
+        let deadline = work.now.after(work.services.limits.stream_wait);
+        let push = Box::new(Push { request, head, pushed });
+        let flags = Flags { wants_stream: true, ..Flags::default() };
+        self.park(State::Waiting(push), Place::Waiting, flags, deadline)
     }
 
-    /// Runs a handler that pushes, on this worker, until it has ended.
-    fn push(&mut self, work: &mut Workspace, turn: &mut Turn, pushed: Pushed, permit: Permit) -> Flow {
+    /// A response to push has got its thread.
+    fn wait_or_push(&mut self, work: &mut Workspace, turn: &mut Turn<'_>, push: Box<Push>) -> Flow {
+        let Push { request, head, pushed } = *push;
+        work.request = request;
+        work.out.extend_from_slice(&head);
+        self.push_or_wait(work, turn, pushed)
+    }
+
+    /// Runs a handler that pushes, on this thread, until it has ended.
+    fn push(&mut self, work: &mut Workspace, turn: &mut Turn<'_>, pushed: Pushed) -> Flow {
         let Pushed { push, delimiter, keep_alive, body } = pushed;
         work.begin_flight(&self.socket);
         let pace = Pace::of(&work.services.limits);
@@ -607,7 +633,6 @@ impl Connection {
                 Err(io::Error::other("handler panicked"))
             }
         };
-        drop(permit);
         work.refresh_clock();
         work.out.clear();
         match sent {
@@ -626,7 +651,7 @@ impl Connection {
     fn settle(
         &mut self,
         work: &mut Workspace,
-        turn: &mut Turn,
+        turn: &mut Turn<'_>,
         source: Source,
         keep_alive: bool,
         body: Option<SharedBody>,
@@ -650,7 +675,7 @@ impl Connection {
     }
 
     /// Answers a refused request, and closes so that the client gets to read the answer.
-    fn refuse(&mut self, work: &mut Workspace, turn: &mut Turn, reject: Reject, method: &Method) -> Flow {
+    fn refuse(&mut self, work: &mut Workspace, turn: &mut Turn<'_>, reject: Reject, method: &Method) -> Flow {
         log::debug!("refused: {reject} ({})", reject.status());
         work.services.stats.refused();
         let start = work.out.len();
@@ -669,7 +694,7 @@ impl Connection {
     }
 
     /// Goes on with a response that had to wait.
-    fn resume(&mut self, work: &mut Workspace, turn: &mut Turn, mut writing: Writing) -> Flow {
+    fn resume(&mut self, work: &mut Workspace, turn: &mut Turn<'_>, mut writing: Writing) -> Flow {
         work.out.append(&mut writing.unsent);
         if writing.expired {
             return self.too_slow();
@@ -683,10 +708,10 @@ impl Connection {
         close(CloseReason::WriteTimeout)
     }
 
-    fn write(&mut self, work: &mut Workspace, turn: &mut Turn, mut writing: Writing) -> Flow {
-        let before = turn.bytes;
-        let progress = writing.advance(&self.socket, &mut work.out, &mut work.scratch, &mut turn.bytes);
-        writing.window.handed(turn.bytes - before);
+    fn write(&mut self, work: &mut Workspace, turn: &mut Turn<'_>, mut writing: Writing) -> Flow {
+        let mut sent = 0;
+        let progress = writing.advance(&self.socket, &mut work.out, &mut work.scratch, turn, &mut sent);
+        writing.window.handed(sent);
         work.end_flight();
         match progress {
             Progress::Done => {}
@@ -696,7 +721,7 @@ impl Connection {
             }
             Progress::TurnOver => {
                 self.keep(work, writing);
-                return Flow::Stop(Verdict::Requeue);
+                return Flow::Stop(Verdict::Requeue(Flags::default()));
             }
             Progress::Blocked => {
                 let (now, pace) = (work.refresh_clock(), Pace::of(&work.services.limits));
@@ -740,15 +765,15 @@ impl Connection {
     fn linger(
         &mut self,
         work: &mut Workspace,
-        turn: &mut Turn,
+        turn: &mut Turn<'_>,
         reason: CloseReason,
         mut until: Millis,
         limit: Millis,
     ) -> Flow {
-        while turn.bytes < TURN_BYTES {
+        while turn.bytes() < turn::BYTES {
             match self.read(work, turn) {
                 Ok(Some(read)) => {
-                    turn.bytes += read as u64;
+                    turn.moved(read as u64);
                     work.clear_input();
                     until = work.now.after(work.services.limits.linger).min(limit);
                 }
@@ -763,7 +788,7 @@ impl Connection {
             return close(reason);
         }
         self.state = State::Lingering { reason, until, limit };
-        Flow::Stop(Verdict::Requeue)
+        Flow::Stop(Verdict::Requeue(Flags::default()))
     }
 }
 

@@ -173,7 +173,9 @@ impl Connection {
     pub fn restore(snapshot: Snapshot, socket: OwnedFd, file: Option<Arc<File>>) -> Option<Restored> {
         let Snapshot { peer, served, begun, deadline, input, moment } = snapshot;
         let deadline = Millis(deadline);
-        let (blank, ready) = (is_blank(&input), !input.is_empty());
+        let blank = is_blank(&input);
+        // A body may wait for a thread, or for a word that its client waits for: no event would tell of that.
+        let ready = !input.is_empty() || matches!(moment, Moment::Body { .. });
         let refusable = Flags { refusable: true, ..Flags::default() };
         let (state, place, flags) = match moment {
             Moment::Head => (State::Head, if blank { Place::Idle } else { Place::Reading }, refusable),
@@ -188,7 +190,17 @@ impl Connection {
                 }
                 request.parse(&head, &limits, peer).ok()?;
                 let since = Millis(since);
-                let collecting = Collecting { request, incoming, body, since, limit, declared, expects_continue };
+                let collecting = Collecting {
+                    request,
+                    incoming,
+                    body,
+                    since,
+                    limit,
+                    declared,
+                    expects_continue,
+                    waits: None,
+                    beyond: None,
+                };
                 (State::Body(Box::new(collecting)), Place::Reading, Flags::default())
             }
             Moment::Writing { unsent, rest, keep_alive, line } => {

@@ -52,6 +52,11 @@ impl Socket {
         moved(|| rustix::net::recv(&self.0, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT).map(|(read, _)| read))
     }
 
+    /// The same as [`Socket::read_behind`], without taking it out of the socket.
+    pub fn peek_behind(&self, buf: &mut Vec<u8>) -> io::Result<Moved> {
+        moved(|| rustix::net::recv(&self.0, rustix::buffer::spare_capacity(buf), RecvFlags::PEEK).map(|(read, _)| read))
+    }
+
     /// Sends; `more` keeps the last segment back because more follows at once.
     pub fn send(&self, bytes: &[u8], more: bool) -> io::Result<Moved> {
         let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };

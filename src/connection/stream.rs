@@ -92,12 +92,6 @@ impl From<BodySource> for SharedBody {
 }
 
 impl SharedBody {
-    /// Counts its deadline from now on.
-    pub fn restart(&self, now: Millis) {
-        let mut source = self.source();
-        (source.since, source.left_off) = (now, now);
-    }
-
     fn source(&self) -> MutexGuard<'_, BodySource> {
         // A handler that panicked while reading leaves a source that is at worst shorter: it is still consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -7,7 +7,6 @@ use crate::config::Limits;
 use crate::handler::{Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::http::Reject;
 use crate::lifecycle::Phase;
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Bytes that a `Reader` body is read by.
 pub(super) const SCRATCH: usize = 16 * 1024;
 /// Room for reading behind the largest head.
-const READ_ROOM: usize = 16 * 1024;
+pub(super) const READ_ROOM: usize = 16 * 1024;
 
 /// Bytes that a worker's buffers take: the input, the request that was read from it, what a reader gives, and a
 /// response with a body small enough to be copied behind its head.
@@ -29,9 +28,21 @@ pub const fn connection_buffers(limits: &Limits) -> usize {
     limits.head_size + limits.buffered_body + limits.head_size + READ_ROOM
 }
 
+/// What a thread is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Drives connections, and never waits for a client.
+    Worker,
+    /// For what waits for its client while it runs: a handler that reads a large body, and one that pushes.
+    Streamer,
+    /// Answers for the server's state while every worker is busy, and nothing else.
+    Status,
+}
+
 /// A worker's buffers, lent for a turn.
 pub struct Workspace {
     pub services: Arc<Services>,
+    pub role: Role,
     pub index: usize,
     pub now: Millis,
     pub(super) date: DateCache,
@@ -43,16 +54,16 @@ pub struct Workspace {
     /// What was read, of which what is before `start` is done with. Its room is touched only as far as it was used.
     input: Vec<u8>,
     start: usize,
-    granted: bool,
     /// Whether `in_flight` says something.
     flying: bool,
 }
 
 impl Workspace {
-    pub fn new(services: Arc<Services>, index: usize, in_flight: Arc<InFlight>) -> Workspace {
+    pub fn new(services: Arc<Services>, role: Role, index: usize, in_flight: Arc<InFlight>) -> Workspace {
         let room = services.limits.head_size + READ_ROOM;
         Workspace {
             services,
+            role,
             index,
             now: Millis::now(),
             date: DateCache::new(),
@@ -62,23 +73,18 @@ impl Workspace {
             in_flight,
             input: Vec::with_capacity(room),
             start: 0,
-            granted: false,
             flying: false,
         }
     }
 
-    /// Begins a turn. `granted`: the connection waited for a permit and has got it.
-    pub fn begin_turn(&mut self, granted: bool) {
+    /// Begins a turn, or a look in the same turn.
+    pub fn begin_turn(&mut self) {
         self.refresh_clock();
-        self.granted = granted;
     }
 
-    /// Ends a turn: a permit that was not used after all goes to the next.
+    /// Ends it.
     pub fn end_turn(&mut self) {
         self.end_flight();
-        if std::mem::take(&mut self.granted) {
-            self.services.permits.give_back();
-        }
     }
 
     /// The request is in its handler from here on.
@@ -103,14 +109,6 @@ impl Workspace {
     pub(super) fn refresh_clock(&mut self) -> Millis {
         self.now = Millis::now();
         self.now
-    }
-
-    /// A permit to stream: the one that was granted while the connection was parked, or one that is free.
-    pub(super) fn permit(&mut self) -> Option<Permit> {
-        match std::mem::take(&mut self.granted) {
-            true => Some(Permit(self.services.clone())),
-            false => self.services.permits.try_take().then(|| Permit(self.services.clone())),
-        }
     }
 
     pub(super) fn load(&mut self, saved: &mut Vec<u8>) {
@@ -193,6 +191,13 @@ impl Workspace {
         parsed.inspect(|length| self.consume(*length)).is_some()
     }
 
+    /// Whether what stands there begins with a whole request for the server's state.
+    pub(super) fn asks_for_status(&mut self, head: &[u8]) -> bool {
+        let limits = self.services.limits.head();
+        let whole = self.request.parse_ahead(head, &limits, None).is_some();
+        whole && self.services.is_status_route(self.request.path_bytes())
+    }
+
     pub(super) fn take_request(&mut self) -> Request {
         std::mem::replace(&mut self.request, Request::empty())
     }
@@ -205,9 +210,10 @@ pub struct Services {
     pub status_routes: bool,
     pub phase: Phase,
     pub stats: Stats,
-    pub permits: Permits,
     /// What parked connections may hold together.
     pub budget: Arc<Budget>,
+    /// What bodies may hold together that are collected while they wait for a thread: part of it, if there is a limit.
+    pub collected: Arc<Budget>,
 }
 
 impl Services {
@@ -238,7 +244,9 @@ impl Services {
     }
 
     /// What the server answers itself: `OPTIONS *`, and its state for load balancers and supervisors.
-    pub(super) fn own_route(&self, request: &Request) -> Option<Response> {
+    ///
+    /// `stuck`: every worker is busy, and has been for a while.
+    pub(super) fn own_route(&self, request: &Request, stuck: bool) -> Option<Response> {
         let path = request.path_bytes();
         if path == b"*" {
             return Some(().into_response());
@@ -248,8 +256,9 @@ impl Services {
         }
         let (status, text) = match path {
             b"/-/healthy" => (200, "healthy\n"),
-            b"/-/ready" if self.phase.is_ready() => (200, "ready\n"),
-            _ => (503, "stopping\n"),
+            b"/-/ready" if !self.phase.is_ready() => (503, "stopping\n"),
+            _ if stuck => (503, "busy\n"),
+            _ => (200, "ready\n"),
         };
         let answer = || {
             let no_store = known_header("Cache-Control", "no-store");
@@ -345,75 +354,6 @@ impl Stats {
     /// Connections accepted by this process.
     pub fn total_accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
-    }
-}
-
-/// Permits to stream: at most half of the pool may wait for clients.
-pub struct Permits {
-    state: Mutex<PermitState>,
-    /// Tells the acceptor that the connection with that token got a permit.
-    granted: Box<dyn Fn(usize) + Send + Sync>,
-}
-
-struct PermitState {
-    free: usize,
-    waiting: VecDeque<usize>,
-}
-
-impl Permits {
-    /// `granted` is told the token of a connection whose turn has come.
-    pub fn new(permits: usize, granted: impl Fn(usize) + Send + Sync + 'static) -> Permits {
-        let state = PermitState { free: permits, waiting: VecDeque::new() };
-        Permits { state: Mutex::new(state), granted: Box::new(granted) }
-    }
-
-    fn state(&self) -> MutexGuard<'_, PermitState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn try_take(&self) -> bool {
-        let mut state = self.state();
-        let free = state.free > 0 && state.waiting.is_empty();
-        if free {
-            state.free -= 1;
-        }
-        free
-    }
-
-    /// A connection has been parked to wait for a permit.
-    pub fn wait(&self, token: usize) {
-        let mut state = self.state();
-        state.waiting.push_back(token);
-        self.grant(state);
-    }
-
-    /// A permit is free again.
-    pub fn give_back(&self) {
-        let mut state = self.state();
-        state.free += 1;
-        self.grant(state);
-    }
-
-    fn grant(&self, mut state: MutexGuard<'_, PermitState>) {
-        if state.free == 0 {
-            return;
-        }
-        let Some(token) = state.waiting.pop_front() else {
-            return;
-        };
-        state.free -= 1;
-        drop(state);
-        // The acceptor gives the permit back if the connection has gone meanwhile.
-        (self.granted)(token);
-    }
-}
-
-/// The right to keep a worker waiting for a client; given back on drop.
-pub(super) struct Permit(Arc<Services>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.permits.give_back();
     }
 }
 

@@ -4,7 +4,8 @@ use super::closing::CloseReason;
 use super::pace::Window;
 use super::socket::{Moved, Socket};
 use super::stream::Delimiter;
-use super::{TURN_BYTES, workspace::SCRATCH};
+use super::turn::{self, Turn};
+use super::workspace::SCRATCH;
 use crate::handler::Bytes;
 use crate::http::response;
 use std::fs::File;
@@ -70,18 +71,28 @@ impl Writing {
     }
 
     /// Sends as much as the client and the turn's budget allow.
-    pub fn advance(&mut self, socket: &Socket, out: &mut Vec<u8>, scratch: &mut Vec<u8>, sent: &mut u64) -> Progress {
+    pub fn advance(
+        &mut self,
+        socket: &Socket,
+        out: &mut Vec<u8>,
+        scratch: &mut Vec<u8>,
+        turn: &mut Turn<'_>,
+        sent: &mut u64,
+    ) -> Progress {
         loop {
             match self.step(socket, out, scratch) {
                 Ok(Step::Done) => return Progress::Done,
-                Ok(Step::Moved(Moved::Bytes(bytes))) => *sent += bytes as u64,
+                Ok(Step::Moved(Moved::Bytes(bytes))) => {
+                    *sent += bytes as u64;
+                    turn.moved(bytes as u64);
+                }
                 Ok(Step::Moved(Moved::WouldBlock)) => return Progress::Blocked,
                 // The file or the reader ended before the length that the head promised (RFC 9112 §6.3: the
                 // client must see that it is incomplete, so the connection ends here).
                 Ok(Step::Moved(Moved::End)) => return Progress::Failed(CloseReason::Truncated),
                 Err(error) => return Progress::Failed(CloseReason::from_error(&error)),
             }
-            if *sent >= TURN_BYTES && !self.is_out(out) {
+            if !self.is_out(out) && turn.is_over() {
                 return Progress::TurnOver;
             }
         }
@@ -127,7 +138,7 @@ impl Writing {
             Source::File { file, offset, end } if *offset < *end => {
                 let left = usize::try_from(*end - *offset).unwrap_or(usize::MAX);
                 // One call moves at most a turn's worth: sendfile(2) would go on to 2 GiB.
-                let moved = socket.send_file(&*file, offset, left.min(TURN_BYTES as usize))?;
+                let moved = socket.send_file(&*file, offset, left.min(turn::BYTES as usize))?;
                 Ok(Step::Moved(moved))
             }
             Source::Reader { reader, left, delimiter, ended } if !*ended => {

@@ -94,10 +94,10 @@ impl Body {
         Kind::Reader { reader: Box::new(reader), length }.into()
     }
 
-    /// For a handler that pushes: `push` runs on the worker and writes when it likes.
+    /// For a handler that pushes: `push` writes when it likes.
     ///
-    /// It holds its worker, also while the client is slow; at most half of the pool does so at a time, the other
-    /// such responses wait parked. What it writes is buffered up to 8 KiB and leaves on `flush`. An error it
+    /// It runs on a thread of its own pool, half as large as that of the workers, which it holds, also while the client
+    /// is slow; while none is free, other such responses wait parked, up to `stream_wait`. What it writes is buffered up to 8 KiB and leaves on `flush`. An error it
     /// returns ends the connection without the last chunk, so that the client sees the cut.
     pub fn stream(push: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static) -> Body {
         Kind::Stream(Box::new(push)).into()

@@ -11,6 +11,7 @@ const DRAINING: u8 = 2;
 pub struct Phase {
     phase: AtomicU8,
     keeps_none: AtomicBool,
+    holds: AtomicBool,
 }
 
 impl Phase {
@@ -28,6 +29,16 @@ impl Phase {
     /// connections over.
     pub fn keep_no_connection(&self, none: bool) {
         self.keeps_none.store(none, Ordering::SeqCst);
+    }
+
+    /// Whether no work is given out: what runs ends its turn at the next request.
+    pub fn hold(&self, holds: bool) {
+        self.holds.store(holds, Ordering::SeqCst);
+    }
+
+    /// See [`Phase::hold`].
+    pub fn is_holding(&self) -> bool {
+        self.holds.load(Ordering::Acquire)
     }
 
     /// Whether a connection may have another request.

@@ -3,11 +3,11 @@
 use super::role::Origin;
 use super::{Carry, Ended, generation};
 use crate::Error;
-use crate::acceptor::{Acceptor, Command, WAKER};
+use crate::acceptor::{Acceptor, Command, Jobs, WAKER};
 use crate::channel::{Nothing, Receiver, Sender, channel};
 use crate::clock::Millis;
 use crate::config::{Config, ReloadMode};
-use crate::connection::{Budget, Connection, InFlight, Permits, Services, Stats};
+use crate::connection::{Budget, Connection, InFlight, Role, Services, Stats};
 use crate::handler::Handler;
 use crate::lifecycle::link::Message;
 use crate::lifecycle::notify::Notifier;
@@ -20,12 +20,12 @@ use crate::lifecycle::{Event, FromPredecessor, Phase, exec};
 use crate::listener::Listener;
 use crate::logging::Log;
 use crate::mailbox::{Mailbox, mailbox};
-use crate::memory::ACCEPTOR_STACK;
+use crate::memory::{ACCEPTOR_STACK, STATUS_STACK};
 use crate::queue::queue;
 use crate::report;
 use crate::seconds::Seconds;
 use crate::thread;
-use crate::worker::{Return, Returns, Worker};
+use crate::worker::{Returns, Streamers, Worker};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -45,6 +45,10 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 const PROMOTION_SETTLES: Duration = Duration::from_millis(200);
 /// How much longer than the deadline a stop waits for a predecessor that has the same deadline.
 const PREDECESSOR_GRACE: Duration = Duration::from_secs(1);
+/// Bytes that bodies may hold together that are collected while they wait for a thread, if `--memory` does not say less.
+const COLLECTED: u64 = 16 << 20;
+/// Requests that the status thread may have before it.
+const STATUS_QUEUE: usize = 64;
 /// How long the predecessor may be slow to read from us.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -65,6 +69,7 @@ pub struct Running {
     pub(super) services: Arc<Services>,
     acceptor: AcceptorThread,
     pub(super) workers: Vec<JoinHandle<()>>,
+    streamers: Arc<Streamers<Arc<Pool>>>,
     pub(super) in_flight: Vec<Arc<InFlight>>,
     pub(super) commands: Mailbox<Command>,
     pub(super) returns: Returns,
@@ -134,19 +139,21 @@ impl Running {
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(|error| failed("the poller", error))?;
         let (returned, from_workers) = mailbox();
         let returns = Returns::new(returned, Arc::new(waker));
-        let granted = returns.clone();
+        let streamers = config.streamers();
+        let threads = config.workers + streamers + 1;
         let services = Arc::new(Services {
             limits: config.limits.clone().clamped(),
             handler,
             status_routes: config.status_routes,
             phase: Phase::default(),
-            stats: Stats::new(config.workers),
-            // At most half of the pool may wait for clients.
+            stats: Stats::new(threads),
+            collected: Budget::new(Some(budget.map_or(COLLECTED, |budget| (budget / 2).min(COLLECTED)))),
             budget: Budget::new(budget),
-            permits: Permits::new((config.workers / 2).max(1), move |token| granted.send(Return::Granted(token))),
         });
         // The predecessor's limit may have been higher.
         let (jobs, consumers) = queue(config.limits.connections.max(connections.len()), config.workers);
+        let (stream_jobs, stream_consumers) = queue(streamers, streamers);
+        let (status_jobs, status_consumers) = queue(STATUS_QUEUE, 1);
         let (commands, commanded) = mailbox();
         let pool = Arc::new(Pool(outside.sender.clone()));
         let descriptors = listeners.iter().map(|listener| {
@@ -154,6 +161,7 @@ impl Running {
             (listener.as_raw_fd(), address.to_owned(), file)
         });
         let descriptors = descriptors.collect();
+        let jobs = Jobs { workers: jobs, streamers: stream_jobs, status: config.status_routes.then_some(status_jobs) };
         let mut acceptor =
             Acceptor::new(poll, listeners, jobs, from_workers, returns.clone(), commanded, services.clone())
                 .map_err(|error| failed("the poller", error))?;
@@ -172,26 +180,42 @@ impl Running {
                 None => report::error!("a connection of the predecessor could not be restored"),
             }
         }
-        let mut workers = Vec::new();
-        let mut in_flight = Vec::new();
-        for (index, jobs) in consumers.into_iter().enumerate() {
-            let flight = Arc::new(InFlight::default());
-            in_flight.push(flight.clone());
-            let worker = Worker {
+        let in_flight: Vec<Arc<InFlight>> = (0..threads).map(|_| Arc::default()).collect();
+        let make = {
+            let (returns, services, in_flight) = (returns.clone(), services.clone(), in_flight.clone());
+            Arc::new(move |role, index: usize, jobs, done, streamers| Worker {
+                role,
                 index,
                 jobs,
                 returns: returns.clone(),
                 services: services.clone(),
-                in_flight: flight,
-                done: pool.clone(),
-            };
+                in_flight: in_flight[index].clone(),
+                streamers,
+                done,
+            })
+        };
+        // Behind the workers in the order of threads.
+        let missing = stream_consumers.into_iter().zip(config.workers..).map(|(jobs, index)| {
+            let make = make.clone();
+            let make = move |done, streamers| make(Role::Streamer, index, jobs.clone(), done, streamers);
+            Box::new(make) as Box<dyn Fn(_, _) -> _ + Send>
+        });
+        let streamers = Arc::new(Streamers::new(config.worker_stack, missing.collect()));
+        let mut workers = Vec::new();
+        for (index, jobs) in consumers.into_iter().enumerate() {
+            let worker = make(Role::Worker, index, jobs, pool.clone(), streamers.clone());
             workers.push(worker.spawn(config.worker_stack).map_err(|error| failed("a worker", error))?);
+        }
+        for jobs in status_consumers.into_iter().filter(|_| config.status_routes) {
+            let status = make(Role::Status, threads - 1, jobs, pool.clone(), streamers.clone());
+            workers.push(status.spawn(STATUS_STACK).map_err(|error| failed("the status thread", error))?);
         }
         let acceptor = AcceptorThread::start(acceptor).map_err(|error| failed("the acceptor", error))?;
         Ok(Running {
             services,
             acceptor,
             workers,
+            streamers,
             in_flight,
             commands,
             returns,
@@ -602,7 +626,7 @@ impl Running {
     }
 
     fn join(self) {
-        for thread in self.workers {
+        for thread in self.workers.into_iter().chain(self.streamers.take_running()) {
             if thread.join().is_err() {
                 report::error!("a worker panicked");
             }

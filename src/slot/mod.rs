@@ -164,7 +164,7 @@ mod tests {
         // Answered and parked with its entry still in the channel.
         assert!(slot.claim(slot.load(), Place::Running));
         assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)));
-        assert_eq!(slot.notify(READABLE), Notified::Nothing, "there is an entry");
+        assert_eq!(slot.notify(READABLE), Notified::Waits, "there is an entry");
         assert!(slot.begin().is_some());
         assert_eq!(slot.begin(), None);
     }

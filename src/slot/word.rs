@@ -125,7 +125,6 @@ impl Word {
     }
 
     /// Whether the status thread has looked at it since it was queued.
-    #[allow(dead_code, reason = "for the status thread")]
     pub fn is_looked_after(self) -> bool {
         self.0 & LOOKED_AFTER != 0
     }
@@ -154,6 +153,8 @@ pub struct Readiness {
 pub enum Notified {
     /// It was parked and is `Queued` now: put it into the channel. With the word as it was parked.
     Enqueue(Word),
+    /// It is `Queued` now by an entry that the status thread has left in the channel.
+    Waits,
     /// Nothing; whoever has it, or pops it, will see it.
     Nothing,
     /// The acceptor owns it: throw away what it sends.
@@ -198,7 +199,7 @@ impl AtomicWord {
             };
             match seen.place() {
                 // An entry that the status thread has left behind serves for this as well.
-                _ if wakes && seen.0 & IN_CHANNEL != 0 => (word.at(Place::Queued), Notified::Nothing),
+                _ if wakes && seen.0 & IN_CHANNEL != 0 => (word.at(Place::Queued), Notified::Waits),
                 _ if wakes => (Word(word.at(Place::Queued).0 | IN_CHANNEL), Notified::Enqueue(seen)),
                 Place::Running => (word.at(Place::RunningAgain), Notified::Nothing),
                 Place::Expired => (word, Notified::Discard),
@@ -258,7 +259,6 @@ impl AtomicWord {
         seen.0 & IN_CHANNEL == 0
     }
 
-    #[allow(dead_code, reason = "for the status thread")]
     /// The status thread gives it back as it was when it was claimed out of `Queued`. Answers as
     /// [`AtomicWord::requeue`].
     pub fn put_back(&self) -> bool {
