@@ -589,7 +589,7 @@ impl Connection {
                 Source::None
             }
             Kind::Bytes { bytes, at } => Source::Bytes { bytes, at },
-            Kind::File { file, offset, end } => Source::File { file, offset, end },
+            Kind::File { file, offset, end } => Source::file(file, offset, end),
             Kind::Reader { reader, length } => Source::Reader { reader, left: length, delimiter, ended: false },
         };
         self.settle(work, turn, source, keep_alive, body)

@@ -147,7 +147,7 @@ impl Connection {
                 let rest = match &writing.source {
                     Source::None => Rest::None,
                     Source::Bytes { bytes, at } => Rest::Bytes(bytes[*at..].to_vec()),
-                    Source::File { file, offset, end } => {
+                    Source::File { file, offset, end, .. } => {
                         file_to_send = Some(file.as_raw_fd());
                         Rest::File { offset: *offset, end: *end }
                     }
@@ -207,7 +207,7 @@ impl Connection {
                 let source = match (rest, file) {
                     (Rest::None, _) => Source::None,
                     (Rest::Bytes(bytes), _) => Source::Bytes { bytes: Bytes::Owned(bytes), at: 0 },
-                    (Rest::File { offset, end }, Some(file)) => Source::File { file, offset, end },
+                    (Rest::File { offset, end }, Some(file)) => Source::file(file, offset, end),
                     (Rest::File { .. }, None) => return None,
                 };
                 let after = if keep_alive { After::Head } else { After::Linger(CloseReason::Finished) };

@@ -8,9 +8,12 @@ use super::turn::{self, Turn};
 use super::workspace::SCRATCH;
 use crate::handler::Bytes;
 use crate::http::response;
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A response that is being written. What was encoded and not sent is in the worker's buffer during a turn, and in
 /// `unsent` while parked.
@@ -29,9 +32,44 @@ pub(super) struct Writing {
 /// Where the rest of a body comes from.
 pub(super) enum Source {
     None,
-    Bytes { bytes: Bytes, at: usize },
-    File { file: Arc<File>, offset: u64, end: u64 },
-    Reader { reader: Box<dyn Read + Send>, left: Option<u64>, delimiter: Delimiter, ended: bool },
+    Bytes {
+        bytes: Bytes,
+        at: usize,
+    },
+    /// Sent by sendfile(2), or, where that was refused, by reading it.
+    File {
+        file: Arc<File>,
+        offset: u64,
+        end: u64,
+        by_reading: bool,
+    },
+    Reader {
+        reader: Box<dyn Read + Send>,
+        left: Option<u64>,
+        delimiter: Delimiter,
+        ended: bool,
+    },
+}
+
+impl Source {
+    pub fn file(file: Arc<File>, offset: u64, end: u64) -> Source {
+        Source::File { file, offset, end, by_reading: false }
+    }
+}
+
+/// Whether sendfile(2) is missing here, or forbidden to this process: then nobody needs to ask again.
+static NO_SENDFILE: AtomicBool = AtomicBool::new(false);
+
+/// Whether sendfile(2) says that it is not the way to send this file: its file system has no such thing (/proc, some of
+/// FUSE), a sandbox forbids the call, or does not know it.
+fn is_refused(error: &io::Error) -> bool {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOSYS | Errno::PERM) => {
+            NO_SENDFILE.store(true, Ordering::Relaxed);
+            true
+        }
+        errno => matches!(errno, Some(Errno::INVAL | Errno::OPNOTSUPP)),
+    }
 }
 
 /// What follows a response.
@@ -135,11 +173,29 @@ impl Writing {
                 }
                 Ok(Step::Moved(moved))
             }
-            Source::File { file, offset, end } if *offset < *end => {
+            Source::File { file, offset, end, by_reading } if *offset < *end => {
                 let left = usize::try_from(*end - *offset).unwrap_or(usize::MAX);
+                if *by_reading || NO_SENDFILE.load(Ordering::Relaxed) {
+                    // What the socket does not take is read again: nothing has to be kept while the client is slow.
+                    scratch.resize(SCRATCH, 0);
+                    let read = read_some(&mut At { file, offset: *offset }, &mut scratch[..left.min(SCRATCH)])?;
+                    if read == 0 {
+                        return Ok(Step::Moved(Moved::End));
+                    }
+                    let moved = socket.send(&scratch[..read], read < left)?;
+                    if let Moved::Bytes(sent) = moved {
+                        *offset += sent as u64;
+                    }
+                    return Ok(Step::Moved(moved));
+                }
                 // One call moves at most a turn's worth: sendfile(2) would go on to 2 GiB.
-                let moved = socket.send_file(&*file, offset, left.min(turn::BYTES as usize))?;
-                Ok(Step::Moved(moved))
+                match socket.send_file(&*file, offset, left.min(turn::BYTES as usize)) {
+                    Err(error) if is_refused(&error) => {
+                        *by_reading = true;
+                        Ok(Step::Moved(Moved::Bytes(0)))
+                    }
+                    moved => Ok(Step::Moved(moved?)),
+                }
             }
             Source::Reader { reader, left, delimiter, ended } if !*ended => {
                 scratch.resize(SCRATCH, 0);
@@ -173,11 +229,84 @@ enum Step {
     Moved(Moved),
 }
 
-fn read_some(reader: &mut Box<dyn Read + Send>, buf: &mut [u8]) -> io::Result<usize> {
+/// A file from there on, whatever others that send it do.
+struct At<'f> {
+    file: &'f File,
+    offset: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(buf, self.offset)
+    }
+}
+
+fn read_some(reader: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
     loop {
         match reader.read(buf) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             read => return read,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{OFlags, fcntl_setfl};
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+
+    /// What a client gets of a file, and whether it was read at the end. `refused`: sendfile(2) says EINVAL, which it does
+    /// to a descriptor with O_APPEND as to a file system without.
+    fn sent(path: &Path, length: u64, refused: bool) -> (Vec<u8>, bool) {
+        let (ours, mut theirs) = UnixStream::pair().expect("a socket pair");
+        let append = if refused { OFlags::APPEND } else { OFlags::empty() };
+        fcntl_setfl(&ours, OFlags::NONBLOCK | append).expect("flags");
+        theirs.set_nonblocking(true).expect("not blocking");
+        let socket = Socket::new(ours.into());
+        let file = Arc::new(File::open(path).expect("a file"));
+        let mut writing = Writing::new(Source::file(file, 0, length), After::Head);
+        let (mut out, mut scratch, mut received) = (b"head ".to_vec(), Vec::new(), Vec::new());
+        let mut taken = [0; 3000];
+        loop {
+            let mut turn = Turn::new(&|| true);
+            let progress = writing.advance(&socket, &mut out, &mut scratch, &mut turn, &mut 0);
+            // Not all of it each time, so that the socket is mostly full.
+            while let Ok(read @ 1..) = theirs.read(&mut taken) {
+                received.extend_from_slice(&taken[..read]);
+                if matches!(progress, Progress::Blocked) && received.len() % 4 != 0 {
+                    break;
+                }
+            }
+            match progress {
+                Progress::Done => break,
+                Progress::Failed(reason) => panic!("{reason:?} after {} bytes", received.len()),
+                Progress::Blocked | Progress::TurnOver => {}
+            }
+        }
+        let Source::File { by_reading, .. } = writing.source else { panic!("a file") };
+        (received, by_reading)
+    }
+
+    #[test]
+    fn a_file_that_sendfile_refuses_is_read_and_not_left_out_behind_its_head() {
+        let path = std::env::temp_dir().join(format!("handover-writing-{}", std::process::id()));
+        let content: Vec<u8> = (0..3_000_000u32).map(|at| (at % 251) as u8).collect();
+        std::fs::write(&path, &content).expect("a file");
+        for refused in [true, false] {
+            let (received, by_reading) = sent(&path, content.len() as u64, refused);
+            assert_eq!(by_reading, refused);
+            assert!(received == [b"head ", &content[..]].concat(), "{refused}");
+        }
+        std::fs::remove_file(path).expect("removed");
+    }
+
+    #[test]
+    fn a_file_of_proc_is_sent() {
+        let path = Path::new("/proc/version");
+        let content = std::fs::read(path).expect("a file");
+        let (received, _) = sent(path, content.len() as u64, false);
+        assert_eq!(received, [b"head ", &content[..]].concat());
     }
 }

@@ -179,10 +179,14 @@ impl From<String> for Body {
 impl TryFrom<File> for Body {
     type Error = io::Error;
 
-    /// From its current position to its present end.
+    /// From its current position to its present end; one that does not know its length (/proc) as far as it can be read.
     fn try_from(mut file: File) -> io::Result<Body> {
+        use std::os::unix::fs::FileExt;
         let offset = file.stream_position()?;
         let end = file.metadata()?.len().max(offset);
+        if end == 0 && file.read_at(&mut [0], 0)? > 0 {
+            return Ok(Body::reader(file, None));
+        }
         Ok(Body::file_range(file, offset, end - offset))
     }
 }
