@@ -62,6 +62,7 @@ mod table;
 mod thread;
 mod wire;
 mod worker;
+mod working_directory;
 
 /// What the fuzz targets call; in no other build.
 #[cfg(fuzzing)]

@@ -82,7 +82,7 @@ enum Sink {
 impl Log {
     fn file(path: &Path) -> Result<Log, Error> {
         let failed = |error: io::Error| Error::config(format_args!("cannot open log file {path:?}: {error}"));
-        let path = std::path::absolute(path).map_err(failed)?;
+        let path = crate::working_directory::absolute(path).map_err(failed)?;
         let file = open(&path).map_err(failed)?;
         Ok(Log::to(Some(path), Sink::File(file)))
     }

@@ -59,14 +59,28 @@ const ORDER: &[(&str, &[&str])] = &[
     ("table", &["hash", "slot"]),
     ("slot", &["clock", "connection", "sync"]),
     // Its `Phase` stands below the connections, what it moves to a successor above them.
-    ("lifecycle", &["channel", "connection", "error", "hash", "number", "report", "seconds", "thread", "wire"]),
+    (
+        "lifecycle",
+        &[
+            "channel",
+            "connection",
+            "error",
+            "hash",
+            "number",
+            "report",
+            "seconds",
+            "thread",
+            "wire",
+            "working_directory",
+        ],
+    ),
     (
         "connection",
         &["clock", "config", "handler", "http", "lifecycle::Phase", "slot::Flags", "slot::Place", "seldom", "wire"],
     ),
     ("site", &["clock", "config", "date", "error", "handler", "hash", "http", "seldom"]),
     ("cli", &["config", "error", "seconds"]),
-    ("logging", &["config", "error", "report", "seldom", "clock"]),
+    ("logging", &["config", "error", "report", "seldom", "clock", "working_directory"]),
     (
         "config",
         &[
@@ -79,6 +93,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "listener::Address",
             "number",
             "seconds",
+            "working_directory",
         ],
     ),
     ("listener", &["error", "number", "report"]),
@@ -95,6 +110,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("thread", &[]),
     ("wire", &[]),
+    ("working_directory", &["number"]),
     ("seconds", &["number"]),
     ("seldom", &["clock", "report"]),
     ("clock", &["date"]),

@@ -10,6 +10,7 @@ use crate::Error;
 use crate::http::accept::Coding;
 use crate::http::{is_same_name, is_token_byte};
 use crate::number::decimal;
+use crate::working_directory;
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -68,7 +69,7 @@ pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
     let failed =
         |path: &Path, what: &str| Error::config(format_args!("cannot read configuration file {path:?}: {what}"));
     // So that the messages and a later reload mean the same file.
-    let path = std::path::absolute(path).map_err(|error| failed(path, &error.to_string()))?;
+    let path = working_directory::absolute(path).map_err(|error| failed(path, &error.to_string()))?;
     let not_regular = "it is not a regular file, which a reload could read again";
     let bytes =
         read_small(&path, MAX_SIZE, not_regular, "it has more than 1 MiB").map_err(|what| failed(&path, &what))?;

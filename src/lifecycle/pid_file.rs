@@ -28,7 +28,7 @@ impl PidFile {
     /// A configuration error if it could not.
     pub fn prepare(path: &Path) -> Result<PidFile, Error> {
         // Absolute: the working directory may be another one, or gone, by the time the file is removed.
-        let path = std::path::absolute(path).map_err(|error| refused(path, error))?;
+        let path = crate::working_directory::absolute(path).map_err(|error| refused(path, error))?;
         if path.is_dir() {
             return Err(refused(&path, io::ErrorKind::IsADirectory.into()));
         }

@@ -2,6 +2,7 @@
 
 use super::child::{Child, How};
 use crate::number::decimal;
+use crate::working_directory;
 use rustix::process::WaitStatus;
 use std::env;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -26,7 +27,16 @@ pub const VERSIONS_LINE: &str = "handover reads state versions ";
 pub const WORDS_LINE: &str = "handover knows words of versions ";
 
 /// Never passed on: each is for one process.
-const DROPPED: [&str; 7] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", CHECK, STATE, SUCCESSOR];
+const DROPPED: [&str; 8] = [
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "WATCHDOG_PID",
+    CHECK,
+    STATE,
+    SUCCESSOR,
+    working_directory::VARIABLE,
+];
 
 /// The descriptor of the state that this process left itself, if it did.
 pub fn state_of_this_process() -> Option<i32> {
@@ -74,6 +84,7 @@ impl Program {
         let mut environment: Vec<CString> = environment.into_iter().map(c_string).collect();
         let path = locate(name, value_of(&environment, "PATH"));
         environment.retain(|entry| DROPPED.iter().all(|dropped| value(entry, dropped).is_none()));
+        environment.extend(working_directory::variable().map(c_string));
         Program { path, args: args.into_iter().map(c_string).collect(), environment }
     }
 
@@ -141,7 +152,7 @@ fn value_of<'e>(environment: &'e [CString], name: &str) -> Option<&'e OsStr> {
 
 /// execvp(3)'s rule: a name without a slash is looked up in PATH; anything else is relative to the working directory.
 fn locate(name: &OsStr, search: Option<&OsStr>) -> PathBuf {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let absolute = |path: &Path| working_directory::absolute(path).unwrap_or_else(|_| path.to_owned());
     if !name.as_bytes().contains(&b'/')
         && let Some(search) = search
     {
