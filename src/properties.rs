@@ -213,6 +213,9 @@ fn nothing_outside_of_the_root_is_opened() {
             "up/root/f\nin/c/",
             "/f\nl0",
             "/etc/passwd\n/\nl0",
+            "~/a/b\n~/..\n~\n~/f\nl0/l3",
+            "~/../outside\n~x/f\n~//./a/./b/f\n~/l1\na/l2",
+            "~/l1/secret\n~/..\n../~\n/\nl0",
         ]
         .map(|seed| seed.as_bytes().to_vec()),
     );

@@ -78,7 +78,7 @@ const ORDER: &[(&str, &[&str])] = &[
         "connection",
         &["clock", "config", "handler", "http", "lifecycle::Phase", "slot::Flags", "slot::Place", "seldom", "wire"],
     ),
-    ("site", &["clock", "config", "date", "error", "handler", "hash", "http", "seldom"]),
+    ("site", &["clock", "config", "date", "error", "handler", "hash", "http", "seldom", "working_directory"]),
     ("cli", &["config", "error", "seconds"]),
     ("logging", &["config", "error", "report", "seldom", "clock", "working_directory"]),
     (

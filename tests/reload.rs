@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -288,9 +288,9 @@ fn large_file(scratch: &Scratch, length: u64) {
     for position in 0..length / 8 {
         file.write_all(&position.to_le_bytes()).expect("a file");
     }
-    // Not changed for a while, so that it is kept open and all who read it share one descriptor.
-    let file = file.into_inner().expect("a file");
-    file.set_modified(SystemTime::now() - Duration::from_secs(60)).expect("a time");
+    file.into_inner().expect("a file");
+    // So that it is kept open and all who read it share one descriptor.
+    scratch.settle("root/large.bin");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -274,7 +274,7 @@ fn many_downloads_of_one_file_do_not_run_out_of_descriptors_at_an_exec() {
     let large = File::create(scratch.path("root/large")).expect("a file");
     large.set_len(8 << 20).expect("its length");
     // What has changed just now is not kept open for others.
-    large.set_modified(SystemTime::now() - Duration::from_secs(3600)).expect("its time");
+    scratch.settle("root/large");
     let mut command = Program::handover_command();
     let program = Program::start(flags(&mut command, Mode::Exec, &scratch).arg(scratch.path("root")));
     let mut reading: Vec<RawClient> = (0..40).map(|_| program.client().with_small_window()).collect();

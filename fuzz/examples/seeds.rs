@@ -57,6 +57,9 @@ fn main() {
         "/f\nl0",
         "/etc/passwd\n/\nl0",
         ".\n./a/./\na/l2/c",
+        "~/a/b\n~/..\n~\n~/f\nl0/l3",
+        "~/../outside\n~x/f\n~//./a/./b/f\n~/l1\na/l2",
+        "~/l1/secret\n~/..\n../~\n/\nl0",
     ];
     write("below", paths.iter().cloned().chain(linked.iter().map(|text| text.as_bytes().to_vec())).collect());
     write("path", paths);

@@ -36,6 +36,8 @@ pub(super) struct About<'t> {
     pub etag: &'t str,
     /// Last-Modified in seconds since 1970, not later than now; `None` where nobody knows.
     pub modified: Option<u64>,
+    /// Whether that was not set since the bytes were written.
+    pub is_dated: bool,
     /// The fields of the request that had a part in the selection, as in Vary.
     pub vary: Option<&'static str>,
     /// What Cache-Control says, if anything.
@@ -69,7 +71,7 @@ impl Representation<'_> {
     /// To HEAD the answer is the same, but nothing is read for it; the engine sends no body.
     pub fn answer(self, request: &Request, now: u64) -> io::Result<Response> {
         let Representation { content, about } = self;
-        let validators = Validators { etag: about.etag, modified: about.modified };
+        let validators = Validators { etag: about.etag, modified: about.modified, is_dated: about.is_dated };
         match conditional::evaluate(request, validators) {
             // A 304 repeats what a cache needs to find its copy; other fields would only confuse it (§15.4.5).
             Verdict::NotModified => {
@@ -107,6 +109,29 @@ impl Representation<'_> {
             }
         }
     }
+}
+
+/// Answers with a file that does not know its length: with what it gives, until it ends.
+///
+/// Nothing about it tells one state from another, so it has no validators, and the parts of what may be different each
+/// time would not fit together.
+pub(super) fn answer_unmeasured(
+    request: &Request,
+    file: File,
+    content_type: &str,
+    cache_control: Option<&str>,
+) -> Response {
+    let mut response = match conditional::evaluate(request, Validators { etag: "", modified: None, is_dated: false }) {
+        Verdict::NotModified => return Body::empty().into_response_with(304, Vec::new()),
+        Verdict::Failed => return refuse(412),
+        Verdict::Proceed => Body::reader(file, None).into_response_with(200, Vec::new()),
+    };
+    if let Some(control) = cache_control {
+        response.add_header(known_header("Cache-Control", control));
+    }
+    response.add_header(known_header("Content-Type", content_type));
+    response.add_header(known_header("X-Content-Type-Options", "nosniff"));
+    response
 }
 
 impl Content {
@@ -194,6 +219,9 @@ impl About<'_> {
 /// One pread(2). It gives less where the file ends before.
 pub(super) fn read_at_once(file: &File, offset: u64, length: usize) -> Result<Vec<u8>, Errno> {
     let mut bytes: Vec<u8> = Vec::with_capacity(length);
+    if length == 0 {
+        return Ok(bytes);
+    }
     loop {
         match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), offset) {
             // A network file system may be interrupted.
@@ -290,6 +318,7 @@ mod tests {
             coding: None,
             etag: "\"t\"",
             modified: None,
+            is_dated: false,
             vary: None,
             cache_control: None,
         };

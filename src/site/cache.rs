@@ -1,8 +1,12 @@
-//! Files that are asked for often, kept open or in memory: a hit opens nothing and asks the file system nothing.
+//! Files that are asked for often, kept open or in memory: a hit opens nothing, and of what is in memory it asks the file
+//! system nothing.
 //!
 //! An entry is looked up anew at most once a second, so what replaces a file is served within a second. What was
 //! changed only just now is not kept at all: a second change within the same tick of the file system's clock would leave
 //! no trace, and the first would be served for ever.
+//!
+//! What is in memory belongs to its tag, however old both are. The bytes of an open file are those of the moment at which
+//! they are sent, so with each hit it is asked whether it is as it was when it was opened.
 
 use super::answer;
 use super::source::{Selected, Version};
@@ -36,6 +40,8 @@ pub(super) struct Cache {
     shelves: RwLock<Shelves>,
     /// Bytes that entries may take together; 0 keeps nothing.
     room: usize,
+    /// How long a file must not have changed for being kept, in seconds.
+    settled: i64,
 }
 
 /// By name.
@@ -77,7 +83,7 @@ pub(super) enum Content {
 
 impl Cache {
     pub fn new(room: usize) -> Cache {
-        Cache { shelves: RwLock::default(), room }
+        Cache { shelves: RwLock::default(), room, settled: SETTLED }
     }
 
     /// What `find` would find, perhaps as it was up to a second ago.
@@ -88,6 +94,7 @@ impl Cache {
         root: usize,
         name: &[u8],
         ranking: Ranking,
+        now: Millis,
         find: impl FnOnce() -> Result<Selected, E>,
     ) -> Result<Arc<Entry>, E>
     where
@@ -96,9 +103,8 @@ impl Cache {
         if self.room == 0 {
             return find().map(|selected| Arc::new(Entry::new((root, ranking, name.into()), selected)));
         }
-        let now = Millis::now();
         let known = self.get(root, name, ranking);
-        if let Some(entry) = known.as_ref().filter(|entry| entry.is_believed(now)) {
+        if let Some(entry) = known.as_ref().filter(|entry| entry.is_believed(now) && entry.is_unchanged()) {
             entry.use_again();
             return Ok(entry.clone());
         }
@@ -117,8 +123,8 @@ impl Cache {
             self.remove(&entry);
         }
         let mut entry = Entry::new((root, ranking, name.into()), selected);
-        if entry.version.is_older_than(answer::now(), SETTLED) {
-            entry.content.load(entry.version.length)?;
+        if entry.version.is_older_than(answer::now(), self.settled) {
+            entry.content.load(&entry.version)?;
             entry.kept = entry.bytes() <= self.room;
         }
         let entry = Arc::new(entry);
@@ -126,6 +132,18 @@ impl Cache {
             self.insert(entry.clone());
         }
         Ok(entry)
+    }
+
+    /// One that keeps also what has changed just now.
+    #[cfg(test)]
+    pub fn settled(room: usize) -> Cache {
+        Cache { settled: -10, ..Cache::new(room) }
+    }
+
+    /// How many files are kept.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.shelves.read().unwrap_or_else(PoisonError::into_inner).clock.len()
     }
 
     fn get(&self, root: usize, name: &[u8], ranking: Ranking) -> Option<Arc<Entry>> {
@@ -154,6 +172,16 @@ impl Cache {
             } else {
                 shelves.take_this(&oldest);
             }
+        }
+    }
+
+    /// Lets go of everything of a root.
+    pub fn forget(&self, root: usize) {
+        let mut shelves = self.shelves.write().unwrap_or_else(PoisonError::into_inner);
+        let (gone, clock): (VecDeque<_>, _) = shelves.clock.drain(..).partition(|entry| entry.key.0 == root);
+        shelves.clock = clock;
+        for entry in &gone {
+            shelves.take_this(entry);
         }
     }
 
@@ -224,6 +252,14 @@ impl Entry {
             || self.checked.compare_exchange(checked, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
     }
 
+    /// Whether what would be sent is still what its tag says.
+    fn is_unchanged(&self) -> bool {
+        match &self.content {
+            Content::Bytes(_) => true,
+            Content::File(file) => Version::now(file).is_ok_and(|version| version == self.version),
+        }
+    }
+
     fn use_again(&self) {
         // A store only where it changes something: the line is shared by all workers.
         if !self.used.load(Ordering::Relaxed) {
@@ -251,15 +287,16 @@ impl Entry {
 }
 
 impl Content {
-    /// Reads what is small. A file that is shorter than it was stays a file: the engine sees the same and cuts the
-    /// connection, so that the client does not take the remains for the whole.
-    fn load(&mut self, length: u64) -> Result<(), Errno> {
+    /// Reads what is small. A file that has changed since its version was asked for stays a file: the next hit sees it.
+    /// One that is shorter the engine sees to, which cuts the connection, so that the client does not take the remains
+    /// for the whole.
+    fn load(&mut self, version: &Version) -> Result<(), Errno> {
         let Content::File(file) = self else { return Ok(()) };
-        if length > SMALL {
+        if version.length > SMALL {
             return Ok(());
         }
-        let bytes = answer::read_at_once(file, 0, length as usize)?;
-        if bytes.len() as u64 == length {
+        let bytes = answer::read_at_once(file, 0, version.length as usize)?;
+        if bytes.len() as u64 == version.length && Version::now(file)? == *version {
             *self = Content::Bytes(Bytes::Shared(bytes.into()));
         }
         Ok(())
@@ -270,7 +307,7 @@ impl Content {
 mod tests {
     use super::super::root::Root;
     use super::super::source::{Found, Source};
-    use super::super::testing::TempDir;
+    use super::super::testing::{TempDir, next_tick};
     use super::*;
     use std::cell::Cell;
     use std::fs;
@@ -278,16 +315,21 @@ mod tests {
 
     struct Fixture {
         dir: TempDir,
-        source: Source,
+        root: Root,
         cache: Cache,
         lookups: Cell<usize>,
     }
 
     impl Fixture {
+        /// With files that have settled: nobody can set the time of their last change, so it does not count here.
         fn new(room: usize) -> Fixture {
+            Fixture::of(Cache::settled(room))
+        }
+
+        fn of(cache: Cache) -> Fixture {
             let dir = TempDir::new();
-            let source = Source { root: Root::open(dir.path()).expect("a root"), precompressed: Coding::ALL.to_vec() };
-            Fixture { dir, source, cache: Cache::new(room), lookups: Cell::new(0) }
+            let root = Root::open(dir.path()).expect("a root");
+            Fixture { dir, root, cache, lookups: Cell::new(0) }
         }
 
         /// A file that has not changed for a while.
@@ -304,12 +346,13 @@ mod tests {
         fn find_ranked(&self, name: &str, ranking: Ranking) -> Option<Arc<Entry>> {
             let find = || {
                 self.lookups.set(self.lookups.get() + 1);
-                match self.source.find(name.as_bytes(), ranking)? {
+                let source = Source { root: &self.root, precompressed: &Coding::ALL };
+                match source.find(name.as_bytes(), ranking)? {
                     Found::File(selected) => Ok(selected),
-                    Found::Directory | Found::Nothing => Err(Errno::ISDIR),
+                    Found::Unmeasured(_) | Found::Directory | Found::Nothing => Err(Errno::ISDIR),
                 }
             };
-            self.cache.find::<Errno>(0, name.as_bytes(), ranking, find).ok()
+            self.cache.find::<Errno>(0, name.as_bytes(), ranking, Millis::now(), find).ok()
         }
 
         fn text(&self, name: &str) -> Option<String> {
@@ -365,19 +408,109 @@ mod tests {
 
     #[test]
     fn what_changed_just_now_is_not_kept() {
-        let fixture = Fixture::new(1 << 20);
-        for text in ["one", "two"] {
-            fixture.write("a", text, 0);
+        let fixture = Fixture::of(Cache::new(1 << 20));
+        // However old it says it is.
+        for (text, age) in [("one", 0), ("two", 1_000_000_000)] {
+            fixture.write("a", text, age);
             let entry = fixture.find("a").expect("a file");
             assert!(!entry.is_kept() && entry.is_open());
         }
         assert_eq!(fixture.lookups.get(), 2);
+        let fixture = Fixture::new(1 << 20);
         // Nor what claims to be of the future.
         fixture.write("a", "three", 0);
         let file = fs::File::options().write(true).open(fixture.dir.path().join("a")).expect("a file");
         file.set_modified(SystemTime::now() + Duration::from_secs(1000)).expect("a time");
         assert!(!fixture.find("a").expect("a file").is_kept());
         fixture.check();
+    }
+
+    /// A build that is to be the same each time, copied with its times.
+    #[test]
+    fn what_has_the_same_length_and_time_is_served_and_not_what_it_replaced() {
+        let fixture = Fixture::new(1 << 20);
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let deploy = |text: &str, how: &str| {
+            let path = fixture.dir.path().join("a");
+            if how == "rm and create" {
+                let _ = fs::remove_file(&path);
+            }
+            fs::write(&path, text).expect("a file");
+            fs::File::options().write(true).open(path).and_then(|file| file.set_modified(time)).expect("a time");
+        };
+        for how in ["in place", "rm and create"] {
+            let mut before = None;
+            for text in ["version=1", "version=2"] {
+                next_tick(&fixture.dir);
+                deploy(text, how);
+                fixture.wait();
+                let entry = fixture.find("a").expect("a file");
+                assert!(entry.is_kept() && before.as_ref() != Some(&entry.etag), "{how}: {}", entry.etag);
+                before = Some(entry.etag.clone());
+                assert_eq!(fixture.text("a").as_deref(), Some(text), "{how}");
+            }
+        }
+        fixture.check();
+    }
+
+    #[test]
+    fn a_file_that_is_kept_open_and_rewritten_in_place_has_another_tag_at_once() {
+        let fixture = Fixture::new(1 << 20);
+        let large = |byte: u8| vec![byte; SMALL as usize + 1];
+        fixture.write("film", large(b'a'), 10);
+        let first = fixture.find("film").expect("a file");
+        assert!(first.is_kept() && Arc::ptr_eq(&first, &fixture.find("film").expect("a file")));
+        // In place, and no second passes.
+        next_tick(&fixture.dir);
+        fixture.write("film", large(b'b'), 10);
+        let second = fixture.find("film").expect("a file");
+        assert_ne!(first.etag, second.etag);
+        assert_eq!(fixture.lookups.get(), 2);
+        // Also what has only lost its name.
+        next_tick(&fixture.dir);
+        fixture.write("new", large(b'c'), 10);
+        fs::rename(fixture.dir.path().join("new"), fixture.dir.path().join("film")).expect("a rename");
+        assert_ne!(second.etag, fixture.find("film").expect("a file").etag);
+        fixture.check();
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_not_kept_in_memory_under_the_old_tag() {
+        let fixture = Fixture::new(1 << 20);
+        fixture.write("a", "one", 10);
+        let source = Source { root: &fixture.root, precompressed: &[] };
+        let Ok(Found::File(selected)) = source.find(b"a", Ranking::default()) else { panic!("a file") };
+        let mut content = Content::File(Arc::new(selected.file));
+        next_tick(&fixture.dir);
+        fixture.write("a", "two", 10);
+        content.load(&selected.version).expect("no I/O");
+        assert!(matches!(content, Content::File(_)));
+    }
+
+    #[test]
+    fn an_empty_file_is_kept_too() {
+        let fixture = Fixture::new(1 << 20);
+        fixture.write("empty", "", 10);
+        for _ in 0..2 {
+            assert_eq!(fixture.text("empty").as_deref(), Some(""));
+        }
+        assert_eq!(fixture.lookups.get(), 1);
+    }
+
+    #[test]
+    fn what_is_forgotten_of_one_root_leaves_the_others() {
+        let fixture = Fixture::new(1 << 20);
+        fixture.write("a", "one", 10);
+        fixture.write("large", vec![b'x'; SMALL as usize + 1], 10);
+        fixture.find("large").expect("a file");
+        fixture.find("a").expect("a file");
+        fixture.cache.forget(1);
+        fixture.find("a").expect("a file");
+        assert_eq!(fixture.lookups.get(), 2);
+        fixture.cache.forget(0);
+        fixture.check();
+        fixture.find("a").expect("a file");
+        assert_eq!(fixture.lookups.get(), 3);
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub(super) struct Validators<'a> {
     pub etag: &'a str,
     /// Last-Modified in seconds since 1970, where there is one.
     pub modified: Option<u64>,
+    /// Whether another state would have another date, a second apart; a date that was set says nothing of the kind.
+    pub is_dated: bool,
 }
 
 /// What the preconditions say.
@@ -69,7 +71,8 @@ pub(super) fn if_range_holds(request: &Request, validators: Validators<'_>, now:
     }
     // An exact match is asked for, not "not later than"; and a date is a strong validator only once the second that
     // it names is over, since the file may have changed twice within it (§8.8.2.2).
-    validators.modified.is_some_and(|modified| parse_date(value) == Some(modified) && modified < now)
+    let holds = |modified: u64| parse_date(value) == Some(modified) && modified < now;
+    validators.is_dated && validators.modified.is_some_and(holds)
 }
 
 fn has(request: &Request, name: &str) -> bool {
@@ -159,7 +162,7 @@ mod tests {
 
     // Sun, 06 Nov 1994 08:49:37 GMT
     const MODIFIED: u64 = 784_111_777;
-    const OURS: Validators<'static> = Validators { etag: "\"a,b\"", modified: Some(MODIFIED) };
+    const OURS: Validators<'static> = Validators { etag: "\"a,b\"", modified: Some(MODIFIED), is_dated: true };
     const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
     const SAME: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";

@@ -3,12 +3,14 @@
 use super::answer::{self, About, Representation, refuse};
 use super::cache::{Cache, Content, Entry};
 use super::content_type::MediaTypes;
+use super::current::{Current, Held};
 use super::listing::{self, Place};
 use super::path::{self, Name};
 use super::root::Root;
 use super::routes::{Fields, Shared};
 use super::source::{Found, Source};
 use crate::Error;
+use crate::clock::Millis;
 use crate::config::DEFAULT_FILE_CACHE;
 use crate::config::site::{CacheRule, DirectoryOptions};
 use crate::handler::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
@@ -18,9 +20,9 @@ use crate::seldom::log_seldom;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::io::Errno;
 use std::borrow::Cow;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use tiny_http::StatusCode;
 
 /// What answers for a directory.
@@ -38,10 +40,12 @@ const INDEX: &[u8] = b"index.html";
 /// ```
 ///
 /// - A path never leads out of the directory, whatever it says and wherever symbolic links point; links within it are
-///   followed if they are relative. Names that begin with a dot are not served, except `/.well-known`.
+///   followed, absolute ones if they begin with the directory's own path, as it was named or without its links. Names that
+///   begin with a dot are not served, except `/.well-known`.
 /// - A directory is answered with its `index.html`, after a redirect to the path with a slash at the end; without one it
 ///   is 404, or what [`with_listing`](Files::with_listing) shows.
 /// - Preconditions and ranges are those of RFC 9110 §13 and §14, up to 8 ranges a request.
+/// - A file that does not know its length, as most of /proc, is sent as far as it can be read, without ETag and ranges.
 /// - Only regular files are served: anything else is 404, like what does not exist, and so is what a name that is too
 ///   long or a link that goes in circles stands for. What this user may not read is 403; 503 means that descriptors ran
 ///   out.
@@ -50,15 +54,19 @@ const INDEX: &[u8] = b"index.html";
 /// says so.
 ///
 /// What is asked for often is kept, open or in memory, and looked up anew at most once a second: so what replaces a file
-/// is served within a second.
+/// is served within a second, and an ETag is of the bytes that it was sent with, also where length and time were kept
+/// (`cp -p`, `tar`, builds that are to be the same each time). Two things escape that. A large file that is written in
+/// place while it is being sent leaves as it is read, old bytes and new ones: replace it by a rename instead. And what is
+/// written through a mapping (mmap) has its new time when the kernel writes it back.
 ///
-/// The directory is opened once. If its path goes through a symbolic link that later points elsewhere, the server keeps
-/// to the old directory until it is reloaded.
+/// Where the path of the directory leads is looked at anew at most once a second too, so that a symbolic link on it can
+/// be swapped: all of the new directory is then served at once, and what is being sent goes on as it began. If it cannot
+/// be opened, the old one stays. A relative path is one below the working directory at the first start.
 pub struct Files {
-    source: Source,
-    /// Files that are asked for often, of this root under that number.
+    current: Current,
+    precompressed: Vec<Coding>,
+    /// Files that are asked for often, of each root under its number.
     kept: Arc<Cache>,
-    root: usize,
     types: Arc<MediaTypes>,
     cache: Arc<[CacheRule]>,
     listing: bool,
@@ -72,14 +80,15 @@ impl Files {
     /// # Errors
     /// One that [`is_usage`](Error::is_usage) where there is no such directory or it may not be read and searched.
     pub fn open(root: &Path) -> Result<Files, Error> {
-        let source = Source { root: Root::open(root)?, precompressed: Vec::new() };
-        Ok(Files::of(source, Arc::new(Cache::new(DEFAULT_FILE_CACHE))))
-    }
-
-    fn of(source: Source, kept: Arc<Cache>) -> Files {
-        static ROOTS: AtomicUsize = AtomicUsize::new(0);
-        let root = ROOTS.fetch_add(1, Ordering::Relaxed);
-        Files { source, kept, root, types: Arc::default(), cache: Arc::default(), listing: false, fallback: None }
+        Ok(Files {
+            current: Current::open(root)?,
+            precompressed: Vec::new(),
+            kept: Arc::new(Cache::new(DEFAULT_FILE_CACHE)),
+            types: Arc::default(),
+            cache: Arc::default(),
+            listing: false,
+            fallback: None,
+        })
     }
 
     /// Sends `app.js.br`, `app.js.zst` or `app.js.gz` for `app.js` to clients that accept it. Off by default, since each
@@ -90,7 +99,7 @@ impl Files {
     /// an ETag of its own; ranges are of its bytes. All answers for a file that has variants say
     /// `Vary: Accept-Encoding`.
     pub fn with_precompressed(mut self) -> Files {
-        self.source.precompressed = Coding::ALL.to_vec();
+        self.precompressed = Coding::ALL.to_vec();
         self
     }
 
@@ -114,8 +123,9 @@ impl Files {
         if name.split('/').any(|segment| segment.is_empty() || segment.starts_with('.')) {
             return wrong("allowed is the path of a file below the directory, without segments that begin with a dot");
         }
-        match self.source.find(name.as_bytes(), Ranking::default()) {
-            Ok(Found::File(_)) => Ok(Files { fallback: Some(name.to_owned()), ..self }),
+        let served = self.current.get();
+        match self.source(&served.root).find(name.as_bytes(), Ranking::default()) {
+            Ok(Found::File(_) | Found::Unmeasured(_)) => Ok(Files { fallback: Some(name.to_owned()), ..self }),
             Ok(Found::Directory | Found::Nothing) => wrong("which is not a regular file"),
             Err(Errno::ACCESS) => wrong("which this user may not read"),
             Err(errno) if status_for(errno) == 404 => wrong("and there is no such file below the directory"),
@@ -125,7 +135,7 @@ impl Files {
 
     /// The same with these media types and rules, served in that way; its files are kept with those of other roots.
     pub(super) fn configured(mut self, shared: &Shared, options: &DirectoryOptions) -> Files {
-        self.source.precompressed = options.precompressed.clone();
+        self.precompressed = options.precompressed.clone();
         let (kept, types, cache) = (shared.kept.clone(), shared.types.clone(), shared.rules.clone());
         Files { kept, types, cache, listing: options.listing, ..self }
     }
@@ -152,33 +162,61 @@ impl Files {
         if below.is_empty() && !name.directory {
             return Answer::Bare(redirect(name, request));
         }
-        let wanted = Wanted { request, name, below };
+        let now = Millis::now();
+        if let Some(gone) = self.current.look_again(now) {
+            self.kept.forget(gone);
+        }
         let file_name = match name.directory {
             true => index_of(below),
             false => Cow::Borrowed(below),
         };
-        Answer::Bare(match self.find(&file_name, self.ranking(request)) {
+        let ranking = self.ranking(request);
+        let mut held = Held::new(&self.current);
+        let mut found = self.find(&held, &file_name, ranking, now);
+        if let Err(Missing::Root) = found {
+            held = held.renewed();
+            found = self.find(&held, &file_name, ranking, now);
+        }
+        let wanted = Wanted { request, name, below, held: &held, now };
+        Answer::Bare(match found {
             Ok(entry) => return self.serve_usual(&entry, &file_name, &wanted, fields),
+            Err(Missing::Length(file)) => self.serve_unmeasured(file, &file_name, &wanted),
             Err(Missing::Directory) if !name.directory => redirect(name, request),
             // An index.html that is a directory, a FIFO. 404 and not 403, since no permission would change it (RFC 9110
             // §15.5.5).
             Err(Missing::Directory | Missing::Nothing) => refuse(404),
             Err(Missing::Failed(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG)) => self.without(&wanted),
             // A directory that may be searched but not listed (mode 711) still has its index.
-            Err(Missing::Failed(Errno::ACCESS)) if !name.directory && self.source.root.has_directory(below) => {
+            Err(Missing::Failed(Errno::ACCESS))
+                if !name.directory && held.root().is_some_and(|root| root.has_directory(below)) =>
+            {
                 redirect(name, request)
             }
+            // It has been got once, and is held since.
+            Err(Missing::Root) => refuse(503),
             Err(Missing::Failed(errno)) => failed(errno.into(), &file_name),
         })
     }
 
     /// The file of that name below the root, as it is, or was up to a second ago.
-    fn find(&self, name: &[u8], ranking: Ranking) -> Result<Arc<Entry>, Missing> {
-        self.kept.find(self.root, name, ranking, || match self.source.find(name, ranking)? {
-            Found::File(selected) => Ok(selected),
-            Found::Directory => Err(Missing::Directory),
-            Found::Nothing => Err(Missing::Nothing),
-        })
+    fn find(&self, held: &Held<'_>, name: &[u8], ranking: Ranking, now: Millis) -> Result<Arc<Entry>, Missing> {
+        let found = self.kept.find(held.number, name, ranking, now, || {
+            match self.source(held.root().ok_or(Missing::Root)?).find(name, ranking)? {
+                Found::File(selected) => Ok(selected),
+                Found::Unmeasured(file) => Err(Missing::Length(file)),
+                Found::Directory => Err(Missing::Directory),
+                Found::Nothing => Err(Missing::Nothing),
+            }
+        });
+        // Whoever replaced the root has had its files forgotten, but this one came after that.
+        if held.is_outdated() {
+            self.kept.forget(held.number);
+        }
+        found
+    }
+
+    fn source<'s>(&'s self, root: &'s Root) -> Source<'s> {
+        Source { root, precompressed: &self.precompressed }
     }
 
     /// Answers with a file that is there. The fields of the usual answer are encoded once for as long as it is kept.
@@ -207,12 +245,12 @@ impl Files {
 
     /// Answers where there is no such file, and no index in a directory.
     fn without(&self, wanted: &Wanted<'_>) -> Response {
-        let Wanted { request, name, below } = *wanted;
-        if self.listing && name.directory {
+        let Wanted { request, name, below, held, now } = *wanted;
+        if let Some(root) = held.root().filter(|_| self.listing && name.directory) {
             let place = Place { path: &name.bytes, below };
-            match self.source.root.list(below) {
+            match root.list(below) {
                 Ok(directory) => {
-                    let page = listing::answer(&self.source.root, &directory, &place);
+                    let page = listing::answer(root, &directory, &place);
                     return page.unwrap_or_else(|error| failed(error, below));
                 }
                 Err(errno) if status_for(errno) == 404 => {}
@@ -225,15 +263,16 @@ impl Files {
             // For a cache that keeps this: who accepts HTML gets another answer.
             return refuse(404).with_header(known_header("Vary", "Accept"));
         }
-        match self.find(fallback.as_bytes(), self.ranking(request)) {
+        match self.find(held, fallback.as_bytes(), self.ranking(request), now) {
             Ok(entry) => self.serve(&entry, fallback.as_bytes(), wanted, true),
-            Err(Missing::Directory | Missing::Nothing) => refuse(404),
+            Err(Missing::Length(file)) => self.serve_unmeasured(file, fallback.as_bytes(), wanted),
+            Err(Missing::Directory | Missing::Nothing | Missing::Root) => refuse(404),
             Err(Missing::Failed(errno)) => failed(errno.into(), fallback.as_bytes()),
         }
     }
 
     fn ranking(&self, request: &Request) -> Ranking {
-        match self.source.precompressed.as_slice() {
+        match self.precompressed.as_slice() {
             [] => Ranking::default(),
             offered => Ranking::of(request.header_values("Accept-Encoding"), offered),
         }
@@ -249,6 +288,7 @@ impl Files {
             coding: entry.coding,
             etag: &entry.etag,
             modified: Some(entry.version.modified(now)),
+            is_dated: entry.version.is_dated(),
             vary: match (by_accept, entry.varies) {
                 (false, false) => None,
                 (false, true) => Some("Accept-Encoding"),
@@ -260,6 +300,11 @@ impl Files {
         let representation = Representation { content: entry.content.clone(), about };
         representation.answer(wanted.request, now).unwrap_or_else(|error| failed(error, file_name))
     }
+
+    fn serve_unmeasured(&self, file: File, file_name: &[u8], wanted: &Wanted<'_>) -> Response {
+        let control = self.cache_control(wanted.above(), file_name);
+        answer::answer_unmeasured(wanted.request, file, self.types.of(file_name), control)
+    }
 }
 
 /// A response, and whether it is all that is to be said.
@@ -270,10 +315,14 @@ pub(super) enum Answer {
     Bare(Response),
 }
 
-/// Why there is no file.
+/// Why there is no file that could be kept.
 enum Missing {
     Directory,
     Nothing,
+    /// There is one, but nobody knows how long it is.
+    Length(File),
+    /// The root was replaced between two looks at it.
+    Root,
     Failed(Errno),
 }
 
@@ -289,6 +338,9 @@ struct Wanted<'w> {
     name: &'w Name<'w>,
     /// The end of the name: what lies below the root.
     below: &'w [u8],
+    /// Which root that is.
+    held: &'w Held<'w>,
+    now: Millis,
 }
 
 impl Wanted<'_> {
@@ -369,7 +421,7 @@ fn status_for(errno: Errno) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::super::root::Resolver;
-    use super::super::testing::{TempDir, read, request, value};
+    use super::super::testing::{TempDir, next_tick, read, request, value};
     use super::*;
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     use std::fs;
@@ -422,10 +474,9 @@ mod tests {
             symlink(&outside, root.join("absolute")).expect("symlink");
             symlink(root.join("a.txt"), root.join("absolute-inside")).expect("symlink");
             mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("mkfifo");
-            let root = Root::open(&root).expect("a root").with_resolver(resolver);
-            let source = Source { root, precompressed: Vec::new() };
-            let files = Files::of(source, Arc::new(Cache::new(DEFAULT_FILE_CACHE)));
-            Site { dir, files }
+            let files = Files::open(&root).expect("a root");
+            let current = files.current.with_root(|root| root.with_resolver(resolver));
+            Site { dir, files: Files { current, ..files } }
         }
 
         fn write(&self, name: &str, content: impl AsRef<[u8]>) -> std::path::PathBuf {
@@ -514,7 +565,7 @@ mod tests {
         ("/up-dir", 404),
         ("/up-dir/secret.txt", 404),
         ("/absolute", 404),
-        ("/absolute-inside", 404),
+        ("/absolute-inside", 200),
         ("/loop", 404),
         ("/loop/x", 404),
         ("/dangling", 404),
@@ -740,10 +791,124 @@ mod tests {
             value(&site.send("GET", "/tagged", &[]), "ETag").expect("a tag").to_owned()
         };
         let first = tag("a", time, false);
-        assert_eq!(tag("b", time, false), first, "the same length at the same time in the same file");
+        next_tick(&site.dir);
+        assert_ne!(tag("b", time, false), first, "the same length and a time that was set");
         assert_ne!(tag("ab", time, false), first, "length");
         assert_ne!(tag("a", time + Duration::from_nanos(1), false), first, "time");
         assert_ne!(tag("a", time, true), first, "inode");
+    }
+
+    #[test]
+    fn a_date_that_was_set_resumes_nothing() {
+        let site = Site::new();
+        let path = site.write("dated", "0123456789");
+        // Last changed when it says that it was written, and a second ago, for a client with a clock like ours.
+        let resumed = |date: &str| {
+            let fields = [("Range", "bytes=1-2"), ("If-Range", date)];
+            site.send("GET", "/dated", &fields).status_code().0
+        };
+        set_modified(&path, UNIX_EPOCH + Duration::from_secs(1_000_000_000));
+        let response = site.send("GET", "/dated", &[]);
+        let date = value(&response, "Last-Modified").expect("a date");
+        assert_eq!(date, "Sun, 09 Sep 2001 01:46:40 GMT");
+        // Another file may be there by the same date, so the rest of one might not fit the beginning of the other.
+        assert_eq!(resumed(date), 200);
+        assert_eq!(resumed(value(&response, "ETag").expect("a tag")), 206);
+    }
+
+    #[test]
+    fn a_file_of_proc_that_says_it_is_empty_is_sent() {
+        let files = Files::open(Path::new("/proc/self")).expect("a root");
+        let send = |method: &str, fields: &[(&str, &str)]| files.handle(&mut request(method, "/status", fields));
+        let response = send("GET", &[("Range", "bytes=0-1")]);
+        assert_eq!(response.status_code(), StatusCode(200));
+        for absent in ["ETag", "Last-Modified", "Accept-Ranges"] {
+            assert_eq!(value(&response, absent), None);
+        }
+        let (length, body) = read(response);
+        assert!(length.is_none() && body.starts_with(b"Name:"), "{length:?}");
+        assert_eq!(send("GET", &[("If-Match", "\"x\"")]).status_code(), StatusCode(412));
+        assert_eq!(send("GET", &[("If-None-Match", "\"x\"")]).status_code(), StatusCode(200));
+        assert_eq!(send("HEAD", &[]).status_code(), StatusCode(200));
+    }
+
+    /// As a deployment does.
+    fn swap(dir: &TempDir, target: &str) {
+        let new = dir.path().join("new");
+        symlink(target, &new).expect("symlink");
+        fs::rename(new, dir.path().join("current")).expect("a rename");
+    }
+
+    #[test]
+    fn a_root_that_is_swapped_is_served_within_a_second_all_of_it_at_once() {
+        let dir = TempDir::new();
+        for name in ["v1/a", "v1/sub/b", "v1/only", "v2/a", "v2/sub/b"] {
+            dir.write(name, name);
+        }
+        swap(&dir, "v1");
+        let mut files = Files::open(&dir.path().join("current")).expect("a root").with_listing();
+        files.kept = Arc::new(Cache::settled(1 << 20));
+        let get = |target: &str| {
+            let response = files.handle(&mut request("GET", target, &[]));
+            (response.status_code().0, String::from_utf8(read(response).1).expect("UTF-8"))
+        };
+        let ok = |text: &str| (200, text.to_owned());
+        assert_eq!((get("/a"), get("/sub/b"), get("/only")), (ok("v1/a"), ok("v1/sub/b"), ok("v1/only")));
+        swap(&dir, "v2");
+        assert_eq!((get("/a"), get("/sub/b")), (ok("v1/a"), ok("v1/sub/b")), "not yet");
+        files.current.wait();
+        assert_eq!((get("/a"), get("/sub/b"), get("/only").0), (ok("v2/a"), ok("v2/sub/b"), 404));
+        assert!(!get("/").1.contains("only"));
+        assert_eq!(files.kept.len(), 2, "nothing of the old one is kept");
+
+        // It leads nowhere, or to what is no directory: what was there is served on, and then what there is.
+        fs::remove_file(dir.path().join("current")).expect("a link");
+        files.current.wait();
+        assert_eq!(get("/a"), ok("v2/a"));
+        swap(&dir, "v1/a");
+        files.current.wait();
+        assert_eq!(get("/a"), ok("v2/a"));
+        swap(&dir, "v1");
+        files.current.wait();
+        assert_eq!((get("/a"), get("/only")), (ok("v1/a"), ok("v1/only")));
+
+        // The same by a rename, to the same name.
+        fs::rename(dir.path().join("v1"), dir.path().join("gone")).expect("a rename");
+        dir.write("v1/a", "anew");
+        files.current.wait();
+        assert_eq!(get("/a"), ok("anew"));
+    }
+
+    #[test]
+    fn a_request_keeps_its_root() {
+        let dir = TempDir::new();
+        dir.write("v1/a", "1");
+        dir.write("v2/a", "2");
+        swap(&dir, "v1");
+        let mut files = Files::open(&dir.path().join("current")).expect("a root");
+        files.kept = Arc::new(Cache::settled(1 << 20));
+        let now = Millis::now();
+        let text = |held: &Held<'_>| match files.find(held, b"a", Ranking::default(), now) {
+            Ok(entry) => match &entry.content {
+                Content::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                Content::File(_) => panic!("in memory"),
+            },
+            Err(Missing::Root) => "another root".to_owned(),
+            Err(_) => panic!("a file"),
+        };
+        let (early, late) = (Held::new(&files.current), Held::new(&files.current));
+        assert!(early.root().is_some());
+        swap(&dir, "v2");
+        files.current.wait();
+        let gone = files.current.look_again(Millis::now());
+        assert_eq!(gone, Some(early.number));
+        // What it looked up it has, and nobody else will get it.
+        assert_eq!(text(&early), "1");
+        assert_eq!(files.kept.len(), 0);
+        // What has not looked anything up goes on with the new one.
+        assert_eq!(text(&late), "another root");
+        assert_eq!(text(&late.renewed()), "2");
+        assert_eq!(files.kept.len(), 1);
     }
 
     #[test]

@@ -4,14 +4,15 @@
 //! A request for a file goes through the modules in this order, and each is the only one to decide its matter:
 //!
 //! ```text
-//! routes ─▶ path ─▶ files ─▶ source ─▶ root ─▶ answer ─▶ conditional ─▶ range
+//! routes ─▶ path ─▶ files ─▶ current ─▶ source ─▶ root ─▶ answer ─▶ conditional ─▶ range
 //! ```
 //!
 //! - `routes` finds what answers the path, and gives the answer the configured fields and error pages.
 //! - `path` turns the path of the request into a name below the root, or refuses it: text only.
 //! - `files` decides what answers the name: a file, the index of a directory, a redirect.
-//! - `source` opens the file, or the compressed variant of it that the client likes best. A cache of hot files belongs in
-//!   front of it.
+//! - `current` knows which directory the path of a root leads to, and sees within a second that it is another one.
+//! - `source` opens the file, or the compressed variant of it that the client likes best. `cache` stands in front of it:
+//!   files that are asked for often.
 //! - `root` opens a name without ever leaving the root, whatever symbolic links say.
 //! - `answer` makes the response of a [`Representation`](answer::Representation): validators, 304, 206, 416, 200.
 //! - `conditional` and `range` read the fields of the request (RFC 9110 §13 and §14): no I/O, no clock.
@@ -22,6 +23,7 @@ mod answer;
 mod cache;
 mod conditional;
 mod content_type;
+mod current;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;

@@ -2,18 +2,24 @@
 
 use crate::Error;
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, readlinkat, stat};
 use rustix::io::Errno;
 use std::collections::VecDeque;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// The root directory.
 ///
-/// Its descriptor is kept, so a symbolic link that ROOT goes through is followed once: a deployment that swaps the link
-/// is seen after a reload, all of it at once.
+/// Its descriptor is kept, so a symbolic link that its path goes through is followed once, for all names below it; where
+/// the path leads later is for [`Current`](super::current::Current) to see.
 pub(super) struct Root {
     directory: OwnedFd,
     resolver: Resolver,
+    /// Device and inode.
+    identity: (u64, u64),
+    /// What it is called in the targets of absolute links: the components of the path that it was opened by, and of the
+    /// one without links.
+    names: Vec<Vec<Vec<u8>>>,
 }
 
 /// Who keeps a name below the root.
@@ -40,25 +46,32 @@ const SEARCH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEX
 
 impl Root {
     /// Opens the root and finds out whether the kernel has openat2 for us.
-    pub fn open(path: &Path) -> Result<Root, Error> {
+    pub fn open(path: &Path) -> Result<Root, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(CWD, path, flags, Mode::empty())?;
         // The lookup of "." asks for what every later one needs: permission to search the directory.
-        let opened = openat(CWD, path, flags, Mode::empty())
-            .and_then(|root| openat(&root, ".", SEARCH, Mode::empty()).map(|_| root));
-        let directory = opened.map_err(|errno| {
-            let reason = match errno {
-                Errno::NOENT => "there is no such directory; create it or name another".to_owned(),
-                Errno::NOTDIR => "it is not a directory; name the directory that holds the files".to_owned(),
-                Errno::ACCESS => "it may not be read; give this user read and search permission (chmod +rx)".to_owned(),
-                errno => std::io::Error::from(errno).to_string(),
-            };
-            Error::usage(format_args!("cannot serve {path:?}: {reason}"))
-        })?;
-        let mut root = Root { directory, resolver: Resolver::Kernel };
+        openat(&directory, ".", SEARCH, Mode::empty())?;
+        let identity = identity(&fstat(&directory)?);
+        // Both are only ever compared with: what lies below the root is found from its descriptor. A path that leads
+        // elsewhere by now is no name of it.
+        let real =
+            path.canonicalize().ok().filter(|real| stat(real).is_ok_and(|stat| self::identity(&stat) == identity));
+        let mut names: Vec<Vec<Vec<u8>>> =
+            [Some(path), real.as_deref()].into_iter().flatten().filter(|path| path.is_absolute()).map(named).collect();
+        names.dedup();
+        let mut root = Root { directory, resolver: Resolver::Kernel, identity, names };
         if root.kernel(b".", SEARCH).is_err_and(is_missing) {
             root.resolver = Resolver::Walk;
         }
         Ok(root)
+    }
+
+    /// The root that the path leads to, if it is another one.
+    pub fn look_again(&self, path: &Path) -> Result<Option<Root>, Errno> {
+        match identity(&stat(path)?) == self.identity {
+            true => Ok(None),
+            false => Root::open(path).map(|root| Some(root).filter(|root| root.identity != self.identity)),
+        }
     }
 
     /// The same root with that resolver.
@@ -88,8 +101,9 @@ impl Root {
         }
         match self.kernel(name, flags) {
             // A seccomp filter may have been installed since. EAGAIN: a rename raced with a `..` in a link, and the
-            // kernel cannot be sure; the walk can, as it holds every directory that it came through.
-            Err(errno) if is_missing(errno) || errno == Errno::AGAIN => self.walk(name, flags),
+            // kernel cannot be sure; the walk can, as it holds every directory that it came through. EXDEV: it leads
+            // out, or is an absolute link, of which the kernel does not know that it may lead back in.
+            Err(errno) if is_missing(errno) || matches!(errno, Errno::AGAIN | Errno::XDEV) => self.walk(name, flags),
             result => result,
         }
     }
@@ -100,11 +114,12 @@ impl Root {
         openat2(&self.directory, name, flags, Mode::empty(), resolve)
     }
 
-    /// What [`kernel`](Root::kernel) does, in user space.
+    /// What [`kernel`](Root::kernel) does, in user space; and absolute links that lead into the root.
     ///
     /// No component is opened through a link; links are read and their targets walked in turn. `..`, which only
     /// targets can hold, goes back to the directory that the walk came from, so a directory moved elsewhere meanwhile
-    /// does not take the walk out of the root.
+    /// does not take the walk out of the root. An absolute target is compared with what the root is called, as text, and
+    /// what follows is walked from the root's descriptor: so it cannot lead out either, whoever has that name by now.
     fn walk(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         if name.len() >= MAX_NAME {
             return Err(Errno::NAMETOOLONG);
@@ -119,7 +134,7 @@ impl Root {
                     below.pop().ok_or(Errno::XDEV)?;
                     &b"."[..]
                 }
-                b"" | b"." => b".",
+                component if is_here(component) => b".",
                 component => component,
             };
             if component == b"." && !last {
@@ -137,10 +152,13 @@ impl Root {
                     if links > MAX_LINKS {
                         return Err(Errno::LOOP);
                     }
-                    if target.starts_with(b"/") {
-                        return Err(Errno::XDEV);
+                    let mut target: Vec<Vec<u8>> = components(&target).collect();
+                    // Nothing stands before the slash of an absolute one.
+                    if target.len() > 1 && target[0].is_empty() {
+                        target = self.below(&target).ok_or(Errno::XDEV)?;
+                        below.clear();
                     }
-                    for component in components(&target).rev() {
+                    for component in target.into_iter().rev() {
                         pending.push_front(component);
                     }
                 }
@@ -150,6 +168,55 @@ impl Root {
         // `components` gives at least one, and the last one returns.
         Err(Errno::NOENT)
     }
+
+    /// What follows the root's name in an absolute path; at least one component.
+    fn below(&self, path: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
+        let below = |name: &Vec<Vec<u8>>| {
+            let mut rest = path;
+            for component in name {
+                while let [first, others @ ..] = rest
+                    && is_here(first)
+                {
+                    rest = others;
+                }
+                let [first, others @ ..] = rest else { return None };
+                if first != component {
+                    return None;
+                }
+                rest = others;
+            }
+            Some(if rest.is_empty() { vec![b".".to_vec()] } else { rest.to_vec() })
+        };
+        self.names.iter().find_map(below)
+    }
+}
+
+/// Why a directory of that path, as it was named, is not served.
+pub(super) fn cannot_serve(path: &Path, errno: Errno) -> Error {
+    let reason = match errno {
+        Errno::NOENT => "there is no such directory; create it or name another".to_owned(),
+        Errno::NOTDIR => "it is not a directory; name the directory that holds the files".to_owned(),
+        Errno::ACCESS => "it may not be read; give this user read and search permission (chmod +rx)".to_owned(),
+        errno => std::io::Error::from(errno).to_string(),
+    };
+    Error::usage(format_args!("cannot serve {path:?}: {reason}"))
+}
+
+/// Device and inode.
+// The types of `Stat` differ from one architecture to the next.
+#[allow(clippy::unnecessary_cast)]
+fn identity(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev as u64, stat.st_ino as u64)
+}
+
+/// The components of an absolute path that say something.
+fn named(path: &Path) -> Vec<Vec<u8>> {
+    components(path.as_os_str().as_bytes()).filter(|component| !is_here(component)).collect()
+}
+
+/// Whether a component leads nowhere.
+fn is_here(component: &[u8]) -> bool {
+    matches!(component, b"" | b".")
 }
 
 /// A trailing slash gives an empty last component, which stands for the directory itself.
@@ -166,7 +233,6 @@ fn is_missing(errno: Errno) -> bool {
 mod tests {
     use super::super::testing::TempDir;
     use super::*;
-    use rustix::fs::fstat;
     use std::os::unix::fs::symlink;
 
     fn both(dir: &TempDir) -> [Root; 2] {
@@ -204,10 +270,26 @@ mod tests {
             ("dangling", "nothing"),
             ("dot", "."),
             ("chain0", "file"),
+            ("absolute-root", "/"),
         ] {
             symlink(target, dir.path().join(link)).expect("symlink");
         }
-        symlink(dir.path().join("file"), dir.path().join("absolute-inside")).expect("symlink");
+        let own = dir.path().to_str().expect("UTF-8");
+        for (link, target) in [
+            ("absolute-inside", format!("{own}/file")),
+            ("absolute-directory", format!("/.{own}//./a/b")),
+            ("absolute-self", own.to_owned()),
+            ("absolute-slash", format!("{own}/")),
+            ("a/b/absolute-up", format!("{own}/a/../file")),
+            ("absolute-out", format!("{own}/..")),
+            ("absolute-out-and-in", format!("{own}/../{}/file", dir.path().file_name().expect("a name").display())),
+            ("absolute-beside", format!("{own}x/file")),
+            ("absolute-short", own[..own.len() - 1].to_owned()),
+            ("absolute-circle", format!("{own}/absolute-circle")),
+            ("absolute-file-slash", format!("{own}/file/")),
+        ] {
+            symlink(target, dir.path().join(link)).expect("symlink");
+        }
         for at in 1..=41 {
             let (target, link) = (format!("chain{}", at - 1), dir.path().join(format!("chain{at}")));
             symlink(target, link).expect("symlink");
@@ -243,6 +325,21 @@ mod tests {
             "passwd",
             "absolute",
             "absolute-inside",
+            "absolute-directory",
+            "absolute-directory/c",
+            "absolute-directory/absolute-up",
+            "absolute-self",
+            "absolute-self/absolute-slash/absolute-inside",
+            "absolute-slash",
+            "absolute-out",
+            "absolute-out/x",
+            "absolute-out-and-in",
+            "absolute-beside",
+            "absolute-short",
+            "absolute-circle",
+            "absolute-file-slash",
+            "absolute-root",
+            "absolute-root/etc/passwd",
             "self",
             "self/x",
             "one",
@@ -263,12 +360,62 @@ mod tests {
             assert_eq!(walk.has_directory(name.as_bytes()), kernel.has_directory(name.as_bytes()), "{name}");
         }
         assert_eq!(inode(&walk, "inside"), inode(&walk, "a/b/c"));
-        for name in ["a/b/out", "out", "passwd", "absolute", "absolute-inside"] {
+        for name in [
+            "a/b/out",
+            "out",
+            "passwd",
+            "absolute",
+            "absolute-root",
+            "absolute-root/etc/passwd",
+            "absolute-out",
+            "absolute-out-and-in",
+            "absolute-beside",
+            "absolute-short",
+        ] {
             assert_eq!(inode(&walk, name), Err(Errno::XDEV), "{name}");
         }
+        for (name, same) in [
+            ("absolute-inside", "file"),
+            ("absolute-directory/c", "a/b/c"),
+            ("absolute-directory/absolute-up", "file"),
+            ("absolute-self", "."),
+            ("absolute-slash", "."),
+        ] {
+            assert_eq!(inode(&walk, name), inode(&walk, same), "{name}");
+            assert!(inode(&walk, name).is_ok(), "{name}");
+        }
+        assert_eq!(inode(&walk, "absolute-file-slash"), Err(Errno::NOTDIR));
         assert_eq!(inode(&walk, "self"), Err(Errno::LOOP));
+        assert_eq!(inode(&walk, "absolute-circle"), Err(Errno::LOOP));
         assert!(inode(&walk, "chain39").is_ok(), "40 links");
         assert_eq!(inode(&walk, "chain40"), Err(Errno::LOOP), "41 links");
+    }
+
+    /// As configured, by a link that is swapped, and as it is without links.
+    #[test]
+    fn an_absolute_link_knows_the_root_by_both_its_names_and_never_leaves_it() {
+        let dir = TempDir::new();
+        for name in ["v1/file", "v2/file"] {
+            dir.write(name, name);
+        }
+        symlink("v1", dir.path().join("current")).expect("symlink");
+        for (link, target) in [("by-link", "current/file"), ("by-place", "v1/file"), ("other", "v2/file")] {
+            symlink(dir.path().join(target), dir.path().join("v1").join(link)).expect("symlink");
+        }
+        let open = || Root::open(&dir.path().join("current")).expect("a root");
+        for root in [open(), open().with_resolver(Resolver::Walk)] {
+            let file = inode(&root, "file");
+            assert!(file.is_ok());
+            for _ in 0..2 {
+                assert_eq!((inode(&root, "by-link"), inode(&root, "by-place")), (file, file));
+                assert_eq!(inode(&root, "other"), Err(Errno::XDEV));
+                // Another has its name now. It is still this one's file, or none.
+                symlink("v2", dir.path().join("new")).expect("symlink");
+                std::fs::rename(dir.path().join("new"), dir.path().join("current")).expect("a rename");
+            }
+            std::fs::remove_file(dir.path().join("current")).expect("a link");
+            symlink("v1", dir.path().join("current")).expect("symlink");
+        }
     }
 
     #[test]
@@ -288,7 +435,7 @@ mod tests {
         dir.write("file", "f");
         for (name, reason) in [("nothing", "no such directory"), ("file", "not a directory")] {
             let path = dir.path().join(name);
-            let error = Root::open(&path).err().expect("an error");
+            let error = cannot_serve(&path, Root::open(&path).err().expect("an error"));
             assert!(error.is_usage());
             let message = error.to_string();
             assert!(message.contains(reason) && message.contains(&format!("{path:?}")), "{message}");

@@ -39,7 +39,8 @@ const MAX_PAGE: u64 = 64 * 1024;
 /// - An error page replaces the text of an error that the site answers with, and keeps its status and its fields. What
 ///   the server itself refuses (a malformed request, a limit) and the text that a route was given stay as they are.
 ///
-/// Roots and error pages are opened once, when the site is.
+/// Error pages are read once, when the site is opened. Roots are opened then too, and again when their paths lead elsewhere,
+/// as [`Files`] says.
 pub struct Site {
     /// The longest prefix first; the last one matches everything.
     routes: Vec<Route>,

@@ -1,5 +1,6 @@
 //! The files below the root: from a name, and what a client accepts, to an open file.
 
+use super::answer;
 use super::root::Root;
 use crate::http::accept::{Coding, Ranking};
 use rustix::fd::OwnedFd;
@@ -8,16 +9,19 @@ use rustix::io::Errno;
 use std::fs::File;
 
 /// A root, and the variants that files in it may have beside them.
-pub(super) struct Source {
-    pub root: Root,
+#[derive(Clone, Copy)]
+pub(super) struct Source<'s> {
+    pub root: &'s Root,
     /// Of those that a client likes equally, the first is taken.
-    pub precompressed: Vec<Coding>,
+    pub precompressed: &'s [Coding],
 }
 
 /// What a name stands for.
 pub(super) enum Found {
     /// A regular file, or the variant of it that the client likes best.
     File(Selected),
+    /// A regular file that does not know its length, as most of /proc: it says 0, and there is something to read.
+    Unmeasured(File),
     /// A directory.
     Directory,
     /// A FIFO, a device, a socket: nothing that has a representation.
@@ -34,7 +38,7 @@ pub(super) struct Selected {
     pub varies: bool,
 }
 
-impl Source {
+impl Source<'_> {
     /// Opens what represents the name for a client with that ranking.
     ///
     /// Nothing else of the request has a part in it: so what it found may be kept, under name and ranking, for as long
@@ -47,7 +51,11 @@ impl Source {
             FileType::Directory => return Ok(Found::Directory),
             _ => return Ok(Found::Nothing),
         }
-        let plain = Selected { file: opened.into(), version: Version::of(&stat), coding: None, varies: false };
+        let (file, version) = (File::from(opened), Version::of(&stat));
+        if version.length == 0 && !answer::read_at_once(&file, 0, 1)?.is_empty() {
+            return Ok(Found::Unmeasured(file));
+        }
+        let plain = Selected { file, version, coding: None, varies: false };
         Ok(Found::File(self.select(name, plain, ranking)))
     }
 
@@ -87,7 +95,7 @@ impl Source {
         let stat = fstat(&opened)?;
         let version = Version::of(&stat);
         let is_file = FileType::from_raw_mode(stat.st_mode as _) == FileType::RegularFile;
-        Ok((is_file && version.seconds >= plain.seconds).then_some((opened, version)))
+        Ok((is_file && version.modified.seconds >= plain.modified.seconds).then_some((opened, version)))
     }
 }
 
@@ -103,11 +111,27 @@ fn suffix(coding: Coding) -> &'static [u8] {
 /// What tells one state of a file from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Version {
-    seconds: i64,
-    nanoseconds: u64,
+    /// When its content was written. Anybody may set this to what they like, and builds that are to be the same each
+    /// time do, as do `cp -p`, `tar` and `rsync -t`.
+    modified: Time,
+    /// When anything of it changed, also its name or its permissions. The kernel alone sets it.
+    changed: Time,
     pub length: u64,
     inode: u64,
     device: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Time {
+    seconds: i64,
+    nanoseconds: u64,
+}
+
+impl Time {
+    /// In nanoseconds since 1970, around the wrap.
+    fn since_1970(self) -> u64 {
+        (self.seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(self.nanoseconds)
+    }
 }
 
 impl Version {
@@ -115,29 +139,43 @@ impl Version {
     #[allow(clippy::unnecessary_cast)]
     fn of(stat: &Stat) -> Version {
         Version {
-            seconds: stat.st_mtime as i64,
-            nanoseconds: stat.st_mtime_nsec as u64,
+            modified: Time { seconds: stat.st_mtime as i64, nanoseconds: stat.st_mtime_nsec as u64 },
+            changed: Time { seconds: stat.st_ctime as i64, nanoseconds: stat.st_ctime_nsec as u64 },
             length: stat.st_size as u64,
             inode: stat.st_ino as u64,
             device: stat.st_dev as u64,
         }
     }
 
-    /// A strong entity tag (RFC 9110 §8.8.3). The inode tells apart what is renamed into place within one tick of the
-    /// file system's clock, and a file from its variants; only a rewrite in place, to the same length and within one
-    /// tick (4 ms at most), escapes.
-    pub fn etag(&self) -> String {
-        let time = (self.seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(self.nanoseconds);
-        format!("\"{time:x}-{:x}-{:x}\"", self.length, self.inode)
+    /// That of an open file, as it is now.
+    pub fn now(file: &File) -> Result<Version, Errno> {
+        fstat(file).map(|stat| Version::of(&stat))
     }
 
-    /// Whether it has not changed for that many seconds.
+    /// A strong entity tag (RFC 9110 §8.8.3). The time of the last change tells apart what has the same length and a time
+    /// that was set; the time of modification is for file systems that know no other. The inode tells apart what is
+    /// renamed into place within one tick of the file system's clock, and a file from its variants; only a rewrite in
+    /// place, to the same length and within one tick (4 ms at most), escapes. Other permissions or another link make
+    /// another tag too: a client then fetches once what it has.
+    pub fn etag(&self) -> String {
+        let (modified, changed) = (self.modified.since_1970(), self.changed.since_1970());
+        format!("\"{modified:x}-{changed:x}-{:x}-{:x}\"", self.length, self.inode)
+    }
+
+    /// Whether it has not changed for that many seconds, by either time: one may have been set, the other may stand
+    /// still where the file system does not keep it.
     pub fn is_older_than(&self, now: u64, seconds: i64) -> bool {
-        i64::try_from(now).is_ok_and(|now| self.seconds.saturating_add(seconds) <= now)
+        let last = self.modified.max(self.changed);
+        i64::try_from(now).is_ok_and(|now| last.seconds.saturating_add(seconds) <= now)
+    }
+
+    /// Whether Last-Modified is from when the bytes were written, as far as one can know: it was not set since.
+    pub fn is_dated(&self) -> bool {
+        self.changed.seconds <= self.modified.seconds
     }
 
     /// Last-Modified: never later than Date (RFC 9110 §8.8.2.1), and not before 1970, where no HTTP date is.
     pub fn modified(&self, now: u64) -> u64 {
-        u64::try_from(self.seconds).unwrap_or(0).min(now)
+        u64::try_from(self.modified.seconds).unwrap_or(0).min(now)
     }
 }

@@ -42,6 +42,18 @@ impl TempDir {
     }
 }
 
+/// Returns when what changes now has another time than what changed before, in that directory's file system.
+pub(super) fn next_tick(dir: &TempDir) {
+    let time = || {
+        let stat = rustix::fs::stat(dir.write("tick", "")).expect("stat");
+        (stat.st_ctime, stat.st_ctime_nsec)
+    };
+    let first = time();
+    while time() == first {
+        std::thread::yield_now();
+    }
+}
+
 impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);

@@ -63,6 +63,7 @@ impl Welcome {
             etag: &etag,
             // When the program was built says nothing about the page.
             modified: None,
+            is_dated: false,
             vary: None,
             cache_control: None,
         };

@@ -1,7 +1,7 @@
 //! A server in a process of its own.
 
 use super::client::parse_bound;
-use super::{PATIENCE, RawClient};
+use super::{PATIENCE, RawClient, eventually};
 use crossbeam_channel::{Receiver, bounded};
 use handover::Bound;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -10,12 +10,13 @@ use rustix::process::{
 };
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The lab, or the program, serving in a process of its own, which is killed on drop with all its successors.
 pub struct Program {
@@ -455,6 +456,15 @@ impl Scratch {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+
+    /// Waits until a file has not changed for a while, so that a server keeps it, in memory or open. Nobody can set the
+    /// time of its last change to another.
+    #[track_caller]
+    pub fn settle(&self, name: &str) {
+        let changed = self.path(name).metadata().expect("a file").ctime();
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() as i64;
+        eventually("it has not changed for a while", || now() >= changed + 3);
     }
 }
 
