@@ -1,7 +1,7 @@
 //! `--memory`: one number for the whole process, from which all that grows with clients is derived.
 //!
 //! The number is a ceiling for the resident set. What the program itself takes is measured at start; workers get their
-//! stacks and buffers in full; of what is left a quarter is for connections that wait, at what an idle one takes, and
+//! stacks and buffers in full; of what is left a third is for connections that wait, at what an idle one takes, and
 //! the rest for requests that are half here and answers that wait for their client ([`Budget`]). Whoever finds that
 //! used up is told 503.
 //!
@@ -26,7 +26,7 @@ pub const STATUS_STACK: usize = 96 * 1024;
 
 /// What the other threads touch of their stacks, and what all of them allocate now and then: a log line, the list of
 /// deadlines that have passed, the state of a link.
-const THREADS: u64 = (ACCEPTOR_STACK + STATUS_STACK) as u64 + 256 * 1024;
+const THREADS: u64 = (ACCEPTOR_STACK + STATUS_STACK / 4) as u64 + 256 * 1024;
 
 /// What a handler of the program allocates for one request: paths, header fields, a page it makes.
 const HANDLER: u64 = 128 * 1024;
@@ -85,13 +85,14 @@ impl Plan {
         }
         let (workers, streamers) = (config.workers as u64, streamers as u64);
         let worker = (config.worker_stack + worker_buffers(limits)) as u64 + HANDLER;
-        // A thread that streams a body has besides what was buffered of it, and what it reads ahead.
-        let streamer = worker + (limits.buffered_body + 2 * limits.head_size) as u64;
+        // A thread that streams a body has besides what was buffered of it, and what it reads ahead. None of the program's
+        // own handlers needs one.
+        let streamer = worker - HANDLER + (limits.buffered_body + 2 * limits.head_size) as u64;
         let fixed = program + THREADS + workers * worker + streamers * streamer + cache;
         let connections = match limits.connections == defaults.connections {
             true => {
                 let room = total.saturating_sub(fixed);
-                (room / 4 / IDLE).clamp(LEAST_CONNECTIONS, MOST_CONNECTIONS)
+                (room / 3 / IDLE).clamp(LEAST_CONNECTIONS, MOST_CONNECTIONS)
             }
             false => limits.connections as u64,
         };

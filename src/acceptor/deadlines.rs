@@ -2,9 +2,8 @@
 
 use super::Acceptor;
 use crate::clock::Millis;
-use crate::connection::{CloseReason, Connection, Expiry};
+use crate::connection::{CloseReason, Connection, Expiry, Unfinished};
 use crate::http::Reject;
-use crate::seconds::Seconds;
 use crate::slot::{Flags, Place, Slot, Word};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -135,12 +134,11 @@ impl Acceptor {
             // What comes behind a last answer is thrown away, and no request.
             if ended.is_none() && place == Place::Queued && !connection.is_lingering() && connection.has_unread() {
                 connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.field());
-                let waited = Duration::from_millis(slot.queued_for(self.now).max(0) as u64);
-                ended = Some(("a request that no worker could take".into(), waited));
+                let age = Duration::from_millis(slot.queued_for(self.now).max(0) as u64);
+                ended = Some(Unfinished { what: "a request that no worker could take".into(), age });
             }
-            if let Some((request, age)) = ended.filter(|_| !counted) {
-                self.services.stats.cut();
-                log::warn!("cut {request} after {:.1} s", Seconds(age));
+            if let Some(cut) = ended.filter(|_| !counted) {
+                self.services.cut(&cut);
             }
             let stays = connection.holds_application();
             drop(guard);

@@ -4,11 +4,13 @@
 mod accepting;
 mod deadlines;
 mod eviction;
+mod holding;
 mod moving;
 mod resting;
 mod scheduling;
 mod streams;
 
+pub use holding::HoldOrder;
 pub use scheduling::{Policy, schedule};
 
 use crate::channel::Sender;
@@ -25,9 +27,10 @@ use crate::table::Table;
 use crate::worker::{Return, Returns};
 use accepting::Leaving;
 use crossbeam_channel::TrySendError;
+use holding::{Asked, Hold};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use moving::{Hold, Migration};
+use moving::Migration;
 use resting::Resting;
 use std::collections::VecDeque;
 use std::io;
@@ -46,6 +49,8 @@ const TICK: u64 = 250;
 const DRAIN_TICK: u64 = 25;
 /// How often a hold looks whether the pool rests.
 const HOLD_TICK: Duration = Duration::from_millis(1);
+/// How often is looked whether a hold may begin, where nothing else happens.
+const ASKED_TICK: Duration = Duration::from_millis(5);
 
 /// What the main thread, and a link's thread, tell the acceptor.
 pub enum Command {
@@ -63,12 +68,10 @@ pub enum Command {
     Cut {
         done: Sender<Event>,
     },
-    /// Give no more work to the pool, and answer [`Event::Held`] with every connection once the pool rests and all can
-    /// be moved.
-    Hold {
-        answer: Sender<Event>,
-    },
-    /// Go on after a hold.
+    /// When what runs is short, give no more work to the pool, and answer [`Event::Held`] with every connection once the
+    /// pool rests and all can be moved; or [`Event::NotHeld`], and go on.
+    Hold(HoldOrder),
+    /// Go on after a hold that was answered, or do without one.
     Resume,
     /// Leave the listeners to the successor, or take them again.
     Accept(bool),
@@ -113,6 +116,8 @@ pub struct Acceptor {
     status: Option<Producer<Arc<Slot>>>,
     /// What did not fit into the channel because stale entries stand there.
     overflow: VecDeque<Arc<Slot>>,
+    /// A hold that begins at its moment.
+    asked: Option<Asked>,
     /// While no work is given out: who waits for the pool to rest, and what is ready meanwhile.
     hold: Option<Hold>,
     returned: Inbox<Return>,
@@ -146,6 +151,8 @@ pub struct Acceptor {
     /// Connections of which one look did not throw away everything.
     discarding: Vec<Arc<Slot>>,
     resting: Resting,
+    /// When to say next what is waited for.
+    says_again: Millis,
     over: bool,
 }
 
@@ -172,6 +179,7 @@ impl Acceptor {
             streams: Streams::new(streamers),
             status,
             overflow: VecDeque::new(),
+            asked: None,
             hold: None,
             returned,
             returns,
@@ -193,6 +201,7 @@ impl Acceptor {
             leaving: Vec::new(),
             discarding: Vec::new(),
             resting: Resting::default(),
+            says_again: Millis::NEVER,
             over: false,
         })
     }
@@ -245,6 +254,8 @@ impl Acceptor {
             } else if self.now >= self.next_scan {
                 self.scan();
             }
+            self.may_begin_hold();
+            self.say_what_is_waited_for();
             self.migrate();
             let closed = self.listeners.is_empty() && self.leaving.is_empty();
             let ending = match self.migration {
@@ -271,7 +282,10 @@ impl Acceptor {
         }
         if let Some(hold) = &self.hold {
             // Workers that come to rest say nothing.
-            return hold.answer.is_some().then_some(HOLD_TICK);
+            return hold.is_open().then_some(HOLD_TICK);
+        }
+        if self.asked.is_some() {
+            return Some(ASKED_TICK);
         }
         let mut until = self.next_scan.min(self.resting.due());
         if let Some((first, ..)) = self.postponed.first() {
@@ -332,6 +346,7 @@ impl Acceptor {
     }
 
     fn enqueue(&mut self, slot: Arc<Slot>) {
+        self.may_begin_hold();
         if let Some(hold) = &mut self.hold {
             hold.ready.push(slot);
             return;
@@ -430,17 +445,8 @@ impl Acceptor {
                     self.returns.want_places(true);
                     self.next_scan = self.now;
                 }
-                Command::Hold { answer } => {
-                    self.services.phase.hold(true);
-                    self.hold = Some(Hold { answer: Some(answer), ready: Vec::new() });
-                }
-                Command::Resume => {
-                    self.services.phase.hold(false);
-                    for slot in self.hold.take().into_iter().flat_map(|hold| hold.ready) {
-                        self.enqueue(slot);
-                    }
-                    self.next_scan = self.now;
-                }
+                Command::Hold(order) => self.ask_for_hold(order),
+                Command::Resume => self.resume(),
                 Command::Accept(accepting) => {
                     self.accepting = accepting;
                     self.ready |= accepting;

@@ -1,12 +1,10 @@
 //! Connections on their way to a successor, or from a predecessor.
 
 use super::Acceptor;
-use crate::channel::Sender;
 use crate::clock::Millis;
 use crate::connection::{Connection, Restored};
-use crate::lifecycle::Event;
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
-use crate::lifecycle::state::{MovedConnection, encode};
+use crate::lifecycle::state::encode;
 use crate::slot::{Notified, Place, Readiness, Slot, Word};
 use crate::table::Source;
 use mio::unix::SourceFd;
@@ -16,21 +14,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a successor may take to see what was ready, in milliseconds.
-const READY_GRACE: i32 = 5000;
-
 /// Connections on their way to the successor at a time.
 const UNACKNOWLEDGED: usize = 128;
 
 /// How long the successor may take to acknowledge a connection.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A hold: see [`Command::Hold`].
-pub(super) struct Hold {
-    /// Gone once it was answered.
-    pub(super) answer: Option<Sender<Event>>,
-    pub(super) ready: Vec<Arc<Slot>>,
-}
 
 /// Connections on their way to the successor.
 pub(super) struct Migration {
@@ -62,49 +50,6 @@ pub(super) struct Moving {
 }
 
 impl Acceptor {
-    /// Answers a hold, if the pool rests and every connection can be moved.
-    pub(super) fn answer_hold(&mut self) {
-        let Some(Hold { answer: Some(answer), ready }) = &self.hold else { return };
-        if !self.jobs.is_empty() || !self.streams.is_empty() {
-            return;
-        }
-        let mut moved = Vec::with_capacity(self.table.len());
-        let mut queued = 0;
-        for slot in self.table.iter() {
-            let seen = slot.load();
-            let place = seen.place();
-            match place {
-                // Its 503 is out.
-                Place::Closed | Place::Expired | Place::Frozen => continue,
-                Place::Queued => queued += 1,
-                _ if seen.is_parked() => {}
-                _ => return,
-            }
-            let connection = slot.connection();
-            let Some(connection) = connection.as_ref() else { continue };
-            // What is ready has no deadline until a worker has seen it.
-            let remaining = if place == Place::Queued { READY_GRACE } else { slot.remaining(self.now) };
-            let deadline = Millis(self.now.0 + u64::try_from(remaining).unwrap_or(0));
-            let Some((snapshot, file)) = connection.snapshot(deadline) else {
-                // Code of the application's has to end first, and may take long: no use in holding others up for it.
-                if let Some(hold) = &mut self.hold {
-                    hold.answer = None;
-                }
-                return;
-            };
-            moved.push(MovedConnection { fd: connection.socket().as_raw_fd(), file, snapshot });
-        }
-        // One that a worker has taken and not yet begun is neither in the channel nor here.
-        if queued != ready.len() {
-            return;
-        }
-        // The main thread waits for it, or has given up and sends `Resume`.
-        answer.send(Event::Held(moved));
-        if let Some(hold) = &mut self.hold {
-            hold.answer = None;
-        }
-    }
-
     /// Moves what is parked, and says COMMIT for what the successor has.
     pub(super) fn migrate(&mut self) {
         let Some(migration) = &mut self.migration else { return };

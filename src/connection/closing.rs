@@ -3,13 +3,12 @@
 use super::pace::Pace;
 use super::socket::Moved;
 use super::writing::Source;
-use super::{Connection, State};
+use super::{Connection, State, Unfinished};
 use crate::clock::Millis;
 use crate::http::head::is_blank;
 use crate::http::{Reject, response};
 use std::fmt;
 use std::io;
-use std::time::Duration;
 
 use super::workspace::Services;
 
@@ -237,10 +236,9 @@ impl Connection {
         Discarded::Some
     }
 
-    /// Ends it at the stop deadline: a request that has not been executed gets a 408. Answers what was cut, for the
-    /// log, and for how long it had been under way; `None` if there was nothing of a request.
-    pub fn cut(&mut self, services: &Services, now: Millis, date: &[u8]) -> Option<(String, Duration)> {
-        let cut = match &self.state {
+    /// What is under way on it, for a message; `None` if there is nothing of a request.
+    pub fn unfinished(&self, now: Millis) -> Option<Unfinished> {
+        let what = match &self.state {
             State::Head if is_blank(&self.input) => return None,
             State::Lingering { .. } | State::Abandoned { .. } => return None,
             State::Head => {
@@ -256,6 +254,13 @@ impl Connection {
             }
             State::Writing(writing) => format!("{} (its response was not taken)", writing.line),
         };
+        Some(Unfinished { what, age: now.since(self.begun.unwrap_or(now)) })
+    }
+
+    /// Ends it at the stop deadline: a request that has not been executed gets a 408. Answers what was cut, for the
+    /// log; `None` if there was nothing of a request.
+    pub fn cut(&mut self, services: &Services, now: Millis, date: &[u8]) -> Option<Unfinished> {
+        let cut = self.unfinished(now)?;
         match self.state {
             State::Head | State::Body(_) => {
                 self.give_up(Reject::HeadTimeout, services, now, date);
@@ -263,6 +268,6 @@ impl Connection {
             // What it holds may be the application's: it is dropped when this server is, not now.
             _ => self.socket.cut(),
         }
-        Some((cut, now.since(self.begun.unwrap_or(now))))
+        Some(cut)
     }
 }

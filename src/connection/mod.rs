@@ -15,6 +15,7 @@
 
 mod budget;
 mod closing;
+mod in_flight;
 mod pace;
 mod snapshot;
 pub mod socket;
@@ -25,9 +26,10 @@ mod writing;
 
 pub use budget::Budget;
 pub use closing::{CloseReason, Discarded, Expiry};
+pub use in_flight::{Durations, InFlight, Unfinished};
 pub use snapshot::{Restored, Snapshot};
 pub use turn::Turn;
-pub use workspace::{InFlight, Role, Services, Stats, Workspace, connection_buffers, worker_buffers};
+pub use workspace::{Role, Services, Stats, Workspace, connection_buffers, worker_buffers};
 
 use crate::clock::Millis;
 use crate::config::Limits;
@@ -43,6 +45,7 @@ use pace::Pace;
 use socket::{Moved, Socket};
 use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use stream::{BodySource, CONTINUE, Delimiter, Incoming, SharedBody, StreamWriter, body_deadline};
@@ -212,6 +215,15 @@ impl Connection {
     /// The socket, to register and to deregister.
     pub fn socket(&self) -> &Socket {
         &self.socket
+    }
+
+    /// The socket, if nothing has been read from it and nobody else has it; else the connection as it is.
+    pub fn into_fresh(self) -> Result<OwnedFd, Box<Connection>> {
+        let fresh = self.served == 0 && self.input.is_empty() && matches!(self.state, State::Head);
+        match fresh.then(|| self.socket.as_fd().try_clone_to_owned()) {
+            Some(Ok(fd)) => Ok(fd),
+            _ => Err(Box::new(self)),
+        }
     }
 
     /// The client's address; a Unix socket's has none.

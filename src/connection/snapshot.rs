@@ -73,6 +73,14 @@ wire! { enum Moment {
 } }
 wire! { enum Rest { 0 => None, 1 => Bytes(bytes), 2 => File { offset, end } } }
 
+impl Snapshot {
+    /// Of a connection that was accepted, and of which nothing has been read.
+    pub fn fresh(peer: SocketAddr, deadline: Millis) -> Snapshot {
+        let (input, deadline) = (Vec::new(), deadline.0);
+        Snapshot { peer: Some(peer), served: 0, begun: None, deadline, input, moment: Moment::Head }
+    }
+}
+
 #[cfg(any(test, fuzzing))]
 impl Snapshot {
     /// One for each moment, and each way in which a body comes and a response goes.

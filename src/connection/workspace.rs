@@ -1,15 +1,18 @@
 //! What a worker lends to the connection whose turn it is, and what all connections share.
 
 use super::budget::Budget;
+use super::in_flight::{Durations, InFlight, Unfinished};
 use super::socket::Socket;
 use crate::clock::{DateCache, Millis};
 use crate::config::Limits;
 use crate::handler::{Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::http::Reject;
 use crate::lifecycle::Phase;
+use crate::report;
+use crate::seconds::Seconds;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes that a `Reader` body is read by.
 pub(super) const SCRATCH: usize = 16 * 1024;
@@ -89,20 +92,20 @@ impl Workspace {
 
     /// The request is in its handler from here on.
     pub(super) fn begin_flight(&mut self, socket: &Arc<Socket>) {
-        self.in_flight.begin(socket, self.request.line_bytes(), self.now);
+        self.in_flight.begin(socket, self.request.line_bytes(), self.now, true);
         self.flying = true;
     }
 
     /// A response of an earlier turn goes on.
     pub(super) fn resume_flight(&mut self, socket: &Arc<Socket>, line: &str, since: Millis) {
-        self.in_flight.begin(socket, line.as_bytes(), since);
+        self.in_flight.begin(socket, line.as_bytes(), since, false);
         self.flying = true;
     }
 
     /// The response is out, or waits.
     pub(super) fn end_flight(&mut self) {
         if std::mem::take(&mut self.flying) {
-            self.in_flight.end();
+            self.in_flight.end(&self.services.durations);
         }
     }
 
@@ -210,6 +213,9 @@ pub struct Services {
     pub status_routes: bool,
     pub phase: Phase,
     pub stats: Stats,
+    /// What each thread executes, by its index.
+    pub in_flight: Vec<Arc<InFlight>>,
+    pub durations: Durations,
     /// What parked connections may hold together.
     pub budget: Arc<Budget>,
     /// What bodies may hold together that are collected while they wait for a thread: part of it, if there is a limit.
@@ -225,6 +231,12 @@ impl Services {
     /// Whether a connection may have another request.
     pub fn keeps_connections(&self) -> bool {
         self.phase.keeps_connections()
+    }
+
+    /// A request was cut by a deadline.
+    pub fn cut(&self, cut: &Unfinished) {
+        self.stats.cut();
+        report::warn!("cut {} after {:.1} s", cut.what, Seconds(cut.age));
     }
 
     pub(super) fn body_limit(&self, head: &Request) -> u64 {
@@ -321,7 +333,7 @@ impl Stats {
         self.migrated.load(Ordering::Relaxed)
     }
 
-    /// A request was cut by the stop deadline.
+    /// A request was cut.
     pub fn cut(&self) {
         self.cut.fetch_add(1, Ordering::Relaxed);
     }
@@ -354,53 +366,5 @@ impl Stats {
     /// Connections accepted by this process.
     pub fn total_accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
-    }
-}
-
-/// What a worker is executing, for whoever has to cut it.
-#[derive(Default)]
-pub struct InFlight(Mutex<Flight>);
-
-#[derive(Default)]
-struct Flight {
-    socket: Option<Arc<Socket>>,
-    /// Method and target. Text only for whoever shows it: to check that costs more than to copy it.
-    line: Vec<u8>,
-    since: Option<Millis>,
-    /// Counts what began, so that somebody can wait for the end of what ran at a moment.
-    number: usize,
-}
-
-impl InFlight {
-    fn flight(&self) -> MutexGuard<'_, Flight> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A handler begins, or a response goes on. It ends when the response is out or has to wait.
-    fn begin(&self, socket: &Arc<Socket>, line: &[u8], since: Millis) {
-        let mut flight = self.flight();
-        flight.socket = Some(socket.clone());
-        flight.line.clear();
-        flight.line.extend_from_slice(line);
-        flight.since = Some(since);
-        flight.number = flight.number.wrapping_add(1);
-    }
-
-    fn end(&self) {
-        self.flight().socket = None;
-    }
-
-    /// The number of what is being executed, if something is.
-    pub fn current(&self) -> Option<usize> {
-        let flight = self.flight();
-        flight.socket.as_ref().map(|_| flight.number)
-    }
-
-    /// Ends the connection under the handler. Answers its request line and age, if there is one.
-    pub fn cut(&self, now: Millis) -> Option<(String, std::time::Duration)> {
-        let mut flight = self.flight();
-        let socket = flight.socket.take()?;
-        socket.cut();
-        Some((String::from_utf8_lossy(&flight.line).into_owned(), now.since(flight.since.unwrap_or(now))))
     }
 }

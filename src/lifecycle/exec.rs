@@ -3,14 +3,14 @@
 //! The state waits in a memfd, the descriptors lose close-on-exec, and every handled signal is blocked, so that what
 //! comes meanwhile is pending when the successor unblocks it. Until `execve` succeeds everything can be taken back.
 
+use super::anonymous::{Reader, anonymous_file};
 use super::program::Program;
 use super::state::{ExecState, SHARES_FILES, decode, encode};
 use crate::hash::Seed;
-use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -66,12 +66,7 @@ fn execute(program: &Program, state: &ExecState, version: u32) -> io::Error {
 }
 
 fn prepare(state: &ExecState, version: u32) -> io::Result<File> {
-    let bytes = encode(state, version);
-    // Without close-on-exec: it is what the successor reads.
-    let mut memfd = File::from(memfd_create("handover", MemfdFlags::empty())?);
-    memfd.write_all(&bytes)?;
-    memfd.seek(SeekFrom::Start(0))?;
-    Ok(memfd)
+    anonymous_file(&encode(state, version), Reader::Successor)
 }
 
 fn descriptors(state: &ExecState) -> Vec<RawFd> {

@@ -6,17 +6,17 @@
 //! later version knows more of them. The successor says in its check which versions it knows, and the predecessor's
 //! first word which one they speak: HELLO is version 1, GREETING says it. So neither hears a word that it does not know.
 
+use super::anonymous::{Reader, anonymous_file};
 use super::state::{Counters, Inheritance, versions};
 use crate::seconds;
 use crate::wire::{Wire, wire};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -203,10 +203,7 @@ pub fn payload(bytes: Vec<u8>) -> io::Result<(Payload, Option<OwnedFd>)> {
     if bytes.len() <= INLINE {
         return Ok((Payload::Inline(bytes), None));
     }
-    let mut memfd = File::from(memfd_create("handover", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-    memfd.write_all(&bytes)?;
-    fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
-    Ok((Payload::Memfd, Some(memfd.into())))
+    Ok((Payload::Memfd, Some(anonymous_file(&bytes, Reader::Other)?.into())))
 }
 
 impl Payload {

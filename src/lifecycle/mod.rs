@@ -1,5 +1,6 @@
 //! How a server begins, hands over and ends: the phase it is in, the signals that drive it, the state that moves.
 
+mod anonymous;
 pub mod child;
 pub mod exec;
 #[cfg(any(test, fuzzing))]
@@ -17,6 +18,7 @@ pub mod successor;
 pub use phase::Phase;
 
 use state::{Carried, Counters, MovedConnection};
+use std::time::Duration;
 
 /// What can happen to a running server. It is also what the acceptor answers with, so that there is one channel type.
 pub enum Event {
@@ -36,6 +38,11 @@ pub enum Event {
     PoolEnded,
     /// The pool rests, and here is every connection. Comes by the channel of the command that asked for it alone.
     Held(Vec<MovedConnection>),
+    /// It did not come to rest, or the moment for it did not come. By the same channel.
+    NotHeld {
+        /// For how long work was held back.
+        lasted: Duration,
+    },
 }
 
 /// What a predecessor's main thread hears.

@@ -49,7 +49,7 @@ use std::time::Duration;
 pub struct Builder {
     config: Config,
     handler: Option<Box<dyn Handler>>,
-    carry: Option<Carry>,
+    carry: Option<Arc<Carry>>,
 }
 
 /// An application's hooks for what it carries over.
@@ -136,7 +136,8 @@ impl Builder {
     /// `save` is called in the last moment before the successor takes over. In exec mode no handler runs then, and
     /// `restore` is called before the successor serves; in overlap mode, where both serve for a while, it is called
     /// when the successor is promoted, and has to add to what has happened since. The version is the application's own, so that a successor
-    /// can tell what it reads. More than 16 MiB is an error of the reload, which then does not happen.
+    /// can tell what it reads. More than 16 MiB is an error of the reload, which then does not happen, and so
+    /// is a `save` that panics or takes more than 2 s.
     ///
     /// ```
     /// use handover::{Carried, Server};
@@ -161,7 +162,7 @@ impl Builder {
         save: impl Fn() -> Carried + Send + Sync + 'static,
         restore: impl Fn(Carried) + Send + Sync + 'static,
     ) -> Builder {
-        self.carry = Some(Carry { save: Box::new(save), restore: Box::new(restore) });
+        self.carry = Some(Arc::new(Carry { save: Box::new(save), restore: Box::new(restore) }));
         self
     }
 
@@ -231,7 +232,7 @@ pub struct Server {
     /// Inherited ones that the configuration no longer names.
     obsolete: Vec<Listener>,
     origin: role::Origin,
-    carry: Option<Carry>,
+    carry: Option<Arc<Carry>>,
     program: &'static Program,
     log: Option<Arc<Log>>,
     pid_file: Option<PidFile>,
@@ -401,28 +402,39 @@ fn announce(config: &Config, bound: &[Bound]) {
     }
 }
 
-/// Descriptors besides the connections: listeners, log, poller, the application's own files.
-const DESCRIPTOR_RESERVE: u64 = 64;
+/// Descriptors besides those of connections: listeners, log, poller, files that are kept open, the application's own.
+const DESCRIPTOR_RESERVE: u64 = 128;
 
-/// Raises the soft limit of descriptors for the connections and a reserve; lowers the connections where it cannot.
-/// A successor gets the predecessor's connections besides its own.
+/// Raises the soft limit of descriptors for connections that each send a file of their own, and a reserve; lowers the
+/// connections where not even they have one each. A successor gets the predecessor's connections besides its own.
 fn raise_descriptor_limit(limits: &mut Limits, succeeds: bool) {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    let wanted = limits.connections as u64 + DESCRIPTOR_RESERVE;
-    let wished = if succeeds { wanted + limits.connections as u64 } else { wanted };
-    if limit.current.is_none_or(|current| current >= wished) {
-        return;
+    use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+    // Of 32 bits on some hosts.
+    #[allow(clippy::unnecessary_cast)]
+    let current = || getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, hard)| (soft as u64, hard as u64));
+    let (soft, hard) = match current() {
+        Ok(limit) => limit,
+        Err(error) => {
+            report::warn!("cannot read the limit of open files, going on as it is: {error}");
+            return;
+        }
+    };
+    let connections = limits.connections as u64;
+    let least = connections + DESCRIPTOR_RESERVE / 2;
+    let generations = if succeeds { 2 } else { 1 };
+    let wished = (2 * connections * generations + DESCRIPTOR_RESERVE).min(hard);
+    if soft < wished
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wished as rlim_t, hard as rlim_t)
+    {
+        report::warn!("cannot raise the limit of open files to {wished}: {error}");
     }
-    let possible = limit.maximum.map_or(wished, |maximum| maximum.min(wished));
-    limit.current = Some(possible);
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        report::warn!("cannot raise the limit of open files to {possible}: {error}");
-    }
-    let possible = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
-    if possible < wanted {
-        let connections = possible.saturating_sub(DESCRIPTOR_RESERVE).max(1);
+    let possible = current().map_or(soft, |(soft, _)| soft);
+    if possible < least {
+        let connections = possible.saturating_sub(DESCRIPTOR_RESERVE / 2).max(1);
         report::warn!("only {possible} files may be open: the limit is {connections} connections (see ulimit -n)");
         limits.connections = usize::try_from(connections).unwrap_or(usize::MAX);
+    } else if possible < 2 * connections {
+        let files = possible - least;
+        report::info!("{possible} files may be open: of {connections} connections, {files} can send a file each");
     }
 }

@@ -329,7 +329,13 @@ impl Running {
                 }
                 Waited::Event(Event::Reload) => *again = true,
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Successor(..) | Event::Predecessor(_) | Event::Held(_) | Event::PoolEnded) => {}
+                Waited::Event(
+                    Event::Successor(..)
+                    | Event::Predecessor(_)
+                    | Event::Held(_)
+                    | Event::NotHeld { .. }
+                    | Event::PoolEnded,
+                ) => {}
                 Waited::Time => {
                     report::warn!("reload deadline: what is left is cut");
                     let ended = self.leave(&mut successor, Pause::Time, *again);

@@ -1,17 +1,19 @@
 //! Reloading by exec: the process becomes the program on disk, and everything it holds stays open.
 
+use super::Carry;
 use super::generation;
 use super::running::{Reloaded, Running, Waited};
-use crate::acceptor::Command;
-use crate::channel::{Nothing, channel};
+use crate::acceptor::{Command, HoldOrder};
+use crate::channel::{Nothing, Receiver, channel};
 use crate::config::Config;
-use crate::connection::InFlight;
 use crate::lifecycle::link::test_time;
 use crate::lifecycle::program::Reads;
 use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection};
 use crate::lifecycle::{Event, exec};
 use crate::report;
 use crate::seconds::Seconds;
+use crate::thread;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,12 +21,20 @@ use std::time::{Duration, Instant};
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a check is looked at.
 const CHECK_POLL: Duration = Duration::from_millis(2);
-/// How often handlers that ran at HUP are looked at.
-const HANDLER_POLL: Duration = Duration::from_millis(5);
 /// How often events are looked at while everything is held.
 const EVENT_POLL: Duration = Duration::from_millis(5);
-/// How long to serve between two holds.
+/// How long an application may take to save what it carries over.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// It is the application's code.
+const SAVE_STACK: usize = 256 * 1024;
+/// How long to wait for the end of a pool whose acceptor has ended.
 const HOLD_PAUSE: Duration = Duration::from_millis(500);
+/// A hold that is expected to last no longer may begin at once.
+const SHORT_HOLD: Duration = Duration::from_millis(100);
+/// How long the acceptor looks for the moment before the patience grows.
+const ASKED: Duration = Duration::from_secs(1);
+/// After a hold in vain, everybody is served for so many times as long.
+const HOLD_SHARE: u32 = 10;
 
 /// [`CHECK_TIMEOUT`], which tests shorten.
 pub fn check_timeout() -> Duration {
@@ -49,37 +59,34 @@ impl Running {
             },
             Err(no) => return no,
         };
-        // Handlers that run now would only hold everything up: wait for them while serving.
-        let running: Vec<_> = self.in_flight.iter().map(|flight| flight.current()).collect();
-        let still = |flights: &[Arc<InFlight>]| {
-            flights.iter().zip(&running).any(|(flight, number)| number.is_some() && flight.current() == *number)
-        };
-        while still(&self.in_flight) {
-            if Instant::now() >= deadline {
-                return Reloaded::Failed("a handler ran until the reload deadline".into());
-            }
-            if let Err(no) = self.pause(HANDLER_POLL, again) {
-                return no;
-            }
-        }
+        // Served on until what runs is expected to end within the patience, which grows: at first no client is to wait
+        // longer than a moment, and in the end no reload is to wait for ever.
         loop {
-            match self.hold(config.exec_stall.min(deadline.saturating_duration_since(Instant::now())), again) {
-                Ok(Some(connections)) => {
+            let now = Instant::now();
+            let cuts = now >= deadline;
+            let (answer, answered) = channel();
+            let waited = now.duration_since(began).as_secs_f64() / config.reload_deadline.as_secs_f64().max(1e-3);
+            let patience = config.exec_stall.mul_f64((2.0 * waited).min(1.0)).max(SHORT_HOLD).min(config.exec_stall);
+            let within = ASKED.min(deadline.saturating_duration_since(now));
+            let order = HoldOrder { answer, patience, most: config.exec_stall, within, cuts };
+            let lasted = match self.hold(order, &answered, again) {
+                Ok(Ok(connections)) => {
                     let no = self.execute(connections, version, again);
                     self.command(Command::Resume);
                     return no;
                 }
-                Ok(None) => self.command(Command::Resume),
+                Ok(Err(lasted)) => lasted,
                 Err(no) => {
                     self.command(Command::Resume);
                     return no;
                 }
+            };
+            if !lasted.is_zero() {
+                report::info!("reload: handlers took longer than expected, trying again");
             }
-            if Instant::now() >= deadline {
-                return Reloaded::Failed("handlers were busy until the reload deadline".into());
-            }
-            report::info!("reload: handlers are busy, trying again");
-            if let Err(no) = self.pause(HOLD_PAUSE, again) {
+            // So that clients wait for a small part of the time only.
+            let pause = (lasted * HOLD_SHARE).min(deadline.saturating_duration_since(Instant::now()));
+            if let Err(no) = self.pause(pause, again) {
                 return no;
             }
         }
@@ -115,7 +122,7 @@ impl Running {
             Event::Reload => *again = true,
             Event::Reopen => self.reopen_log(),
             // Of an attempt that is over.
-            Event::Successor(..) | Event::Predecessor(_) | Event::Held(_) => {}
+            Event::Successor(..) | Event::Predecessor(_) | Event::Held(_) | Event::NotHeld { .. } => {}
         }
         Ok(())
     }
@@ -143,22 +150,24 @@ impl Running {
         }
     }
 
-    /// Holds new work back until the pool rests: every connection, or `None` if it did not within `stall`.
-    fn hold(&self, stall: Duration, again: &mut bool) -> Result<Option<Vec<MovedConnection>>, Reloaded> {
-        let (answer, answered) = channel();
-        self.command(Command::Hold { answer });
-        let until = Instant::now() + stall;
+    /// Holds new work back when the moment has come: every connection, or for how long it was held back in vain.
+    fn hold(
+        &self,
+        order: HoldOrder,
+        answered: &Receiver<Event>,
+        again: &mut bool,
+    ) -> Result<Result<Vec<MovedConnection>, Duration>, Reloaded> {
+        self.command(Command::Hold(order));
         loop {
-            // Everybody waits for this answer; what else comes can wait a moment.
-            match answered.receive(Some(until.min(Instant::now() + EVENT_POLL))) {
-                Ok(Event::Held(connections)) => return Ok(Some(connections)),
-                Ok(_) | Err(Nothing::Ever) => return Ok(None),
+            // Everybody may be waiting for this answer; what else comes can wait a moment.
+            match answered.receive(Some(Instant::now() + EVENT_POLL)) {
+                Ok(Event::Held(connections)) => return Ok(Ok(connections)),
+                Ok(Event::NotHeld { lasted }) => return Ok(Err(lasted)),
+                // The acceptor has ended, which is noticed as the end of the pool.
+                Ok(_) | Err(Nothing::Ever) => self.pause(HOLD_PAUSE, again)?,
                 Err(Nothing::Yet) => {}
             }
             self.look_up(again)?;
-            if until <= Instant::now() {
-                return Ok(None);
-            }
         }
     }
 
@@ -202,9 +211,28 @@ impl Running {
         Reloaded::Failed(format!("cannot execute {}: {error}", self.outside.program.path().display()))
     }
 
+    /// What the application saves, on a thread of its own: a handler that was cut may hold a lock that it waits for.
+    fn saved(&self, carry: &Arc<Carry>) -> Result<Carried, String> {
+        let (saved, carried) = channel();
+        let carry = carry.clone();
+        let save = Box::new(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| (carry.save)()));
+            saved.send(outcome.ok());
+        });
+        thread::start("save", SAVE_STACK, save).map_err(|error| format!("cannot start a thread to save: {error}"))?;
+        match carried.receive(Some(Instant::now() + SAVE_TIMEOUT)) {
+            Ok(Some(carried)) => Ok(carried),
+            Ok(None) | Err(Nothing::Ever) => Err("the application's save panicked".into()),
+            Err(Nothing::Yet) => Err(format!("the application did not save within {}s", Seconds(SAVE_TIMEOUT))),
+        }
+    }
+
     /// What the application carries over.
     pub(super) fn carried(&self) -> Result<Option<Carried>, String> {
-        let carried = self.outside.carry.as_ref().map(|carry| (carry.save)());
+        let carried = match &self.outside.carry {
+            None => None,
+            Some(carry) => Some(self.saved(carry)?),
+        };
         match carried {
             Some(carried) if carried.bytes.len() > CARRY_LIMIT => {
                 Err(format!("the application carries over more than {CARRY_LIMIT} bytes"))

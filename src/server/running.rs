@@ -7,7 +7,7 @@ use crate::acceptor::{Acceptor, Command, Jobs, WAKER};
 use crate::channel::{Nothing, Receiver, Sender, channel};
 use crate::clock::Millis;
 use crate::config::{Config, ReloadMode};
-use crate::connection::{Budget, Connection, InFlight, Role, Services, Stats};
+use crate::connection::{Budget, Connection, Durations, Role, Services, Stats};
 use crate::handler::Handler;
 use crate::lifecycle::link::Message;
 use crate::lifecycle::notify::Notifier;
@@ -55,7 +55,7 @@ const LINK_PATIENCE: Duration = Duration::from_secs(1);
 /// What a running server has besides its threads.
 pub struct Outside {
     pub program: &'static Program,
-    pub carry: Option<Carry>,
+    pub carry: Option<Arc<Carry>>,
     pub log: Option<Arc<Log>>,
     pub pid_file: Option<PidFile>,
     pub notifier: Notifier,
@@ -70,7 +70,6 @@ pub struct Running {
     acceptor: AcceptorThread,
     pub(super) workers: Vec<JoinHandle<()>>,
     streamers: Arc<Streamers<Arc<Pool>>>,
-    pub(super) in_flight: Vec<Arc<InFlight>>,
     pub(super) commands: Mailbox<Command>,
     pub(super) returns: Returns,
     /// The listeners' descriptors, which the acceptor owns, for a successor.
@@ -147,6 +146,8 @@ impl Running {
             status_routes: config.status_routes,
             phase: Phase::default(),
             stats: Stats::new(threads),
+            in_flight: (0..threads).map(|_| Arc::default()).collect(),
+            durations: Durations::default(),
             collected: Budget::new(Some(budget.map_or(COLLECTED, |budget| (budget / 2).min(COLLECTED)))),
             budget: Budget::new(budget),
         });
@@ -176,20 +177,19 @@ impl Running {
         let mut files = exec::Files::default();
         for MovedConnection { fd, file, snapshot } in connections {
             match Connection::restore(snapshot, exec::own(fd), file.map(|file| files.own(file))) {
-                Some(restored) => acceptor.adopt(restored),
+                Some(restored) => acceptor.restore(restored),
                 None => report::error!("a connection of the predecessor could not be restored"),
             }
         }
-        let in_flight: Vec<Arc<InFlight>> = (0..threads).map(|_| Arc::default()).collect();
         let make = {
-            let (returns, services, in_flight) = (returns.clone(), services.clone(), in_flight.clone());
+            let (returns, services) = (returns.clone(), services.clone());
             Arc::new(move |role, index: usize, jobs, done, streamers| Worker {
                 role,
                 index,
                 jobs,
                 returns: returns.clone(),
                 services: services.clone(),
-                in_flight: in_flight[index].clone(),
+                in_flight: services.in_flight[index].clone(),
                 streamers,
                 done,
             })
@@ -216,7 +216,6 @@ impl Running {
             acceptor,
             workers,
             streamers,
-            in_flight,
             commands,
             returns,
             listeners: descriptors,
@@ -316,7 +315,7 @@ impl Running {
                 Waited::Event(Event::Stop) => return Some(self.stop(config)),
                 Waited::Event(Event::StopNow) => return Some(self.stop_at_once()),
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Successor(..) | Event::Held(_) | Event::PoolEnded) => {}
+                Waited::Event(Event::Successor(..) | Event::Held(_) | Event::NotHeld { .. } | Event::PoolEnded) => {}
                 Waited::Event(Event::Predecessor(word)) => {
                     if let Some(stop) = self.heed(word) {
                         return Some(match stop {
@@ -575,7 +574,9 @@ impl Running {
                 Waited::Over => return Pause::Over,
                 Waited::Event(Event::StopNow) => return Pause::SecondStop,
                 Waited::Event(Event::Stop) if began.elapsed() >= SECOND_STOP => return Pause::SecondStop,
-                Waited::Event(Event::Stop | Event::Successor(..) | Event::Held(_) | Event::PoolEnded) => {}
+                Waited::Event(
+                    Event::Stop | Event::Successor(..) | Event::Held(_) | Event::NotHeld { .. } | Event::PoolEnded,
+                ) => {}
                 Waited::Event(Event::Reopen) => self.reopen_log(),
                 Waited::Event(Event::Reload) => report::warn!("no reload: the server is stopping"),
                 Waited::Event(Event::Predecessor(word)) => {
@@ -591,10 +592,9 @@ impl Running {
     pub(super) fn cut(&self) -> usize {
         let now = Millis::now();
         let stats = &self.services.stats;
-        for flight in &self.in_flight {
-            if let Some((request, age)) = flight.cut(now) {
-                stats.cut();
-                report::warn!("cut {request} after {:.1} s", Seconds(age));
+        for flight in &self.services.in_flight {
+            if let Some(cut) = flight.cut(now) {
+                self.services.cut(&cut);
             }
         }
         let (done, cut) = channel();

@@ -1,0 +1,288 @@
+//! A hold before an exec: no work is given out until the pool rests and every connection can be written down.
+//!
+//! Everybody waits meanwhile, so it begins only when what runs is expected to end soon; and because the moment before new
+//! work is given out is the one when least runs, this thread chooses it.
+
+use super::Acceptor;
+use crate::channel::Sender;
+use crate::clock::Millis;
+use crate::connection::{Restored, Snapshot, Unfinished};
+use crate::lifecycle::Event;
+use crate::lifecycle::state::MovedConnection;
+use crate::slot::{Place, Slot};
+use crate::table::Source;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a successor may take to see what was ready, in milliseconds.
+const READY_GRACE: i32 = 5000;
+/// How often is looked for what no hold could wait for: it means a look at every connection.
+const LOOK: Duration = Duration::from_millis(50);
+/// How much longer than expected a hold may last, besides a quarter.
+const MARGIN: Duration = Duration::from_millis(50);
+/// How long what was cut has to notice.
+const CUT_GRACE: Duration = Duration::from_millis(250);
+/// How often is said what is waited for.
+const SAYS: Duration = Duration::from_secs(5);
+/// So many of what is waited for are named.
+const NAMED: usize = 3;
+
+/// What the main thread asks for: see [`Command::Hold`](super::Command::Hold).
+pub struct HoldOrder {
+    /// Told how it ended, once.
+    pub answer: Sender<Event>,
+    /// A hold does not begin while what runs is expected to take longer.
+    pub patience: Duration,
+    /// How long it may last.
+    pub most: Duration,
+    /// Until when it may begin.
+    pub within: Duration,
+    /// Begins at once, and cuts what has not ended when it has lasted that long.
+    pub cuts: bool,
+}
+
+/// A hold that may begin.
+pub(super) struct Asked {
+    order: HoldOrder,
+    until: Millis,
+    look_again: Millis,
+    /// Whether something was there that no hold could wait for.
+    hindered: bool,
+}
+
+/// A hold: no work is given out.
+pub(super) struct Hold {
+    /// Gone once it was answered.
+    answer: Option<Sender<Event>>,
+    until: Millis,
+    /// What happens then: it is given up, or what still runs is cut, or it goes without what was cut.
+    then: Then,
+    began: Millis,
+    pub(super) ready: Vec<Arc<Slot>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    GiveUp,
+    Cut,
+    GoWithout,
+}
+
+impl Hold {
+    /// Whether nobody has been told how it ends.
+    pub(super) fn is_open(&self) -> bool {
+        self.answer.is_some()
+    }
+}
+
+impl Acceptor {
+    pub(super) fn ask_for_hold(&mut self, order: HoldOrder) {
+        if order.cuts {
+            let (most, answer) = (order.most, order.answer);
+            self.begin_hold(answer, most, Then::Cut);
+            return;
+        }
+        let until = self.now.after(order.within);
+        self.asked = Some(Asked { order, until, look_again: self.now, hindered: false });
+    }
+
+    fn begin_hold(&mut self, answer: Sender<Event>, lasts: Duration, then: Then) {
+        self.services.phase.hold(true);
+        let until = self.now.after(lasts);
+        self.hold = Some(Hold { answer: Some(answer), until, then, began: self.now, ready: Vec::new() });
+    }
+
+    /// Goes on after a hold, or does without one.
+    pub(super) fn resume(&mut self) {
+        self.asked = None;
+        self.services.phase.hold(false);
+        for slot in self.hold.take().into_iter().flat_map(|hold| hold.ready) {
+            self.enqueue(slot);
+        }
+        self.next_scan = self.now;
+    }
+
+    /// Begins the hold that was asked for, if now is the moment. To be asked before work is given out.
+    pub(super) fn may_begin_hold(&mut self) {
+        let Some(asked) = &mut self.asked else { return };
+        if self.now >= asked.look_again {
+            asked.look_again = self.now.after(LOOK);
+            let hindered = self.hinders_hold();
+            if let Some(asked) = &mut self.asked {
+                asked.hindered = hindered;
+            }
+        }
+        let Some(asked) = &self.asked else { return };
+        let flights = self.services.in_flight.iter();
+        let expected = flights.filter_map(|flight| flight.expected(self.now, &self.services.durations)).max();
+        let expected = expected.unwrap_or_default();
+        let begins = !asked.hindered && expected <= asked.order.patience;
+        if !begins && self.now < asked.until {
+            return;
+        }
+        let Some(Asked { order, .. }) = self.asked.take() else { return };
+        match begins {
+            true => self.begin_hold(order.answer, (expected * 5 / 4 + MARGIN).min(order.most), Then::GiveUp),
+            false => order.answer.send(Event::NotHeld { lasted: Duration::ZERO }),
+        }
+    }
+
+    /// Whether something is there that ends by itself, but not soon: a listener that is closing, or a connection that holds
+    /// code of the application's.
+    fn hinders_hold(&self) -> bool {
+        let holds_application = |slot: &Arc<Slot>| {
+            slot.load().is_parked() && slot.connection().as_ref().is_some_and(|one| one.holds_application())
+        };
+        !self.leaving.is_empty() || self.table.iter().any(holds_application)
+    }
+
+    /// Answers a hold, if the pool rests and every connection can be moved, or if it has lasted long enough.
+    pub(super) fn answer_hold(&mut self) {
+        let Some(hold) = self.hold.as_ref().filter(|hold| hold.is_open()) else { return };
+        let (then, over) = (hold.then, self.now >= hold.until);
+        let without = then == Then::GoWithout && over;
+        if let Some(moved) = self.all_at_rest(without) {
+            // The main thread waits for it, or has given up and sends `Resume`.
+            if let Some(answer) = self.hold.as_mut().and_then(|hold| hold.answer.take()) {
+                answer.send(Event::Held(moved));
+            }
+            return;
+        }
+        if !over {
+            return;
+        }
+        match then {
+            Then::GiveUp => {
+                let Some(hold) = &mut self.hold else { return };
+                let lasted = self.now.since(hold.began);
+                if let Some(answer) = hold.answer.take() {
+                    answer.send(Event::NotHeld { lasted });
+                }
+                self.resume();
+            }
+            Then::Cut => {
+                log::warn!("reload deadline: what is left is cut");
+                for flight in &self.services.in_flight {
+                    if let Some(cut) = flight.cut(self.now) {
+                        self.services.cut(&cut);
+                    }
+                }
+                let until = self.now.after(CUT_GRACE);
+                if let Some(hold) = &mut self.hold {
+                    (hold.until, hold.then) = (until, Then::GoWithout);
+                }
+            }
+            // It goes without: seen above.
+            Then::GoWithout => {}
+        }
+    }
+
+    /// Every connection, if all of them can be written down now; `None` if something still runs, or is closing.
+    /// `without` what was cut, and what only this process could go on with, which is cut now.
+    fn all_at_rest(&mut self, without: bool) -> Option<Vec<MovedConnection>> {
+        let taken = self.jobs.is_empty() && self.streams.is_empty();
+        if !without && (!taken || !self.leaving.is_empty()) {
+            return None;
+        }
+        // First whether it is worth looking closely: this is asked every millisecond.
+        let mut queued = 0;
+        for slot in self.table.iter() {
+            match slot.load().place() {
+                Place::Running | Place::RunningAgain if !without => return None,
+                Place::Queued => queued += 1,
+                _ => {}
+            }
+        }
+        // One that a worker has taken and not yet begun is neither in the channel nor here.
+        let ready = self.hold.as_ref().map_or(0, |hold| hold.ready.len());
+        if !without && queued != ready {
+            return None;
+        }
+        let mut moved = Vec::with_capacity(self.table.len());
+        for slot in self.table.iter() {
+            let seen = slot.load();
+            match seen.place() {
+                Place::Closed | Place::Frozen | Place::Running | Place::RunningAgain => continue,
+                // Its 503 is out, and what its client still sends is thrown away there as it is here.
+                Place::Expired | Place::Queued => {}
+                _ => debug_assert!(seen.is_parked()),
+            }
+            let mut guard = slot.connection();
+            let Some(connection) = guard.as_mut() else { continue };
+            // What is ready has no deadline until a worker has seen it.
+            let remaining = if seen.place() == Place::Queued { READY_GRACE } else { slot.remaining(self.now) };
+            let deadline = Millis(self.now.0 + u64::try_from(remaining).unwrap_or(0));
+            match connection.snapshot(deadline) {
+                Some((snapshot, file)) => {
+                    moved.push(MovedConnection { fd: connection.socket().as_raw_fd(), file, snapshot });
+                }
+                None if without => {
+                    if let Some(cut) = connection.cut(&self.services, self.now, self.date.field()) {
+                        self.services.cut(&cut);
+                    }
+                }
+                // Code of the application's has to end first, and may take long.
+                None => return None,
+            }
+        }
+        // Who is one too many for its address is so there as well.
+        for (until, fd, peer) in &self.postponed {
+            moved.push(MovedConnection { fd: fd.as_raw_fd(), file: None, snapshot: Snapshot::fresh(*peer, *until) });
+        }
+        Some(moved)
+    }
+
+    /// Goes on with a connection that was written down before an exec. One that waited for a place of its address, because
+    /// that has as many as it may, waits on.
+    pub fn restore(&mut self, mut restored: Restored) {
+        if let Some(peer) = restored.connection.peer()
+            && !self.has_room_for(Source::of(peer))
+        {
+            match restored.connection.into_fresh() {
+                Ok(fd) => return self.postpone(fd, peer),
+                Err(connection) => restored.connection = *connection,
+            }
+        }
+        self.adopt(restored);
+    }
+
+    /// Every few seconds a reload or a stop says what it waits for.
+    pub(super) fn say_what_is_waited_for(&mut self) {
+        let what = match (&self.migration, self.asked.is_some() || self.hold.is_some()) {
+            (_, true) | (Some(_), _) => "reload",
+            (None, false) if self.services.is_draining() => "stop",
+            _ => {
+                self.says_again = Millis::NEVER;
+                return;
+            }
+        };
+        if self.says_again == Millis::NEVER {
+            self.says_again = self.now.after(SAYS);
+        }
+        if self.now < self.says_again {
+            return;
+        }
+        self.says_again = self.now.after(SAYS);
+        let mut unfinished = self.unfinished();
+        unfinished.sort_by_key(|unfinished| std::cmp::Reverse(unfinished.age));
+        let more = unfinished.len().saturating_sub(NAMED);
+        let named = unfinished.iter().take(NAMED);
+        let mut said: Vec<String> =
+            named.map(|one| format!("{} ({:.1} s)", one.what, crate::seconds::Seconds(one.age))).collect();
+        if more > 0 {
+            said.push(format!("{more} more"));
+        }
+        if !said.is_empty() {
+            log::info!("the {what} waits for {}", said.join(", "));
+        }
+    }
+
+    /// What is in handlers, and what of a request or a response waits for its client.
+    fn unfinished(&self) -> Vec<Unfinished> {
+        let running = self.services.in_flight.iter().filter_map(|flight| flight.current(self.now));
+        let parked = self.table.iter().filter(|slot| slot.load().is_parked());
+        let waiting = parked.filter_map(|slot| slot.connection().as_ref()?.unfinished(self.now));
+        running.chain(waiting).collect()
+    }
+}
