@@ -319,7 +319,8 @@ Serving
 Stopping and reloading
       --stop-deadline SECS wait that long for requests under way [{stop_deadline}]
       --lame-duck SECS     before that, serve on with /-/ready at 503 [0]
-      --reload MODE        auto, overlap (two processes) or exec (one) [auto]
+      --reload MODE        overlap (two processes) or exec (one); auto is exec
+                           unless there is NOTIFY_SOCKET [auto]
       --reload-probation SECS  the old process could still go on [{probation}]
       --reload-deadline SECS   what the old process still has is cut [{reload_deadline}]
       --exec-stall SECS    hold new work at most that long for exec [{exec_stall}]

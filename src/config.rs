@@ -146,7 +146,7 @@ impl Limits {
 /// How a reload runs the program afresh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReloadMode {
-    /// `Overlap` where a new pid can be followed (NOTIFY_SOCKET or a pid file) and nothing watches the old one; else
+    /// `Overlap` where a service manager is told the new pid (NOTIFY_SOCKET) and nothing else watches the old one; else
     /// `Exec`.
     #[default]
     Auto,

@@ -244,3 +244,13 @@ fn a_real_server_is_reloaded_and_a_broken_configuration_is_not() {
         fs::remove_file(&config).expect("the configuration");
     }
 }
+
+/// Under runit it left the server without its supervisor, which then failed to start another every second.
+#[test]
+fn a_pid_file_alone_made_auto_overlap() {
+    let pid_file = PidFile::new("auto");
+    let mut server = Server::start_with(&["-l", "127.0.0.1:0", &pid_file.flag()]);
+    answers(&reload(&["--wait=600", &pid_file.flag()]), 0, &["runs the program afresh"]);
+    server.await_generation(2);
+    assert_eq!(fs::read_to_string(&pid_file.0).expect("a pid file"), format!("{}\n", server.pid()));
+}

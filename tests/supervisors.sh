@@ -59,10 +59,11 @@ until_holds() {
     done
 }
 
-# install_file FILE TARGET: a file of contrib/ with the lab in the place of the program.
+# install_file FILE TARGET: a file of contrib/ with the lab in the place of the program. With a pid file, since that must
+# not keep the server from its supervisor: a reload that changes the pid would.
 install_file() {
     grep -qF "$shipped" "$1" || fail "$1 does not have the command '$shipped'"
-    sed "s|$shipped|$lab -l 127.0.0.1:0 -w 2|" "$1" >"$2"
+    sed "s|$shipped|$lab -l 127.0.0.1:0 -w 2 --pid-file $2.pid|" "$1" >"$2"
 }
 
 is_listening() { grep -q ' listening on http://' "$log" 2>/dev/null; }

@@ -434,14 +434,16 @@ impl Running {
         }
     }
 
-    /// `Auto` decided: a new process only where somebody can follow it to its pid.
+    /// `Auto` decided: a new process only for a service manager that is told its pid, and where nothing else watches the
+    /// old one. A pid file says nothing about who does: runit, for one, would miss the server that it started and start
+    /// another every second.
     fn reload_mode(&self, config: &Config) -> ReloadMode {
         if config.reload != ReloadMode::Auto {
             return config.reload;
         }
-        let followed = self.outside.notifier.is_active() || config.pid_file.is_some();
+        // The variable may have been meant for the one who started us.
         let watched = std::process::id() == 1 || std::env::var_os("SUPERVISOR_ENABLED").is_some() || in_foreground();
-        if followed && !watched { ReloadMode::Overlap } else { ReloadMode::Exec }
+        if self.outside.notifier.is_active() && !watched { ReloadMode::Overlap } else { ReloadMode::Exec }
     }
 
     pub(super) fn inherited_listeners(&self) -> Vec<InheritedListener> {
