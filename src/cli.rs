@@ -347,7 +347,8 @@ Signals     TERM, INT (Ctrl-C): stop gracefully, a second one at once
             HUP, USR2: reload  QUIT: stop at once  USR1: open the log anew
 Exit codes  0 stopped, nothing lost    3 the stop deadline cut requests
             1 failed while running     4 stopped at once (second signal, QUIT)
-            2 wrong usage             69 cannot listen    78 bad configuration
+            2 wrong usage             78 bad configuration
+            69 cannot listen, or the pid file is a running server's
 
 Examples
   {name}{example}

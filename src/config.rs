@@ -191,7 +191,8 @@ pub struct Config {
     pub reload_deadline: Duration,
     /// How long an exec reload may hold new work back. Default 2 s.
     pub exec_stall: Duration,
-    /// Where the pid of the serving process stands.
+    /// Where the pid of the serving process stands; beside it, with `.outcome` behind the name, what came of the last
+    /// reload.
     pub pid_file: Option<PathBuf>,
     /// Where the log goes; `None` is stderr.
     pub log_file: Option<PathBuf>,

@@ -57,7 +57,7 @@ impl Error {
         self.0.kind == Kind::Usage
     }
 
-    /// Whether a listener could not be bound.
+    /// Whether a listener could not be bound, or the pid file is a running server's.
     pub fn is_bind(&self) -> bool {
         self.0.kind == Kind::Bind
     }

@@ -89,11 +89,14 @@ pub use config::{
 pub use error::Error;
 pub use handler::{Body, Handler, IntoResponse, Request, RequestBody, Response, Router};
 pub use lifecycle::program::CHECK as CHECK_VARIABLE;
-/// For `handover reload`, which checks what a server would.
+/// For the tests of how a program checks itself.
 #[doc(hidden)]
 pub use lifecycle::program::Program;
 pub use lifecycle::signals::spawn;
 pub use lifecycle::state::Carried;
+/// For `handover reload`, which reads what a server leaves.
+#[doc(hidden)]
+pub use lifecycle::{outcome, process::Process, small_file};
 pub use listener::{Address, Bound};
 pub use logging::{Log, init_logging};
 pub use server::{Builder, Ended, Server, StopHandle, exit_code, generation};

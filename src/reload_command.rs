@@ -1,19 +1,19 @@
 //! `handover reload`: a reload that answers, for scripts. A signal alone says nothing.
 //!
-//! A new generation shows in the pid file: the successor replaces it in both modes, also where the pid stays. So what
-//! is waited for is another file in its place, with a living process in it.
+//! It asks the server, which checks what it is about to run itself and leaves the outcome in a file beside the pid file.
+//! Whoever runs this may be root and the server another user, so nothing is believed for more than it is: no program of
+//! the other's is run, a signal goes only to a process of the user that the pid file belongs to, and what the outcome
+//! says is printed as text.
 
-use handover::Program;
-use handover::number::{self, decimal};
+use handover::Process;
+use handover::number::decimal;
+use handover::outcome::{self, Left, Outcome};
+use handover::small_file::{self, Stamp};
 use lexopt::{Arg, Parser};
-use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{Pid, Signal, fchdir, kill_process};
-use std::env;
+use rustix::process::{Pid, Signal};
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,27 +28,31 @@ const DEFAULT_WAIT: Duration = handover::DEFAULT_RELOAD_DEADLINE;
 const MAX_WAIT: u32 = 24 * 60 * 60;
 /// How often to look. Watching the directory would be quicker by that much, and not work on every file system.
 const POLL: Duration = Duration::from_millis(25);
-
-/// How long the program on disk may take to check itself, as in the server.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a server that is no longer in its pid file, or another that is there, has to say more.
+const GRACE: Duration = Duration::from_secs(1);
+/// The most that is read of a pid file.
+const PID_FILE: u64 = 64;
+/// The most that is printed of what the server says, in characters.
+const LONGEST: usize = 2000;
 
 const HELP: &str = "\
 Usage: handover reload --pid-file FILE [--wait[=SECS]]
        handover reload --pid N
 
 Asks a running server to run its program on disk afresh, with its configuration
-read anew, by sending HUP. Live connections go on. The program on disk has to
-check itself first, and if it fails, nothing is signalled.
+read anew, by sending HUP. Live connections go on. The server has the program on
+disk check itself first, and if it fails, serves on as before.
 
       --pid-file FILE   the server's own --pid-file
       --pid N           its pid
-      --wait[=SECS]     wait until the new generation serves [60]; needs
-                        --pid-file, in which the new generation shows
+      --wait[=SECS]     wait until the new generation serves [60], or the server
+                        says why there is none; needs --pid-file, beside which
+                        it leaves the outcome, in FILE.outcome
       --program NAME    the name of the program that runs there [handover]; for
                         an application built on handover
   -h, --help            this text
 
-Exit codes  0 signalled; with --wait: the new generation serves
+Exit codes  0 signalled, no more; with --wait: the new generation serves
             1 not so; the reason stands on stderr in one line
             2 wrong usage
 ";
@@ -169,182 +173,205 @@ fn rounded(time: Duration) -> String {
 }
 
 fn reload(request: &Request) -> Result<Done, Failure> {
-    // The file before the signal, or a quick successor's would be taken for the old one.
+    // What is on disk now is what is asked for: a reload that began before may have read what was there before.
+    let asked = outcome::now();
     let (pid, file) = match &request.target {
         Target::Pid(pid) => (*pid, None),
         Target::File(path) => {
-            let (pid, stamp) = read_pid_file(path)?;
-            (pid, Some((path, stamp)))
+            let PidFile { pid, owner, stamp } = PidFile::read(path)?;
+            // Both before the signal, or a quick successor's would be taken for the old ones.
+            (pid, Some((path, owner, stamp, left_beside(path))))
         }
     };
-    let process = Process::find(pid, &request.program)?;
-    check(pid)?;
+    let process = find(pid, file.as_ref().map(|(_, owner, ..)| *owner), &request.program)?;
     let began = Instant::now();
-    kill_process(pid, Signal::HUP).map_err(|error| {
+    ask(pid, &process)?;
+    match (request.wait, file) {
+        (Some(patience), Some((path, _, stamp, left))) => {
+            Waiting { request, path, pid, process, asked, began, patience, stamp, left }.outcome()
+        }
+        _ => Ok(Done::Signalled(pid)),
+    }
+}
+
+/// The process with that pid, if it is the server: a pid file that was left behind may name one that has nothing to do
+/// with us, and HUP ends most of them. One that a user can write to names no process of another.
+fn find(pid: Pid, owner: Option<u32>, program: &str) -> Result<Process, Failure> {
+    let process = Process::find(pid)
+        .ok_or_else(|| Failure::new(format_args!("there is no process {pid}; the server has ended")))?;
+    if let Some(owner) = owner.filter(|&owner| owner != 0 && owner != process.real_user) {
+        let user = process.real_user;
+        return Err(Failure::new(format_args!(
+            "the pid file belongs to user {owner}, and process {pid} to user {user}: nothing is signalled"
+        )));
+    }
+    if !process.is_called(program) {
+        let name = &process.name;
+        return Err(Failure::new(format_args!(
+            "process {pid} is {name:?} and not {program:?}: is the pid file an old one?"
+        )));
+    }
+    if !process.handles_hup {
+        return Err(Failure::new(format_args!("process {pid} does not handle HUP: it is starting, or ending")));
+    }
+    Ok(process)
+}
+
+fn ask(pid: Pid, process: &Process) -> Result<(), Failure> {
+    process.signal(Signal::HUP).map_err(|error| {
         let help = if error == rustix::io::Errno::PERM { "; run this as its user, or as root" } else { "" };
         Failure::new(format_args!("cannot signal process {pid}: {error}{help}"))
-    })?;
-    let (Some(patience), Some((path, before))) = (request.wait, file) else { return Ok(Done::Signalled(pid)) };
-    loop {
-        // In this order: a predecessor that has ended had a successor in the file before that, or has failed.
-        let running = process.is_running();
-        match read_pid_file(path) {
-            Ok((to, now)) if now != before && stat(to).is_some() => {
-                return Ok(Done::Reloaded { from: pid, to, took: began.elapsed() });
-            }
-            _ if !running => {
-                return Err(Failure::new(format_args!("process {pid} has ended and no other took over; see its log")));
-            }
-            _ if began.elapsed() >= patience => {
-                let seconds = patience.as_secs();
-                return Err(Failure::new(format_args!(
-                    "no new generation after {seconds} s; process {pid} still runs, and its log says why"
-                )));
-            }
-            _ => thread::sleep(POLL),
-        }
-    }
+    })
 }
 
-/// Runs the program on disk as the server would, to check itself: a signal gives no answer, and this is where most
-/// reloads fail. What cannot be read of the process is left to the server's own check.
-fn check(pid: Pid) -> Result<(), Failure> {
-    let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-    let split = |bytes: &[u8]| -> Vec<OsString> {
-        let parts = bytes.split(|&byte| byte == 0).filter(|part| !part.is_empty());
-        parts.map(|part| OsString::from_vec(part.to_vec())).collect()
-    };
-    let (arguments, environment) = (split(&read("cmdline")), split(&read("environ")));
-    if arguments.is_empty() {
-        return Ok(());
-    }
-    let refused = |reason: fmt::Arguments<'_>| Failure::new(format_args!("nothing was reloaded: {reason}"));
-    let name = arguments[0].clone();
-    let start = || {
-        let here = open(".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        if let Ok(directory) = fs::read_link(format!("/proc/{pid}/cwd"))
-            && directory.is_dir()
-        {
-            env::set_current_dir(directory)?;
-        }
-        let check = Program::new(arguments, environment).start_check(false);
-        fchdir(here)?;
-        check
-    };
-    let mut check = start().map_err(|error: io::Error| refused(format_args!("cannot run {name:?}: {error}")))?;
-    let until = Instant::now() + CHECK_TIMEOUT;
-    loop {
-        match check.outcome() {
-            Ok(Some(checked)) => {
-                return match checked.complaint() {
-                    Some(reason) => Err(refused(format_args!("the program on disk fails its check: {reason}"))),
-                    None => Ok(()),
-                };
-            }
-            Ok(None) if Instant::now() < until => thread::sleep(POLL),
-            _ => {
-                return Err(refused(format_args!(
-                    "the program on disk did not check itself within {}s",
-                    CHECK_TIMEOUT.as_secs()
-                )));
-            }
-        }
-    }
+/// What is there of an outcome; a file that cannot be read is none.
+fn left_beside(path: &Path) -> Option<Left> {
+    Outcome::find(path).ok()
 }
 
-/// What changes whenever a file is replaced. The inode alone could be the one of a file before.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    written: (i64, i64),
-}
-
-fn read_pid_file(path: &Path) -> Result<(Pid, Stamp), Failure> {
-    let read = || -> io::Result<(String, fs::Metadata)> {
-        let file = fs::File::open(path)?;
-        // Of the file that is read, whatever has come into its place meanwhile.
-        let meta = file.metadata()?;
-        Ok((io::read_to_string(file)?, meta))
-    };
-    let (text, meta) = read().map_err(|error| {
-        let help = match error.kind() {
-            io::ErrorKind::NotFound => "; is the server running, and with this --pid-file?",
-            _ => "",
-        };
-        Failure::new(format_args!("cannot read the pid file {path:?}: {error}{help}"))
-    })?;
-    let pid = text.lines().next().and_then(|line| parse_pid(line.trim()));
-    let pid = pid.ok_or_else(|| Failure::new(format_args!("there is no pid in {path:?}")))?;
-    Ok((pid, Stamp { device: meta.dev(), inode: meta.ino(), written: (meta.mtime(), meta.mtime_nsec()) }))
-}
-
-/// A process, and not another one that got its pid later.
-struct Process {
+/// A server that was asked, and what there was of it before.
+struct Waiting<'r> {
+    request: &'r Request,
+    path: &'r Path,
     pid: Pid,
-    started: u64,
+    process: Process,
+    /// See [`outcome::now`].
+    asked: u64,
+    began: Instant,
+    patience: Duration,
+    stamp: Stamp,
+    left: Option<Left>,
 }
 
-impl Process {
-    /// A pid file that was left behind may name a process that has nothing to do with us, and HUP ends most of them.
-    fn find(pid: Pid, program: &str) -> Result<Process, Failure> {
-        let gone = || Failure::new(format_args!("there is no process {pid}; the server has ended"));
-        let Stat { name, started } = stat(pid).ok_or_else(gone)?;
-        let command_line = fs::read(format!("/proc/{pid}/cmdline")).map_err(|_| gone())?;
-        let called = command_line.split(|&byte| byte == 0).next().unwrap_or_default();
-        let called = called.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-        // The kernel cuts a name at 15 bytes; a program may be called by another name, or run by an emulator.
-        let short = &program.as_bytes()[..program.len().min(15)];
-        if called != program.as_bytes() && name.as_bytes() != short {
-            return Err(Failure::new(format_args!(
-                "process {pid} is {name:?} and not {program:?}: is the pid file an old one?"
-            )));
+impl Waiting<'_> {
+    fn outcome(mut self) -> Result<Done, Failure> {
+        let mut users = vec![0, self.process.effective_user, self.process.real_user];
+        // Since when the pid file has been another, or none.
+        let (mut changed, mut asked_again) = (None, false);
+        loop {
+            // In this order: a predecessor that has ended had a successor in the file before that, or has failed.
+            let running = self.process.is_running();
+            let named = PidFile::read(self.path).ok();
+            let left = left_beside(self.path);
+            let new = named.as_ref().filter(|file| file.stamp != self.stamp);
+            let successor = new.and_then(|file| Some((file.pid, Process::find(file.pid)?)));
+            if let Some((_, process)) = &successor {
+                users.push(process.effective_user);
+                users.dedup();
+            }
+            let silent = match left {
+                // It may have been left by a server long ago, or by anybody in its directory.
+                Some(left) if self.is_same(&left) || !users.contains(&left.owner) => true,
+                Some(Left { outcome: Some(outcome), .. }) if outcome.began >= self.asked => return self.told(outcome),
+                Some(_) => false,
+                None => true,
+            };
+            let waited = match (&named, new) {
+                (Some(_), None) => None,
+                _ => Some(changed.get_or_insert_with(Instant::now).elapsed()),
+            };
+            let enough = waited.is_some_and(|waited| waited >= GRACE);
+            match successor {
+                // One that leaves no outcome: an older version, or its directory is full.
+                Some((to, _)) if silent && enough => {
+                    return Ok(Done::Reloaded { from: self.pid, to, took: self.began.elapsed() });
+                }
+                // A signal in the last moment of a process is lost with it.
+                Some((to, _)) if !running && enough && !asked_again => {
+                    asked_again = true;
+                    let owner = named.map(|file| file.owner);
+                    self.process = find(to, owner, &self.request.program)?;
+                    ask(to, &self.process)?;
+                }
+                Some(_) => {}
+                None if named.is_none() && (enough || !running) => {
+                    let (path, pid) = (self.path, self.pid);
+                    return Err(Failure::new(format_args!(
+                        "the pid file {path:?} is gone, and process {pid} {}: has it another now, or was it stopped?",
+                        if running { "still runs" } else { "has ended" }
+                    )));
+                }
+                None if !running => {
+                    let pid = self.pid;
+                    return Err(Failure::new(format_args!(
+                        "process {pid} has ended and no other took over; see its log"
+                    )));
+                }
+                None => {}
+            }
+            if self.began.elapsed() >= self.patience {
+                let (pid, seconds) = (self.pid, self.patience.as_secs());
+                return Err(Failure::new(format_args!(
+                    "no new generation after {seconds} s; process {pid} {}",
+                    if running { "still runs, and its log says what it waits for" } else { "has ended" }
+                )));
+            }
+            thread::sleep(POLL);
         }
-        if !handles_hup(pid) {
-            return Err(Failure::new(format_args!("process {pid} does not handle HUP: it is starting, or ending")));
+    }
+
+    fn is_same(&self, left: &Left) -> bool {
+        self.left.as_ref().is_some_and(|before| before.stamp == left.stamp)
+    }
+
+    fn told(&self, outcome: Outcome) -> Result<Done, Failure> {
+        match outcome.failure {
+            Some(reason) => Err(Failure::new(format_args!("nothing was reloaded: {}", words(&reason)))),
+            None => {
+                let to = i32::try_from(outcome.pid).ok().and_then(Pid::from_raw).unwrap_or(self.pid);
+                Ok(Done::Reloaded { from: self.pid, to, took: self.began.elapsed() })
+            }
         }
-        Ok(Process { pid, started })
-    }
-
-    fn is_running(&self) -> bool {
-        stat(self.pid).is_some_and(|stat| stat.started == self.started)
     }
 }
 
-struct Stat {
-    name: String,
-    /// In clock ticks since boot.
-    started: u64,
-}
-
-/// What proc(5) says about a process that has not ended.
-fn stat(pid: Pid) -> Option<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in parentheses and may contain some itself.
-    let (before, after) = text.rsplit_once(')')?;
-    let name = before.split_once('(')?.1.to_owned();
-    let mut fields = after.split_ascii_whitespace();
-    if matches!(fields.next()?, "Z" | "X" | "x") {
-        return None;
-    }
-    // The state is field 3, the start time field 22.
-    Some(Stat { name, started: decimal(fields.nth(18)?)? })
-}
-
-/// Whether HUP does anything but end it: it is caught, or blocked as it is while a server executes its program afresh.
-/// Where that cannot be read it is believed.
-fn handles_hup(pid: Pid) -> bool {
-    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
-    let mask = |name: &str| {
-        let mask = status.lines().find_map(|line| line.strip_prefix(name))?;
-        number::parse(mask.trim().as_bytes(), 16)
+/// What another user has written, for a terminal: nothing in it moves the cursor, hides or turns around what stands there.
+fn words(text: &str) -> String {
+    let shown = |char: char| match char {
+        '"' | '\'' | '\\' => char.to_string(),
+        _ => char.escape_debug().to_string(),
     };
-    match (mask("SigCgt:"), mask("SigBlk:")) {
-        (Some(caught), Some(blocked)) => (caught | blocked) & 1 != 0,
-        _ => true,
+    text.chars().take(LONGEST).map(shown).collect()
+}
+
+/// What a pid file says.
+struct PidFile {
+    pid: Pid,
+    owner: u32,
+    stamp: Stamp,
+}
+
+impl PidFile {
+    fn read(path: &Path) -> Result<PidFile, Failure> {
+        let (text, meta) = small_file::read(path, PID_FILE).map_err(|error| {
+            let help = match error.kind() {
+                io::ErrorKind::NotFound => "; is the server running, and with this --pid-file?",
+                _ => "",
+            };
+            Failure::new(format_args!("cannot read the pid file {path:?}: {error}{help}"))
+        })?;
+        // Anybody can give another's file a second name; one that has just been replaced has none.
+        if meta.nlink() > 1 {
+            return Err(Failure::new(format_args!("the pid file {path:?} has other names: whose is it?")));
+        }
+        let pid = text.lines().next().and_then(|line| parse_pid(line.trim()));
+        let pid = pid.ok_or_else(|| Failure::new(format_args!("there is no pid in {path:?}")))?;
+        Ok(PidFile { pid, owner: meta.uid(), stamp: Stamp::of(&meta) })
     }
 }
 
 fn parse_pid(text: &str) -> Option<Pid> {
     Pid::from_raw(decimal(text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_another_move_no_cursor() {
+        assert_eq!(words("a \"b\" c\\d \u{e9}"), "a \"b\" c\\d \u{e9}");
+        assert_eq!(words("\u{1b}[2J\r\u{9b}\u{202e}\t"), "\\u{1b}[2J\\r\\u{9b}\\u{202e}\\t");
+        assert_eq!(words(&"x".repeat(5000)).len(), LONGEST);
+    }
 }

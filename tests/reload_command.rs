@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread;
@@ -71,6 +72,10 @@ impl PidFile {
         fs::rename(&temporary, &self.0).expect("renamed");
     }
 
+    fn outcome(&self) -> PathBuf {
+        PathBuf::from(format!("{}.outcome", self.0.display()))
+    }
+
     fn flag(&self) -> String {
         format!("--pid-file={}", self.0.display())
     }
@@ -79,6 +84,7 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(self.outcome());
     }
 }
 
@@ -235,14 +241,100 @@ fn a_real_server_is_reloaded_and_a_broken_configuration_is_not() {
 
         let second = rustix::process::Pid::from_raw(second as i32).expect("a pid");
         rustix::process::kill_process(second, rustix::process::Signal::TERM).expect("it runs");
-        // It takes its own pid file away last of all.
+        // It takes its own pid file away last of all, and the outcome before it.
         let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while pid_file.0.exists() {
             assert!(std::time::Instant::now() < until, "{mode}: the server did not end");
             thread::sleep(std::time::Duration::from_millis(5));
         }
+        assert!(!pid_file.outcome().exists(), "{mode}");
         fs::remove_file(&config).expect("the configuration");
     }
+}
+
+/// A script that is called as the program is, and does as it likes when it is asked to check itself or to reload.
+struct Impostor {
+    child: Child,
+    directory: PathBuf,
+    file: PidFile,
+}
+
+impl Impostor {
+    /// `on_hup` is a command of the shell, `$1` being the outcome that it could leave.
+    fn start(test: &str, on_hup: &str) -> Impostor {
+        let file = PidFile::new(test);
+        let directory = file.0.with_extension("d");
+        fs::create_dir_all(&directory).expect("a directory");
+        let script = directory.join("handover");
+        let text = format!(
+            "#!/bin/sh\nif [ -n \"$HANDOVER_CHECK\" ]; then echo run >\"$MARK\"; exit 1; fi\n\
+             trap '{on_hup}' HUP\necho ready\nwhile :; do sleep 0.02; done\n"
+        );
+        fs::write(&script, text).expect("a script");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("executable");
+        let mut command = Command::new(&script);
+        command.arg(file.outcome()).env("MARK", directory.join("mark"));
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the script starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        assert_eq!(lines.next().expect("a line").expect("UTF-8"), "ready");
+        file.write(&format!("{}\n", child.id()));
+        Impostor { child, directory, file }
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// As root that was anybody's way to be root: whoever can write the pid file, or is the process in it.
+#[test]
+fn the_command_line_of_the_process_in_the_pid_file_was_run() {
+    let impostor = Impostor::start("run", ":");
+    answers(&reload(&[&impostor.file.flag()]), 0, &["was asked to reload"]);
+    let pid = impostor.child.id().to_string();
+    answers(&reload(&["--pid", &pid]), 0, &["was asked to reload"]);
+    answers(&reload(&[&impostor.file.flag(), "--wait=0"]), 1, &["no new generation after 0 s"]);
+    assert!(!impostor.directory.join("mark").exists(), "its program was run");
+}
+
+#[test]
+fn what_a_server_says_is_printed_as_text_and_not_obeyed() {
+    let text = r"outcome=failed\ngeneration=1\npid=1\nbegan=18446744073709551615\nreason=a\033[2Jb\rc\n";
+    let impostor = Impostor::start("words", &format!("printf \"{text}\" >\"$1\""));
+    let output = reload(&[&impostor.file.flag(), "--wait=30"]);
+    answers(&output, 1, &["nothing was reloaded: a\\u{1b}[2Jb\\rc"]);
+}
+
+#[test]
+fn an_outcome_that_is_not_the_servers_answer_is_passed_by() {
+    let secret = r"outcome=ok\ngeneration=1\npid=1\nbegan=18446744073709551615\n";
+    // A link to what only root may read, for example.
+    let link = format!("printf \"{secret}\" >\"$1.secret\"; ln -sf \"$1.secret\" \"$1\"");
+    // Of a reload that began before this one was asked for.
+    let earlier = "printf \"outcome=ok\\ngeneration=9\\npid=1\\nbegan=1\\n\" >\"$1\"".to_owned();
+    let no_file = "mkfifo \"$1\"".to_owned();
+    for (name, on_hup) in [("link", link), ("earlier", earlier), ("fifo", no_file)] {
+        let impostor = Impostor::start(&format!("outcome-{name}"), &on_hup);
+        let flag = impostor.file.flag();
+        let waiting = thread::spawn(move || reload(&[&flag, "--wait=1"]));
+        answers(&waiting.join().expect("no panic"), 1, &["no new generation after 1 s", "still runs"]);
+        assert!(impostor.file.outcome().symlink_metadata().is_ok(), "{name}: it was not asked");
+        let _ = fs::remove_file(format!("{}.secret", impostor.file.outcome().display()));
+    }
+}
+
+#[test]
+fn a_pid_file_that_is_a_link_or_has_two_names_is_refused() {
+    let (server, file, other) = (Server::start(), PidFile::new("two"), PidFile::new("names"));
+    file.write(&format!("{}\n", server.pid()));
+    std::os::unix::fs::symlink(&file.0, &other.0).expect("a link");
+    answers(&reload(&[&other.flag()]), 1, &["it is a symbolic link"]);
+    fs::remove_file(&other.0).and_then(|()| fs::hard_link(&file.0, &other.0)).expect("a second name");
+    answers(&reload(&[&other.flag()]), 1, &["has other names"]);
 }
 
 /// Under runit it left the server without its supervisor, which then failed to start another every second.
@@ -253,4 +345,83 @@ fn a_pid_file_alone_made_auto_overlap() {
     answers(&reload(&["--wait=600", &pid_file.flag()]), 0, &["runs the program afresh"]);
     server.await_generation(2);
     assert_eq!(fs::read_to_string(&pid_file.0).expect("a pid file"), format!("{}\n", server.pid()));
+}
+
+#[test]
+fn a_second_start_took_the_pid_file_and_deleted_it_at_its_end() {
+    for mode in ["exec", "overlap"] {
+        let pid_file = PidFile::new(&format!("second-{mode}"));
+        let flag = pid_file.flag();
+        let _server = Server::start_with(&["-l", "127.0.0.1:0", "--reload", mode, "--reload-probation", "0.05", &flag]);
+        for generation in 1..3 {
+            let line = fs::read_to_string(&pid_file.0).expect("a pid file");
+            let output = Command::new(PROGRAM)
+                .args(["-l", "127.0.0.1:0", &flag])
+                .stdin(Stdio::null())
+                .output()
+                .expect("the program runs");
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(69), "{mode} {generation}: {stderr}");
+            let says = format!("names the running process {}; stop it or choose another file", line.trim());
+            assert!(stderr.contains(&says), "{mode} {generation}: {stderr}");
+            assert_eq!(fs::read_to_string(&pid_file.0).expect("a pid file"), line, "{mode} {generation}");
+            if generation == 1 {
+                answers(&reload(&["--wait=600", &flag]), 0, &["reloaded"]);
+            }
+        }
+        stop(&pid_file);
+    }
+}
+
+/// Here a directory is in the way of the new file, for whoever it is; on a full disk or in a directory that has become
+/// read-only the same happens.
+#[test]
+fn a_pid_file_that_could_not_be_written_at_a_reload_was_deleted() {
+    let pid_file = PidFile::new("full");
+    let server = Server::start_with(&["-l", "127.0.0.1:0", "--reload", "exec", &pid_file.flag()]);
+    let line = format!("{}\n", server.pid());
+    let name = pid_file.0.file_name().expect("a name").to_string_lossy().into_owned();
+    let obstacle = pid_file.0.with_file_name(format!(".{name}.{}", server.pid()));
+    fs::create_dir(&obstacle).expect("a directory");
+    answers(&reload(&["--wait=600", &pid_file.flag()]), 0, &["runs the program afresh"]);
+    assert_eq!(fs::read_to_string(&pid_file.0).expect("a pid file"), line);
+    fs::remove_dir(&obstacle).expect("the directory");
+    answers(&reload(&["--wait=600", &pid_file.flag()]), 0, &["runs the program afresh"]);
+    assert_eq!(fs::read_to_string(&pid_file.0).expect("a pid file"), line);
+    stop(&pid_file);
+}
+
+#[test]
+fn a_pid_file_with_a_new_name_in_the_configuration_left_the_old_one_behind() {
+    for mode in ["exec", "overlap"] {
+        let (old, new) = (PidFile::new(&format!("old-{mode}")), PidFile::new(&format!("new-{mode}")));
+        let config = old.0.with_extension("toml");
+        let configure = |file: &PidFile| {
+            fs::write(&config, format!("listen = [\"127.0.0.1:0\"]\npid_file = {:?}\n", file.0)).expect("written");
+        };
+        configure(&old);
+        let file = config.to_str().expect("UTF-8");
+        let mut server = Server::start_with(&["--reload", mode, "--reload-probation", "0.05", "-c", file]);
+        configure(&new);
+        let output = reload(&["--wait=600", &old.flag()]);
+        answers(&output, 1, &["the pid file", "is gone"]);
+        server.await_generation(2);
+        assert!(!old.0.exists() && !old.outcome().exists() && new.0.exists(), "{mode}");
+        answers(&reload(&["--wait=600", &new.flag()]), 0, &["reloaded"]);
+        fs::remove_file(&config).expect("the configuration");
+        stop(&new);
+        assert!(!new.outcome().exists(), "{mode}");
+    }
+}
+
+/// Ends the server in that file, and waits until it has taken the file away, which it does last of all.
+fn stop(file: &PidFile) {
+    let pid: i32 = fs::read_to_string(&file.0).expect("a pid file").trim().parse().expect("a pid");
+    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while file.0.exists() {
+        assert!(std::time::Instant::now() < until, "the server did not end");
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
 }

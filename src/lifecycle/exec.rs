@@ -9,6 +9,7 @@ use super::state::{ExecState, SHARES_FILES, decode, encode};
 use crate::hash::Seed;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 /// Becomes the program on disk, which reads that version of the state. Returns only if that failed, with everything as
 /// before.
-pub fn hand_over(program: &Program, mut state: ExecState, version: u32) -> io::Error {
+pub fn hand_over(program: &Program, mut state: ExecState, version: u32, legacy: &OsStr) -> io::Error {
     let copies = match version < SHARES_FILES {
         true => match each_once(&mut state) {
             Ok(copies) => copies,
@@ -24,7 +25,7 @@ pub fn hand_over(program: &Program, mut state: ExecState, version: u32) -> io::E
         },
         false => Vec::new(),
     };
-    let error = execute(program, &state, version);
+    let error = execute(program, &state, version, legacy);
     drop(copies);
     error
 }
@@ -49,12 +50,12 @@ fn each_once(state: &mut ExecState) -> io::Result<Vec<OwnedFd>> {
     Ok(copies)
 }
 
-fn execute(program: &Program, state: &ExecState, version: u32) -> io::Error {
+fn execute(program: &Program, state: &ExecState, version: u32, legacy: &OsStr) -> io::Error {
     match prepare(state, version) {
         Ok(memfd) => {
             let descriptors = descriptors(state);
             let error = match pass_on(&descriptors, true) {
-                Ok(()) => program.execute(memfd.as_raw_fd()),
+                Ok(()) => program.execute(memfd.as_raw_fd(), legacy),
                 Err(error) => error,
             };
             // Back to close-on-exec, which cannot fail for a descriptor that is open.
@@ -104,6 +105,12 @@ pub fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the predecessor passed this descriptor on for us alone, and the state names each once, but for those of
     // files, which are taken by `Files`; `take_over` has seen that it is open.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Takes a descriptor that the environment names beside the state, if it is open. Before any other is opened.
+pub fn own_if_open(fd: RawFd) -> Option<OwnedFd> {
+    let open = fd > 2 && pass_on(&[fd], false).is_ok();
+    open.then(|| own(fd))
 }
 
 /// The files that connections send, each owned once however many of them send it.

@@ -7,11 +7,14 @@ pub mod exec;
 pub mod invariants;
 pub mod link;
 pub mod notify;
+pub mod outcome;
 mod phase;
 pub mod pid_file;
 pub mod predecessor;
+pub mod process;
 pub mod program;
 pub mod signals;
+pub mod small_file;
 pub mod state;
 pub mod successor;
 

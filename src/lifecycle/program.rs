@@ -21,13 +21,15 @@ pub const CHECK: &str = "HANDOVER_CHECK";
 pub const STATE: &str = "HANDOVER_STATE";
 /// Set for the successor in overlap mode to its predecessor's process: it talks to it over its stdin.
 pub const SUCCESSOR: &str = "HANDOVER_SUCCESSOR";
+/// Set for the successor in both modes: what the predecessor tells it about the reload and the pid file.
+pub const RELOAD: &str = "HANDOVER_RELOAD";
 /// What an application that checks itself prints: the state versions it reads, separated by commas.
 pub const VERSIONS_LINE: &str = "handover reads state versions ";
 /// The same of the words of the link. What does not print it knows the first ones.
 pub const WORDS_LINE: &str = "handover knows words of versions ";
 
 /// Never passed on: each is for one process.
-const DROPPED: [&str; 8] = [
+const DROPPED: [&str; 9] = [
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
@@ -35,6 +37,7 @@ const DROPPED: [&str; 8] = [
     CHECK,
     STATE,
     SUCCESSOR,
+    RELOAD,
     working_directory::VARIABLE,
 ];
 
@@ -93,16 +96,26 @@ impl Program {
         &self.path
     }
 
-    /// Its environment and one more.
-    fn environment_with(&self, variable: String) -> Vec<CString> {
+    /// Its environment and some more.
+    fn environment_with(&self, variables: &[(&str, &OsStr)]) -> Vec<CString> {
         let mut environment = self.environment.clone();
-        environment.push(c_string(variable.into()));
+        for (name, value) in variables {
+            let mut variable = OsString::from(name);
+            variable.push("=");
+            variable.push(value);
+            environment.push(c_string(variable));
+        }
         environment
     }
 
-    fn start(&self, variable: String, streams: &[(BorrowedFd<'_>, RawFd)], own_group: bool) -> io::Result<Child> {
+    fn start(
+        &self,
+        variables: &[(&str, &OsStr)],
+        streams: &[(BorrowedFd<'_>, RawFd)],
+        own_group: bool,
+    ) -> io::Result<Child> {
         let path = c_string(self.path.clone().into());
-        Child::start(&path, &self.args, &self.environment_with(variable), streams, own_group)
+        Child::start(&path, &self.args, &self.environment_with(variables), streams, own_group)
     }
 
     /// Starts the program to check itself, in a process group of its own where a Ctrl-C at the terminal is for us to pass
@@ -112,23 +125,25 @@ impl Program {
         let ((stdout, to_stdout), (stderr, to_stderr)) = (io::pipe()?, io::pipe()?);
         let streams = [(nothing.as_fd(), 0), (to_stdout.as_fd(), 1), (to_stderr.as_fd(), 2)];
         Ok(Check {
-            child: self.start(format!("{CHECK}=1"), &streams, own_group)?,
+            child: self.start(&[(CHECK, "1".as_ref())], &streams, own_group)?,
             stdout: Said::new(stdout)?,
             stderr: Said::new(stderr)?,
         })
     }
 
     /// Starts the successor, `link` being its stdin.
-    pub fn start_successor(&self, link: BorrowedFd<'_>) -> io::Result<Child> {
-        self.start(format!("{SUCCESSOR}={}", std::process::id()), &[(link, 0)], false)
+    pub fn start_successor(&self, link: BorrowedFd<'_>, legacy: &OsStr) -> io::Result<Child> {
+        let ours = std::process::id().to_string();
+        self.start(&[(SUCCESSOR, ours.as_ref()), (RELOAD, legacy)], &[(link, 0)], false)
     }
 
     /// Becomes the program. Returns only if that failed.
     ///
     /// Not by `CommandExt::exec`, which resets SIGPIPE and the signal mask also when it fails: the next sendfile to a
     /// closed peer would then kill the server.
-    pub fn execute(&self, state: i32) -> io::Error {
-        let environment = self.environment_with(format!("{STATE}={state}:{}", std::process::id()));
+    pub fn execute(&self, state: i32, legacy: &OsStr) -> io::Error {
+        let state = format!("{state}:{}", std::process::id());
+        let environment = self.environment_with(&[(STATE, state.as_ref()), (RELOAD, legacy)]);
         match nix::unistd::execve(&c_string(self.path.clone().into()), &self.args, &environment) {
             Err(errno) => errno.into(),
         }

@@ -7,6 +7,7 @@ use super::state::{Inheritance, common, encode};
 use super::{Event, FromSuccessor};
 use crate::channel::Sender;
 use crate::report;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::{self, JoinHandle};
@@ -57,12 +58,13 @@ impl Successor {
         program: &Program,
         spoken: Spoken,
         inheritance: Inheritance,
+        legacy: &OsStr,
         listeners: &[BorrowedFd<'_>],
         events: Sender<Event>,
         answers: impl Answers,
     ) -> io::Result<Successor> {
         let (link, theirs) = Link::pair()?;
-        let child = program.start_successor(theirs.as_fd())?;
+        let child = program.start_successor(theirs.as_fd(), legacy)?;
         drop(theirs);
         let pid = child.pid().as_raw_nonzero().get().unsigned_abs();
         let mut successor = Successor { link: link.clone(), child: Some(child), listening: None, pid, killed: false };

@@ -172,7 +172,7 @@ impl Builder {
     ///
     /// # Errors
     /// No handler, settings out of range, less memory than is needed, an address that cannot be bound, a passed descriptor that is no listener,
-    /// a pid file that cannot be written.
+    /// a pid file that cannot be written or is another server's.
     pub fn build(self) -> Result<Server, Error> {
         let Builder { mut config, handler, carry } = self;
         let program = Program::of_this_process();
@@ -187,20 +187,17 @@ impl Builder {
         // Who takes the flags takes the log with them; an application that sets things itself has its own logger.
         let log = if config.announce && !config.check { Some(init_logging(&config)?) } else { None };
         let addresses = config.addresses()?;
-        let role::Beginning { listeners, obsolete, origin } = match config.check {
+        let role::Beginning { listeners, obsolete, mut origin } = match config.check {
             true => role::Beginning::default(),
             false => Role::take()?.begin(&addresses)?,
         };
         // It is written when this process has become the server: not before a predecessor has promoted it.
-        let pid_file = match config.pid_file.as_deref().filter(|_| !config.check).map(PidFile::prepare) {
-            None => None,
-            Some(Ok(pid_file)) => Some(pid_file),
-            // After execve there is no way back, and the connections are worth more.
-            Some(Err(error)) if generation() > 1 && origin.predecessor.is_none() => {
-                report::error!("{error}");
-                None
-            }
-            Some(Err(error)) => return Err(error),
+        let path = config.pid_file.as_deref().filter(|_| !config.check);
+        let legacy = std::mem::take(&mut origin.legacy);
+        let pid_file = match (&origin.predecessor, generation()) {
+            (Some(_), _) => PidFile::prepare(path, Some((origin.inheritance.pid, legacy)))?,
+            (None, 1) => PidFile::prepare(path, None)?,
+            (None, _) => PidFile::after_exec(path, legacy),
         };
         let (events, received) = channel();
         Ok(Server {
@@ -235,7 +232,7 @@ pub struct Server {
     carry: Option<Arc<Carry>>,
     program: &'static Program,
     log: Option<Arc<Log>>,
-    pid_file: Option<PidFile>,
+    pid_file: PidFile,
     events: Sender<Event>,
     received: Receiver<Event>,
 }

@@ -85,6 +85,7 @@ impl Running {
             return no;
         }
         self.outside.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
+        self.outside.pid_file.handed_over();
         report::info!("reloading: successor {pid} is promoted");
         self.move_to(successor, &kept, spoken, config, deadline, again)
     }
@@ -113,7 +114,8 @@ impl Running {
             numbers.iter().map(|number| unsafe { BorrowedFd::borrow_raw(*number) }).collect();
         let answers = ToAcceptor { commands: self.commands.clone(), returns: self.returns.clone() };
         let events = self.outside.sender.clone();
-        Successor::start(self.outside.program, spoken, inheritance, &descriptors, events, answers)
+        let legacy = self.outside.pid_file.legacy(false);
+        Successor::start(self.outside.program, spoken, inheritance, &legacy, &descriptors, events, answers)
     }
 
     /// Waits, and passes by what an earlier successor said.

@@ -207,7 +207,9 @@ impl Running {
         let moved = connections.len();
         report::info!("reloading: executing {} with {moved} connections", self.outside.program.path().display());
         log::logger().flush();
-        let error = exec::hand_over(self.outside.program, ExecState { inheritance, connections }, version);
+        let (legacy, state) = (self.outside.pid_file.legacy(true), ExecState { inheritance, connections });
+        let error = exec::hand_over(self.outside.program, state, version, &legacy);
+        self.outside.pid_file.keep();
         Reloaded::Failed(format!("cannot execute {}: {error}", self.outside.program.path().display()))
     }
 

@@ -2,12 +2,14 @@
 
 use super::GENERATION;
 use crate::lifecycle::exec;
+use crate::lifecycle::pid_file::Legacy;
 use crate::lifecycle::predecessor::{Begin, Predecessor};
 use crate::lifecycle::program;
 use crate::lifecycle::state::{ExecState, Inheritance, InheritedListener, MovedConnection};
 use crate::listener::{Address, Listener};
 use crate::report;
 use crate::{Error, activation};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,9 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub enum Role {
     First,
     /// This process was the predecessor until execve.
-    Exec(ExecState),
+    Exec(ExecState, Legacy),
     /// The predecessor runs beside us.
-    Overlap(Begin),
+    Overlap(Begin, Legacy),
 }
 
 /// What a server begins with, besides its configuration.
@@ -27,6 +29,7 @@ pub struct Origin {
     pub inheritance: Inheritance,
     pub connections: Vec<MovedConnection>,
     pub predecessor: Option<Predecessor>,
+    pub legacy: Legacy,
 }
 
 /// Its listeners, those it inherited and no longer needs, and the rest.
@@ -51,36 +54,39 @@ impl Role {
             return Ok(Role::First);
         }
         // Both are for one process: a program of ours that an application starts inherits the variables and no more.
+        let told = std::env::var_os(program::RELOAD).unwrap_or_default();
         if let Some(number) = program::state_of_this_process() {
-            return exec::take_over(number).map(Role::Exec).map_err(failed);
+            let legacy = Legacy::read(&told, |fd| exec::own_if_open(fd).map(File::from));
+            return exec::take_over(number).map(|state| Role::Exec(state, legacy)).map_err(failed);
         }
         if program::is_successor() {
-            return Predecessor::hear().map(Role::Overlap).map_err(failed);
+            let legacy = Legacy::read(&told, |_| None);
+            return Predecessor::hear().map(|begin| Role::Overlap(begin, legacy)).map_err(failed);
         }
         Ok(Role::First)
     }
 
     /// Binds what is new, keeps what was inherited.
     pub fn begin(self, addresses: &[Address]) -> Result<Beginning, Error> {
-        let (mut inheritance, connections, predecessor, descriptors) = match self {
+        let (mut inheritance, connections, predecessor, descriptors, legacy) = match self {
             Role::First => {
                 let (listeners, obsolete) = bind_or_keep(addresses, activation::inherited_from_env()?, false)?;
                 return Ok(Beginning { listeners, obsolete, origin: Origin::default() });
             }
-            Role::Exec(ExecState { inheritance, connections }) => {
+            Role::Exec(ExecState { inheritance, connections }, legacy) => {
                 let own = |listener: &InheritedListener| (exec::own(listener.fd), listener.spare.map(exec::own));
                 let descriptors = inheritance.listeners.iter().map(own).collect();
-                (inheritance, connections, None, descriptors)
+                (inheritance, connections, None, descriptors, legacy)
             }
-            Role::Overlap(Begin { predecessor, inheritance, listeners }) => {
-                (inheritance, Vec::new(), Some(predecessor), listeners)
+            Role::Overlap(Begin { predecessor, inheritance, listeners }, legacy) => {
+                (inheritance, Vec::new(), Some(predecessor), listeners, legacy)
             }
         };
         GENERATION.store(inheritance.generation as usize + 1, Ordering::Relaxed);
         let inherited = inherit(&mut inheritance, descriptors, predecessor.is_none());
         // In exec mode there is no way back: one listener that cannot be bound must not end all others.
         let (listeners, obsolete) = bind_or_keep(addresses, inherited, predecessor.is_none())?;
-        Ok(Beginning { listeners, obsolete, origin: Origin { inheritance, connections, predecessor } })
+        Ok(Beginning { listeners, obsolete, origin: Origin { inheritance, connections, predecessor, legacy } })
     }
 }
 

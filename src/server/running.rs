@@ -57,7 +57,7 @@ pub struct Outside {
     pub program: &'static Program,
     pub carry: Option<Arc<Carry>>,
     pub log: Option<Arc<Log>>,
-    pub pid_file: Option<PidFile>,
+    pub pid_file: PidFile,
     pub notifier: Notifier,
     pub signals: Option<SignalThread>,
     pub sender: Sender<Event>,
@@ -127,7 +127,7 @@ impl Running {
         outside: Outside,
     ) -> Result<Running, Error> {
         let failed = |what: &str, error: io::Error| Error::runtime(format_args!("cannot start {what}"), error);
-        let Origin { inheritance, connections, predecessor } = origin;
+        let Origin { inheritance, connections, predecessor, .. } = origin;
         if let (Some(carry), Some(carried)) = (&outside.carry, inheritance.carried) {
             (carry.restore)(carried);
         }
@@ -275,7 +275,12 @@ impl Running {
     /// A successor starts to listen to its predecessor, and says that it accepts.
     pub(super) fn accept(&mut self) -> Result<(), Error> {
         let Some(predecessor) = &self.predecessor else {
-            self.became_server();
+            match self.become_server() {
+                // Another has started at the same moment, and is the one that supervisors know.
+                Err(error) if generation() == 1 && error.is_bind() => return Err(error),
+                Err(error) => report::error!("{error}"),
+                Ok(()) => {}
+            }
             self.outside.notifier.ready(&self.status());
             self.tell_manager(Instant::now());
             return Ok(());
@@ -299,13 +304,15 @@ impl Running {
 
     /// From here on this process is the one that supervisors know.
     pub(super) fn became_server(&mut self) {
+        if let Err(error) = self.become_server() {
+            report::error!("{error}");
+        }
+    }
+
+    fn become_server(&mut self) -> Result<(), Error> {
         self.promoted = true;
         self.command(Command::OwnFiles);
-        if let Some(pid_file) = &self.outside.pid_file
-            && let Err(error) = pid_file.write()
-        {
-            report::error!("cannot write the pid file {}: {error}", pid_file.path().display());
-        }
+        self.outside.pid_file.became_server(generation())
     }
 
     /// Waits for what happens until the server has ended; `None` if its threads failed.
@@ -412,6 +419,7 @@ impl Running {
     fn reload(&mut self, config: &Config) -> Option<Ended> {
         loop {
             let mut again = false;
+            self.outside.pid_file.reload_begins();
             self.outside.notifier.reloading();
             let reloaded = match self.reload_mode(config) {
                 ReloadMode::Overlap => self.reload_by_overlap(config, &mut again),
@@ -420,9 +428,16 @@ impl Running {
             match reloaded {
                 Reloaded::HandedOver => return Some(Ended::HandedOver),
                 Reloaded::Ended(ended) => return Some(ended),
-                Reloaded::Stop => return Some(self.stop(config)),
-                Reloaded::StopNow => return Some(self.stop_at_once()),
+                Reloaded::Stop => {
+                    self.outside.pid_file.reload_failed(generation(), "the server was told to stop");
+                    return Some(self.stop(config));
+                }
+                Reloaded::StopNow => {
+                    self.outside.pid_file.reload_failed(generation(), "the server was told to stop at once");
+                    return Some(self.stop_at_once());
+                }
                 Reloaded::Failed(reason) => {
+                    self.outside.pid_file.reload_failed(generation(), &reason);
                     self.cut_by_reloads = self.services.stats.total_cut();
                     report::error!("reload failed, serving on: {reason}");
                     self.outside.notifier.ready(&format!("reload failed: {reason}"));
@@ -580,7 +595,13 @@ impl Running {
                     Event::Stop | Event::Successor(..) | Event::Held(_) | Event::NotHeld { .. } | Event::PoolEnded,
                 ) => {}
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Reload) => report::warn!("no reload: the server is stopping"),
+                Waited::Event(Event::Reload) => {
+                    report::warn!("no reload: the server is stopping");
+                    if self.promoted {
+                        self.outside.pid_file.reload_begins();
+                        self.outside.pid_file.reload_failed(generation(), "the server is stopping");
+                    }
+                }
                 Waited::Event(Event::Predecessor(word)) => {
                     if let Some(Event::StopNow) = self.heed(word) {
                         return Pause::SecondStop;
