@@ -337,6 +337,28 @@ fn a_pid_file_that_is_a_link_or_has_two_names_is_refused() {
     answers(&reload(&[&other.flag()]), 1, &["has other names"]);
 }
 
+/// What a successor says goes to the log, which may be a file; the command said to look there, after a minute.
+#[test]
+fn a_successor_that_cannot_listen_was_waited_for_and_its_words_lost() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (pid_file, port) = (PidFile::new("taken"), taken.local_addr().expect("an address").port());
+    let config = pid_file.0.with_extension("toml");
+    let listen = |more: &str| fs::write(&config, format!("listen = [\"127.0.0.1:0\"{more}]\n")).expect("written");
+    listen("");
+    let (flag, file) = (pid_file.flag(), config.to_str().expect("UTF-8"));
+    let server = Server::start_with(&["--reload", "overlap", "--reload-probation", "0.05", &flag, "-c", file]);
+    listen(&format!(", \"127.0.0.1:{port}\""));
+    let output = reload(&["--wait=600", &pid_file.flag()]);
+    let says = format!("127.0.0.1:{port}");
+    answers(&output, 1, &["nothing was reloaded: the successor ended before it was ready: exit code 69", &says]);
+    // The server is the one that it was, and can be reloaded when that is mended.
+    assert_eq!(fs::read_to_string(&pid_file.0).expect("a pid file"), format!("{}\n", server.pid()));
+    listen("");
+    answers(&reload(&["--wait=600", &pid_file.flag()]), 0, &["has taken over from"]);
+    fs::remove_file(&config).expect("the configuration");
+    stop(&pid_file);
+}
+
 /// Under runit it left the server without its supervisor, which then failed to start another every second.
 #[test]
 fn a_pid_file_alone_made_auto_overlap() {

@@ -68,6 +68,8 @@ pub enum Message {
     /// Predecessor, instead of `Hello`: we speak that version of the words, and this is the [`Inheritance`] you get, in
     /// a version of the state. The descriptors follow in the same way, those of spare sockets before stdin.
     Greeting { words: u32, state: Vec<u8> },
+    /// Successor, since version 2: I end, and this is why, in one line.
+    Failed(String),
 }
 
 /// Bytes inside the packet, or behind it in a memfd, which is the packet's last descriptor.
@@ -92,6 +94,7 @@ wire! { enum Message {
     11 => ListenersClosed,
     12 => Finished { counters, cut, reload_again },
     13 => Greeting { words, state },
+    14 => Failed(reason),
 } }
 wire! { enum Payload { 0 => Inline(bytes), 1 => Memfd } }
 
@@ -272,7 +275,7 @@ mod tests {
     #[test]
     fn messages_are_written_as_they_were_at_first() {
         let counters = Counters { served: 1, refused: 2, connections: 300, migrated: 4, reloads: 5 };
-        let messages: [(Message, &[u8]); 10] = [
+        let messages: [(Message, &[u8]); 11] = [
             (Message::Stopping, &[2]),
             (
                 Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
@@ -286,6 +289,7 @@ mod tests {
             (Message::ListenersClosed, &[11]),
             (Message::Finished { counters, cut: 6, reload_again: true }, &[12, 1, 2, 0xac, 2, 4, 5, 6, 1]),
             (Message::Greeting { words: 2, state: vec![7, 200] }, &[13, 2, 2, 7, 200]),
+            (Message::Failed("no".into()), &[14, 2, b'n', b'o']),
         ];
         for (message, expected) in messages {
             let mut bytes = Vec::new();

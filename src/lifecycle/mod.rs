@@ -54,6 +54,8 @@ pub enum FromSuccessor {
         kept: Vec<String>,
     },
     Stopping,
+    /// Why it ends.
+    Failed(String),
     Promoted,
     /// A stop, passed on.
     Stop {

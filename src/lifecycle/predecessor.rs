@@ -3,6 +3,7 @@
 use super::link::{self, Link, Message, Packet, Payload, test_point};
 use super::state::{Carried, Inheritance, decode};
 use super::{Event, FromPredecessor};
+use crate::Error;
 use crate::channel::Sender;
 use crate::connection::{Connection, Restored, Snapshot};
 use crate::report;
@@ -18,8 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const STACK: usize = 128 * 1024;
 
 /// The predecessor of this process.
+#[derive(Clone)]
 pub struct Predecessor {
     pub link: Link,
+    /// The version of the words that we speak.
+    words: u32,
 }
 
 /// Connections that are not ours yet, by id. The predecessor has a limit of them, and most go in the order they came.
@@ -51,15 +55,23 @@ impl Predecessor {
         let Some(Packet { message, mut descriptors, truncated: false }) = packet else {
             return Err("the predecessor said nothing, or its descriptors did not arrive".into());
         };
-        let inheritance = match message {
-            Message::Hello(inheritance) => inheritance,
-            Message::Greeting { words, state } if link::words().contains(&words) => decode(&state)?,
+        let (inheritance, words) = match message {
+            Message::Hello(inheritance) => (inheritance, 1),
+            Message::Greeting { words, state } if link::words().contains(&words) => (decode(&state)?, words),
             other => return Err(format!("the predecessor began with what we do not know: {}", other.kind())),
         };
         let real = descriptors.pop().ok_or("the predecessor passed on no stdin")?;
         rustix::stdio::dup2_stdin(&real).map_err(|error| format!("cannot take over stdin: {error}"))?;
         let listeners = with_spares(&inheritance, descriptors);
-        Ok(Begin { predecessor: Predecessor { link }, inheritance, listeners })
+        Ok(Begin { predecessor: Predecessor { link, words }, inheritance, listeners })
+    }
+
+    /// Says why we end before we were ready, so that whoever asked for the reload is told.
+    pub fn hears_why(&self, error: &Error) {
+        if self.words > 1 {
+            // It hears the end of the link in any case.
+            let _ = self.link.send(&Message::Failed(error.to_string()), &[]);
+        }
     }
 
     /// Starts to listen. `adopt` is given each connection that has become ours.

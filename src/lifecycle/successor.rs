@@ -95,6 +95,7 @@ impl Successor {
                 let word = match said {
                     Message::Ready { kept } => FromSuccessor::Ready { kept },
                     Message::Stopping => FromSuccessor::Stopping,
+                    Message::Failed(reason) => FromSuccessor::Failed(reason),
                     Message::Promoted => FromSuccessor::Promoted,
                     Message::Stop { at_once } => FromSuccessor::Stop { at_once },
                     Message::Ack(id) => {

@@ -195,7 +195,8 @@ impl Builder {
         let path = config.pid_file.as_deref().filter(|_| !config.check);
         let legacy = std::mem::take(&mut origin.legacy);
         let pid_file = match (&origin.predecessor, generation()) {
-            (Some(_), _) => PidFile::prepare(path, Some((origin.inheritance.pid, legacy)))?,
+            (Some(predecessor), _) => PidFile::prepare(path, Some((origin.inheritance.pid, legacy)))
+                .inspect_err(|error| predecessor.hears_why(error))?,
             (None, 1) => PidFile::prepare(path, None)?,
             (None, _) => PidFile::after_exec(path, legacy),
         };
@@ -358,8 +359,11 @@ impl Server {
         let bound: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
         let notifier = Notifier::from_env();
         let outside = Outside { program, carry, log, pid_file, notifier, signals, sender: events, events: received };
+        let predecessor = origin.predecessor.clone();
         let mut running =
-            Running::start(&config, memory.as_ref().map(Plan::budget), handler, listeners, obsolete, origin, outside)?;
+            Running::start(&config, memory.as_ref().map(Plan::budget), handler, listeners, obsolete, origin, outside)
+                .inspect_err(|error| predecessor.iter().for_each(|predecessor| predecessor.hears_why(error)))?;
+        drop(predecessor);
         running.accept()?;
         if let Some(memory) = &memory {
             report::info!("memory {}", memory.describe());

@@ -135,12 +135,14 @@ impl Running {
         until: Instant,
         again: &mut bool,
     ) -> Result<Vec<String>, Reloaded> {
+        let mut said = String::new();
         loop {
             match self.hear(successor.pid(), until) {
                 Waited::Event(Event::Successor(_, FromSuccessor::Ready { kept })) => return Ok(kept),
+                Waited::Event(Event::Successor(_, FromSuccessor::Failed(reason))) => said = format!(": {reason}"),
                 Waited::Event(Event::Successor(..)) => {
                     let how = successor.end(PROBATION_STOP);
-                    return Err(Reloaded::Failed(format!("the successor ended before it was ready: {how}")));
+                    return Err(Reloaded::Failed(format!("the successor ended before it was ready: {how}{said}")));
                 }
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Time => {

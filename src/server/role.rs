@@ -85,7 +85,8 @@ impl Role {
         GENERATION.store(inheritance.generation as usize + 1, Ordering::Relaxed);
         let inherited = inherit(&mut inheritance, descriptors, predecessor.is_none());
         // In exec mode there is no way back: one listener that cannot be bound must not end all others.
-        let (listeners, obsolete) = bind_or_keep(addresses, inherited, predecessor.is_none())?;
+        let (listeners, obsolete) = bind_or_keep(addresses, inherited, predecessor.is_none())
+            .inspect_err(|error| predecessor.iter().for_each(|predecessor| predecessor.hears_why(error)))?;
         Ok(Beginning { listeners, obsolete, origin: Origin { inheritance, connections, predecessor, legacy } })
     }
 }
