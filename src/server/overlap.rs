@@ -195,7 +195,7 @@ impl Running {
         }
         let patience = if at_once { PATIENCE } else { config.stop_deadline };
         let last = Instant::now() + patience;
-        let (mut no, mut serves) = (no, ready);
+        let (mut no, mut serves, mut again) = (no, ready, false);
         let mut until = if serves { last } else { last.min(Instant::now() + UNREADY_PATIENCE) };
         loop {
             let event = match self.hear(successor.pid(), until) {
@@ -215,6 +215,7 @@ impl Running {
                     until = last;
                 }
                 Event::Reopen => self.reopen_log(),
+                Event::Reload => again = true,
                 Event::StopNow => no = Reloaded::StopNow,
                 Event::Stop if self.is_second_stop() => no = Reloaded::StopNow,
                 Event::Stop if !matches!(no, Reloaded::StopNow) => no = Reloaded::Stop,
@@ -228,6 +229,9 @@ impl Running {
         report::info!("the successor ended: {how}");
         if serves && successor.was_killed() {
             self.services.stats.cut();
+        }
+        if again {
+            self.outside.sender.send(Event::Reload);
         }
         no
     }
