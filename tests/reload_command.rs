@@ -359,6 +359,25 @@ fn a_successor_that_cannot_listen_was_waited_for_and_its_words_lost() {
     stop(&pid_file);
 }
 
+/// It may have read what was on disk before this one was asked for. Here it succeeds, and the one that was asked for fails.
+#[test]
+fn a_reload_that_had_begun_before_was_taken_for_the_answer() {
+    let pid_file = PidFile::new("earlier");
+    let config = pid_file.0.with_extension("toml");
+    fs::write(&config, "listen = [\"127.0.0.1:0\"]\n").expect("written");
+    let (flag, file) = (pid_file.flag(), config.to_str().expect("UTF-8"));
+    let mut server = Server::start_with(&["--reload", "overlap", "--reload-probation", "1", &flag, "-c", file]);
+    answers(&reload(&[&flag]), 0, &["was asked to reload"]);
+    // On probation: it has read its configuration.
+    server.await_generation(2);
+    fs::write(&config, "workers = 0\n").expect("written");
+    answers(&reload(&["--wait=600", &flag]), 1, &["nothing was reloaded", "workers is 0"]);
+    let now = fs::read_to_string(&pid_file.0).expect("a pid file");
+    assert_ne!(now, format!("{}\n", server.pid()), "the first reload has failed as well");
+    fs::remove_file(&config).expect("the configuration");
+    stop(&pid_file);
+}
+
 /// Under runit it left the server without its supervisor, which then failed to start another every second.
 #[test]
 fn a_pid_file_alone_made_auto_overlap() {
@@ -392,6 +411,43 @@ fn a_second_start_took_the_pid_file_and_deleted_it_at_its_end() {
             }
         }
         stop(&pid_file);
+    }
+}
+
+/// Each looked before any had written.
+#[test]
+fn of_those_that_started_at_the_same_moment_all_had_the_pid_file() {
+    for left_behind in [false, true] {
+        let pid_file = PidFile::new(&format!("moment-{left_behind}"));
+        if left_behind {
+            // Of a process that has ended and been waited for.
+            let mut ended = Command::new("true").spawn().expect("true");
+            ended.wait().expect("it ends");
+            pid_file.write(&format!("{}\n", ended.id()));
+        }
+        let start = || {
+            let mut command = Command::new(PROGRAM);
+            command.args(["-l", "127.0.0.1:0", "-w", "1", &pid_file.flag()]);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts")
+        };
+        let children: Vec<Child> = (0..6).map(|_| start()).collect();
+        // Each is ready or has ended, and the end of its stdout says which.
+        let is_ready = |child: &mut Child| {
+            let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+            lines.map_while(Result::ok).any(|line| line.starts_with("ready "))
+        };
+        let (mut ready, mut refused) = (Vec::new(), Vec::new());
+        for mut child in children {
+            if is_ready(&mut child) { ready.push(child) } else { refused.push(child) }
+        }
+        let line = fs::read_to_string(&pid_file.0);
+        let codes: Vec<_> = refused.iter_mut().map(|child| child.wait().expect("ended").code()).collect();
+        let pids: Vec<String> = ready.iter().map(|child| format!("{}\n", child.id())).collect();
+        for child in &mut ready {
+            child.kill().and_then(|()| child.wait().map(drop)).expect("killed");
+        }
+        assert_eq!(codes, [Some(69); 5], "{left_behind}");
+        assert_eq!(pids, [line.expect("a pid file")], "{left_behind}");
     }
 }
 
