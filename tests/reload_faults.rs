@@ -873,10 +873,11 @@ fn the_reload_deadline_cuts_what_is_left_and_leaves_the_socket_file() {
 /// One that streams for longer than a reload may take once kept every exec from happening, and so did one slow client.
 #[test]
 fn what_never_rests_does_not_keep_an_exec_from_happening() {
-    let slow: [(&str, &dyn Fn(&mut RawClient)); 3] = [
-        ("GET /stream/2/60000", &|client| _ = client.get("/stream/2/60000").read_at_least(100)),
-        ("GET /bytes/500000000", &|client| _ = client.get("/bytes/500000000").read_at_least(100)),
-        ("POST /echo", &|client| {
+    type Begin = fn(&mut RawClient);
+    let slow: [(&str, Begin); 3] = [
+        ("GET /stream/2/60000", |client| _ = client.get("/stream/2/60000").read_at_least(100)),
+        ("GET /bytes/500000000", |client| _ = client.get("/bytes/500000000").read_at_least(100)),
+        ("POST /echo", |client| {
             client.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
         }),
     ];
