@@ -114,6 +114,11 @@ bench-slow:
     cargo build --release --bins --examples
     python3 benches/slow_clients.py
 
+# Four clients that pipeline at the service rate, and every worker blocked: the others' p99, /-/healthy (needs python3)
+bench-fair *ARGS:
+    cargo build --release --examples
+    python3 benches/fair_share.py "$@"
+
 # All that a client can make a server hold, at once, against --memory: p99 of the others, threads, peak (needs python3)
 bench-hostile MEMORY="16M":
     cargo build --release --examples
