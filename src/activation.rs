@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_shared_listener_is_not_refused_to_the_one_that_keeps_it() {
         let kept = TcpListener::bind("127.0.0.1:0").expect("a listener");
-        let listener = adopt(kept.try_clone().expect("a copy").into()).expect("a listener");
+        let mut listener = adopt(kept.try_clone().expect("a copy").into()).expect("a listener");
         listener.refuse_new();
         drop(listener);
         kept.set_nonblocking(false).expect("blocking again");

@@ -18,9 +18,9 @@ const ACCEPTS: usize = 64;
 /// How long to leave the listener alone when descriptors or places have run out.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// At least that long passes between the SYN filter and the close: a SYN that the kernel was just handling is in
-/// SYN_RECV by then.
-const FILTER_SETTLES: Duration = Duration::from_millis(10);
+/// At least that long passes between the end of new handshakes and the close: a SYN that the kernel was just handling is
+/// in SYN_RECV by then.
+const REFUSAL_SETTLES: Duration = Duration::from_millis(10);
 
 /// How long to wait for handshakes where the kernel does not tell about them.
 const BLIND_WAIT: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ pub(super) struct Leaving {
     pub(super) listener: Listener,
     pub(super) since: Millis,
     pub(super) until: Millis,
-    /// When to ask for handshakes again: it means reading a table of every socket on the host.
+    /// When to ask for handshakes again: it means that the kernel looks at every socket on the host.
     pub(super) ask_again: Millis,
 }
 
@@ -122,14 +122,14 @@ impl Acceptor {
     /// service manager keeps is left to it, at once and with its queue.
     pub fn leave(&mut self, listeners: Vec<Listener>, patience: Duration) {
         let until = self.now.after(patience);
-        for listener in listeners {
+        for mut listener in listeners {
             if listener.is_shared() {
                 // Closing is not enough: while another copy lives, the poller goes on reporting it.
                 let _ = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd()));
                 continue;
             }
             listener.refuse_new();
-            self.leaving.push(Leaving { listener, since: self.now, until, ask_again: self.now.after(FILTER_SETTLES) });
+            self.leaving.push(Leaving { listener, since: self.now, until, ask_again: self.now.after(REFUSAL_SETTLES) });
         }
     }
 
@@ -148,9 +148,14 @@ impl Acceptor {
             let quiet = empty && !pending;
             if !quiet && self.now < leaving.until {
                 self.leaving.push(leaving);
-            } else if !quiet {
+                continue;
+            }
+            if !quiet {
                 let bound = leaving.listener.bound();
                 log::warn!("closed {bound} while clients were still connecting; some may be reset");
+            }
+            for (fd, peer) in leaving.listener.close() {
+                self.admit(fd, Some(peer));
             }
         }
     }

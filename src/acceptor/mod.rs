@@ -294,7 +294,10 @@ impl Acceptor {
         if self.ready && self.accepting {
             until = until.min(self.accept_again);
         }
-        if self.migration.is_some() || !self.leaving.is_empty() || !self.overflow.is_empty() {
+        for leaving in &self.leaving {
+            until = until.min(leaving.ask_again);
+        }
+        if self.migration.is_some() || !self.overflow.is_empty() {
             until = until.min(self.now.after(Duration::from_millis(DRAIN_TICK)));
         }
         // The coarse clock lags by a tick: a millisecond more, or the loop would spin until it has moved.

@@ -61,7 +61,7 @@ pub struct Counters {
 }
 
 /// A listener's descriptor, and what it was bound for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct InheritedListener {
     /// In exec mode the descriptor's number; in overlap mode its place among those that came with the message.
     pub fd: i32,

@@ -280,10 +280,10 @@ impl Running {
         mut deadline: Instant,
         again: &mut bool,
     ) -> Reloaded {
-        let mut removed: Vec<String> = self.listeners.iter().map(|(_, address, _)| address.clone()).collect();
+        let mut removed: Vec<String> = self.listeners.iter().map(|listener| listener.address.clone()).collect();
         removed.retain(|address| !kept.contains(address));
         // Their descriptors are closed by the acceptor, and may stand for something else afterwards.
-        self.listeners.retain(|(_, address, _)| kept.contains(address));
+        self.listeners.retain(|listener| kept.contains(&listener.address));
         if spoken.state.is_none() {
             report::warn!("the successor reads other state versions: connections end with their next response instead");
         }

@@ -98,8 +98,8 @@ fn inherit(
     own_files: bool,
 ) -> Vec<Listener> {
     let mut listeners = Vec::new();
-    for (inherited, (fd, _spare)) in std::mem::take(&mut inheritance.listeners).into_iter().zip(descriptors) {
-        match Listener::inherit(fd, inherited.address, inherited.file, own_files) {
+    for (inherited, (fd, spare)) in std::mem::take(&mut inheritance.listeners).into_iter().zip(descriptors) {
+        match Listener::inherit(fd, spare, inherited.address, inherited.file, own_files) {
             Ok(listener) => listeners.push(listener),
             Err(error) => report::error!("cannot go on with an inherited listener: {error}"),
         }

@@ -28,7 +28,7 @@ use crate::thread;
 use crate::worker::{Returns, Streamers, Worker};
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -73,7 +73,7 @@ pub struct Running {
     pub(super) commands: Mailbox<Command>,
     pub(super) returns: Returns,
     /// The listeners' descriptors, which the acceptor owns, for a successor.
-    pub(super) listeners: Vec<Descriptor>,
+    pub(super) listeners: Vec<InheritedListener>,
     pub(super) outside: Outside,
     /// Of the generations before.
     pub(super) before: Counters,
@@ -104,9 +104,6 @@ impl Drop for Pool {
         self.0.send(Event::PoolEnded);
     }
 }
-
-/// A listener's descriptor, its address as configured, and its socket file's device and inode.
-type Descriptor = (RawFd, String, Option<(u64, u64)>);
 
 /// What the main thread waits for.
 pub enum Waited {
@@ -159,7 +156,7 @@ impl Running {
         let pool = Arc::new(Pool(outside.sender.clone()));
         let descriptors = listeners.iter().map(|listener| {
             let (address, file) = listener.inheritance();
-            (listener.as_raw_fd(), address.to_owned(), file)
+            InheritedListener { fd: listener.as_raw_fd(), address: address.to_owned(), file, spare: listener.spare() }
         });
         let descriptors = descriptors.collect();
         let jobs = Jobs { workers: jobs, streamers: stream_jobs, status: config.status_routes.then_some(status_jobs) };
@@ -295,7 +292,7 @@ impl Running {
         predecessor
             .listen(self.outside.sender.clone(), adopt)
             .map_err(|error| Error::runtime(format_args!("cannot listen to the predecessor"), error))?;
-        let kept = self.listeners.iter().map(|(_, address, _)| address.clone()).collect();
+        let kept = self.listeners.iter().map(|listener| listener.address.clone()).collect();
         predecessor
             .link
             .send_within(&Message::Ready { kept }, &[], LINK_PATIENCE)
@@ -462,13 +459,7 @@ impl Running {
     }
 
     pub(super) fn inherited_listeners(&self) -> Vec<InheritedListener> {
-        let listeners = self.listeners.iter().map(|(fd, address, file)| InheritedListener {
-            fd: *fd,
-            address: address.clone(),
-            file: *file,
-            spare: None,
-        });
-        listeners.collect()
+        self.listeners.clone()
     }
 
     /// Ends the threads and says the last line.

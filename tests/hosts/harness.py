@@ -9,17 +9,22 @@ A case is a script:
 """
 
 import atexit
+import collections
 import contextlib
 import ctypes
+import fcntl
 import os
 import pathlib
 import re
+import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 # Longer than anything takes here, and short enough to see a hang.
@@ -170,6 +175,110 @@ class Server:
             return self.child.wait(patience)
 
 
+# A command that runs the rest as nobody, without any capability and without a way to one.
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--inh-caps=-all",
+          "--bounding-set=-all")
+
+
+def capabilities(pid):
+    """What capabilities(7) it has or could get, in hexadecimal; nothing if there are none."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    union = 0
+    for found in re.findall(r"^Cap\w+:\s*(\w+)", status, re.M):
+        union |= int(found, 16)
+    return f"{union:x}" if union else ""
+
+
+class Load:
+    """Clients that connect, ask once and are done, over and over, until they are refused.
+
+    Whoever has connected has to be answered. Each is a thread of this process; `within` is where it connects.
+    """
+
+    def __init__(self, host, port, clients=32, within=contextlib.nullcontext):
+        self.served = 0
+        self.lost = []
+        self._within = within
+        self._counting = threading.Lock()
+        self._where = (host, port)
+        self._threads = [threading.Thread(target=self._client, daemon=True) for _ in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def _client(self):
+        with self._within():
+            while self._ask():
+                pass
+
+    def _ask(self):
+        try:
+            client = socket.create_connection(self._where, PATIENCE)
+        except ConnectionRefusedError:
+            return False
+        except OSError as error:
+            self.lost.append(f"connecting: {error}")
+            return False
+        answer = b""
+        try:
+            with client:
+                client.sendall(b"GET /hello HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+                while some := client.recv(65536):
+                    answer += some
+        except OSError as error:
+            self.lost.append(f"{error} behind {len(answer)} bytes")
+            return True
+        if not answer.endswith(b"hello world"):
+            self.lost.append(f"the end behind {len(answer)} bytes")
+            return True
+        with self._counting:
+            self.served += 1
+        return True
+
+    def has_served(self, least):
+        if until(lambda: self.served >= least) is None:
+            verdict(False, f"the load does not run: {self.served} served, {self.lost[:3]}")
+
+    def ended(self):
+        """Waits until each was refused."""
+        deadline = time.monotonic() + PATIENCE
+        for thread in self._threads:
+            thread.join(max(0, deadline - time.monotonic()))
+            if thread.is_alive():
+                verdict(False, f"a client was never refused; {self.served} served, lost: {self.lost[:3]}")
+
+
+# By the name of uname(2): the numbers of system calls that cases refuse.
+SYSTEM_CALLS = {
+    "x86_64": {"socket": 41, "accept": 43, "accept4": 288},
+    "aarch64": {"socket": 198, "accept": 202, "accept4": 242},
+}
+
+
+def refusing(calls, error, first=None):
+    """For `preexec_fn`: a sandbox in which these calls fail with that errno, as a seccomp(2) filter makes it.
+
+    With `first` only where their first argument is that.
+    """
+    if (numbers := SYSTEM_CALLS.get(os.uname().machine)) is None:
+        cannot_be_tried(f"the numbers of system calls of {os.uname().machine} are not known here")
+    # Load the number, and for each of the calls jump behind the end of this list.
+    program = [(0x20, 0, 0, 0)]
+    program += [(0x15, len(calls) - place, 0, numbers[call]) for place, call in enumerate(calls)]
+    allow, refuse = (0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x00050000 | error)
+    # The argument's lower half, on a host that has that first.
+    program += [allow, refuse] if first is None else [allow, (0x20, 0, 0, 16), (0x15, 1, 0, first), allow, refuse]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in program))
+    # struct sock_fprog.
+    header = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
+
+    def enter(code=code):
+        # PR_SET_NO_NEW_PRIVS; PR_SET_SECCOMP, SECCOMP_MODE_FILTER.
+        if _libc.prctl(38, 1, 0, 0, 0) or _libc.prctl(22, 2, header):
+            raise OSError(ctypes.get_errno(), "seccomp")
+
+    return enter
+
+
 def unshare(flags):
     """This process gets namespaces of its own, which end with it."""
     need_root()
@@ -192,6 +301,11 @@ def network(namespace):
         os.close(here)
 
 
+def sysctl(name, value):
+    """Sets what belongs to this thread's network namespace: /proc/sys shows that of the thread that opens it."""
+    pathlib.Path("/proc/sys", name).write_text(str(value))
+
+
 def new_network():
     """A descriptor of a new network namespace whose loopback is up; this thread stays where it is."""
     need_root()
@@ -206,9 +320,68 @@ def new_network():
         os.close(here)
 
 
+class LongWay:
+    """Two networks of our own, `near` and `far`, that are joined by a wire on which each packet takes `delay` seconds.
+
+    This kernel may have no netem: the wire is a process that carries packets between two TUN devices.
+    """
+
+    NEAR, FAR = ("10.77.0.2", "fd77::2"), ("10.77.0.1", "fd77::1")
+
+    def __init__(self, delay):
+        self.near, near = self._end(*self.NEAR)
+        self.far, far = self._end(*self.FAR)
+        self.wire = os.fork()
+        if self.wire == 0:
+            try:
+                self._carry(near, far, delay)
+            finally:
+                os._exit(1)
+        os.close(near)
+        os.close(far)
+
+    @staticmethod
+    def _end(v4, v6):
+        namespace = new_network()
+        with network(namespace):
+            tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            # TUNSETIFF; IFF_TUN | IFF_NO_PI.
+            fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", b"way", 0x1001))
+            run("ip", "address", "add", f"{v4}/24", "dev", "way")
+            run("ip", "address", "add", f"{v6}/64", "dev", "way", "nodad")
+            run("ip", "link", "set", "way", "up", "txqueuelen", "10000")
+        return namespace, tun
+
+    @staticmethod
+    def _carry(near, far, delay):
+        poller = select.epoll()
+        other = {near: far, far: near}
+        for end in other:
+            poller.register(end, select.EPOLLIN)
+        under_way = collections.deque()
+        while True:
+            wait = max(0, under_way[0][0] - time.monotonic()) if under_way else -1
+            for end, _ in poller.poll(wait):
+                with contextlib.suppress(BlockingIOError):
+                    while packet := os.read(end, 65536):
+                        under_way.append((time.monotonic() + delay, other[end], packet))
+            while under_way and under_way[0][0] <= time.monotonic():
+                _, to, packet = under_way.popleft()
+                with contextlib.suppress(OSError):
+                    os.write(to, packet)
+
+
 def _enter(namespace):
     if _libc.setns(namespace, 0) != 0:
         raise OSError(ctypes.get_errno(), "setns")
+
+
+def alive(pid):
+    """A zombie is not."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def adopt_descendants():

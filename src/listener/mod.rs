@@ -1,83 +1,29 @@
 //! Where connections come from: binding, and closing without resetting a client that has already connected.
 
+mod address;
+mod handshakes;
+mod spare;
+
+pub use address::Address;
+
 use crate::Error;
-use crate::number::decimal;
 use crate::report;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
-use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
+use spare::Spare;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 /// Connections that may wait in the kernel; it takes the smaller of this and `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-
-/// Where to listen: `HOST:PORT`, `[V6]:PORT` or `unix:PATH`. Port 0 takes a free one.
-///
-/// ```
-/// use handover::Address;
-/// let address: Address = "[::1]:8888".parse()?;
-/// assert_eq!(address.to_string(), "[::1]:8888");
-/// assert!("unix:/run/app.sock".parse::<Address>().is_ok());
-/// assert!("8888".parse::<Address>().is_err());
-/// # Ok::<(), handover::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// A host, by address or by name, and a port.
-    Tcp(String, u16),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-}
-
-impl FromStr for Address {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Address, Error> {
-        let malformed = |why: &str| {
-            Error::usage(format_args!("cannot listen on {text:?}: {why}; give HOST:PORT, [V6]:PORT or unix:PATH"))
-        };
-        if let Some(path) = text.strip_prefix("unix:") {
-            return match path.len() {
-                0 => Err(malformed("the path is empty")),
-                // sun_path holds 108 bytes with the NUL (unix(7)).
-                1..=107 => Ok(Address::Unix(path.into())),
-                _ => Err(malformed("a socket path has at most 107 bytes")),
-            };
-        }
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| malformed("there is no port"))?;
-        if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(malformed("the port is not a number"));
-        }
-        let port = decimal(port).ok_or_else(|| malformed("the port is above 65535"))?;
-        let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
-            Some(Some(v6)) if v6.parse::<Ipv6Addr>().is_ok() => v6,
-            Some(_) => return Err(malformed("the IPv6 address is malformed")),
-            None if host.contains(':') => return Err(malformed("an IPv6 address stands in brackets")),
-            None if host.is_empty() => return Err(malformed("there is no host")),
-            None => host,
-        };
-        Ok(Address::Tcp(host.to_owned(), port))
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Address::Tcp(host, port) => write!(f, "{host}:{port}"),
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// Where a listener is bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +47,9 @@ impl fmt::Display for Bound {
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
+    /// By which it closes without resetting anyone, where there is one: on TCP, unless we are a successor of somebody
+    /// who had none, or the kernel has refused it.
+    spare: Option<Spare>,
     bound: Bound,
     /// As it was configured: a successor keeps it if its own configuration says the same. [`OF_MANAGER`] if it never
     /// was.
@@ -129,45 +78,41 @@ pub enum Accepted {
 impl Listener {
     /// Binds every address that `address` stands for.
     pub fn bind(address: &Address) -> Result<Vec<Listener>, Error> {
-        match address {
-            Address::Unix(path) => Ok(vec![bind_unix(path)?]),
-            Address::Tcp(host, port) => {
-                let resolved = (host.as_str(), *port).to_socket_addrs().map_err(|error| {
-                    let why = error.to_string();
-                    Error::bind(
-                        format_args!("cannot listen on {address}: the host name does not resolve: {why}"),
-                        error,
-                    )
-                })?;
-                let mut addresses: Vec<SocketAddr> = Vec::new();
-                for resolved in resolved {
-                    if !addresses.contains(&resolved) {
-                        addresses.push(resolved);
-                    }
-                }
-                // A free port is one port: with several addresses it would be several.
-                addresses.truncate(if *port == 0 { 1 } else { addresses.len() });
-                let mut listeners = Vec::new();
-                for resolved in addresses {
-                    listeners.push(bind_tcp(resolved, &address.to_string())?);
-                }
-                Ok(listeners)
-            }
+        if let Address::Unix(path) = address {
+            return Ok(vec![bind_unix(path)?]);
         }
+        let resolved = address.resolve()?;
+        // A free port is one port: with several addresses it would be several.
+        let most = if matches!(address, Address::Tcp(_, 0)) { 1 } else { resolved.len() };
+        let mut listeners = Vec::new();
+        for resolved in resolved.into_iter().take(most) {
+            listeners.push(bind_tcp(resolved, &address.to_string()).map_err(|error| cannot_listen(resolved, error))?);
+        }
+        Ok(listeners)
     }
 
     /// A listener that a predecessor had bound for `address`. While that one may still serve, the socket file is its.
-    pub fn inherit(fd: OwnedFd, address: String, file: Option<(u64, u64)>, owns_file: bool) -> io::Result<Listener> {
+    pub fn inherit(
+        fd: OwnedFd,
+        spare: Option<OwnedFd>,
+        address: String,
+        file: Option<(u64, u64)>,
+        owns_file: bool,
+    ) -> io::Result<Listener> {
         let socket = Socket::from(fd);
         socket.set_cloexec(true)?;
         let bound = where_bound(&socket)?;
-        Ok(Listener { socket, bound, address, file, owns_file })
+        let spare = spare.and_then(|fd| {
+            let inherited = Spare::inherit(fd, &socket);
+            inherited.inspect_err(|error| report::warn!("an inherited spare socket of {bound}: {error}")).ok()
+        });
+        Ok(Listener { socket, spare, bound, address, file, owns_file })
     }
 
     /// A listener that the service manager bound and keeps.
     pub fn of_manager(socket: Socket) -> io::Result<Listener> {
         let bound = where_bound(&socket)?;
-        Ok(Listener { socket, bound, address: OF_MANAGER.to_owned(), file: None, owns_file: false })
+        Ok(Listener { socket, spare: None, bound, address: OF_MANAGER.to_owned(), file: None, owns_file: false })
     }
 
     /// Whether the service manager keeps a copy. Then a stop only closes ours: who connects from here on waits in the
@@ -181,6 +126,11 @@ impl Listener {
         (&self.address, self.file)
     }
 
+    /// The spare socket, for a successor.
+    pub fn spare(&self) -> Option<RawFd> {
+        self.spare.as_ref().map(Spare::as_raw_fd)
+    }
+
     /// Where it listens.
     pub fn bound(&self) -> &Bound {
         &self.bound
@@ -191,7 +141,7 @@ impl Listener {
         match rustix::net::acceptfrom_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             Ok((fd, peer)) => Accepted::Connection(fd, peer.and_then(to_std)),
             Err(Errno::AGAIN) => Accepted::Empty,
-            // A Unix listener that was shut down says EINVAL once its queue is empty.
+            // A Unix listener that was shut down says so once its queue is empty.
             Err(Errno::INVAL) => Accepted::Empty,
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                 Accepted::Exhausted(error.into())
@@ -204,14 +154,17 @@ impl Listener {
     /// First half of a close that resets nobody: no new handshakes from here on. What has connected already is still
     /// in the queue, and what is in the middle of a handshake still gets there.
     ///
-    /// Only for the sole holder of the socket: the filter is on the socket itself, and with another holder alive it
-    /// would blackhole that one's clients. So a shared one is left as it is.
-    pub fn refuse_new(&self) {
+    /// Only for the sole holder of the socket: with another holder alive it would blackhole that one's clients. So a
+    /// shared one is left as it is.
+    pub fn refuse_new(&mut self) {
         if self.is_shared() {
             return;
         }
         let result = match &self.bound {
-            Bound::Tcp(_) => self.socket.attach_filter(&drop_syn_filter()),
+            Bound::Tcp(_) => {
+                let spared = self.give_to_spare();
+                spared.or_else(|error| spare::drop_new(&self.socket).map_err(|_| error))
+            }
             Bound::Unix(_) => {
                 self.remove_file();
                 rustix::net::shutdown(&self.socket, Shutdown::Read).map_err(io::Error::from)
@@ -220,6 +173,28 @@ impl Listener {
         if let Err(error) = result {
             report::warn!("closing {}: clients that connect just now may be reset: {error}", self.bound);
         }
+    }
+
+    fn give_to_spare(&mut self) -> io::Result<()> {
+        let mut spare = match self.spare.take() {
+            Some(spare) => spare,
+            // Our predecessor was of a version that had none. Now one can be bound only under conditions.
+            None => {
+                self.socket.set_reuse_port(true)?;
+                Spare::beside(&self.socket)?
+            }
+        };
+        // If it fails, the spare goes: half of the SYNs would be its.
+        spare.take_new(&self.socket)?;
+        self.spare = Some(spare);
+        Ok(())
+    }
+
+    /// Second half: closes it. Answers who came in meanwhile all the same.
+    pub fn close(mut self) -> Vec<(OwnedFd, SocketAddr)> {
+        let spare = self.spare.take();
+        drop(self);
+        spare.map(Spare::strangers).unwrap_or_default()
     }
 
     /// Leaves the socket file to a successor, whatever its inode says, or takes it over.
@@ -235,14 +210,7 @@ impl Listener {
         }
         match &self.bound {
             Bound::Unix(_) => Some(false),
-            Bound::Tcp(address) => {
-                let v4 = has_syn_recv("/proc/net/tcp", address.port());
-                let v6 = has_syn_recv("/proc/net/tcp6", address.port());
-                match (v4, v6) {
-                    (Some(one), other) | (other, Some(one)) => Some(one || other.unwrap_or(false)),
-                    (None, None) => None,
-                }
-            }
+            Bound::Tcp(address) => handshakes::under_way(*address),
         }
     }
 
@@ -293,32 +261,34 @@ fn where_bound(socket: &Socket) -> io::Result<Bound> {
     })
 }
 
-fn bind_tcp(address: SocketAddr, text: &str) -> Result<Listener, Error> {
-    let bind = || -> io::Result<Listener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            // So that `0.0.0.0:80` and `[::]:80` can stand beside each other, whatever bindv6only says.
-            socket.set_only_v6(true)?;
+fn bind_tcp(address: SocketAddr, text: &str) -> io::Result<Listener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // So that `0.0.0.0:80` and `[::]:80` can stand beside each other, whatever bindv6only says.
+        socket.set_only_v6(true)?;
+    }
+    // Accepted sockets inherit it on Linux, which saves a call for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    // While nobody listens the kernel lets a second one beside it.
+    let spare = Spare::beside(&socket);
+    socket.listen(BACKLOG)?;
+    let spare = spare.inspect_err(|error| log::debug!("no spare socket for {address}: {error}")).ok();
+    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok(Listener { socket, spare, bound: Bound::Tcp(bound), address: text.to_owned(), file: None, owns_file: false })
+}
+
+fn cannot_listen(address: SocketAddr, error: io::Error) -> Error {
+    let help = match error.kind() {
+        io::ErrorKind::AddrInUse => "address in use; stop the other server or listen on another port with -l",
+        io::ErrorKind::PermissionDenied => {
+            "no permission; ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"
         }
-        // Accepted sockets inherit it on Linux, which saves a call for each.
-        socket.set_tcp_nodelay(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Listener { socket, bound: Bound::Tcp(bound), address: text.to_owned(), file: None, owns_file: false })
+        io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
+        _ => &error.to_string(),
     };
-    bind().map_err(|error| {
-        let help = match error.kind() {
-            io::ErrorKind::AddrInUse => "address in use; stop the other server or listen on another port with -l",
-            io::ErrorKind::PermissionDenied => {
-                "no permission; ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"
-            }
-            io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
-            _ => &error.to_string(),
-        };
-        Error::bind(format_args!("cannot listen on {address}: {help}"), error)
-    })
+    Error::bind(format_args!("cannot listen on {address}: {help}"), error)
 }
 
 fn bind_unix(path: &Path) -> Result<Listener, Error> {
@@ -364,6 +334,7 @@ fn bind_unix(path: &Path) -> Result<Listener, Error> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     Ok(Listener {
         socket,
+        spare: None,
         bound: Bound::Unix(path),
         address: text,
         file: Some((meta.dev(), meta.ino())),
@@ -371,66 +342,59 @@ fn bind_unix(path: &Path) -> Result<Listener, Error> {
     })
 }
 
-/// Drops a TCP segment that has SYN and not ACK: socket filters see the packet from the TCP header on, whose byte 13
-/// has the flags (RFC 9293 §3.1).
-fn drop_syn_filter() -> [SockFilter; 5] {
-    const LOAD_BYTE: u16 = 0x30;
-    const AND: u16 = 0x54;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    const SYN: u32 = 0x02;
-    const ACK: u32 = 0x10;
-    [
-        SockFilter::new(LOAD_BYTE, 0, 0, 13),
-        SockFilter::new(AND, 0, 0, SYN | ACK),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
-        SockFilter::new(RETURN, 0, 0, 0),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
-    ]
-}
-
-/// Whether a table as in proc(5), `/proc/net/tcp`, has a socket of that port in SYN_RECV.
-fn has_syn_recv(table: &str, port: u16) -> Option<bool> {
-    let mut table = BufReader::new(fs::File::open(table).ok()?);
-    let local_port = format!(":{port:04X}");
-    let mut line = String::new();
-    while let Ok(1..) = table.read_line(&mut line) {
-        let mut columns = line.split_ascii_whitespace().skip(1);
-        let local = columns.next().unwrap_or_default();
-        if local.ends_with(&local_port) && columns.nth(1) == Some("03") {
-            return Some(true);
-        }
-        line.clear();
-    }
-    Some(false)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
 
-    #[test]
-    fn addresses() {
-        for good in ["127.0.0.1:0", "[::]:80", "localhost:8888", "unix:/run/a.sock"] {
-            assert_eq!(good.parse::<Address>().expect(good).to_string(), good);
+    fn bind(address: &str) -> Vec<Listener> {
+        Listener::bind(&address.parse().expect("an address")).expect("a listener")
+    }
+
+    fn tcp(listener: &Listener) -> SocketAddr {
+        match listener.bound() {
+            Bound::Tcp(address) => *address,
+            Bound::Unix(path) => panic!("{path:?}"),
         }
-        for bad in ["", "80", ":80", "host:", "host:x", "host:+1", "host:65536", "::1:80", "[::1:80", "[x]:1", "unix:"]
-        {
-            let error = bad.parse::<Address>().expect_err(bad);
-            assert!(error.is_usage() && !error.to_string().contains('\n'), "{error}");
-        }
-        assert!(format!("unix:/{}", "a".repeat(107)).parse::<Address>().is_err());
     }
 
     #[test]
-    fn the_syn_table_is_read_by_port_and_state() {
-        let path = std::env::temp_dir().join(format!("handover-syn-{}", std::process::id()));
-        let line = "   0: 0100007F:22B8 0100007F:D431 03 00000000:00000000 01:00000064 00000000     0        0 0";
-        fs::write(&path, format!("  sl  local_address rem_address   st\n{line}\n")).expect("a file");
-        let table = path.to_str().expect("UTF-8");
-        assert_eq!(has_syn_recv(table, 0x22b8), Some(true));
-        assert_eq!(has_syn_recv(table, 0xd431), Some(false));
-        fs::remove_file(&path).expect("the file");
-        assert_eq!(has_syn_recv(table, 1), None);
+    fn after_the_end_of_handshakes_who_has_connected_is_there_and_nobody_else_connects() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0"] {
+            let mut listener = bind(address).remove(0);
+            let mut to = tcp(&listener);
+            to.set_ip([127, 0, 0, 1].into());
+            let client = TcpStream::connect(to).expect("a connection");
+            listener.refuse_new();
+            let late = TcpStream::connect_timeout(&to, Duration::from_millis(100)).expect_err("it is too late");
+            assert_eq!(late.kind(), io::ErrorKind::TimedOut, "neither connected nor refused");
+            let taken = TcpListener::bind(to).expect_err("it is not closed yet");
+            assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+            let Accepted::Connection(_, peer) = listener.accept() else { panic!("who has connected is lost") };
+            assert_eq!(peer, client.local_addr().ok());
+            assert!(matches!(listener.accept(), Accepted::Empty));
+            assert_eq!(listener.close().len(), 0, "our own connection is no client");
+            let closed = TcpStream::connect(to).expect_err("nobody listens");
+            assert_eq!(closed.kind(), io::ErrorKind::ConnectionRefused);
+        }
+    }
+
+    #[test]
+    fn a_spare_socket_of_another_listener_is_not_inherited() {
+        let (mut one, mut other) = (bind("127.0.0.1:0").remove(0), bind("127.0.0.1:0").remove(0));
+        let spares = [&mut one, &mut other].map(|listener| {
+            let spare = listener.spare.take().expect("a spare socket");
+            rustix::io::dup(&spare).expect("a descriptor")
+        });
+        let [ours, theirs] = spares;
+        let inherit = |spare| {
+            let fd = rustix::io::dup(&one).expect("a descriptor");
+            Listener::inherit(fd, Some(spare), "127.0.0.1:0".into(), None, true).expect("a listener")
+        };
+        assert!(inherit(ours).spare().is_some());
+        assert!(inherit(theirs).spare().is_none());
+        let listening = rustix::io::dup(&one).expect("a descriptor");
+        assert!(inherit(listening).spare().is_none());
     }
 }

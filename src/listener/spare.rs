@@ -1,0 +1,208 @@
+//! A listener's spare socket, by which it stops taking handshakes. That needs no privilege.
+//!
+//! It is bound to the same address before the listener listens, and does nothing until the stop. Then both become a
+//! group (SO_REUSEPORT) in which a program says who gets a packet: each new SYN goes to the spare, where it is dropped,
+//! because it has come from further away than the spare takes it, and because the queue there is full. Handshakes that
+//! have begun end on the listener, which is drained and closed. Who was dropped tries again a second later, as TCP does,
+//! and is refused.
+//!
+//! A socket filter on the listener (SO_ATTACH_FILTER) does the same alone, and was what did it; but newer kernels want
+//! CAP_NET_ADMIN for one.
+
+use rustix::net::SocketFlags;
+use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// What a packet's TTL is where it has passed no router, and has begun with the most there is.
+const MOST_HOPS: u32 = 255;
+
+/// A socket that is bound where a listener is.
+#[derive(Debug)]
+pub struct Spare {
+    socket: Socket,
+    /// The connection that fills its queue.
+    own: Option<Socket>,
+}
+
+impl Spare {
+    /// Bound where `listener` is, which does not listen yet. With its SO_REUSEPORT set it may, if the port is one that
+    /// we may bind now, and the user has not changed since the listener was made.
+    pub fn beside(listener: &Socket) -> io::Result<Spare> {
+        let address = listener.local_addr()?;
+        let domain = address.domain();
+        let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(listener.reuse_port()?)?;
+        if domain == Domain::IPV6 {
+            socket.set_only_v6(listener.only_v6()?)?;
+        }
+        socket.bind(&address)?;
+        Ok(Spare { socket, own: None })
+    }
+
+    /// The one that a predecessor has bound, if it is what it should be.
+    pub fn inherit(fd: OwnedFd, listener: &Socket) -> io::Result<Spare> {
+        let socket = Socket::from(fd);
+        socket.set_cloexec(true)?;
+        let belongs =
+            socket.local_addr()?.as_socket() == listener.local_addr()?.as_socket() && !socket.is_listener()?;
+        match belongs {
+            true => Ok(Spare { socket, own: None }),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no spare socket of this listener")),
+        }
+    }
+
+    /// From here on every new SYN comes to us and is dropped. For the sole holder of both sockets, and once.
+    pub fn take_new(&mut self, listener: &Socket) -> io::Result<()> {
+        let Some(bound) = listener.local_addr()?.as_socket() else { return Err(io::ErrorKind::Unsupported.into()) };
+        // So late, because a second server could join the group, and would not be told that the address is in use.
+        listener.set_reuse_port(true)?;
+        self.socket.set_reuse_port(true)?;
+        // Until our own connection is here, others might come in. They would be served (`strangers`), so it does not
+        // matter much if this is refused.
+        let (level, name) = match bound {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
+        };
+        let _ = set(&self.socket, level, name, MOST_HOPS as libc::c_int);
+        // A queue of 0 takes one connection.
+        self.socket.listen(0)?;
+        choose_by(&self.socket, if bound.is_ipv4() { &V4 } else { &V6 })?;
+        // The few who come as close as we do, if it fails: without a loopback interface, for one.
+        self.own = connect(bound).inspect_err(|error| log::debug!("no connection of our own to {bound}: {error}")).ok();
+        Ok(())
+    }
+
+    /// Who came in here beside ourselves. The listener is closed by now.
+    pub fn strangers(self) -> Vec<(OwnedFd, SocketAddr)> {
+        let ourselves = self.own.as_ref().and_then(|own| own.local_addr().ok()?.as_socket());
+        let mut strangers = Vec::new();
+        while let Ok((fd, peer)) =
+            rustix::net::acceptfrom_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        {
+            let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) else { continue };
+            if Some(peer) != ourselves {
+                // Inherited, and their way here may change.
+                let _ = set(&fd, libc::IPPROTO_IP, libc::IP_MINTTL, 0);
+                let _ = set(&fd, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, 0);
+                strangers.push((fd, peer));
+            }
+        }
+        strangers
+    }
+}
+
+impl AsFd for Spare {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Spare {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// Begins a connection to a listener of this host. Over loopback it is there at once.
+fn connect(bound: SocketAddr) -> io::Result<Socket> {
+    let mut to = bound;
+    if bound.ip().is_unspecified() {
+        to.set_ip(match bound {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        });
+    }
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking().cloexec(), None)?;
+    match to {
+        SocketAddr::V4(_) => socket.set_ttl_v4(MOST_HOPS)?,
+        SocketAddr::V6(_) => socket.set_unicast_hops_v6(MOST_HOPS)?,
+    }
+    match socket.connect(&SockAddr::from(to)) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+/// Of the group's sockets 0 is the listener, which was there first, and 1 the spare: that one gets what has SYN and not
+/// ACK (RFC 9293 §3.1). The rest is of handshakes that have begun; the kernel asks for it where it keeps none of them,
+/// and the client brings its cookie.
+///
+/// The packet is seen from behind its TCP header on; the IP header is found by an offset of its own.
+const V4: [SockFilter; 6] = [
+    SockFilter::new(LOAD_HEADER_LENGTH, 0, 0, IP_HEADER),
+    SockFilter::new(LOAD_BYTE_BEHIND, 0, 0, IP_HEADER + TCP_FLAGS),
+    SockFilter::new(AND, 0, 0, SYN | ACK),
+    SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+    SockFilter::new(RETURN, 0, 0, 1),
+    SockFilter::new(RETURN, 0, 0, 0),
+];
+
+/// The same for IPv6. Behind an extension header, which no client sends, a packet counts as a SYN.
+const V6: [SockFilter; 7] = [
+    SockFilter::new(LOAD_BYTE, 0, 0, IP_HEADER + 6),
+    SockFilter::new(JUMP_IF_EQUAL, 0, 3, libc::IPPROTO_TCP as u32),
+    SockFilter::new(LOAD_BYTE, 0, 0, IP_HEADER + 40 + TCP_FLAGS),
+    SockFilter::new(AND, 0, 0, SYN | ACK),
+    SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+    SockFilter::new(RETURN, 0, 0, 1),
+    SockFilter::new(RETURN, 0, 0, 0),
+];
+
+/// Drops a TCP segment that has SYN and not ACK: socket filters see the packet from the TCP header on.
+const DROP_SYN: [SockFilter; 5] = [
+    SockFilter::new(LOAD_BYTE, 0, 0, TCP_FLAGS),
+    SockFilter::new(AND, 0, 0, SYN | ACK),
+    SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+    SockFilter::new(RETURN, 0, 0, 0),
+    SockFilter::new(RETURN, 0, 0, u32::MAX),
+];
+
+const LOAD_BYTE: u16 = 0x30;
+const LOAD_BYTE_BEHIND: u16 = 0x50;
+const LOAD_HEADER_LENGTH: u16 = 0xb1;
+const AND: u16 = 0x54;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+/// SKF_NET_OFF.
+const IP_HEADER: u32 = -0x10_0000_i32 as u32;
+const TCP_FLAGS: u32 = 13;
+const SYN: u32 = 0x02;
+const ACK: u32 = 0x10;
+
+/// What needs a privilege on newer kernels: the listener itself drops new SYNs.
+pub fn drop_new(listener: &Socket) -> io::Result<()> {
+    listener.attach_filter(&DROP_SYN)
+}
+
+/// Lets that program choose among the sockets of a group.
+fn choose_by(socket: &Socket, program: &[SockFilter]) -> io::Result<()> {
+    /// As in asm-generic/socket.h, for every architecture that Rust knows but sparc.
+    const SO_ATTACH_REUSEPORT_CBPF: libc::c_int = if cfg!(target_arch = "sparc64") { 0x35 } else { 51 };
+    let program = libc::sock_fprog {
+        len: program.len() as libc::c_ushort,
+        // The kernel only reads it. SockFilter is a transparent wrapper.
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    // SAFETY: the value points to as many instructions as it says, which are borrowed until the call has returned.
+    unsafe { setsockopt(socket, libc::SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program) }
+}
+
+/// Sets what is a number, and for which no crate has a method.
+pub(super) fn set(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: a number points to nothing.
+    unsafe { setsockopt(socket, level, name, &value) }
+}
+
+/// # Safety
+/// What the value points to has to be as the option wants it.
+unsafe fn setsockopt<T>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the kernel reads that many bytes of a value that is borrowed; for the rest the caller has promised.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const *value).cast(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
