@@ -18,6 +18,9 @@ const ACCEPTS: usize = 64;
 /// How long to leave the listener alone when descriptors or places have run out.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// Between two lines that say that accepting is refused.
+const REMINDER: Duration = Duration::from_secs(60);
+
 /// At least that long passes between the end of new handshakes and the close: a SYN that the kernel was just handling is
 /// in SYN_RECV by then.
 const REFUSAL_SETTLES: Duration = Duration::from_millis(10);
@@ -47,17 +50,28 @@ impl Acceptor {
 
     /// Accepts what waits, as far as there are places. Answers whether the queue is empty now.
     pub(super) fn accept_from(&mut self, listener: &Listener, limit: usize) -> bool {
+        let mut skipped = 0;
         for _ in 0..ACCEPTS {
             if self.table.len() >= limit && !self.make_place(listener, limit) {
                 return false;
             }
             match listener.accept() {
-                Accepted::Connection(fd, peer) => self.admit(fd, peer),
+                Accepted::Connection(fd, peer) => {
+                    self.refused = None;
+                    self.admit(fd, peer);
+                }
                 Accepted::Empty => {
                     self.exhausted = None;
+                    self.refused = None;
                     return true;
                 }
-                Accepted::Skipped(error) => log::debug!("a connection failed before it was accepted: {error}"),
+                // Nobody fails as often as that: it is no error of the connections.
+                Accepted::Skipped(error) if skipped + 1 == ACCEPTS => return self.is_refused(listener, &error),
+                Accepted::Skipped(error) => {
+                    skipped += 1;
+                    log::debug!("a connection failed before it was accepted: {error}");
+                }
+                Accepted::Refused(error) => return self.is_refused(listener, &error),
                 Accepted::Exhausted(error) => {
                     if self.is_exhausted(listener, &error) {
                         continue;
@@ -69,6 +83,18 @@ impl Acceptor {
             }
         }
         self.ready = true;
+        false
+    }
+
+    /// Accepting does not work at all: tries again later, and says so now and then. Answers that the queue is not known
+    /// to be empty.
+    fn is_refused(&mut self, listener: &Listener, error: &std::io::Error) -> bool {
+        if self.refused.is_none_or(|said| self.now.since(said) >= REMINDER) {
+            log::error!("cannot accept on {}, trying again until it works: {error}", listener.bound());
+            self.refused = Some(self.now);
+        }
+        self.ready = true;
+        self.accept_again = self.now.after(BACK_OFF);
         false
     }
 

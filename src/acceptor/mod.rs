@@ -133,6 +133,8 @@ pub struct Acceptor {
     accept_again: Millis,
     /// Since when there is no descriptor, or no memory, for another connection.
     exhausted: Option<Millis>,
+    /// When it was last said that accepting is refused, while it is.
+    refused: Option<Millis>,
     /// A descriptor to give up then.
     reserve: Option<OwnedFd>,
     /// Who goes next when place has to be made; see [`Acceptor::evict`].
@@ -191,6 +193,7 @@ impl Acceptor {
             ready: true,
             accept_again: Millis(0),
             exhausted: None,
+            refused: None,
             reserve: eviction::reserve(),
             victims: Vec::new(),
             postponed: Vec::new(),

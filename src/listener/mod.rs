@@ -8,7 +8,7 @@ pub use address::Address;
 
 use crate::Error;
 use crate::report;
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 use spare::Spare;
@@ -73,6 +73,8 @@ pub enum Accepted {
     Exhausted(io::Error),
     /// That connection failed before we had it; others may not.
     Skipped(io::Error),
+    /// Accepting itself is refused, and will be again.
+    Refused(io::Error),
 }
 
 impl Listener {
@@ -138,16 +140,28 @@ impl Listener {
 
     /// Takes the next connection, non-blocking and close-on-exec.
     pub fn accept(&self) -> Accepted {
-        match rustix::net::acceptfrom_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        match accept_from(&self.socket) {
             Ok((fd, peer)) => Accepted::Connection(fd, peer.and_then(to_std)),
             Err(Errno::AGAIN) => Accepted::Empty,
             // A Unix listener that was shut down says so once its queue is empty.
-            Err(Errno::INVAL) => Accepted::Empty,
+            Err(Errno::INVAL) if matches!(self.bound, Bound::Unix(_)) => Accepted::Empty,
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                 Accepted::Exhausted(error.into())
             }
             // ECONNABORTED, and errors of the new connection that accept(2) passes on.
-            Err(error) => Accepted::Skipped(error.into()),
+            Err(
+                error @ (Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::OPNOTSUPP
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::NONET
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH),
+            ) => Accepted::Skipped(error.into()),
+            Err(error) => Accepted::Refused(error.into()),
         }
     }
 
@@ -243,6 +257,20 @@ impl AsRawFd for Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// Non-blocking and close-on-exec.
+fn accept_from(socket: &Socket) -> Result<(OwnedFd, Option<SocketAddrAny>), Errno> {
+    match rustix::net::acceptfrom_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        // A sandbox that does not know it. A program that is started just then may inherit the connection.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let (fd, peer) = rustix::net::acceptfrom(socket)?;
+            rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+            rustix::io::ioctl_fionbio(&fd, true)?;
+            Ok((fd, peer))
+        }
+        other => other,
     }
 }
 
@@ -396,5 +424,15 @@ mod tests {
         assert!(inherit(theirs).spare().is_none());
         let listening = rustix::io::dup(&one).expect("a descriptor");
         assert!(inherit(listening).spare().is_none());
+    }
+
+    /// EINVAL is what a socket says that does not listen, for one; it would be asked again at once, and for ever.
+    #[test]
+    fn accepting_that_does_not_work_is_not_an_empty_queue() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("an address");
+        let listener = Listener::inherit(socket.into(), None, String::new(), None, true).expect("a listener");
+        let accepted = listener.accept();
+        assert!(matches!(accepted, Accepted::Refused(_)), "{accepted:?}");
     }
 }
