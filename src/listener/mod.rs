@@ -78,7 +78,7 @@ pub enum Accepted {
 }
 
 impl Listener {
-    /// Binds every address that `address` stands for.
+    /// Binds every address that `address` stands for and this host has.
     pub fn bind(address: &Address) -> Result<Vec<Listener>, Error> {
         if let Address::Unix(path) = address {
             return Ok(vec![bind_unix(path)?]);
@@ -87,8 +87,23 @@ impl Listener {
         // A free port is one port: with several addresses it would be several.
         let most = if matches!(address, Address::Tcp(_, 0)) { 1 } else { resolved.len() };
         let mut listeners = Vec::new();
-        for resolved in resolved.into_iter().take(most) {
-            listeners.push(bind_tcp(resolved, &address.to_string()).map_err(|error| cannot_listen(resolved, error))?);
+        let mut missing = Vec::new();
+        for resolved in resolved {
+            if listeners.len() == most {
+                break;
+            }
+            match bind_tcp(resolved, &address.to_string()) {
+                Ok(listener) => listeners.push(listener),
+                // As `localhost` where one family is compiled in, or stands in /etc/hosts, and no interface has it.
+                Err(error) if is_missing(&error) => missing.push((resolved, error)),
+                Err(error) => return Err(cannot_listen(resolved, error)),
+            }
+        }
+        for (resolved, error) in missing {
+            if listeners.is_empty() {
+                return Err(cannot_listen(resolved, error));
+            }
+            report::warn!("not listening on {resolved}, which {address} stands for too: {error}");
         }
         Ok(listeners)
     }
@@ -307,13 +322,21 @@ fn bind_tcp(address: SocketAddr, text: &str) -> io::Result<Listener> {
     Ok(Listener { socket, spare, bound: Bound::Tcp(bound), address: text.to_owned(), file: None, owns_file: false })
 }
 
+/// Whether this host has no such address.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+}
+
 fn cannot_listen(address: SocketAddr, error: io::Error) -> Error {
+    let unzoned = matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0);
     let help = match error.kind() {
         io::ErrorKind::AddrInUse => "address in use; stop the other server or listen on another port with -l",
         io::ErrorKind::PermissionDenied => {
             "no permission; ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"
         }
         io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
+        _ if unzoned => "a link-local address needs its interface: [fe80::1%eth0]:80",
+        _ if error.raw_os_error() == Some(libc::ENODEV) => "this host has no interface of that number",
         _ => &error.to_string(),
     };
     Error::bind(format_args!("cannot listen on {address}: {help}"), error)
@@ -434,5 +457,22 @@ mod tests {
         let listener = Listener::inherit(socket.into(), None, String::new(), None, true).expect("a listener");
         let accepted = listener.accept();
         assert!(matches!(accepted, Accepted::Refused(_)), "{accepted:?}");
+    }
+
+    #[test]
+    fn a_link_local_address_without_its_interface_is_told_what_it_lacks() {
+        let listen = |text: &str| {
+            let error = Listener::bind(&text.parse().expect(text)).expect_err(text);
+            assert!(error.is_bind(), "{error}");
+            error.to_string()
+        };
+        if let Err(error) = TcpListener::bind("[::1]:0") {
+            eprintln!("skipped: IPv6, which this machine has not: {error}");
+            return;
+        }
+        let unzoned = listen("[fe80::4711]:0");
+        assert!(unzoned.ends_with("a link-local address needs its interface: [fe80::1%eth0]:80"), "{unzoned}");
+        let unknown = listen("[fe80::4711%4711]:0");
+        assert!(unknown.ends_with("this host has no interface of that number"), "{unknown}");
     }
 }
