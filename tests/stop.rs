@@ -469,6 +469,9 @@ fn stop_under_one_shot_load(flags: &[&str]) {
         assert_eq!(exit.code, Some(0), "{address}: {:#?}", exit.log);
         let said = format!("served={} ", served.load(Ordering::Relaxed));
         assert!(exit.last().contains(&said), "{address}: {said}, but {}", exit.last());
+        // Whoever runs this: it needs no privilege.
+        let resets = exit.log.iter().find(|line| line.contains("may be reset"));
+        assert_eq!(resets, None, "{address}");
     }
 }
 
