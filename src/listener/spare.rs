@@ -1,16 +1,19 @@
 //! A listener's spare socket, by which it stops taking handshakes. That needs no privilege.
 //!
 //! It is bound to the same address before the listener listens, and does nothing until the stop. Then both become a
-//! group (SO_REUSEPORT) in which a program says who gets a packet: each new SYN goes to the spare, where it is dropped,
-//! because it has come from further away than the spare takes it, and because the queue there is full. Handshakes that
-//! have begun end on the listener, which is drained and closed. Who was dropped tries again a second later, as TCP does,
-//! and is refused.
+//! group (SO_REUSEPORT) in which a program says who gets a packet: each new SYN goes to the spare, which drops it because
+//! it is not signed (TCP_MD5SIG, RFC 2385). Handshakes that have begun end on the listener, which is drained and closed.
+//! Who was dropped tries again a second later, as TCP does, and is refused.
+//!
+//! Where the kernel is built without such signatures, the spare wants the highest TTL that there is, and a connection of
+//! our own fills its queue. Only a client next to us that sends with that TTL, in the moment before, may still be reset.
 //!
 //! A socket filter on the listener (SO_ATTACH_FILTER) does the same alone, and was what did it; but newer kernels want
 //! CAP_NET_ADMIN for one.
 
 use rustix::net::SocketFlags;
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -60,18 +63,24 @@ impl Spare {
         // So late, because a second server could join the group, and would not be told that the address is in use.
         listener.set_reuse_port(true)?;
         self.socket.set_reuse_port(true)?;
-        // Until our own connection is here, others might come in. They would be served (`strangers`), so it does not
-        // matter much if this is refused.
-        let (level, name) = match bound {
-            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),
-            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
-        };
-        let _ = set(&self.socket, level, name, MOST_HOPS as libc::c_int);
+        let signed = want_signatures(&self.socket, bound.is_ipv4());
+        if let Err(error) = &signed {
+            log::debug!("no signatures for {bound}, but a queue that is full: {error}");
+            // Who comes in before our own connection does is served (`strangers`), so this may be refused.
+            let (level, name) = match bound {
+                SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),
+                SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
+            };
+            let _ = set(&self.socket, level, name, MOST_HOPS as libc::c_int);
+        }
         // A queue of 0 takes one connection.
         self.socket.listen(0)?;
         choose_by(&self.socket, if bound.is_ipv4() { &V4 } else { &V6 })?;
-        // The few who come as close as we do, if it fails: without a loopback interface, for one.
-        self.own = connect(bound).inspect_err(|error| log::debug!("no connection of our own to {bound}: {error}")).ok();
+        if signed.is_err() {
+            let own = connect(bound);
+            // Without a loopback interface, for one; few come as close as the TTL wants it.
+            self.own = own.inspect_err(|error| log::debug!("no connection of our own to {bound}: {error}")).ok();
+        }
         Ok(())
     }
 
@@ -188,6 +197,35 @@ fn choose_by(socket: &Socket, program: &[SockFilter]) -> io::Result<()> {
     };
     // SAFETY: the value points to as many instructions as it says, which are borrowed until the call has returned.
     unsafe { setsockopt(socket, libc::SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program) }
+}
+
+/// Lets nobody in whose packets are not signed, and so nobody: whoever does sign knows no key of ours.
+fn want_signatures(socket: &Socket, v4: bool) -> io::Result<()> {
+    /// struct tcp_md5sig in linux/tcp.h.
+    #[repr(C)]
+    struct Signature {
+        family: libc::sa_family_t,
+        address: [u8; 126],
+        flags: u8,
+        prefix: u8,
+        key_length: u16,
+        interface: libc::c_int,
+        key: [u8; 80],
+    }
+    const FLAG_PREFIX: u8 = 1;
+    let family = if v4 { libc::AF_INET } else { libc::AF_INET6 } as libc::sa_family_t;
+    // Of every address: a prefix of no bit.
+    let signature = Signature {
+        family,
+        address: [0; 126],
+        flags: FLAG_PREFIX,
+        prefix: 0,
+        key_length: 80,
+        interface: 0,
+        key: std::array::from_fn(|_| RandomState::new().hash_one(()) as u8),
+    };
+    // SAFETY: it is laid out as the kernel's and points to nothing; its first field is a sockaddr_storage, of 128 bytes.
+    unsafe { setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG_EXT, &signature) }
 }
 
 /// Sets what is a number, and for which no crate has a method.

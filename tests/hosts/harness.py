@@ -249,15 +249,15 @@ class Load:
 
 # By the name of uname(2): the numbers of system calls that cases refuse.
 SYSTEM_CALLS = {
-    "x86_64": {"socket": 41, "accept": 43, "accept4": 288},
-    "aarch64": {"socket": 198, "accept": 202, "accept4": 242},
+    "x86_64": {"socket": 41, "accept": 43, "setsockopt": 54, "accept4": 288},
+    "aarch64": {"socket": 198, "accept": 202, "setsockopt": 208, "accept4": 242},
 }
 
 
-def refusing(calls, error, first=None):
+def refusing(calls, error, argument=None):
     """For `preexec_fn`: a sandbox in which these calls fail with that errno, as a seccomp(2) filter makes it.
 
-    With `first` only where their first argument is that.
+    With `argument`, a place and a value, only where the argument at that place is this.
     """
     if (numbers := SYSTEM_CALLS.get(os.uname().machine)) is None:
         cannot_be_tried(f"the numbers of system calls of {os.uname().machine} are not known here")
@@ -266,7 +266,10 @@ def refusing(calls, error, first=None):
     program += [(0x15, len(calls) - place, 0, numbers[call]) for place, call in enumerate(calls)]
     allow, refuse = (0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x00050000 | error)
     # The argument's lower half, on a host that has that first.
-    program += [allow, refuse] if first is None else [allow, (0x20, 0, 0, 16), (0x15, 1, 0, first), allow, refuse]
+    if argument is not None:
+        place, value = argument
+        program += [allow, (0x20, 0, 0, 16 + 8 * place), (0x15, 1, 0, value)]
+    program += [allow, refuse]
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in program))
     # struct sock_fprog.
     header = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
