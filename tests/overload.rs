@@ -2,10 +2,12 @@
 
 mod common;
 
-use common::{Gate, Program, Size, TestServer};
+use common::{Gate, Program, RawClient, Scratch, Size, TestServer};
 use handover::{Builder, Ended, Limits, Router, Server};
 use rustix::process::Signal;
+use std::fs::File;
 use std::num::NonZeroU32;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -198,6 +200,30 @@ fn without_descriptors_for_long_who_waits_is_told() {
     lab.client().expect_alive("/hello");
     lab.signal(Signal::TERM);
     assert_eq!(lab.exit().code, Some(0));
+}
+
+/// The limit of descriptors was raised for the connections alone, and each download of its own file takes two.
+#[test]
+fn downloads_of_a_file_each_do_not_use_up_the_descriptors() {
+    const DOWNLOADS: usize = 90;
+    let scratch = Scratch::new();
+    for number in 0..DOWNLOADS {
+        // Larger than what a socket takes, and without blocks.
+        let file = File::create(scratch.path(&number.to_string())).expect("a file");
+        file.set_len(64 << 20).expect("room");
+    }
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -S -n 128 && exec \"$@\"", "sh"]).arg(Program::handover_command().get_program());
+    command.args(["-l", "127.0.0.1:0", "--max-connections", "100"]).arg(scratch.path(""));
+    let program = Program::start(&mut command);
+    let mut downloads: Vec<RawClient> = (0..DOWNLOADS).map(|_| program.client().with_small_window()).collect();
+    for (number, client) in downloads.iter_mut().enumerate() {
+        let begun = client.get(&format!("/{number}")).read_at_least(15);
+        assert!(begun.starts_with(b"HTTP/1.1 200 OK"), "{:?}", String::from_utf8_lossy(begun));
+    }
+    program.client().expect_alive("/-/healthy");
+    drop(downloads);
+    assert_eq!(program.stop(), Some(0));
 }
 
 /// Every worker blocked for ever: what a pool cannot mend must not take the rest along.
