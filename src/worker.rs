@@ -130,7 +130,7 @@ impl<D: Clone + Send + 'static> Worker<D> {
         let looked = self.guarded(work, slot, |connection, work| connection.look_after(work));
         let Some(verdict) = looked else {
             // Nobody else may be answered before his turn.
-            if slot.put_back() {
+            if slot.put_back(true) {
                 self.returns.send(Return::Again { token: slot.token(), entry: true });
             }
             return;

@@ -358,6 +358,11 @@ impl Acceptor {
             return;
         }
         self.waits(&slot);
+        self.send(slot);
+    }
+
+    /// Puts its entry into the channel.
+    fn send(&mut self, slot: Arc<Slot>) {
         match self.jobs.try_send(slot) {
             Ok(()) => {}
             Err(TrySendError::Full(slot)) => self.overflow.push_back(slot),

@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// wait for much longer.
 const LOOKED_AFTER: i32 = 250;
 
+/// When to look again whether the status thread can take more, in milliseconds.
+const STATUS_BUSY: u64 = 10;
+
 /// The threads that may wait for clients, as the acceptor sees them.
 pub(super) struct Streams {
     jobs: Producer<Arc<Slot>>,
@@ -88,11 +91,14 @@ impl Acceptor {
     /// Shows what has waited long for a worker to the status thread.
     pub(super) fn look_after(&mut self, slot: &Arc<Slot>, seen: Word) {
         let Some(status) = self.status.as_ref().filter(|_| slot.claim(seen, Place::Running)) else { return };
-        // It may have more than it can look at. There is an entry in the channel still, or another is needed.
-        if let Err(error) = status.try_send(slot.clone())
-            && slot.put_back()
-        {
-            self.enqueue(error.into_inner());
+        if let Err(error) = status.try_send(slot.clone()) {
+            // It has as much as it can take for now. There is an entry in the channel still, or another is needed.
+            let slot = error.into_inner();
+            let entry = slot.put_back(false);
+            self.scan_within(STATUS_BUSY);
+            if entry {
+                self.send(slot);
+            }
         }
     }
 }

@@ -157,10 +157,10 @@ mod tests {
         assert!(is_enqueued(slot.notify(READABLE)));
         // Looked at and given back: the entry is still there, or was popped meanwhile and a new one is needed.
         assert!(slot.claim(slot.load(), Place::Running));
-        assert!(!slot.put_back() && slot.load().is_looked_after() && slot.load().is_refusable());
+        assert!(!slot.put_back(true) && slot.load().is_looked_after() && slot.load().is_refusable());
         assert!(slot.claim(slot.load(), Place::Running));
         assert_eq!(slot.begin(), None, "popped while the status thread has it");
-        assert!(slot.put_back());
+        assert!(slot.put_back(true));
         // Answered and parked with its entry still in the channel.
         assert!(slot.claim(slot.load(), Place::Running));
         assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)));

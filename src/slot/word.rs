@@ -259,11 +259,11 @@ impl AtomicWord {
         seen.0 & IN_CHANNEL == 0
     }
 
-    /// The status thread gives it back as it was when it was claimed out of `Queued`. Answers as
-    /// [`AtomicWord::requeue`].
-    pub fn put_back(&self) -> bool {
-        let (seen, ()) = self
-            .update(|seen| (Word(seen.0 & KEPT | IN_CHANNEL | LOOKED_AFTER | REFUSABLE | Place::Queued as u32), ()));
+    /// Gives it back as it was when it was claimed out of `Queued`; `looked` if the status thread has had a look. Answers
+    /// as [`AtomicWord::requeue`].
+    pub fn put_back(&self, looked: bool) -> bool {
+        let flags = IN_CHANNEL | REFUSABLE | if looked { LOOKED_AFTER } else { 0 };
+        let (seen, ()) = self.update(|seen| (Word(seen.0 & KEPT | flags | Place::Queued as u32), ()));
         seen.0 & IN_CHANNEL == 0
     }
 
