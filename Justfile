@@ -114,6 +114,10 @@ bench-slow:
     cargo build --release --bins --examples
     python3 benches/slow_clients.py
 
+# Two builds of this project in turn, ratios pair by pair: just bench-two-builds OLD NEW [ROUNDS], release directories
+bench-two-builds *ARGS:
+    python3 benches/two_builds.py "$@"
+
 # Four clients that pipeline at the service rate, and every worker blocked: the others' p99, /-/healthy (needs python3)
 bench-fair *ARGS:
     cargo build --release --examples

@@ -195,7 +195,8 @@ impl Acceptor {
             }
         }
         // One that a worker has taken and not yet begun is neither in the channel nor here.
-        let ready = self.hold.as_ref().map_or(0, |hold| hold.ready.len());
+        let is_queued = |slot: &&Arc<Slot>| slot.load().place() == Place::Queued;
+        let ready = self.hold.as_ref().map_or(0, |hold| hold.ready.iter().filter(is_queued).count());
         if !without && queued != ready {
             return None;
         }
