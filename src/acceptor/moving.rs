@@ -123,7 +123,7 @@ impl Acceptor {
                 }
                 drop(guard);
                 migration.next_id += 1;
-                slot.freeze();
+                slot.freeze(parked);
                 migration.moving.push(Moving { id, slot: slot.clone(), parked, since: self.now });
                 true
             }

@@ -172,11 +172,31 @@ mod tests {
     #[test]
     fn what_moves_has_no_entry_left_when_it_comes_back() {
         let slot = slot();
-        assert!(is_enqueued(slot.notify(READABLE)));
-        slot.freeze();
+        let Notified::Enqueue(parked) = slot.notify(READABLE) else { panic!("it was parked") };
+        slot.freeze(parked);
         assert_eq!(slot.notify(READABLE), Notified::Nothing);
         assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)));
         assert!(is_enqueued(slot.notify(READABLE)));
+    }
+
+    /// A move forgot the entry that the status thread had left in the channel, and what came back from it got a second
+    /// one there.
+    #[test]
+    fn what_moves_with_an_entry_in_the_channel_gets_no_second_one() {
+        let slot = slot();
+        assert!(is_enqueued(slot.notify(READABLE)));
+        assert!(slot.claim(slot.load(), Place::Running));
+        assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)), "answered by the status thread");
+        for popped in [false, true] {
+            let seen = slot.load();
+            assert!(slot.claim(seen, Place::Running));
+            assert!(!popped || slot.begin().is_none());
+            slot.freeze(seen);
+            assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)));
+            assert_eq!(is_enqueued(slot.notify(READABLE)), popped);
+            assert!(slot.claim(slot.load(), Place::Running));
+            assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)));
+        }
     }
 
     #[test]

@@ -267,9 +267,11 @@ impl AtomicWord {
         seen.0 & IN_CHANNEL == 0
     }
 
-    /// It is on its way to the successor. For the acceptor, when it owns it and has put no entry into the channel.
-    pub fn freeze(&self) {
-        self.update(|seen| (Word(seen.0 & KEPT & !IN_CHANNEL | Place::Frozen as u32), ()));
+    /// It is on its way to the successor. For the acceptor, when it owns what was parked as said and has put no entry
+    /// into the channel. One that the status thread has left there stays, and there must not be a second.
+    pub fn freeze(&self, parked: Word) {
+        let entry = parked.0 & IN_CHANNEL;
+        self.update(|seen| (Word(seen.0 & (KEPT & !IN_CHANNEL | entry) | Place::Frozen as u32), ()));
     }
 
     /// The owner has closed it.
