@@ -45,6 +45,10 @@ fuzz TARGET="" SECONDS="60":
         cargo fuzz run "$target" -- -max_total_time="$2" -max_len=20000 -rss_limit_mb=1024 -malloc_limit_mb=512
     done
 
+# Check what threads meet at with every order of their steps (LOOM_MAX_PREEMPTIONS=4: more of them); a name picks some models
+loom *ARGS:
+    cargo test --locked --release --manifest-path loom/Cargo.toml "$@"
+
 # Format, lints and documentation, all without a warning
 check:
     cargo fmt --check
