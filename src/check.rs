@@ -3,6 +3,7 @@
 use crate::config::size_text;
 use crate::connection::{connection_buffers, worker_buffers};
 use crate::listener::Address;
+use crate::logging;
 use crate::memory::{IDLE, Plan, kibibytes, mebibytes};
 use crate::seconds::Seconds;
 use crate::{Config, Error, ReloadMode};
@@ -12,19 +13,24 @@ use std::path::Path;
 
 /// Whether the files that are written while running can be; nothing is created.
 pub fn can_write(config: &Config) -> Result<(), Error> {
-    for (key, what, path) in [("log_file", "log file", &config.log_file), ("pid_file", "pid file", &config.pid_file)] {
-        let Some(path) = path else { continue };
-        // A file that is there must be writable, for one that is not its directory; a pid file is renamed into place.
-        let exists = path.exists() && key == "log_file";
-        let looked_at = match (exists, path.parent()) {
-            (true, _) | (_, None) => path,
-            (false, Some(parent)) if parent.as_os_str().is_empty() => Path::new("."),
-            (false, Some(parent)) => parent,
+    if let Some(path) = &config.log_file
+        && let Err(error) = logging::try_open(path)
+    {
+        let why = logging::why(path, &error);
+        return Err(config.error("log_file", format_args!("cannot open log file {path:?}: {why}")));
+    }
+    if let Some(path) = &config.pid_file {
+        // It is renamed into place.
+        let directory = match path.parent() {
+            None => path,
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
         };
         let is_directory = path.is_dir().then_some("it is a directory".to_owned());
-        let refused = access(looked_at, Access::WRITE_OK).err().map(|errno| std::io::Error::from(errno).to_string());
+        let refused = access(directory, Access::WRITE_OK).err();
+        let refused = refused.map(|errno| logging::why(path, &errno.into()));
         if let Some(why) = is_directory.or(refused) {
-            return Err(config.error(key, format_args!("cannot write {what} {path:?}: {why}")));
+            return Err(config.error("pid_file", format_args!("cannot write pid file {path:?}: {why}")));
         }
     }
     Ok(())

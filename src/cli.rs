@@ -10,6 +10,7 @@ use crate::config::{
     DEFAULT_WORKERS, Limits, on_one_line, size_text,
 };
 use crate::seconds::Seconds;
+use crate::stdio::{MOMENT, Stream};
 use crate::{Config, Error};
 use lexopt::{Arg, Parser};
 use std::ffi::OsString;
@@ -311,8 +312,7 @@ Serving
   -l, --listen ADDRESS     HOST:PORT, [V6]:PORT or unix:PATH; may stand several
                            times; port 0 takes a free one [{DEFAULT_LISTEN}]
   -w, --workers N          threads that run handlers [{DEFAULT_WORKERS}]
-{listing_line}\
-      --no-status-routes   do not answer /-/healthy and /-/ready
+{listing_line}      --no-status-routes   do not answer /-/healthy and /-/ready
       --log-file FILE      append the log to FILE; USR1 opens it anew [stderr]
       --pid-file FILE      write the process id to FILE
 
@@ -376,12 +376,17 @@ pub fn program_name() -> String {
     Path::new(&program).file_name().unwrap_or(PROGRAM.as_ref()).to_string_lossy().into_owned()
 }
 
+/// The last words of a process that cannot run, on stderr. They do not wait: a process that hangs is worse than one that
+/// ends without a word, and the exit code says the same.
+pub fn complain(line: &str) {
+    let _ = Stream::stderr().write_within(line.as_bytes(), MOMENT);
+}
+
 fn from_process(root: Root) -> Config {
     let mut args = std::env::args_os();
     args.next();
     let name = program_name();
-    // A closed stdout or stderr is no reason to fail: whoever closed it does not want the text, and the exit code
-    // says the same.
+    // A closed stdout is no reason to fail: whoever closed it does not want the text.
     match parse(&name, root, args) {
         Ok(Parsed::Run(config)) => config,
         Ok(Parsed::Help(text) | Parsed::Version(text)) => {
@@ -390,7 +395,7 @@ fn from_process(root: Root) -> Config {
         }
         Err(error) => {
             let hint = if error.is_usage() { " (try --help)" } else { "" };
-            let _ = io::stderr().write_all(format!("{name}: {error}{hint}\n").as_bytes());
+            complain(&format!("{name}: {error}{hint}\n"));
             process::exit(error.exit_code().into());
         }
     }
@@ -585,6 +590,11 @@ mod tests {
         }
         assert!(text.lines().count() <= 60, "{} lines", text.lines().count());
         assert!(text.lines().all(|line| line.chars().count() <= 80), "a line is too wide");
+        for line in text.lines().chain(help("lab", Root::Refused).lines()).filter(|line| line.trim().starts_with('-')) {
+            let begin = line.len() - line.trim_start().len();
+            let is_long = line.trim().starts_with("--");
+            assert_eq!(begin, if is_long { 6 } else { 2 }, "an indentation was lost: {line}");
+        }
         let application = help("lab", Root::Refused);
         assert!(
             !application.contains("ROOT") && !application.contains("--listing") && !application.contains("./public"),

@@ -38,6 +38,7 @@ mod config;
 mod connection;
 mod date;
 mod error;
+mod generation;
 mod handler;
 mod hash;
 mod http;
@@ -57,6 +58,7 @@ mod seldom;
 mod server;
 mod site;
 mod slot;
+mod stdio;
 mod sync;
 mod table;
 mod thread;
@@ -87,6 +89,7 @@ pub use config::{
     SiteConfig,
 };
 pub use error::Error;
+pub use generation::generation;
 pub use handler::{Body, Handler, IntoResponse, Request, RequestBody, Response, Router};
 pub use lifecycle::program::CHECK as CHECK_VARIABLE;
 /// For the tests of how a program checks itself.
@@ -99,6 +102,6 @@ pub use lifecycle::state::Carried;
 pub use lifecycle::{outcome, process::Process, small_file};
 pub use listener::{Address, Bound};
 pub use logging::{Log, init_logging};
-pub use server::{Builder, Ended, Server, StopHandle, exit_code, generation};
+pub use server::{Builder, Ended, Server, StopHandle, exit_code};
 pub use site::{Files, Site, Welcome};
 pub use tiny_http::{HTTPVersion, Header, HeaderField, Method, StatusCode};

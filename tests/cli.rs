@@ -50,8 +50,34 @@ fn an_address_in_use_exits_69_and_names_it() {
 }
 
 #[test]
-fn a_log_file_that_cannot_be_opened_exits_78_and_names_it() {
-    fails(&["-l", "127.0.0.1:0", "--log-file", "/nowhere/at/all.log"], 78, &["/nowhere/at/all.log"]);
+fn a_log_file_that_cannot_be_opened_exits_78_and_says_why_in_words() {
+    let in_the_way = ("/", "it is a directory");
+    for (path, words) in [("/nowhere/at/all.log", "its directory does not exist"), in_the_way] {
+        fails(&["-l", "127.0.0.1:0", "--log-file", path], 78, &[path, words]);
+        fails(&["--check", "--log-file", path], 78, &[path, words]);
+    }
+}
+
+/// `env_logger` takes it for the name of a crate, and logs nothing else, errors included.
+#[test]
+fn a_misspelt_log_level_exits_2_instead_of_switching_the_log_off() {
+    for (level, hint) in
+        [("inof", "did you mean info?"), ("handover=debgu", "did you mean debug?"), ("nonsense", "LEVEL")]
+    {
+        for flags in [&["-l", "127.0.0.1:0"][..], &["--check"]] {
+            let output =
+                run_to_its_end(Command::new(env!("CARGO_BIN_EXE_handover")).args(flags).env("RUST_LOG", level));
+            let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+            assert_eq!(output.status.code(), Some(2), "{level}: {stderr}");
+            let begins = format!("handover: RUST_LOG is \"{level}\" with ");
+            assert!(stderr.starts_with(&begins) && stderr.contains(hint) && stderr.lines().count() == 1, "{stderr}");
+        }
+    }
+    for level in ["INFO", "handover=debug", "handover::site", "mio=off,warn", ""] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
+        let output = run_to_its_end(command.arg("--check").env("RUST_LOG", level));
+        assert!(output.status.success(), "{level}: {output:?}");
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "config",
             "connection",
             "error",
+            "generation",
             "handler",
             "lifecycle",
             "listener",
@@ -28,6 +29,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "queue",
             "report",
             "seconds",
+            "stdio",
             "thread",
             "worker",
         ],
@@ -53,7 +55,7 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("activation", &["error", "listener", "number", "report"]),
-    ("check", &["config", "connection", "error", "listener", "memory", "seconds"]),
+    ("check", &["config", "connection", "error", "listener", "logging", "memory", "seconds"]),
     ("memory", &["config", "connection", "error", "number", "report", "slot"]),
     ("worker", &["connection", "mailbox", "queue", "slot", "seldom", "thread"]),
     ("table", &["hash", "slot"]),
@@ -91,8 +93,8 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("site", &["clock", "config", "date", "error", "handler", "hash", "http", "seldom", "working_directory"]),
-    ("cli", &["config", "error", "seconds"]),
-    ("logging", &["config", "error", "report", "seldom", "clock", "working_directory"]),
+    ("cli", &["config", "error", "seconds", "stdio"]),
+    ("logging", &["config", "error", "generation", "report", "seldom", "stdio", "clock", "working_directory"]),
     (
         "config",
         &[
@@ -124,9 +126,11 @@ const ORDER: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("working_directory", &["number"]),
     ("seconds", &["number"]),
+    ("stdio", &[]),
     ("seldom", &["clock", "report"]),
     ("clock", &["date"]),
     ("error", &[]),
+    ("generation", &[]),
 ];
 
 /// What is bytes only must not reach for: I/O, clocks, threads.

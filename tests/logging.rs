@@ -6,10 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn messages(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).expect("log file");
-    text.lines().map(|line| line.split_once(' ').expect("a time and more").1.to_owned()).collect()
+    let from = format!("[{}.1] ", std::process::id());
+    text.lines().map(|line| line.split_once(' ').expect("a time and more").1.replacen(&from, "", 1)).collect()
 }
 
 #[test]
@@ -25,10 +27,19 @@ fn a_log_file_is_appended_to_reopened_and_kept_when_that_fails() {
     let (path, rotated) = (directory.join("log"), directory.join("log.1"));
     fs::write(&path, "2026-01-01T00:00:00.000Z INFO  from an earlier run\n").expect("log file");
 
+    let panics = Arc::new(AtomicUsize::new(0));
+    let hooked = panics.clone();
+    std::panic::set_hook(Box::new(move |_| _ = hooked.fetch_add(1, Ordering::Relaxed)));
+
     let log = init_logging(&Config { log_file: Some(path.clone()), ..Config::default() }).expect("log");
     log::info!("first");
     log::debug!("info is the default, this is not shown");
     assert_eq!(messages(&path), ["INFO  from an earlier run", "INFO  first"]);
+
+    // The hook that was there is asked, and the log says nothing besides.
+    assert!(std::thread::spawn(|| panic!("for the hook")).join().is_err());
+    assert_eq!(panics.load(Ordering::Relaxed), 1);
+    assert_eq!(messages(&path).len(), 2);
 
     let second = init_logging(&Config { log_file: Some(directory.join("ignored")), ..Config::default() });
     assert!(Arc::ptr_eq(&log, &second.expect("the first log")));
@@ -48,7 +59,8 @@ fn a_log_file_is_appended_to_reopened_and_kept_when_that_fails() {
     log.reopen();
     log::info!("goes on");
     let kept = messages(&rotated);
-    assert!(kept[2].starts_with(&format!("ERROR cannot reopen log file {path:?}, keeping the old one: ")), "{kept:?}");
+    let why = "keeping the old one: it is a directory";
+    assert_eq!(kept[2], format!("ERROR cannot reopen log file {path:?}, {why}"));
     assert_eq!(kept[3], "INFO  goes on");
 
     fs::remove_dir_all(&directory).expect("tidy up");

@@ -8,6 +8,7 @@ mod running;
 use crate::acceptor::{Policy, schedule};
 use crate::channel::{Receiver, Sender, channel};
 use crate::config::{Config, Limits};
+use crate::generation::generation;
 use crate::handler::{Closure, Handler, IntoResponse, Request};
 use crate::lifecycle::Event;
 use crate::lifecycle::notify::Notifier;
@@ -17,9 +18,10 @@ use crate::lifecycle::signals::SignalThread;
 use crate::lifecycle::state::Carried;
 use crate::lifecycle::{link, state};
 use crate::listener::{Address, Bound, Listener};
-use crate::logging::{Log, init_logging};
+use crate::logging::{self, Log};
 use crate::memory::{self, Plan};
 use crate::report;
+use crate::stdio::{MOMENT, Stream};
 use crate::{Error, check, cli};
 use role::Role;
 use running::{Outside, Running};
@@ -27,7 +29,6 @@ use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// What a server is made of.
@@ -185,11 +186,23 @@ impl Builder {
         let memory = Plan::apply(&mut config)?;
         config.check |= Role::is_check();
         // Who takes the flags takes the log with them; an application that sets things itself has its own logger.
-        let log = if config.announce && !config.check { Some(init_logging(&config)?) } else { None };
+        let role = if config.check { None } else { Some(Role::take()?) };
+        let log = match (&role, config.announce) {
+            (_, false) => None,
+            (None, true) => {
+                logging::filters()?;
+                None
+            }
+            // After execve there is no way back, and the connections are worth more than a log.
+            (Some(role), true) => {
+                let log = logging::start(&config, matches!(role, Role::Exec(..)));
+                Some(log.inspect_err(|error| role.hears_why(error))?)
+            }
+        };
         let addresses = config.addresses()?;
-        let role::Beginning { listeners, obsolete, mut origin } = match config.check {
-            true => role::Beginning::default(),
-            false => Role::take()?.begin(&addresses)?,
+        let role::Beginning { listeners, obsolete, mut origin } = match role {
+            None => role::Beginning::default(),
+            Some(role) => role.begin(&addresses)?,
         };
         // It is written when this process has become the server: not before a predecessor has promoted it.
         let path = config.pid_file.as_deref().filter(|_| !config.check);
@@ -276,9 +289,7 @@ pub fn exit_code(result: Result<Ended, Error>) -> ExitCode {
     match result {
         Ok(ended) => ended.exit_code().into(),
         Err(error) => {
-            // A closed stderr is no reason to fail in another way.
-            let line = format!("{}: {error}\n", cli::program_name());
-            let _ = io::stderr().write_all(line.as_bytes());
+            cli::complain(&format!("{}: {error}\n", cli::program_name()));
             error.exit_code().into()
         }
     }
@@ -300,13 +311,6 @@ impl StopHandle {
         self.0.send(Event::StopNow);
     }
 }
-
-/// Which execution of the program this is, counting from 1; a reload adds one.
-pub fn generation() -> u64 {
-    GENERATION.load(Ordering::Relaxed) as u64
-}
-
-static GENERATION: AtomicUsize = AtomicUsize::new(1);
 
 impl Server {
     /// Begins a server.
@@ -381,7 +385,8 @@ impl Server {
         let (states, words) = (list(state::versions()), list(link::words()));
         let (of_states, of_words) = (program::VERSIONS_LINE, program::WORDS_LINE);
         report.push_str(&format!("{of_states}{states}\n{of_words}{words}\nconfiguration is valid\n"));
-        // A closed stdout is no reason to fail: the exit code says the same.
+        // Who asked for it reads it, so it may wait for that. A closed stdout is no reason to fail: the exit code says the
+        // same.
         let _ = io::stdout().write_all(report.as_bytes());
         Ok(())
     }
@@ -393,13 +398,17 @@ fn announce(config: &Config, bound: &[Bound]) {
     }
     report::info!("ready with {} workers", config.workers);
     if config.announce {
-        let mut out = io::stdout().lock();
-        for bound in bound {
-            let _ = writeln!(out, "listening on {bound}");
-        }
+        let mut text: String = bound.iter().map(|bound| format!("listening on {bound}\n")).collect();
         let (pid, workers) = (std::process::id(), config.workers);
-        let _ = writeln!(out, "ready pid={pid} workers={workers} generation={}", generation());
-        let _ = out.flush();
+        text.push_str(&format!("ready pid={pid} workers={workers} generation={}\n", generation()));
+        // A supervisor that has read the first generation's need not read on, and its pipe is full one day.
+        match Stream::stdout().write_within(text.as_bytes(), MOMENT) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                report::warn!("nobody reads stdout: it is full, and \"ready\" is said in the log alone");
+            }
+            // One that is closed, or on a full disk, is no reason to fail.
+            _ => {}
+        }
     }
 }
 

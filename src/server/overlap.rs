@@ -2,11 +2,11 @@
 //!
 //! Until PROMOTE nothing is given away, and whatever goes wrong we serve on as if nothing had happened.
 
-use super::generation;
 use super::reload::check_timeout;
 use super::running::{Pause, Reloaded, Running, Waited};
 use crate::acceptor::Command;
 use crate::config::Config;
+use crate::generation::generation;
 use crate::lifecycle::link::{MAX_DESCRIPTORS, Message, payload};
 use crate::lifecycle::state::Inheritance;
 use crate::lifecycle::successor::{Answers, PATIENCE, Spoken, Successor};
@@ -87,6 +87,7 @@ impl Running {
         self.outside.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
         self.outside.pid_file.handed_over();
         report::info!("reloading: successor {pid} is promoted");
+        self.handed_over_to = Some(pid);
         self.move_to(successor, &kept, spoken, config, deadline, again)
     }
 

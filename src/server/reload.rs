@@ -1,11 +1,11 @@
 //! Reloading by exec: the process becomes the program on disk, and everything it holds stays open.
 
 use super::Carry;
-use super::generation;
 use super::running::{Reloaded, Running, Waited};
 use crate::acceptor::{Command, HoldOrder};
 use crate::channel::{Nothing, Receiver, channel};
 use crate::config::Config;
+use crate::generation::generation;
 use crate::lifecycle::link::test_time;
 use crate::lifecycle::program::Reads;
 use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection};

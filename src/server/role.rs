@@ -1,6 +1,6 @@
 //! What this process was started as: the first, or a successor; and which listeners that leaves to bind.
 
-use super::GENERATION;
+use crate::generation::succeed;
 use crate::lifecycle::exec;
 use crate::lifecycle::pid_file::Legacy;
 use crate::lifecycle::predecessor::{Begin, Predecessor};
@@ -57,13 +57,24 @@ impl Role {
         let told = std::env::var_os(program::RELOAD).unwrap_or_default();
         if let Some(number) = program::state_of_this_process() {
             let legacy = Legacy::read(&told, |fd| exec::own_if_open(fd).map(File::from));
-            return exec::take_over(number).map(|state| Role::Exec(state, legacy)).map_err(failed);
+            let state = exec::take_over(number).map_err(failed)?;
+            succeed(state.inheritance.generation);
+            return Ok(Role::Exec(state, legacy));
         }
         if program::is_successor() {
             let legacy = Legacy::read(&told, |_| None);
-            return Predecessor::hear().map(|begin| Role::Overlap(begin, legacy)).map_err(failed);
+            let begin = Predecessor::hear().map_err(failed)?;
+            succeed(begin.inheritance.generation);
+            return Ok(Role::Overlap(begin, legacy));
         }
         Ok(Role::First)
+    }
+
+    /// Tells a predecessor that runs beside us why nothing will come of us.
+    pub fn hears_why(&self, error: &Error) {
+        if let Role::Overlap(begin, _) = self {
+            begin.predecessor.hears_why(error);
+        }
     }
 
     /// Binds what is new, keeps what was inherited.
@@ -82,7 +93,6 @@ impl Role {
                 (inheritance, Vec::new(), Some(predecessor), listeners, legacy)
             }
         };
-        GENERATION.store(inheritance.generation as usize + 1, Ordering::Relaxed);
         let inherited = inherit(&mut inheritance, descriptors, predecessor.is_none());
         // In exec mode there is no way back: one listener that cannot be bound must not end all others.
         let (listeners, obsolete) = bind_or_keep(addresses, inherited, predecessor.is_none())

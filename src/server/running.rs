@@ -1,13 +1,14 @@
 //! A server that runs, seen from the main thread: its threads, what it waits for, and how it stops.
 
 use super::role::Origin;
-use super::{Carry, Ended, generation};
+use super::{Carry, Ended};
 use crate::Error;
 use crate::acceptor::{Acceptor, Command, Jobs, WAKER};
 use crate::channel::{Nothing, Receiver, Sender, channel};
 use crate::clock::Millis;
 use crate::config::{Config, ReloadMode};
 use crate::connection::{Budget, Connection, Durations, Role, Services, Stats};
+use crate::generation::generation;
 use crate::handler::Handler;
 use crate::lifecycle::link::Message;
 use crate::lifecycle::notify::Notifier;
@@ -81,6 +82,8 @@ pub struct Running {
     pub(super) predecessor: Option<Predecessor>,
     /// Whether this process is the server, and not one on probation.
     pub(super) promoted: bool,
+    /// The successor that is the server now, whatever this process has left to do.
+    pub(super) handed_over_to: Option<u32>,
     /// Whether nobody else has our listeners.
     pub(super) sole_holder: bool,
     /// When the service manager is told next, and when with figures.
@@ -219,6 +222,7 @@ impl Running {
             outside,
             before: inheritance.counters,
             promoted: predecessor.is_none(),
+            handed_over_to: None,
             sole_holder: predecessor.is_none(),
             reload_later: false,
             beat: Cell::new(None),
@@ -308,6 +312,7 @@ impl Running {
 
     fn become_server(&mut self) -> Result<(), Error> {
         self.promoted = true;
+        self.handed_over_to = None;
         self.command(Command::OwnFiles);
         self.outside.pid_file.became_server(generation())
     }
@@ -468,6 +473,12 @@ impl Running {
         let counters = self.counters();
         let cut = self.services.stats.total_cut();
         let panicked = self.services.stats.total_panicked();
+        // "stopped: " is said where nobody serves on.
+        let end = match self.handed_over_to {
+            Some(pid) => format!("handed over to {pid}"),
+            None if self.promoted || ended.is_none() => "stopped".to_owned(),
+            None => "ended on probation".to_owned(),
+        };
         let ended = match ended {
             Some(ended) => {
                 // Threads that do not end, because a handler does not, end with the process.
@@ -486,7 +497,7 @@ impl Running {
             0 => {}
             panicked => report::warn!("handlers have panicked {panicked} times"),
         }
-        report::info!("stopped: served={served} migrated={migrated} refused={refused} cut={cut}");
+        report::info!("{end}: served={served} migrated={migrated} refused={refused} cut={cut}");
         log::logger().flush();
         if let Some(signals) = signals {
             signals.join();

@@ -9,7 +9,10 @@ use std::thread;
 /// Runs a program to its end. If it wrongly goes on, by starting to serve for example, it is killed and the test fails.
 #[track_caller]
 pub fn run_to_its_end(command: &mut Command) -> Output {
-    command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if !command.get_envs().any(|(name, _)| name == "RUST_LOG") {
+        command.env_remove("RUST_LOG");
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");
     let (mut out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
     let (sender, ended) = mpsc::channel();

@@ -90,12 +90,24 @@ impl Program {
 
     /// Starts it. Nobody waits until it is ready.
     pub fn spawn(command: &mut Command) -> Program {
+        Program::spawn_with_stderr(command, Stdio::piped())
+    }
+
+    /// Starts it with that stderr, and waits until it is ready. A log that goes elsewhere is not seen here.
+    #[track_caller]
+    pub fn start_with_stderr(command: &mut Command, stderr: impl Into<Stdio>) -> Program {
+        let mut program = Program::spawn_with_stderr(command.stdout(Stdio::piped()), stderr.into());
+        program.read_announcement();
+        program
+    }
+
+    fn spawn_with_stderr(command: &mut Command, stderr: Stdio) -> Program {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let mark = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         // Successors whose predecessor is gone become children of this process: their ids are theirs until they have
         // been waited for.
         set_child_subreaper(Some(getpid())).expect("PR_SET_CHILD_SUBREAPER");
-        command.env(MARK, &mark).stdin(Stdio::null()).stderr(Stdio::piped());
+        command.env(MARK, &mark).stdin(Stdio::null()).stderr(stderr);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let pid = Pid::from_child(&child);
         let (sender, exited) = bounded(1);
@@ -105,14 +117,15 @@ impl Program {
             let _ = sender.send(());
         });
         let (log, announced) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
-        let stderr = child.stderr.take().expect("a pipe");
         let (written, said) = (log.clone(), announced.clone());
-        let reader = thread::spawn(move || written.read(stderr));
+        let reader = child.stderr.take().map(|stderr| thread::spawn(move || written.read(stderr)));
+        // It keeps what it was given, or a pipe would never end.
+        command.stderr(Stdio::null());
         if let Some(stdout) = child.stdout.take() {
             thread::spawn(move || said.read(stdout));
         }
         let said = Vec::new();
-        Program { child, pid, bound: Vec::new(), said, announced, mark, log, reader: Some(reader), exited }
+        Program { child, pid, bound: Vec::new(), said, announced, mark, log, reader, exited }
     }
 
     /// `listening on …` for each listener, then `ready pid=…`.

@@ -1,0 +1,15 @@
+//! Which execution of the program this is.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+static GENERATION: AtomicUsize = AtomicUsize::new(1);
+
+/// Which execution of the program this is, counting from 1; a reload adds one.
+pub fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed) as u64
+}
+
+/// This process succeeds one of that generation.
+pub fn succeed(predecessor: u64) {
+    GENERATION.store(predecessor as usize + 1, Ordering::Relaxed);
+}
