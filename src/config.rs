@@ -204,6 +204,9 @@ pub struct Config {
     pub status_routes: bool,
     /// Take TERM, INT, QUIT, HUP, USR1 and USR2 for this process. Default true; the first server to run gets them.
     pub signals: bool,
+    /// Wait for processes that the server has not started, as pid 1 has to. Default false: it is not for an application
+    /// that has children of its own.
+    pub reap_orphans: bool,
     /// Print `listening on …` and `ready …` on stdout. Default false; true when the settings came from the command line.
     pub announce: bool,
 }
@@ -233,6 +236,7 @@ impl Default for Config {
             check: false,
             status_routes: true,
             signals: true,
+            reap_orphans: false,
             announce: false,
         }
     }

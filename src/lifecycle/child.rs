@@ -5,11 +5,46 @@
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use rustix::process::{Pid, WaitOptions, WaitStatus, kill_process, waitpid};
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Those that were started here and nobody has waited for: their end is for who started them.
+static OURS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+static REAPS: AtomicBool = AtomicBool::new(false);
+
+fn ours() -> MutexGuard<'static, Vec<Pid>> {
+    OURS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From here on whatever ends and was not started here is waited for.
+pub fn reap_orphans_from_now() {
+    REAPS.store(true, Ordering::SeqCst);
+    reap_orphans();
+}
+
+/// Waits for those that have ended and were not started here, if that is wanted.
+///
+/// The kernel shows the first that has ended. If that is ours, others may stand behind it: who waits for it looks again.
+pub fn reap_orphans() {
+    if !REAPS.load(Ordering::SeqCst) {
+        return;
+    }
+    // One that is being started has no number yet, so nobody is waited for meanwhile.
+    let ours = ours();
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Ok(ended) = waitid(Id::All, look) {
+        let Some(pid) = ended.pid().and_then(|pid| Pid::from_raw(pid.as_raw())) else { return };
+        if ours.contains(&pid) || waitpid(Some(pid), WaitOptions::NOHANG).is_err() {
+            return;
+        }
+    }
+}
 
 /// A process that was started here. Once it has been seen to end, its pid may be another's.
 #[derive(Debug)]
@@ -41,8 +76,10 @@ impl Child {
         attributes.set_flags(flags)?;
         attributes.set_sigmask(&SigSet::empty())?;
         attributes.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
+        let mut ours = ours();
         let pid = posix_spawn(path, &actions, &attributes, args, environment)?;
         let pid = Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::Other)?;
+        ours.push(pid);
         Ok(Child { pid, status: None })
     }
 
@@ -64,12 +101,29 @@ impl Child {
         }
     }
 
+    /// It is nobody's any more, and what stands behind it can be seen.
+    fn is_over(&self) {
+        ours().retain(|pid| *pid != self.pid);
+        reap_orphans();
+    }
+
     fn wait(&mut self, options: WaitOptions) -> io::Result<Option<WaitStatus>> {
         if self.status.is_none() {
             let ended = rustix::io::retry_on_intr(|| waitpid(Some(self.pid), options))?;
             self.status = ended.map(|(_, status)| status);
+            if self.status.is_some() {
+                self.is_over();
+            }
         }
         Ok(self.status)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            self.is_over();
+        }
     }
 }
 

@@ -3,14 +3,15 @@
 use super::child::{Child, How};
 use crate::number::decimal;
 use crate::working_directory;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::WaitStatus;
 use std::env;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, PipeReader, Read};
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -60,6 +61,8 @@ pub fn is_successor() -> bool {
 #[derive(Debug)]
 pub struct Program {
     path: PathBuf,
+    /// If argv\[0\] does not lead to it: the program that runs, wherever it is now.
+    running: Option<OwnedFd>,
     args: Vec<CString>,
     /// Each as `NAME=value`.
     environment: Vec<CString>,
@@ -76,7 +79,7 @@ impl Program {
                 variable.push(value);
                 environment.push(variable);
             }
-            Program::new(env::args_os().collect(), environment)
+            Program::new(env::args_os().collect(), environment).or_what_runs()
         })
     }
 
@@ -88,12 +91,64 @@ impl Program {
         let path = locate(name, value_of(&environment, "PATH"));
         environment.retain(|entry| DROPPED.iter().all(|dropped| value(entry, dropped).is_none()));
         environment.extend(working_directory::variable().map(c_string));
-        Program { path, args: args.into_iter().map(c_string).collect(), environment }
+        Program { path, running: None, args: args.into_iter().map(c_string).collect(), environment }
+    }
+
+    /// argv\[0\] may be no more than a label: of `exec -a`, of systemd's `@`, of a login shell. Then the program is where
+    /// it was executed from, symlinks kept, or else where the kernel says that it is.
+    ///
+    /// With a slash in it argv\[0\] is a path, and whatever can be executed there is meant: a wrapper, for one, passes its
+    /// own on. A label without one may be the name of another program in PATH, so what is found there has to be this one.
+    fn or_what_runs(mut self) -> Program {
+        // By O_PATH, which needs no permission to read. There may be no /proc.
+        let running = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let running = running.ok().map(File::from);
+        let identity =
+            running.as_ref().and_then(|running| running.metadata().ok()).map(|meta| (meta.dev(), meta.ino()));
+        // What was replaced by rename since it was executed has another inode, under the same path.
+        let linked = std::fs::read_link("/proc/self/exe").ok().map(|path| {
+            let path = path.into_os_string().into_vec();
+            PathBuf::from(OsString::from_vec(path.strip_suffix(b" (deleted)").unwrap_or(&path).to_vec()))
+        });
+        let runs = |path: &Path| {
+            let same = path.metadata().is_ok_and(|meta| identity.is_none_or(|it| it == (meta.dev(), meta.ino())));
+            is_executable(path) && (same || linked.is_some() && path.canonicalize().ok() == linked)
+        };
+        let is_path = self.args.first().is_some_and(|name| name.to_bytes().contains(&b'/'));
+        if if is_path { is_executable(&self.path) } else { runs(&self.path) } {
+            return self;
+        }
+        let executed = absolute(Path::new(OsStr::from_bytes(rustix::param::linux_execfn().to_bytes())));
+        // A predecessor has executed its own descriptor, whose number means another file here, or ours by chance.
+        let executed = Some(executed).filter(|path| !path.starts_with("/proc/self") && runs(path));
+        let found = executed.or(linked);
+        if let Some(path) = found {
+            self.path = path;
+            self.running = running.map(OwnedFd::from);
+        }
+        self
+    }
+
+    /// What to know about a name that is only a label.
+    pub fn note(&self) -> Option<String> {
+        self.running.as_ref()?;
+        let name = self.args.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+        Some(format!("argv[0] is {name:?}, where this program is not: a reload runs {}", self.path.display()))
     }
 
     /// Where it is on disk: argv\[0\] made absolute, symlinks kept, so that an upgrade by symlink is seen.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What to execute: the path, or what runs, where it has been taken away from there and argv\[0\] names no other.
+    fn executable(&self) -> CString {
+        match &self.running {
+            Some(running) if !is_executable(&self.path) => {
+                c_string(format!("/proc/self/fd/{}", running.as_raw_fd()).into())
+            }
+            _ => c_string(self.path.clone().into()),
+        }
     }
 
     /// Its environment and some more.
@@ -114,14 +169,14 @@ impl Program {
         streams: &[(BorrowedFd<'_>, RawFd)],
         own_group: bool,
     ) -> io::Result<Child> {
-        let path = c_string(self.path.clone().into());
-        Child::start(&path, &self.args, &self.environment_with(variables), streams, own_group)
+        Child::start(&self.executable(), &self.args, &self.environment_with(variables), streams, own_group)
     }
 
     /// Starts the program to check itself, in a process group of its own where a Ctrl-C at the terminal is for us to pass
     /// on.
     pub fn start_check(&self, own_group: bool) -> io::Result<Check> {
-        let nothing = File::open("/dev/null")?;
+        // Nothing to read, without a /dev/null, which a bare chroot has not.
+        let (nothing, _) = io::pipe()?;
         let ((stdout, to_stdout), (stderr, to_stderr)) = (io::pipe()?, io::pipe()?);
         let streams = [(nothing.as_fd(), 0), (to_stdout.as_fd(), 1), (to_stderr.as_fd(), 2)];
         Ok(Check {
@@ -144,7 +199,7 @@ impl Program {
     pub fn execute(&self, state: i32, legacy: &OsStr) -> io::Error {
         let state = format!("{state}:{}", std::process::id());
         let environment = self.environment_with(&[(STATE, state.as_ref()), (RELOAD, legacy)]);
-        match nix::unistd::execve(&c_string(self.path.clone().into()), &self.args, &environment) {
+        match nix::unistd::execve(&self.executable(), &self.args, &environment) {
             Err(errno) => errno.into(),
         }
     }
@@ -165,15 +220,21 @@ fn value_of<'e>(environment: &'e [CString], name: &str) -> Option<&'e OsStr> {
     environment.iter().find_map(|entry| value(entry, name))
 }
 
+fn absolute(path: &Path) -> PathBuf {
+    working_directory::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
 /// execvp(3)'s rule: a name without a slash is looked up in PATH; anything else is relative to the working directory.
 fn locate(name: &OsStr, search: Option<&OsStr>) -> PathBuf {
-    let absolute = |path: &Path| working_directory::absolute(path).unwrap_or_else(|_| path.to_owned());
     if !name.as_bytes().contains(&b'/')
         && let Some(search) = search
     {
-        let executable =
-            |path: &PathBuf| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
-        if let Some(found) = env::split_paths(search).map(|directory| directory.join(name)).find(executable) {
+        let mut places = env::split_paths(search).map(|directory| directory.join(name));
+        if let Some(found) = places.find(|path| is_executable(path)) {
             return absolute(&found);
         }
     }

@@ -3,12 +3,12 @@
 //! Every handled signal is blocked before any thread starts and unblocked only in the signal thread, so that no
 //! handler's system call is ever interrupted. Signals belong to the process: the first server that runs gets them.
 
-use super::Event;
+use super::{Event, child};
 use crate::channel::Sender;
 use crate::report;
 use crate::{Error, thread};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
 use std::process::{Child, Command};
@@ -28,14 +28,42 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// The signals of this process, while a server has them.
 pub struct SignalThread {
     events: Sender<Event>,
+    /// Whether CHLD is handled, which means that somebody else's child has ended.
+    reaps: bool,
     previous: SigSet,
     thread: Option<(Handle, JoinHandle<()>)>,
 }
 
-fn handled() -> SigSet {
+fn handled(reaps: bool) -> SigSet {
     let mut handled: SigSet = HANDLED.into_iter().collect();
     handled.add(Signal::SIGINT);
+    if reaps {
+        handled.add(Signal::SIGCHLD);
+    }
     handled
+}
+
+/// Whoever ignores CHLD, as a parent may have done before it executed this program, or has set SA_NOCLDWAIT, cannot wait
+/// for a child: it is gone with its status, and no check of a reload could be said to have succeeded.
+fn wait_for_children() -> io::Result<()> {
+    // SAFETY: all zero is a value of it, and the kernel writes it.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is set, and `action` is there to be written.
+    if unsafe { libc::sigaction(libc::SIGCHLD, std::ptr::null(), &mut action) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if action.sa_sigaction != libc::SIG_IGN && action.sa_flags & libc::SA_NOCLDWAIT == 0 {
+        return Ok(());
+    }
+    if action.sa_sigaction == libc::SIG_IGN {
+        action.sa_sigaction = libc::SIG_DFL;
+    }
+    action.sa_flags &= !libc::SA_NOCLDWAIT;
+    // SAFETY: the default, or the handler that is set already.
+    match unsafe { libc::sigaction(libc::SIGCHLD, &action, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn failed(what: &str, error: impl Into<io::Error>) -> Error {
@@ -46,7 +74,7 @@ fn failed(what: &str, error: impl Into<io::Error>) -> Error {
 impl SignalThread {
     /// Takes the signals, if no server of this process has taken them before. To be called before any other thread
     /// starts.
-    pub fn start(events: Sender<Event>) -> Result<Option<SignalThread>, Error> {
+    pub fn start(events: Sender<Event>, reaps: bool) -> Result<Option<SignalThread>, Error> {
         if TAKEN.swap(true, Ordering::SeqCst) {
             return Ok(None);
         }
@@ -54,10 +82,11 @@ impl SignalThread {
             // SAFETY: `SigIgn` runs no code.
             unsafe { signal(ignored, SigHandler::SigIgn) }.map_err(|error| failed("ignore a signal", error))?;
         }
+        wait_for_children().map_err(|error| failed("wait for children", error))?;
         let mut previous =
-            handled().thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|error| failed("block signals", error))?;
+            handled(reaps).thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|error| failed("block signals", error))?;
         // After execve they have been blocked since before; at the end they are to be as in a first generation.
-        for signal in handled().iter() {
+        for signal in handled(true).iter() {
             previous.remove(signal);
         }
         let ctrl_c = events.clone();
@@ -68,7 +97,7 @@ impl SignalThread {
         if let Err(error) = ctrlc::set_handler(stop) {
             report::warn!("Ctrl-C stays as the application has it: {error}");
         }
-        let mut signals = SignalThread { events, previous, thread: None };
+        let mut signals = SignalThread { events, reaps, previous, thread: None };
         signals.resume()?;
         Ok(Some(signals))
     }
@@ -79,11 +108,19 @@ impl SignalThread {
         // drained. The event itself comes from ctrlc.
         let mut signals = Signals::new([SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGINT])
             .map_err(|error| failed("handle signals", error))?;
+        let reaps = self.reaps;
+        if reaps {
+            signals.add_signal(SIGCHLD).map_err(|error| failed("handle signals", error))?;
+        }
         let handle = signals.handle();
         let events = self.events.clone();
         let run = move || {
-            if let Err(error) = handled().thread_unblock() {
+            if let Err(error) = handled(reaps).thread_unblock() {
                 report::error!("cannot unblock signals: {error}");
+            }
+            if reaps {
+                // Those that ended before, in an exec reload for one, say nothing any more.
+                child::reap_orphans_from_now();
             }
             // The receiver outlives this thread, which the main thread joins.
             let mut interrupted = false;
@@ -91,14 +128,15 @@ impl SignalThread {
                 match number {
                     // ctrlc's thread says it; whether it has done so yet, nobody can tell.
                     SIGINT => interrupted = true,
+                    SIGCHLD => child::reap_orphans(),
                     number => events.send(event(number)),
                 }
             }
-            if let Err(error) = handled().thread_block() {
+            if let Err(error) = handled(reaps).thread_block() {
                 report::error!("cannot block signals: {error}");
             }
             // Nothing can come any more, but what came until here may not have been read.
-            for number in signals.pending() {
+            for number in signals.pending().filter(|number| *number != SIGCHLD) {
                 events.send(event(number));
             }
             // Said twice within a moment is said once, and after any INT the server stops.

@@ -110,9 +110,19 @@ impl Builder {
         self
     }
 
-    /// Whether the server takes the process's signals when it runs. Default true.
+    /// Whether the server takes the process's signals when it runs. Default true. SIGCHLD is among them only if it is
+    /// ignored, which it may be since before the process was executed: then nobody could wait for a child, and no reload
+    /// would work, so it is set to its default.
     pub fn signals(mut self, on: bool) -> Builder {
         self.config.signals = on;
+        self
+    }
+
+    /// Whether the server waits for processes that it has not started, and so clears away orphans: as pid 1 of a
+    /// container it gets those of all others, and they stay zombies until somebody does. Default false: the exit status of
+    /// an application's own children would be lost. It takes the signals, [`Builder::signals`].
+    pub fn reap_orphans(mut self, on: bool) -> Builder {
+        self.config.reap_orphans = on;
         self
     }
 
@@ -340,8 +350,11 @@ impl Server {
         // An exec'ing predecessor may have left us its acceptor's policy; threads inherit it.
         schedule(Policy::Other);
         // Signals first: whatever starts after this has them blocked.
+        if let Some(note) = self.program.note().filter(|_| generation() == 1) {
+            report::warn!("{note}");
+        }
         let signals = match self.config.signals {
-            true => SignalThread::start(self.events.clone())?,
+            true => SignalThread::start(self.events.clone(), self.config.reap_orphans)?,
             false => None,
         };
         let Server {

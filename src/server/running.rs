@@ -455,6 +455,10 @@ impl Running {
     /// old one. A pid file says nothing about who does: runit, for one, would miss the server that it started and start
     /// another every second.
     fn reload_mode(&self, config: &Config) -> ReloadMode {
+        if config.reload == ReloadMode::Overlap && std::process::id() == 1 {
+            report::warn!("this is pid 1, whose end is that of the successor too: the reload is by exec");
+            return ReloadMode::Exec;
+        }
         if config.reload != ReloadMode::Auto {
             return config.reload;
         }
