@@ -149,3 +149,56 @@ pub fn write_to(file: impl AsFd, bytes: &[u8], patience: Duration) -> io::Result
     let fd = file.as_fd();
     write_within(fd, bytes, patience, |bytes| write(fd, bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{PipeReader, Read};
+
+    /// A pipe of one page that is full but for so much.
+    fn pipe_with_room(room: usize) -> (PipeReader, Stream) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BUF).expect("F_SETPIPE_SZ");
+        write(&writer, &vec![b'x'; PIPE_BUF - room]).expect("an empty pipe takes it");
+        // A stream's descriptor is there as long as the process; so is this one.
+        let writer: &'static _ = Box::leak(Box::new(writer));
+        (reader, Stream { fd: writer.as_fd(), own: None })
+    }
+
+    #[test]
+    fn a_pipe_that_cannot_be_opened_once_more_is_written_to_only_if_it_has_room() {
+        let (mut reader, stream) = pipe_with_room(0);
+        assert_eq!(stream.write_if_there_is_room(b"line\n"), Err(Errno::AGAIN));
+        reader.read_exact(&mut [0; PIPE_BUF]).expect("what filled it");
+        assert_eq!(stream.write_if_there_is_room(&[b'y'; 3 * PIPE_BUF]), Ok(PIPE_BUF), "what it takes without waiting");
+        drop(reader);
+        assert_eq!(stream.write_if_there_is_room(b"line\n"), Err(Errno::PIPE), "nobody will ever read it");
+    }
+
+    #[test]
+    fn a_full_pipe_is_waited_for_no_longer_than_said_and_keeps_its_flags() {
+        let (mut reader, mut stream) = pipe_with_room(0);
+        let begun = Instant::now();
+        let full = stream.write_within(b"line\n", MOMENT).expect_err("it is full");
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        assert!(begun.elapsed() >= MOMENT);
+        assert!(!rustix::fs::fcntl_getfl(stream.fd).expect("flags").contains(OFlags::NONBLOCK));
+        let busy = std::thread::spawn(move || reader.read_exact(&mut [0; PIPE_BUF]).map(|()| reader));
+        // Long enough for a thread that begins to read, whatever else this host does.
+        assert_eq!(stream.write_within(b"line\n", MOMENT * 600).expect("somebody reads"), 5);
+        drop(busy.join().expect("no panic").expect("what filled it"));
+    }
+
+    /// The application may put another file there at any time.
+    #[test]
+    fn a_stream_that_became_another_is_seen() {
+        let ((first, mut stream), (mut second, other)) = (pipe_with_room(100), pipe_with_room(100));
+        assert_eq!(stream.write_within(b"one\n", Duration::ZERO).expect("there is room"), 4);
+        stream.fd = other.fd;
+        assert_eq!(stream.write_within(b"two\n", Duration::ZERO).expect("there is room"), 4);
+        let mut read = vec![0; PIPE_BUF - 96];
+        second.read_exact(&mut read).expect("both");
+        assert!(read.ends_with(b"xtwo\n"));
+        drop(first);
+    }
+}

@@ -969,3 +969,42 @@ fn a_drain_for_a_successor_that_died_is_taken_back() {
     program.wait_for_end(program.pid());
     assert_eq!(program.stop(), Some(0));
 }
+
+/// After execve there is no way back, and a log is worth less than the connections; in overlap mode there is one.
+#[test]
+fn a_log_file_that_cannot_be_opened_any_more_does_not_end_the_server() {
+    for mode in [Mode::Exec, Mode::Overlap] {
+        let (scratch, on_disk) = (Scratch::new(), OnDisk::of(&Program::lab_command()));
+        let log = scratch.path("log");
+        let mut command = on_disk.command();
+        command.args(["-l", "127.0.0.1:0", "--reload-probation", "0", "--log-file"]).arg(&log);
+        let program = Program::start(command.args(["--reload", if mode == Mode::Exec { "exec" } else { "overlap" }]));
+        let mut client = program.client();
+        client.expect_alive("/hello");
+        // The check has seen nothing of this.
+        let path = log.display();
+        on_disk.replace_behind_the_check(&format!("mv {path} {path}.1; mkdir {path}; exec \"$REAL\" \"$@\""));
+        program.signal(Signal::HUP);
+        let why = format!("cannot open log file {log:?}: it is a directory");
+        match mode {
+            Mode::Exec => {
+                program.generation(2);
+                program.logged(&format!("{why}; the log goes to stderr until USR1"));
+                client.expect_alive("/hello");
+                std::fs::remove_dir(&log).expect("an empty directory");
+                program.signal(Signal::USR1);
+                eventually("the log is opened", || log.is_file());
+            }
+            Mode::Overlap => {
+                // The successor says so on the stderr that it has inherited.
+                program.logged(&why);
+                eventually("the reload is over", || {
+                    let text = std::fs::read_to_string(scratch.path("log.1")).unwrap_or_default();
+                    text.contains("reload failed, serving on: ")
+                });
+            }
+        }
+        client.expect_alive("/hello");
+        assert_eq!(program.stop(), Some(0));
+    }
+}
