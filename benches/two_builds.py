@@ -2,7 +2,7 @@
 """Two builds of this project in turn, pair by pair: requests/s and CPU a request, so that a comparison holds when the
 machine's speed drifts. "As before" is a median ratio within 3 %, or within its interquartile range.
 
-    just bench-two-builds OLD NEW [ROUNDS]     OLD and NEW are release directories; needs wrk
+    just bench-two-builds OLD NEW [ROUNDS [ROW]]     OLD and NEW are release directories; ROW picks rows; needs wrk
 
 Rows: a constant answer of the lab at 8, 32 and 256 connections, a new connection for each request, files of 11 bytes, 10 KiB
 and 1 MiB, 1,000 idle connections beside 32 (what slow clients cost), and reloads in each mode under 32 keep-alive clients.
@@ -122,7 +122,10 @@ def main():
             ("5 exec reloads", reloaded("exec")),
             ("5 overlap reloads", reloaded("overlap")),
         ]
+        wanted = sys.argv[4] if len(sys.argv) > 4 else ""
         for name, measure in rows:
+            if wanted not in name:
+                continue
             fine &= row(name, measure, builds, rounds)
     sys.exit(not fine)
 
