@@ -474,22 +474,19 @@ impl Acceptor {
                     // What is in handlers now has no other way to learn of it.
                     self.services.phase.keep_no_connection(state.is_none());
                     self.returns.want_places(true);
-                    self.migration = Some(Migration {
-                        state,
-                        link,
-                        stalled: Some(stalled),
-                        next_id: 0,
-                        moving: Vec::new(),
-                        commits: VecDeque::new(),
-                    });
+                    self.migration = Some(Migration::new(state, link, stalled));
                 }
                 Command::Acked(id) => {
                     if let Some(migration) = &mut self.migration {
                         migration.commits.push_back(id);
+                        migration.goes_on();
                     }
                 }
                 Command::Refused(id) => {
-                    let moving = self.migration.as_mut().and_then(|migration| migration.take(id));
+                    let moving = self.migration.as_mut().and_then(|migration| {
+                        migration.goes_on();
+                        migration.take(id)
+                    });
                     if let Some(moving) = moving {
                         self.unfreeze(&moving);
                         self.end_soon(&moving.slot);

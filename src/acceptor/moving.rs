@@ -3,7 +3,8 @@
 use super::Acceptor;
 use crate::clock::Millis;
 use crate::connection::{Connection, Restored};
-use crate::lifecycle::link::{Link, Message, Sent, payload, test_point};
+use crate::lifecycle::link::{Link, Message, Sent, payload, test_point, test_time};
+use crate::lifecycle::patience::Patience;
 use crate::lifecycle::state::encode;
 use crate::slot::{Notified, Place, Readiness, Slot, Word};
 use crate::table::Source;
@@ -17,7 +18,7 @@ use std::time::Duration;
 /// Connections on their way to the successor at a time.
 const UNACKNOWLEDGED: usize = 128;
 
-/// How long the successor may take to acknowledge a connection.
+/// How long the successor may say nothing while it has connections to acknowledge.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections on their way to the successor.
@@ -25,6 +26,10 @@ pub(super) struct Migration {
     /// The version of the state to write. Without one nothing can move.
     pub(super) state: Option<u32>,
     pub(super) link: Link,
+    /// For the next answer, while some are awaited.
+    pub(super) patience: Patience,
+    /// Whether it was over at the last look.
+    pub(super) silent: bool,
     /// Told once when the successor does not answer any more.
     pub(super) stalled: Option<Box<dyn Fn() + Send>>,
     pub(super) next_id: u64,
@@ -35,6 +40,35 @@ pub(super) struct Migration {
 }
 
 impl Migration {
+    pub(super) fn new(state: Option<u32>, link: Link, stalled: Box<dyn Fn() + Send>) -> Migration {
+        Migration {
+            state,
+            link,
+            patience: Patience::new(test_time("HANDOVER_TEST_ACK_TIMEOUT", ACK_TIMEOUT)),
+            silent: false,
+            stalled: Some(stalled),
+            next_id: 0,
+            moving: Vec::new(),
+            commits: VecDeque::new(),
+        }
+    }
+
+    /// The successor has read something, or answered.
+    pub(super) fn goes_on(&mut self) {
+        self.patience.renew();
+        self.silent = false;
+    }
+
+    /// Whether the successor has been silent for too long, and nothing that it said is still on its way: what was
+    /// received a moment ago has come here by the next look.
+    fn has_stalled(&mut self) -> bool {
+        if self.moving.is_empty() {
+            self.goes_on();
+        }
+        let over = self.patience.is_over() && !self.link.has_unread();
+        std::mem::replace(&mut self.silent, over) && over
+    }
+
     pub(super) fn take(&mut self, id: u64) -> Option<Moving> {
         let at = self.moving.iter().position(|moving| moving.id == id)?;
         Some(self.moving.remove(at))
@@ -46,7 +80,6 @@ pub(super) struct Moving {
     pub(super) slot: Arc<Slot>,
     /// As it was parked.
     pub(super) parked: Word,
-    pub(super) since: Millis,
 }
 
 impl Acceptor {
@@ -62,6 +95,7 @@ impl Acceptor {
             }
             test_point("predecessor-commit");
             migration.commits.pop_front();
+            migration.goes_on();
             if let Some(moving) = migration.take(id) {
                 // Only our copy is closed: nothing is shut down, the description lives on in the successor.
                 if let Some(connection) = moving.slot.connection().as_mut() {
@@ -72,8 +106,7 @@ impl Acceptor {
                 self.services.stats.migrated();
             }
         }
-        let oldest = migration.moving.iter().map(|moving| moving.since).min();
-        if oldest.is_some_and(|oldest| self.now.since(oldest) > ACK_TIMEOUT)
+        if migration.has_stalled()
             && let Some(stalled) = migration.stalled.take()
         {
             stalled();
@@ -124,7 +157,7 @@ impl Acceptor {
                 drop(guard);
                 migration.next_id += 1;
                 slot.freeze(parked);
-                migration.moving.push(Moving { id, slot: slot.clone(), parked, since: self.now });
+                migration.moving.push(Moving { id, slot: slot.clone(), parked });
                 true
             }
             Ok(Sent::Later) => false,

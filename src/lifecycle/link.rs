@@ -7,6 +7,7 @@
 //! first word which one they speak: HELLO is version 1, GREETING says it. So neither hears a word that it does not know.
 
 use super::anonymous::{Reader, anonymous_file};
+use super::patience::Patience;
 use super::state::{Counters, Inheritance, versions};
 use crate::seconds;
 use crate::wire::{Wire, wire};
@@ -20,6 +21,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Seek};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A payload above this goes in a sealed memfd beside the packet: a packet over about 200 KB is EMSGSIZE.
@@ -158,9 +160,9 @@ impl Link {
 
     /// Sends, and waits a while for room.
     pub fn send_within(&self, message: &Message, descriptors: &[BorrowedFd<'_>], patience: Duration) -> io::Result<()> {
-        let until = std::time::Instant::now() + patience;
+        let mut patience = Patience::new(patience);
         while self.send(message, descriptors)? == Sent::Later {
-            if std::time::Instant::now() >= until {
+            if patience.is_over() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             // Writable means room again, but for ETOOMANYREFS, which only time heals.
@@ -169,15 +171,21 @@ impl Link {
         Ok(())
     }
 
-    /// Waits for the next packet; `None` when the other side is gone.
+    /// Whether a packet is here that nobody has received.
+    pub fn has_unread(&self) -> bool {
+        rustix::io::ioctl_fionread(&*self.0).is_ok_and(|bytes| bytes > 0)
+    }
+
+    /// Waits for the next packet; `None` when the other side is gone, and all that it had said has been received.
     pub fn receive(&self) -> io::Result<Option<Packet>> {
         let mut bytes = vec![0; PACKET];
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS + 3))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
             match recvmsg(&*self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Ok(None),
+                // The other side went before it had read all that we have sent (unix(7)). It is said once, and before
+                // what that side has still sent, in which connections may be.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 other => break other?,
             }
         };
@@ -227,12 +235,13 @@ impl Payload {
     }
 }
 
-/// Steps at which a test ends or stops this process, by naming one in `HANDOVER_TEST_KILL` or `HANDOVER_TEST_STOP`.
-/// Only tests set these.
+/// Steps at which a test ends or stops this process, by naming one in `HANDOVER_TEST_KILL` or `HANDOVER_TEST_STOP`; that
+/// is once, so that it can be made to go on. Only tests set these.
 pub fn test_point(step: &str) {
     use nix::sys::signal::{Signal, raise};
+    static REACHED: AtomicBool = AtomicBool::new(false);
     for (variable, signal) in [("HANDOVER_TEST_KILL", Signal::SIGKILL), ("HANDOVER_TEST_STOP", Signal::SIGSTOP)] {
-        if std::env::var_os(variable).is_some_and(|named| named == step) {
+        if std::env::var_os(variable).is_some_and(|named| named == step) && !REACHED.swap(true, Ordering::Relaxed) {
             // To this thread: a stop of the process would let it go on for a few packets, until another thread has
             // taken the signal.
             let _ = raise(signal);
@@ -296,6 +305,31 @@ mod tests {
             message.put(&mut bytes);
             assert_eq!(bytes, expected, "{message:?}");
         }
+    }
+
+    /// The other side has ended with packets of ours unread: that was taken for its end, before what it had still said.
+    #[test]
+    fn what_was_said_before_a_reset_is_heard() {
+        let (one, other) = Link::pair().expect("a pair");
+        let other = Link::of(other).expect("a link");
+        assert_eq!(one.send(&Message::Ack(7), &[]).expect("room"), Sent::Yes);
+        let file = File::open("/dev/null").expect("a file");
+        let snapshot = Message::Connection { id: 9, file: false, snapshot: Payload::Inline(vec![1]) };
+        assert_eq!(other.send(&snapshot, &[file.as_fd()]).expect("room"), Sent::Yes);
+        assert_eq!(other.send(&Message::Commit(9), &[]).expect("room"), Sent::Yes);
+        assert!(one.has_unread());
+        drop(other);
+        let first = one.receive().expect("a packet").expect("a packet");
+        assert!(
+            matches!(first.message, Message::Connection { id: 9, .. }) && first.descriptors.len() == 1,
+            "{first:?}"
+        );
+        // To answer fails, and takes nothing away from what is still to be heard.
+        assert!(one.send(&Message::Ack(9), &[]).is_err());
+        assert!(matches!(one.receive(), Ok(Some(Packet { message: Message::Commit(9), .. }))));
+        assert!(!one.has_unread());
+        assert!(matches!(one.receive(), Ok(None)));
+        assert!(matches!(one.receive(), Ok(None)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod invariants;
 pub mod link;
 pub mod notify;
 pub mod outcome;
+pub mod patience;
 mod phase;
 pub mod pid_file;
 pub mod predecessor;

@@ -1,6 +1,7 @@
 //! Overlap mode as the successor sees it: what it inherits, and the thread that listens to its predecessor.
 
-use super::link::{self, Link, Message, Packet, Payload, test_point};
+use super::link::{self, Link, Message, Packet, Payload, Sent, test_point};
+use super::patience::Patience;
 use super::state::{Carried, Inheritance, decode};
 use super::{Event, FromPredecessor};
 use crate::Error;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long the predecessor may not read our answers.
+/// How long the predecessor may not read our answers, before we go on with what is ours.
 const PATIENCE: Duration = Duration::from_secs(30);
 const STACK: usize = 128 * 1024;
 
@@ -26,7 +27,8 @@ pub struct Predecessor {
     words: u32,
 }
 
-/// Connections that are not ours yet, by id. The predecessor has a limit of them, and most go in the order they came.
+/// Connections that have not been committed, by id. The predecessor has a limit of them, and most go in the order they
+/// came.
 #[derive(Default)]
 struct Arriving(Vec<(u64, Restored)>);
 
@@ -120,7 +122,7 @@ fn listen(link: &Link, events: &Sender<Event>, adopt: &impl Fn(Restored), arrivi
                         Message::Refused(id)
                     }
                 };
-                link.send_within(&answer, &[], PATIENCE)?;
+                reply(link, &answer, arriving, adopt);
                 test_point("successor-acked");
                 continue;
             }
@@ -136,6 +138,7 @@ fn listen(link: &Link, events: &Sender<Event>, adopt: &impl Fn(Restored), arrivi
                 continue;
             }
             Message::Promote { carried_version, carried } => {
+                test_point("successor-promote");
                 let bytes = carried.open(&mut descriptors)?;
                 FromPredecessor::Promote(carried_version.map(|version| Carried { version, bytes }))
             }
@@ -149,6 +152,29 @@ fn listen(link: &Link, events: &Sender<Event>, adopt: &impl Fn(Restored), arrivi
         events.send(Event::Predecessor(word));
     }
     Ok(())
+}
+
+/// Says so as soon as there is room. If the predecessor reads nothing for long, what it knows to be acknowledged is run
+/// without its word: it takes nothing of that back while this process lives, and says COMMIT to nobody when it wakes.
+fn reply(link: &Link, answer: &Message, arriving: &mut Arriving, adopt: &impl Fn(Restored)) {
+    let mut patience = Patience::new(PATIENCE);
+    loop {
+        match link.send(answer, &[]) {
+            Ok(Sent::Yes) => return,
+            Ok(Sent::Later) => {}
+            // It is gone, and there is more to hear of what it has said.
+            Err(error) => return log::debug!("the predecessor hears no answer: {error}"),
+        }
+        if patience.is_over() {
+            let unanswered = if let Message::Ack(id) = answer { arriving.take(*id).map(|it| (*id, it)) } else { None };
+            for (_, restored) in std::mem::take(&mut arriving.0) {
+                adopt(restored);
+            }
+            arriving.0.extend(unanswered);
+            patience.renew();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn restore(snapshot: Payload, file: bool, descriptors: &mut Vec<OwnedFd>, truncated: bool) -> Result<Restored, String> {

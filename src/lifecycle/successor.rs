@@ -2,6 +2,7 @@
 
 use super::child::{Child, How};
 use super::link::{self, Link, Message, Packet};
+use super::patience::Patience;
 use super::program::{Program, Reads};
 use super::state::{Inheritance, common, encode};
 use super::{Event, FromSuccessor};
@@ -127,13 +128,13 @@ impl Successor {
 
     /// Waits for its end, at most that long; then kills it. Answers how it ended.
     pub fn end(&mut self, patience: Duration) -> String {
-        let until = std::time::Instant::now() + patience.max(REAPING);
+        let mut patience = Patience::new(patience.max(REAPING));
         let Some(child) = &mut self.child else { return String::new() };
         let status = loop {
             match child.try_wait() {
                 Ok(Some(status)) => break Some(status),
                 // Its end of the link closes a moment before it is a zombie.
-                Ok(None) if std::time::Instant::now() < until => thread::sleep(Duration::from_millis(2)),
+                Ok(None) if !patience.is_over() => thread::sleep(Duration::from_millis(2)),
                 _ => break None,
             }
         };

@@ -7,7 +7,8 @@ use super::running::{Pause, Reloaded, Running, Waited};
 use crate::acceptor::Command;
 use crate::config::Config;
 use crate::generation::generation;
-use crate::lifecycle::link::{MAX_DESCRIPTORS, Message, payload};
+use crate::lifecycle::link::{MAX_DESCRIPTORS, Message, payload, test_point, test_time};
+use crate::lifecycle::patience::Patience;
 use crate::lifecycle::state::Inheritance;
 use crate::lifecycle::successor::{Answers, PATIENCE, Spoken, Successor};
 use crate::lifecycle::{Event, FromSuccessor};
@@ -53,10 +54,10 @@ impl Running {
     /// Hands over to a successor. If it fails before PROMOTE, everything is as before.
     pub(super) fn reload_by_overlap(&mut self, config: &Config, again: &mut bool) -> Reloaded {
         let began = Instant::now();
-        let ready_by = began + check_timeout();
-        let deadline = began + config.reload_deadline;
+        let mut until_ready = Patience::new(check_timeout());
+        let mut probation = Patience::new(config.reload_probation);
         report::info!("reloading: checking {}", self.outside.program.path().display());
-        let spoken = match self.check_program(ready_by, again) {
+        let spoken = match self.check_program(&mut until_ready, again) {
             Ok(reads) => Spoken::with(&reads),
             Err(no) => return no,
         };
@@ -65,7 +66,7 @@ impl Running {
             Err(error) => return Reloaded::Failed(format!("cannot start the successor: {error}")),
         };
         let pid = successor.pid();
-        let kept = match self.until_ready(&mut successor, ready_by, again) {
+        let kept = match self.until_ready(&mut successor, &mut until_ready, again) {
             Ok(kept) => kept,
             // It may have accepted already.
             Err(no) => return self.roll_back(successor, false, no, config),
@@ -73,7 +74,7 @@ impl Running {
         let milliseconds = (began.elapsed() + Duration::from_micros(500)).as_millis() as u64;
         report::info!("reloading: successor {pid} accepts, {milliseconds} ms after the signal");
         self.command(Command::Accept(false));
-        if let Err(no) = self.probation(&mut successor, config.reload_probation, again) {
+        if let Err(no) = self.probation(&mut successor, &mut probation, again) {
             self.command(Command::Accept(true));
             return self.roll_back(successor, true, no, config);
         }
@@ -88,6 +89,8 @@ impl Running {
         self.outside.pid_file.handed_over();
         report::info!("reloading: successor {pid} is promoted");
         self.handed_over_to = Some(pid);
+        let spent = until_ready.spent() + probation.spent();
+        let deadline = Patience::new(config.reload_deadline.saturating_sub(spent));
         self.move_to(successor, &kept, spoken, config, deadline, again)
     }
 
@@ -119,11 +122,24 @@ impl Running {
         Successor::start(self.outside.program, spoken, inheritance, &legacy, &descriptors, events, answers)
     }
 
-    /// Waits, and passes by what an earlier successor said.
-    fn hear(&self, pid: u32, until: Instant) -> Waited {
+    /// Waits, and passes by what an earlier successor said. Time is up only when the successor has said nothing that is
+    /// still on its way to us.
+    fn hear(&self, successor: &Successor, patience: &mut Patience) -> Waited {
+        let mut silent = false;
         loop {
-            match self.wait(Some(until)) {
-                Waited::Event(Event::Successor(from, _)) if from != pid => {}
+            let mut waited = self.wait(Some(patience.next_look()));
+            let over = patience.is_over();
+            if over
+                && matches!(waited, Waited::Time)
+                && let Some(event) = self.outside.events.try_receive()
+            {
+                waited = if matches!(event, Event::PoolEnded) { Waited::Over } else { Waited::Event(event) };
+            }
+            match waited {
+                Waited::Event(Event::Successor(from, _)) if from != successor.pid() => {}
+                Waited::Time if !over || successor.link.has_unread() => {}
+                // What was received a moment ago may not be an event yet.
+                Waited::Time if !silent => silent = true,
                 other => return other,
             }
         }
@@ -133,12 +149,12 @@ impl Running {
     fn until_ready(
         &mut self,
         successor: &mut Successor,
-        until: Instant,
+        patience: &mut Patience,
         again: &mut bool,
     ) -> Result<Vec<String>, Reloaded> {
         let mut said = String::new();
         loop {
-            match self.hear(successor.pid(), until) {
+            match self.hear(successor, patience) {
                 Waited::Event(Event::Successor(_, FromSuccessor::Ready { kept })) => return Ok(kept),
                 Waited::Event(Event::Successor(_, FromSuccessor::Failed(reason))) => said = format!(": {reason}"),
                 Waited::Event(Event::Successor(..)) => {
@@ -158,10 +174,14 @@ impl Running {
     }
 
     /// The successor accepts; we serve what we have and can take it all back.
-    fn probation(&mut self, successor: &mut Successor, duration: Duration, again: &mut bool) -> Result<(), Reloaded> {
-        let until = Instant::now() + duration;
+    fn probation(
+        &mut self,
+        successor: &mut Successor,
+        patience: &mut Patience,
+        again: &mut bool,
+    ) -> Result<(), Reloaded> {
         loop {
-            match self.hear(successor.pid(), until) {
+            match self.hear(successor, patience) {
                 Waited::Time => return Ok(()),
                 Waited::Event(Event::Successor(_, FromSuccessor::Stopping)) => {
                     report::info!("the successor was told to stop, and so are we");
@@ -194,12 +214,11 @@ impl Running {
         if matches!(no, Reloaded::Stop) {
             self.services.phase.drain();
         }
-        let patience = if at_once { PATIENCE } else { config.stop_deadline };
-        let last = Instant::now() + patience;
+        let time = if at_once { PATIENCE } else { config.stop_deadline };
         let (mut no, mut serves, mut again) = (no, ready, false);
-        let mut until = if serves { last } else { last.min(Instant::now() + UNREADY_PATIENCE) };
+        let mut patience = Patience::new(if serves { time } else { time.min(UNREADY_PATIENCE) });
         loop {
-            let event = match self.hear(successor.pid(), until) {
+            let event = match self.hear(&successor, &mut patience) {
                 Waited::Event(event) => event,
                 Waited::Time => break,
                 // Without workers there is nothing to go on with.
@@ -211,9 +230,10 @@ impl Running {
             match event {
                 Event::Successor(_, FromSuccessor::Gone) => break,
                 Event::Successor(_, FromSuccessor::Stop { at_once: true }) => no = Reloaded::StopNow,
+                Event::Successor(..) if serves => {}
                 Event::Successor(..) => {
                     serves = true;
-                    until = last;
+                    patience = Patience::new(time);
                 }
                 Event::Reopen => self.reopen_log(),
                 Event::Reload => again = true,
@@ -246,9 +266,11 @@ impl Running {
         let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).collect();
         let promote = Message::Promote { carried_version: version, carried };
         successor.link.send_within(&promote, &descriptors, PATIENCE).map_err(failed)?;
-        let until = Instant::now() + PROMOTION_TIMEOUT;
+        test_point("predecessor-promote");
+        let time = test_time("HANDOVER_TEST_PROMOTION_TIMEOUT", PROMOTION_TIMEOUT);
+        let mut patience = Patience::new(time);
         loop {
-            match self.hear(successor.pid(), until) {
+            match self.hear(successor, &mut patience) {
                 Waited::Event(Event::Successor(_, FromSuccessor::Promoted)) => return Ok(()),
                 Waited::Event(Event::Successor(_, FromSuccessor::Gone)) => {
                     let how = successor.end(PATIENCE);
@@ -261,10 +283,7 @@ impl Running {
                 Waited::Event(Event::Successor(..)) => {}
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Time => {
-                    return Err(Reloaded::Failed(format!(
-                        "no answer to the promotion in {}s",
-                        Seconds(PROMOTION_TIMEOUT)
-                    )));
+                    return Err(Reloaded::Failed(format!("no answer to the promotion in {}s", Seconds(time))));
                 }
                 Waited::Over => return Err(Reloaded::StopNow),
             }
@@ -278,7 +297,7 @@ impl Running {
         kept: &[String],
         spoken: Spoken,
         config: &Config,
-        mut deadline: Instant,
+        mut deadline: Patience,
         again: &mut bool,
     ) -> Reloaded {
         let mut removed: Vec<String> = self.listeners.iter().map(|listener| listener.address.clone()).collect();
@@ -302,7 +321,7 @@ impl Running {
         });
         let mut stopping = false;
         loop {
-            match self.hear(successor.pid(), deadline) {
+            match self.hear(&successor, &mut deadline) {
                 Waited::Over => break,
                 Waited::Event(Event::Successor(_, word @ (FromSuccessor::Gone | FromSuccessor::Stalled))) => {
                     if stopping && matches!(word, FromSuccessor::Gone) {
@@ -330,7 +349,7 @@ impl Running {
                 Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: false }) | Event::Stop) => {
                     if !std::mem::replace(&mut stopping, true) {
                         // The successor stops: what is left here ends here, and it waits for our listeners.
-                        deadline = deadline.min(Instant::now() + config.stop_deadline);
+                        deadline.shorten(config.stop_deadline);
                         self.services.phase.drain();
                         self.command(Command::Drain { patience: Duration::ZERO, sole_holder: false, alone: true });
                         let _ = successor.link.send_within(&Message::ListenersClosed, &[], PATIENCE);

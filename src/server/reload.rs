@@ -7,6 +7,7 @@ use crate::channel::{Nothing, Receiver, channel};
 use crate::config::Config;
 use crate::generation::generation;
 use crate::lifecycle::link::test_time;
+use crate::lifecycle::patience::Patience;
 use crate::lifecycle::program::Reads;
 use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection};
 use crate::lifecycle::{Event, exec};
@@ -47,7 +48,7 @@ impl Running {
         let began = Instant::now();
         let deadline = began + config.reload_deadline;
         report::info!("reloading: checking {}", self.outside.program.path().display());
-        let version = match self.check_program(began + check_timeout(), again) {
+        let version = match self.check_program(&mut Patience::new(check_timeout()), again) {
             Ok(Reads { states, .. }) => match state::common(&states) {
                 Some(version) => version,
                 // There is no way back from execve, so a successor that could not read the state is none.
@@ -129,7 +130,7 @@ impl Running {
 
     /// Runs the program on disk as a check. It is killed if it takes too long, or if we are to stop.
     /// Answers what it reads.
-    pub(super) fn check_program(&self, deadline: Instant, again: &mut bool) -> Result<Reads, Reloaded> {
+    pub(super) fn check_program(&self, patience: &mut Patience, again: &mut bool) -> Result<Reads, Reloaded> {
         let program = self.outside.program;
         let mut check = program
             .start_check(true)
@@ -139,7 +140,7 @@ impl Running {
                 check.outcome().map_err(|error| Reloaded::Failed(format!("cannot wait for the check: {error}")))?;
             match outcome {
                 Some(checked) => return checked.reads().map_err(Reloaded::Failed),
-                None if Instant::now() >= deadline => {
+                None if patience.is_over() => {
                     return Err(Reloaded::Failed(format!(
                         "the check did not end within {}s",
                         Seconds(check_timeout())
