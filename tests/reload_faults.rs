@@ -21,6 +21,9 @@ enum Mode {
     Exec,
 }
 
+/// For the lab as tests build it, which is mapped with all its symbols.
+const MEMORY: &str = "10M";
+
 const MODES: [Mode; 2] = [Mode::Overlap, Mode::Exec];
 
 /// The flags for that mode, with a short probation.
@@ -294,6 +297,49 @@ fn many_downloads_of_one_file_do_not_run_out_of_descriptors_at_an_exec() {
         assert_eq!(client.answer().body.len(), 8 << 20);
     }
     assert_eq!(program.stop(), Some(0));
+}
+
+/// A body that is half here, from so many clients as there is memory for; and the one that was told that there is none.
+fn fill_memory(program: &Program) -> Vec<RawClient> {
+    let mut clients = Vec::new();
+    loop {
+        let mut client = program.client();
+        client.send("POST /journal HTTP/1.1\r\nHost: test\r\nContent-Length: 60000\r\n\r\n");
+        client.send([b'a'; 50_000]);
+        // Of those that are told to come again the answer comes; of the others it comes with the rest of the body.
+        let mut probe = program.client();
+        probe.expect_alive("/hello");
+        if client.has_answer() {
+            assert_eq!(client.answer().status, 503);
+            return clients;
+        }
+        clients.push(client);
+        assert!(clients.len() < 1000, "there is no end of memory");
+    }
+}
+
+/// What moved took nothing of the memory until its client was heard again, so each generation gave it all away anew.
+#[test]
+fn memory_that_moved_is_not_given_away_again() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &["--memory", MEMORY, "--workers", "1", "--max-connections", "200"]);
+        let mut clients = fill_memory(&program);
+        let first = clients.len();
+        assert!(first > 2, "{:#?}", program.log());
+        // A buffer that has grown as it came is copied to what is in it, so there is room for some more.
+        for _ in 0..3 {
+            program.reload();
+            clients.extend(fill_memory(&program));
+            assert!(clients.len() < first * 3 / 2, "{} instead of {first}: {:#?}", clients.len(), program.log());
+        }
+        // What ends gives its part back.
+        for client in &mut clients {
+            assert_eq!(client.send([b'a'; 10_000]).answer().status, 200, "{:#?}", program.log());
+        }
+        assert!(fill_memory(&program).len() >= first);
+        assert_eq!(program.stop(), Some(0));
+    }
 }
 
 /// A connection either goes on or ends; what it asked was executed once if it was answered, and never twice.

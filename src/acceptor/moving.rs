@@ -190,7 +190,8 @@ impl Acceptor {
 
     /// Goes on with a connection of the predecessor.
     pub fn adopt(&mut self, restored: Restored) {
-        let Restored { connection, place, flags, deadline, ready } = restored;
+        let Restored { mut connection, place, flags, deadline, ready } = restored;
+        connection.bring_its_share(&self.services);
         let source = connection.peer().map(Source::of);
         let slot = self.table.insert(source, |token| Slot::new(token, connection, place, flags, deadline)).clone();
         // Edge-triggered, so registering says at once what is ready already.

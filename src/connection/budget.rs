@@ -53,6 +53,16 @@ impl Hold {
         }
         true
     }
+
+    /// Takes so many bytes also where there are not so many left: what has moved here is not lost by that. Nobody else
+    /// gets any until the sum has come down.
+    pub fn overdraw(budget: &Arc<Budget>, bytes: usize) -> Option<Hold> {
+        if budget.limit == usize::MAX || bytes == 0 {
+            return None;
+        }
+        budget.held.fetch_add(bytes, Ordering::Relaxed);
+        Some(Hold { budget: budget.clone(), bytes })
+    }
 }
 
 impl Drop for Hold {
@@ -79,6 +89,20 @@ mod tests {
         assert!(Hold::resize(&mut other, &budget, 100));
         assert!(Hold::resize(&mut other, &budget, 0));
         assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_has_moved_here_is_counted_also_beyond_the_limit() {
+        let budget = Budget::new(Some(100));
+        let (mut moved, mut new) = (Hold::overdraw(&budget, 150), None);
+        assert!(!Hold::resize(&mut new, &budget, 1));
+        // It may become smaller, and waits no more room than it has.
+        assert!(!Hold::resize(&mut moved, &budget, 151));
+        assert!(Hold::resize(&mut moved, &budget, 99));
+        assert!(!Hold::resize(&mut new, &budget, 2) && Hold::resize(&mut new, &budget, 1));
+        drop((moved, new));
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+        assert!(Hold::overdraw(&Budget::new(None), 1).is_none());
     }
 
     #[test]

@@ -280,11 +280,24 @@ impl Connection {
 
     /// Whether what it holds while it waits fits into the memory there is for that.
     fn holds_its_share(&mut self, services: &Services) -> bool {
-        let bytes = match self.input.capacity() + self.state.held() {
+        let bytes = self.held();
+        Hold::resize(&mut self.hold, &services.budget, bytes)
+    }
+
+    /// Takes its part of the memory for what it came with from a predecessor, however little there is. Answers how much
+    /// that is.
+    pub fn bring_its_share(&mut self, services: &Services) -> usize {
+        let bytes = self.held();
+        self.hold = Hold::overdraw(&services.budget, bytes);
+        bytes
+    }
+
+    /// Bytes that it holds while it waits.
+    fn held(&self) -> usize {
+        match self.input.capacity() + self.state.held() {
             0 => 0,
             bytes => bytes + ALLOCATIONS,
-        };
-        Hold::resize(&mut self.hold, &services.budget, bytes)
+        }
     }
 
     /// There is no memory for it to wait in. A request that nobody has executed is told to come again.

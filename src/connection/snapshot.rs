@@ -240,7 +240,7 @@ impl Connection {
             moved: false,
             input,
             state,
-            // Taken when it parks for the first time here.
+            // Taken when it has a place here.
             hold: None,
         };
         Some(Restored { connection, place, flags, deadline, ready })
