@@ -2,8 +2,8 @@
 
 use crate::hash::Seed;
 use crate::slot::Slot;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry::Occupied;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub struct Table {
     open: usize,
     /// How many each address has.
     held: HashMap<Source, usize, Seed>,
+    /// Addresses of which that has changed, while somebody follows it.
+    changed: Option<HashSet<Source, Seed>>,
 }
 
 #[derive(Default)]
@@ -50,6 +52,25 @@ impl Source {
     }
 }
 
+impl Source {
+    /// As bytes, for another process.
+    pub fn octets(self) -> Vec<u8> {
+        match self {
+            Source::V4(octets) => octets.to_vec(),
+            Source::V6(octets) => octets.to_vec(),
+        }
+    }
+
+    /// What these bytes stand for.
+    pub fn from_octets(octets: &[u8]) -> Option<Source> {
+        match octets.len() {
+            4 => octets.try_into().ok().map(Source::V4),
+            8 => octets.try_into().ok().map(Source::V6),
+            _ => None,
+        }
+    }
+}
+
 impl Table {
     /// A token that no connection has: `number` counts from 0.
     pub const fn special(number: usize) -> usize {
@@ -74,6 +95,7 @@ impl Table {
         self.open += 1;
         if let Some(source) = source {
             *self.held.entry(source).or_default() += 1;
+            self.changed.iter_mut().for_each(|changed| _ = changed.insert(source));
         }
         let entry = &mut self.entries[index];
         entry.source = source;
@@ -99,6 +121,7 @@ impl Table {
             if *held.get() == 0 {
                 held.remove();
             }
+            self.changed.iter_mut().for_each(|changed| _ = changed.insert(source));
         }
         entry.generation = (entry.generation + 1) % RESERVED;
         self.free.push(index);
@@ -108,6 +131,24 @@ impl Table {
     /// How many that address has.
     pub fn held_by(&self, source: Source) -> usize {
         self.held.get(&source).copied().unwrap_or(0)
+    }
+
+    /// Begins or ends to remember the addresses of which the number changes; in the beginning these are all.
+    pub fn follow_changes(&mut self, follow: bool) {
+        self.changed = follow.then(|| self.held.keys().copied().collect());
+    }
+
+    /// Some of the addresses of which the number has changed.
+    pub fn take_changes(&mut self, most: usize) -> Vec<Source> {
+        let Some(changed) = &mut self.changed else { return Vec::new() };
+        let some: Vec<Source> = changed.iter().take(most).copied().collect();
+        some.iter().for_each(|source| _ = changed.remove(source));
+        some
+    }
+
+    /// Nobody has heard of these changes.
+    pub fn put_back_changes(&mut self, sources: Vec<Source>) {
+        self.changed.iter_mut().for_each(|changed| changed.extend(&sources));
     }
 
     pub fn iter_with_sources(&self) -> impl Iterator<Item = (Option<Source>, &Arc<Slot>)> {
@@ -157,5 +198,27 @@ mod tests {
         table.remove(first);
         table.remove(first);
         assert_eq!((table.held_by(one), table.iter_with_sources().count()), (1, 2));
+    }
+
+    #[test]
+    fn changes_by_address_are_followed() {
+        let mut table = Table::default();
+        let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, Flags::default(), Millis(0));
+        let source = |last| Source::V4([10, 0, 0, last]);
+        let first = table.insert(Some(source(1)), make).token();
+        assert!(table.take_changes(9).is_empty(), "nobody follows them");
+        table.follow_changes(true);
+        assert_eq!(table.take_changes(9), [source(1)], "all that there are");
+        table.insert(Some(source(2)), make);
+        table.insert(Some(source(2)), make);
+        table.remove(first);
+        let one = table.take_changes(1);
+        assert_eq!((one.len(), table.take_changes(9).len()), (1, 1));
+        table.put_back_changes(one.clone());
+        assert_eq!(table.take_changes(9), one);
+        for source in [source(1), Source::V6([1; 8])] {
+            assert_eq!(Source::from_octets(&source.octets()), Some(source));
+        }
+        assert_eq!(Source::from_octets(b"five!"), None);
     }
 }

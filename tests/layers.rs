@@ -41,6 +41,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "clock",
             "config",
             "connection",
+            "hash",
             "http",
             "lifecycle",
             "listener",

@@ -342,6 +342,99 @@ fn memory_that_moved_is_not_given_away_again() {
     }
 }
 
+/// A generation on probation beside one that has these connections, and time enough.
+fn on_probation(
+    scratch: &Scratch,
+    more: &[&str],
+    connect: impl Fn(&Program) -> Vec<RawClient>,
+) -> (Program, Vec<RawClient>) {
+    let program = lab(Mode::Overlap, scratch, &[&["--reload-probation", "60"], more].concat());
+    let clients = connect(&program);
+    program.signal(Signal::HUP);
+    program.generation(2);
+    program.logged_times("accepts, ", 1);
+    (program, clients)
+}
+
+/// Each generation had all the places for itself, so together they had twice as many connections as the limit says.
+#[test]
+fn the_limit_of_connections_is_one_for_both_generations() {
+    let scratch = Scratch::new();
+    let (program, mut clients) = on_probation(&scratch, &["--max-connections", "4"], |program| {
+        let mut clients: Vec<RawClient> = (0..4).map(|_| program.client()).collect();
+        clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+        clients
+    });
+    for number in 0..2 {
+        // There is a place for it when the predecessor has closed its longest idle one.
+        let mut new = program.client();
+        new.expect_alive("/hello");
+        clients[number].expect_fin();
+        clients.push(new);
+    }
+    clients.drain(..2);
+    clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
+    program.signal(Signal::TERM);
+    assert_eq!(program.exit().code, Some(0));
+}
+
+/// The same for each address; in exec mode it always was.
+#[test]
+fn the_limit_for_each_address_is_one_for_both_generations() {
+    for mode in MODES {
+        let scratch = Scratch::new();
+        let flags = ["--max-connections-per-ip", "2"];
+        let connect = |path: &str, program: &Program| -> Vec<RawClient> {
+            let mut clients = vec![program.client(), program.client()];
+            clients.iter_mut().for_each(|client| _ = client.get(path).read_at_least(100));
+            clients
+        };
+        let (program, mut clients) = match mode {
+            Mode::Overlap => {
+                let stream = |program: &Program| connect("/stream/2/1500", program);
+                let (program, mut clients) = on_probation(&scratch, &flags, stream);
+                let answer = program.client().get("/hello").answer();
+                assert_eq!(answer.status, 503, "{answer:?}: {:#?}", program.log());
+                clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
+                (program, clients)
+            }
+            Mode::Exec => {
+                let program = lab(mode, &scratch, &flags);
+                let mut clients = connect("/hello", &program);
+                clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
+                program.reload();
+                (program, clients)
+            }
+        };
+        // Until one of the two has been idle for a while, whose place it gets then.
+        let mut new = program.client();
+        eventually("a place", || {
+            new = program.client();
+            new.get("/hello").answer().status == 200
+        });
+        clients[0].expect_fin();
+        clients[1].expect_alive("/hello");
+        new.expect_alive("/hello");
+        program.signal(Signal::TERM);
+        assert_eq!(program.exit().code, Some(0));
+    }
+}
+
+/// What the predecessor holds is not there for its successor.
+#[test]
+fn memory_is_one_for_both_generations() {
+    let scratch = Scratch::new();
+    let flags = ["--memory", MEMORY, "--workers", "1", "--max-connections", "200"];
+    let (program, mut clients) = on_probation(&scratch, &flags, fill_memory);
+    assert_eq!(fill_memory(&program).len(), 0, "all of it is the predecessor's");
+    for client in &mut clients {
+        assert_eq!(client.send([b'a'; 10_000]).answer().status, 200, "{:#?}", program.log());
+    }
+    eventually("it is there again", || fill_memory(&program).len() >= clients.len());
+    program.signal(Signal::TERM);
+    assert_eq!(program.exit().code, Some(0));
+}
+
 /// A connection either goes on or ends; what it asked was executed once if it was answered, and never twice.
 #[track_caller]
 fn expect_once(program: &Program, scratch: &Scratch, clients: Vec<RawClient>) -> usize {

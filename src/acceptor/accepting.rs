@@ -52,7 +52,7 @@ impl Acceptor {
     pub(super) fn accept_from(&mut self, listener: &Listener, limit: usize) -> bool {
         let mut skipped = 0;
         for _ in 0..ACCEPTS {
-            if self.table.len() >= limit && !self.make_place(listener, limit) {
+            if self.open_connections() >= limit && !self.make_place(listener, limit) {
                 return false;
             }
             match listener.accept() {
@@ -122,19 +122,19 @@ impl Acceptor {
     /// At the limit: whether there is a place for who waits, if need be by closing a connection.
     pub(super) fn make_place(&mut self, listener: &Listener, limit: usize) -> bool {
         self.take_returns();
-        if self.table.len() < limit {
+        if self.open_connections() < limit {
             return true;
         }
         // Nobody goes for nobody; who comes later is an event.
         if !has_more(listener) {
             return false;
         }
-        if self.evict() {
+        if !self.wish_beside(None) && self.evict() {
             return true;
         }
         self.returns.want_places(true);
         self.take_returns();
-        if self.table.len() < limit {
+        if self.open_connections() < limit {
             self.returns.want_places(self.services.is_draining());
             return true;
         }

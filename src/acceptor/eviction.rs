@@ -84,7 +84,7 @@ impl Acceptor {
         let mut groups = BinaryHeap::new();
         for group in spared.chunk_by(|(one, ..), (other, ..)| one == other) {
             // Peers without an address cannot be told apart, so none of them holds much.
-            let held = group[0].0.map_or(1, |source| self.table.held_by(source));
+            let held = group[0].0.map_or(1, |source| self.held_by(source));
             groups.push((held, Reverse(group[0].1), group));
         }
         let mut chosen = Vec::new();
@@ -131,7 +131,18 @@ impl Acceptor {
         let Some(limit) = self.services.limits.connections_per_ip else { return true };
         let limit = limit.get() as usize;
         // Looking at each only where it matters.
-        while self.table.held_by(source) >= limit && self.in_use_by(source) >= limit {
+        while self.held_by(source) >= limit && self.in_use_by(source) + self.beside.held_by(source) >= limit {
+            if !self.evict_idle_of(source) {
+                self.wish_beside(Some(source));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Closes the connection of that address that has been idle for longest; `false` if none is.
+    pub(super) fn evict_idle_of(&mut self, source: Source) -> bool {
+        loop {
             let held = self.table.iter_with_sources();
             let held = held.filter(|(of, _)| *of == Some(source)).map(|(_, slot)| (slot, slot.load()));
             let idle = held.filter(|(slot, seen)| self.spare(slot, *seen) == Some(Spare::Idle));
@@ -139,9 +150,10 @@ impl Acceptor {
             let Some((slot, seen)) = longest.map(|(slot, seen)| (slot.clone(), seen)) else {
                 return false;
             };
-            self.evict_this(&slot, seen);
+            if self.evict_this(&slot, seen) {
+                return true;
+            }
         }
-        true
     }
 
     /// How many of that address's connections are more than an entry that a worker has not yet closed.

@@ -2,6 +2,7 @@
 //! into the channel. It never parses, never calls a handler and never waits for a client.
 
 mod accepting;
+mod beside;
 mod deadlines;
 mod eviction;
 mod holding;
@@ -17,7 +18,7 @@ use crate::channel::Sender;
 use crate::clock::{DateCache, Millis};
 use crate::connection::{CloseReason, Connection, Discarded, Restored, Services};
 use crate::lifecycle::Event;
-use crate::lifecycle::link::Link;
+use crate::lifecycle::link::{Holds, Link};
 use crate::listener::Listener;
 use crate::mailbox::Inbox;
 use crate::queue::Producer;
@@ -26,6 +27,7 @@ use crate::slot::{Notified, Place, Readiness, Slot};
 use crate::table::Table;
 use crate::worker::{Return, Returns};
 use accepting::Leaving;
+use beside::{Beside, Telling};
 use crossbeam_channel::TrySendError;
 use holding::{Asked, Hold};
 use mio::unix::SourceFd;
@@ -92,6 +94,12 @@ pub enum Command {
     TakeBack,
     /// This process is the server: the files of its Unix sockets are its to remove.
     OwnFiles,
+    /// From here on the successor hears what we hold.
+    Tell(Link),
+    /// The predecessor holds that much.
+    Learn(Holds),
+    /// The successor wishes for a place, for another connection of that address if there is one.
+    Spare(Option<Vec<u8>>),
     /// A connection of the predecessor has become ours.
     Adopt(Box<Restored>),
 }
@@ -148,6 +156,10 @@ pub struct Acceptor {
     /// Whether no predecessor can move connections here.
     alone: bool,
     migration: Option<Migration>,
+    /// What the predecessor beside us holds.
+    beside: Beside,
+    /// Who is told what we hold.
+    telling: Option<Telling>,
     /// Listeners that are being closed.
     leaving: Vec<Leaving>,
     /// Connections of which one look did not throw away everything.
@@ -201,6 +213,8 @@ impl Acceptor {
             accepting: true,
             alone: true,
             migration: None,
+            beside: Beside::default(),
+            telling: None,
             leaving: Vec::new(),
             discarding: Vec::new(),
             resting: Resting::default(),
@@ -260,6 +274,7 @@ impl Acceptor {
             self.may_begin_hold();
             self.say_what_is_waited_for();
             self.migrate();
+            self.tell();
             let closed = self.listeners.is_empty() && self.leaving.is_empty();
             let ending = match self.migration {
                 Some(_) => self.leaving.is_empty(),
@@ -299,6 +314,9 @@ impl Acceptor {
         }
         for leaving in &self.leaving {
             until = until.min(leaving.ask_again);
+        }
+        if let Some(telling) = &self.telling {
+            until = until.min(telling.due);
         }
         if self.migration.is_some() || !self.overflow.is_empty() {
             until = until.min(self.now.after(Duration::from_millis(DRAIN_TICK)));
@@ -444,7 +462,10 @@ impl Acceptor {
     fn take_commands(&mut self) {
         for command in self.commands.take() {
             match command {
-                Command::Alone => self.alone = true,
+                Command::Alone => self.is_alone(),
+                Command::Tell(link) => self.begin_telling(link),
+                Command::Learn(holds) => self.learn(holds),
+                Command::Spare(address) => self.spare_for(address),
                 Command::Drain { patience, sole_holder, alone } => {
                     self.alone = alone;
                     let mut listeners = std::mem::take(&mut self.listeners);
@@ -504,7 +525,10 @@ impl Acceptor {
                     self.returns.want_places(!serving);
                 }
                 Command::OwnFiles => self.own_files(true),
-                Command::Adopt(restored) => self.adopt(*restored),
+                Command::Adopt(restored) => {
+                    let (source, bytes) = self.adopt(*restored);
+                    self.gave(source, bytes);
+                }
                 Command::Cut { done } => {
                     self.cut();
                     drop(done);

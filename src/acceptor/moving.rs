@@ -188,10 +188,10 @@ impl Acceptor {
         self.next_scan = self.now;
     }
 
-    /// Goes on with a connection of the predecessor.
-    pub fn adopt(&mut self, restored: Restored) {
+    /// Goes on with a connection of the predecessor. Answers whose it is, and how much memory it brings.
+    pub fn adopt(&mut self, restored: Restored) -> (Option<Source>, usize) {
         let Restored { mut connection, place, flags, deadline, ready } = restored;
-        connection.bring_its_share(&self.services);
+        let bytes = connection.bring_its_share(&self.services);
         let source = connection.peer().map(Source::of);
         let slot = self.table.insert(source, |token| Slot::new(token, connection, place, flags, deadline)).clone();
         // Edge-triggered, so registering says at once what is ready already.
@@ -201,6 +201,7 @@ impl Acceptor {
         if ready && matches!(slot.notify(readable), Notified::Enqueue(_)) {
             self.enqueue(slot);
         }
+        (source, bytes)
     }
 }
 

@@ -8,18 +8,37 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Budget {
     limit: usize,
     held: AtomicUsize,
+    /// What a predecessor beside us holds.
+    beside: AtomicUsize,
 }
 
 impl Budget {
     /// `None` is without a limit, which costs nothing.
     pub fn new(limit: Option<u64>) -> Arc<Budget> {
         let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        Arc::new(Budget { limit, held: AtomicUsize::new(0) })
+        Arc::new(Budget { limit, held: AtomicUsize::new(0), beside: AtomicUsize::new(0) })
     }
 
     fn take(&self, bytes: usize) -> bool {
-        let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.limit);
+        let left = self.limit.saturating_sub(self.beside.load(Ordering::Relaxed));
+        let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= left);
         self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    /// What is held.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// So much is held by a predecessor beside us.
+    pub fn set_held_beside(&self, bytes: usize) {
+        self.beside.store(bytes, Ordering::Relaxed);
+    }
+
+    /// So much of that is held here now.
+    pub fn give_from_beside(&self, bytes: usize) {
+        let _ =
+            self.beside.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |beside| Some(beside.saturating_sub(bytes)));
     }
 
     fn give_back(&self, bytes: usize) {
@@ -103,6 +122,20 @@ mod tests {
         drop((moved, new));
         assert_eq!(budget.held.load(Ordering::Relaxed), 0);
         assert!(Hold::overdraw(&Budget::new(None), 1).is_none());
+    }
+
+    #[test]
+    fn what_a_predecessor_holds_is_part_of_the_sum() {
+        let budget = Budget::new(Some(100));
+        budget.set_held_beside(70);
+        let (mut new, mut other) = (None, None);
+        assert!(!Hold::resize(&mut new, &budget, 31) && Hold::resize(&mut new, &budget, 30));
+        let moved = Hold::overdraw(&budget, 50);
+        budget.give_from_beside(50);
+        assert!(!Hold::resize(&mut other, &budget, 1));
+        budget.set_held_beside(0);
+        assert!(Hold::resize(&mut other, &budget, 20) && budget.held() == 100);
+        drop(moved);
     }
 
     #[test]

@@ -30,6 +30,8 @@ const INLINE: usize = 32 * 1024;
 const PACKET: usize = 64 * 1024;
 /// The newest version of the words.
 const WORDS: u32 = 2;
+/// From here on a successor hears what its predecessor holds.
+pub const HOLDS: u32 = 2;
 /// The most descriptors in one packet, of listeners; the kernel's own limit is 253 (unix(7)).
 pub const MAX_DESCRIPTORS: usize = 250;
 
@@ -72,6 +74,22 @@ pub enum Message {
     Greeting { words: u32, state: Vec<u8> },
     /// Successor, since version 2: I end, and this is why, in one line.
     Failed(String),
+    /// Predecessor, since version 2: what I hold now, of which your limits are the limits too.
+    Holds(Holds),
+    /// Successor, since version 2: spare a connection for one that wants to come to me; or, for another of an address
+    /// that has as many as it may, one of that address.
+    Spare(Option<Vec<u8>>),
+}
+
+/// What a predecessor holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Holds {
+    pub connections: usize,
+    /// Of the memory for requests and answers that wait.
+    pub bytes: usize,
+    /// Addresses, of four or eight bytes, and how many connections each has. Only those are named of which that has
+    /// changed.
+    pub addresses: Vec<(Vec<u8>, usize)>,
 }
 
 /// Bytes inside the packet, or behind it in a memfd, which is the packet's last descriptor.
@@ -97,7 +115,10 @@ wire! { enum Message {
     12 => Finished { counters, cut, reload_again },
     13 => Greeting { words, state },
     14 => Failed(reason),
+    15 => Holds(holds),
+    16 => Spare(of),
 } }
+wire! { struct Holds { connections, bytes, addresses } }
 wire! { enum Payload { 0 => Inline(bytes), 1 => Memfd } }
 
 /// What came of sending.
@@ -284,7 +305,8 @@ mod tests {
     #[test]
     fn messages_are_written_as_they_were_at_first() {
         let counters = Counters { served: 1, refused: 2, connections: 300, migrated: 4, reloads: 5 };
-        let messages: [(Message, &[u8]); 11] = [
+        let addresses = vec![(vec![127, 0, 0, 1], 2), (vec![0; 8], 0)];
+        let messages: [(Message, &[u8]); 14] = [
             (Message::Stopping, &[2]),
             (
                 Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
@@ -299,6 +321,12 @@ mod tests {
             (Message::Finished { counters, cut: 6, reload_again: true }, &[12, 1, 2, 0xac, 2, 4, 5, 6, 1]),
             (Message::Greeting { words: 2, state: vec![7, 200] }, &[13, 2, 2, 7, 200]),
             (Message::Failed("no".into()), &[14, 2, b'n', b'o']),
+            (
+                Message::Holds(Holds { connections: 300, bytes: 4, addresses }),
+                &[15, 0xac, 2, 4, 2, 4, 127, 0, 0, 1, 2, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            ),
+            (Message::Spare(None), &[16, 0]),
+            (Message::Spare(Some(vec![127, 0, 0, 1])), &[16, 1, 4, 127, 0, 0, 1]),
         ];
         for (message, expected) in messages {
             let mut bytes = Vec::new();

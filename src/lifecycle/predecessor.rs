@@ -1,6 +1,6 @@
 //! Overlap mode as the successor sees it: what it inherits, and the thread that listens to its predecessor.
 
-use super::link::{self, Link, Message, Packet, Payload, Sent, test_point};
+use super::link::{self, Holds, Link, Message, Packet, Payload, Sent, test_point};
 use super::patience::Patience;
 use super::state::{Carried, Inheritance, decode};
 use super::{Event, FromPredecessor};
@@ -37,6 +37,14 @@ impl Arriving {
         let at = self.0.iter().position(|(other, _)| *other == id)?;
         Some(self.0.remove(at).1)
     }
+}
+
+/// What the predecessor says about connections: for whoever takes them over.
+pub trait Arrivals: Send + 'static {
+    /// That one has become ours.
+    fn adopt(&self, restored: Restored);
+    /// So many are its own.
+    fn learn(&self, holds: Holds);
 }
 
 /// What a successor begins with.
@@ -76,21 +84,17 @@ impl Predecessor {
         }
     }
 
-    /// Starts to listen. `adopt` is given each connection that has become ours.
-    pub fn listen(
-        &self,
-        events: Sender<Event>,
-        adopt: impl Fn(Restored) + Send + 'static,
-    ) -> io::Result<JoinHandle<()>> {
+    /// Starts to listen.
+    pub fn listen(&self, events: Sender<Event>, arrivals: impl Arrivals) -> io::Result<JoinHandle<()>> {
         let link = self.link.clone();
         let run = move || {
             let mut arriving = Arriving::default();
-            if let Err(error) = listen(&link, &events, &adopt, &mut arriving) {
+            if let Err(error) = listen(&link, &events, &arrivals, &mut arriving) {
                 report::error!("cannot hear the predecessor: {error}");
             }
             // It ended without taking these back, so nobody else will ever serve them.
             for (_, restored) in arriving.0 {
-                adopt(restored);
+                arrivals.adopt(restored);
             }
             events.send(Event::Predecessor(FromPredecessor::Gone));
         };
@@ -107,7 +111,7 @@ fn with_spares(inheritance: &Inheritance, descriptors: Vec<OwnedFd>) -> Vec<(Own
     descriptors.into_iter().flatten().zip(spares).collect()
 }
 
-fn listen(link: &Link, events: &Sender<Event>, adopt: &impl Fn(Restored), arriving: &mut Arriving) -> io::Result<()> {
+fn listen(link: &Link, events: &Sender<Event>, arrivals: &impl Arrivals, arriving: &mut Arriving) -> io::Result<()> {
     while let Some(Packet { message, mut descriptors, truncated }) = link.receive()? {
         let word = match message {
             Message::Connection { id, file, snapshot } => {
@@ -122,15 +126,19 @@ fn listen(link: &Link, events: &Sender<Event>, adopt: &impl Fn(Restored), arrivi
                         Message::Refused(id)
                     }
                 };
-                reply(link, &answer, arriving, adopt);
+                reply(link, &answer, arriving, arrivals);
                 test_point("successor-acked");
                 continue;
             }
             Message::Commit(id) => {
                 test_point("successor-commit");
                 if let Some(restored) = arriving.take(id) {
-                    adopt(restored);
+                    arrivals.adopt(restored);
                 }
+                continue;
+            }
+            Message::Holds(holds) => {
+                arrivals.learn(holds);
                 continue;
             }
             Message::Abort(id) => {
@@ -156,7 +164,7 @@ fn listen(link: &Link, events: &Sender<Event>, adopt: &impl Fn(Restored), arrivi
 
 /// Says so as soon as there is room. If the predecessor reads nothing for long, what it knows to be acknowledged is run
 /// without its word: it takes nothing of that back while this process lives, and says COMMIT to nobody when it wakes.
-fn reply(link: &Link, answer: &Message, arriving: &mut Arriving, adopt: &impl Fn(Restored)) {
+fn reply(link: &Link, answer: &Message, arriving: &mut Arriving, arrivals: &impl Arrivals) {
     let mut patience = Patience::new(PATIENCE);
     loop {
         match link.send(answer, &[]) {
@@ -168,7 +176,7 @@ fn reply(link: &Link, answer: &Message, arriving: &mut Arriving, adopt: &impl Fn
         if patience.is_over() {
             let unanswered = if let Message::Ack(id) = answer { arriving.take(*id).map(|it| (*id, it)) } else { None };
             for (_, restored) in std::mem::take(&mut arriving.0) {
-                adopt(restored);
+                arrivals.adopt(restored);
             }
             arriving.0.extend(unanswered);
             patience.renew();

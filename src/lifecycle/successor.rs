@@ -51,6 +51,8 @@ impl Spoken {
 pub trait Answers: Send + 'static {
     fn acked(&self, id: u64);
     fn refused(&self, id: u64);
+    /// It wishes for a place, for another connection of that address if there is one.
+    fn wishes(&self, address: Option<Vec<u8>>);
 }
 
 impl Successor {
@@ -105,6 +107,10 @@ impl Successor {
                     }
                     Message::Refused(id) => {
                         answers.refused(id);
+                        continue;
+                    }
+                    Message::Spare(address) => {
+                        answers.wishes(address);
                         continue;
                     }
                     other => {

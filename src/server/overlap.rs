@@ -6,9 +6,11 @@ use super::reload::check_timeout;
 use super::running::{Pause, Reloaded, Running, Waited};
 use crate::acceptor::Command;
 use crate::config::Config;
+use crate::connection::Restored;
 use crate::generation::generation;
-use crate::lifecycle::link::{MAX_DESCRIPTORS, Message, payload, test_point, test_time};
+use crate::lifecycle::link::{HOLDS, Holds, MAX_DESCRIPTORS, Message, payload, test_point, test_time};
 use crate::lifecycle::patience::Patience;
+use crate::lifecycle::predecessor::Arrivals;
 use crate::lifecycle::state::Inheritance;
 use crate::lifecycle::successor::{Answers, PATIENCE, Spoken, Successor};
 use crate::lifecycle::{Event, FromSuccessor};
@@ -26,15 +28,16 @@ const PROBATION_STOP: Duration = Duration::from_secs(5);
 /// How long a successor that has not said READY may take to answer a stop.
 const UNREADY_PATIENCE: Duration = Duration::from_millis(250);
 
-/// Passes what the successor says about connections to the acceptor.
-struct ToAcceptor {
-    commands: Mailbox<Command>,
-    returns: Returns,
+/// Passes what the other process says about connections to the acceptor.
+pub(super) struct ToAcceptor {
+    pub(super) commands: Mailbox<Command>,
+    pub(super) returns: Returns,
 }
 
 impl ToAcceptor {
     fn tell(&self, command: Command) {
-        // The acceptor ends only when no connection is left to be acknowledged.
+        // The acceptor ends only when no connection is left to be acknowledged. One that has ended has no use for a
+        // connection that arrives, and dropping it closes it.
         self.commands.put(command);
         self.returns.wake();
     }
@@ -47,6 +50,20 @@ impl Answers for ToAcceptor {
 
     fn refused(&self, id: u64) {
         self.tell(Command::Refused(id));
+    }
+
+    fn wishes(&self, address: Option<Vec<u8>>) {
+        self.tell(Command::Spare(address));
+    }
+}
+
+impl Arrivals for ToAcceptor {
+    fn adopt(&self, restored: Restored) {
+        self.tell(Command::Adopt(Box::new(restored)));
+    }
+
+    fn learn(&self, holds: Holds) {
+        self.tell(Command::Learn(holds));
     }
 }
 
@@ -66,6 +83,9 @@ impl Running {
             Err(error) => return Reloaded::Failed(format!("cannot start the successor: {error}")),
         };
         let pid = successor.pid();
+        if spoken.words >= HOLDS {
+            self.command(Command::Tell(successor.link.clone()));
+        }
         let kept = match self.until_ready(&mut successor, &mut until_ready, again) {
             Ok(kept) => kept,
             // It may have accepted already.

@@ -1,5 +1,6 @@
 //! A server that runs, seen from the main thread: its threads, what it waits for, and how it stops.
 
+use super::overlap::ToAcceptor;
 use super::role::Origin;
 use super::{Carry, Ended};
 use crate::Error;
@@ -169,6 +170,9 @@ impl Running {
         if config.announce {
             acceptor.give_back_at_rest();
         }
+        if let Some(predecessor) = &predecessor {
+            acceptor.succeed(predecessor.link.clone());
+        }
         match predecessor {
             // It closes its own copies when nobody else has any.
             Some(_) => drop(obsolete),
@@ -286,15 +290,10 @@ impl Running {
             self.tell_manager(Instant::now());
             return Ok(());
         };
-        let (commands, returns) = (self.commands.clone(), self.returns.clone());
-        let adopt = move |restored| {
-            // An acceptor that has ended has no use for it, and dropping it closes it.
-            commands.put(Command::Adopt(Box::new(restored)));
-            returns.wake();
-        };
+        let arrivals = ToAcceptor { commands: self.commands.clone(), returns: self.returns.clone() };
         // It ends when the predecessor does.
         predecessor
-            .listen(self.outside.sender.clone(), adopt)
+            .listen(self.outside.sender.clone(), arrivals)
             .map_err(|error| Error::runtime(format_args!("cannot listen to the predecessor"), error))?;
         let kept = self.listeners.iter().map(|listener| listener.address.clone()).collect();
         predecessor
