@@ -25,6 +25,8 @@ const WISHES: usize = 64;
 #[derive(Default)]
 pub(super) struct Beside {
     link: Option<Link>,
+    /// Whether it has not said it yet.
+    awaited: bool,
     connections: usize,
     by_address: HashMap<Source, usize, Seed>,
     /// For whom it has been asked to spare a connection, and when: for anybody, or for another of that address.
@@ -82,9 +84,11 @@ pub(super) struct Telling {
 }
 
 impl Acceptor {
-    /// Counts what the predecessor at the other end holds as ours.
+    /// Counts what the predecessor at the other end holds as ours. It has said so already, or does in a moment; until
+    /// it is heard nobody is let in.
     pub fn succeed(&mut self, link: Link) {
-        self.beside.link = Some(link);
+        self.beside = Beside { link: Some(link), awaited: true, ..Beside::default() };
+        self.accepting = false;
     }
 
     /// Open connections, here and beside us.
@@ -101,7 +105,15 @@ impl Acceptor {
     pub(super) fn learn(&mut self, holds: Holds) {
         self.services.budget.set_held_beside(holds.bytes);
         self.beside.learn(holds);
-        // Somebody may wait for a place.
+        self.let_in();
+    }
+
+    /// Somebody may wait for a place.
+    fn let_in(&mut self) {
+        if std::mem::take(&mut self.beside.awaited) {
+            self.accepting = true;
+            self.ready = true;
+        }
         if std::mem::take(&mut self.full) {
             self.accept_again = self.now;
         }
@@ -116,11 +128,9 @@ impl Acceptor {
     /// The predecessor is gone, and with it what it held.
     pub(super) fn is_alone(&mut self) {
         self.services.budget.set_held_beside(0);
-        self.beside = Beside::default();
+        self.beside = Beside { awaited: self.beside.awaited, ..Beside::default() };
         self.alone = true;
-        if std::mem::take(&mut self.full) {
-            self.accept_again = self.now;
-        }
+        self.let_in();
     }
 
     /// Asks the predecessor to spare a connection: its idle ones are older than ours. Answers whether it may still do

@@ -1,17 +1,21 @@
 //! Overlap mode as the successor sees it: what it inherits, and the thread that listens to its predecessor.
 
-use super::link::{self, Holds, Link, Message, Packet, Payload, Sent, test_point};
+use super::link::{self, HOLDS, Holds, Link, Message, Packet, Payload, Sent, test_point};
 use super::patience::Patience;
 use super::state::{Carried, Inheritance, decode};
 use super::{Event, FromPredecessor};
 use crate::Error;
 use crate::channel::Sender;
 use crate::connection::{Connection, Restored, Snapshot};
+use crate::hash::Seed;
 use crate::report;
 use crate::thread;
+use rustix::fs::FileType;
+use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -36,6 +40,32 @@ impl Arriving {
     fn take(&mut self, id: u64) -> Option<Restored> {
         let at = self.0.iter().position(|(other, _)| *other == id)?;
         Some(self.0.remove(at).1)
+    }
+}
+
+/// Files that connections send. Each comes with a descriptor of its own, of which one is enough for all that send the
+/// same file: it is only ever read, from where each says.
+#[derive(Default)]
+struct Files(HashMap<(u64, u64), Weak<File>, Seed>);
+
+impl Files {
+    /// Files that are remembered, before those that nobody sends any more are forgotten.
+    const SOME: usize = 256;
+
+    fn share(&mut self, fd: OwnedFd) -> Arc<File> {
+        let file = Arc::new(File::from(fd));
+        let Ok(stat) = rustix::fs::fstat(&*file) else { return file };
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return file;
+        }
+        if self.0.len() >= Files::SOME {
+            self.0.retain(|_, file| file.strong_count() > 0);
+        }
+        let known = self.0.entry((stat.st_dev, stat.st_ino)).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            *known = Arc::downgrade(&file);
+            file
+        })
     }
 }
 
@@ -76,6 +106,11 @@ impl Predecessor {
         Ok(Begin { predecessor: Predecessor { link, words }, inheritance, listeners })
     }
 
+    /// Whether it says what it holds.
+    pub fn tells(&self) -> bool {
+        self.words >= HOLDS
+    }
+
     /// Says why we end before we were ready, so that whoever asked for the reload is told.
     pub fn hears_why(&self, error: &Error) {
         if self.words > 1 {
@@ -112,11 +147,12 @@ fn with_spares(inheritance: &Inheritance, descriptors: Vec<OwnedFd>) -> Vec<(Own
 }
 
 fn listen(link: &Link, events: &Sender<Event>, arrivals: &impl Arrivals, arriving: &mut Arriving) -> io::Result<()> {
+    let mut files = Files::default();
     while let Some(Packet { message, mut descriptors, truncated }) = link.receive()? {
         let word = match message {
             Message::Connection { id, file, snapshot } => {
                 test_point("successor-connection");
-                let answer = match restore(snapshot, file, &mut descriptors, truncated) {
+                let answer = match restore(snapshot, file, &mut descriptors, truncated, &mut files) {
                     Ok(restored) => {
                         arriving.0.push((id, restored));
                         Message::Ack(id)
@@ -185,14 +221,20 @@ fn reply(link: &Link, answer: &Message, arriving: &mut Arriving, arrivals: &impl
     }
 }
 
-fn restore(snapshot: Payload, file: bool, descriptors: &mut Vec<OwnedFd>, truncated: bool) -> Result<Restored, String> {
+fn restore(
+    snapshot: Payload,
+    file: bool,
+    descriptors: &mut Vec<OwnedFd>,
+    truncated: bool,
+    files: &mut Files,
+) -> Result<Restored, String> {
     if truncated {
         return Err("too many open files".into());
     }
     let bytes = snapshot.open(descriptors).map_err(|error| format!("cannot read its state: {error}"))?;
     let snapshot: Snapshot = decode(&bytes)?;
     let file = if file { Some(descriptors.pop().ok_or("its file did not arrive")?) } else { None };
-    let file = file.map(|file| Arc::new(file.into()));
+    let file = file.map(|file| files.share(file));
     let socket = descriptors.pop().ok_or("its socket did not arrive")?;
     Connection::restore(snapshot, socket, file).ok_or_else(|| "its state does not fit together".into())
 }

@@ -170,7 +170,7 @@ impl Running {
         if config.announce {
             acceptor.give_back_at_rest();
         }
-        if let Some(predecessor) = &predecessor {
+        if let Some(predecessor) = predecessor.as_ref().filter(|predecessor| predecessor.tells()) {
             acceptor.succeed(predecessor.link.clone());
         }
         match predecessor {
