@@ -94,7 +94,7 @@ pub use handler::{Body, Handler, IntoResponse, Request, RequestBody, Response, R
 pub use lifecycle::program::CHECK as CHECK_VARIABLE;
 /// For the tests of how a program checks itself.
 #[doc(hidden)]
-pub use lifecycle::program::Program;
+pub use lifecycle::program::{Program, Reads};
 pub use lifecycle::signals::spawn;
 pub use lifecycle::state::Carried;
 /// For `handover reload`, which reads what a server leaves.

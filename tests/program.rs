@@ -1,7 +1,7 @@
 //! How programs are started. In a process of its own: a child that is starting has copies of all descriptors for a
 //! moment, which tests of sockets would notice.
 
-use handover::Program;
+use handover::{Program, Reads};
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -17,11 +17,15 @@ fn shell(script: &str) -> Program {
 
 /// The versions that the script says it reads, or why it failed.
 fn checked(script: &str) -> Result<Vec<u32>, String> {
+    reads(script).map(|reads| reads.states)
+}
+
+fn reads(script: &str) -> Result<Reads, String> {
     let mut check = shell(script).start_check(true).expect("a shell");
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(checked) = check.outcome().expect("a child of ours") {
-            return checked.reads().map(|reads| reads.states);
+            return checked.reads();
         }
         assert!(Instant::now() < until, "it does not end");
         std::thread::sleep(Duration::from_millis(1));
@@ -31,6 +35,10 @@ fn checked(script: &str) -> Result<Vec<u32>, String> {
 #[test]
 fn a_check_says_what_it_reads_or_why_it_failed() {
     assert_eq!(checked("echo handover reads state versions 1,2"), Ok(vec![1, 2]));
+    let script = "echo handover reads state versions 1; echo handover knows words of versions 1,2";
+    assert_eq!(reads(script).map(|reads| reads.words), Ok(vec![1, 2]));
+    let older = reads("echo handover reads state versions 1").map(|reads| reads.words);
+    assert_eq!(older, Ok(vec![1]), "the first ones, of which nothing was said");
     let failed = checked("echo nothing; echo first >&2; echo last >&2; exit 3");
     assert_eq!(failed, Err("the check failed with exit code 3: last".to_owned()));
     // Ignored here, as in every program in Rust.

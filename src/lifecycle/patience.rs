@@ -35,7 +35,7 @@ impl Patience {
 
     /// When to look again.
     pub fn next_look(&self) -> Instant {
-        self.looked + if self.left.is_zero() { TICK } else { self.left.min(TICK) }
+        self.looked + self.left.min(TICK)
     }
 
     /// What has been used up.

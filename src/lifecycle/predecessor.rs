@@ -162,7 +162,7 @@ fn listen(link: &Link, events: &Sender<Event>, arrivals: &impl Arrivals, arrivin
                         Message::Refused(id)
                     }
                 };
-                reply(link, &answer, arriving, arrivals);
+                reply(link, &answer, arriving, arrivals, Patience::new(PATIENCE));
                 test_point("successor-acked");
                 continue;
             }
@@ -200,8 +200,7 @@ fn listen(link: &Link, events: &Sender<Event>, arrivals: &impl Arrivals, arrivin
 
 /// Says so as soon as there is room. If the predecessor reads nothing for long, what it knows to be acknowledged is run
 /// without its word: it takes nothing of that back while this process lives, and says COMMIT to nobody when it wakes.
-fn reply(link: &Link, answer: &Message, arriving: &mut Arriving, arrivals: &impl Arrivals) {
-    let mut patience = Patience::new(PATIENCE);
+fn reply(link: &Link, answer: &Message, arriving: &mut Arriving, arrivals: &impl Arrivals, mut patience: Patience) {
     loop {
         match link.send(answer, &[]) {
             Ok(Sent::Yes) => return,
@@ -237,4 +236,56 @@ fn restore(
     let file = file.map(|file| files.share(file));
     let socket = descriptors.pop().ok_or("its socket did not arrive")?;
     Connection::restore(snapshot, socket, file).ok_or_else(|| "its state does not fit together".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    struct Ports(mpsc::Sender<Option<u16>>);
+
+    impl Arrivals for Ports {
+        fn adopt(&self, restored: Restored) {
+            let _ = self.0.send(restored.connection.peer().map(|peer| peer.port()));
+        }
+
+        fn learn(&self, _: Holds) {}
+    }
+
+    fn arrived() -> Restored {
+        let null = File::open("/dev/null").expect("/dev/null");
+        Connection::restore(Snapshot::samples().swap_remove(0), null.into(), None).expect("a sample")
+    }
+
+    /// A predecessor that is stopped and lives: once the link was given up, and it killed us when it woke.
+    #[test]
+    fn a_predecessor_that_reads_nothing_keeps_nobody_waiting_and_is_not_given_up() {
+        let (theirs, ours) = Link::pair().expect("a pair");
+        let ours = Link::of(ours).expect("a link");
+        let mut acked = 0;
+        while ours.send(&Message::Ack(acked), &[]).expect("an open link") == Sent::Yes {
+            acked += 1;
+        }
+        let (sender, adopted) = mpsc::channel();
+        let answer = thread::start(
+            "reply",
+            STACK,
+            Box::new(move || {
+                let mut arriving = Arriving(vec![(1, arrived()), (2, arrived()), (3, arrived())]);
+                let patience = Patience::new(Duration::from_millis(50));
+                reply(&ours, &Message::Ack(3), &mut arriving, &Ports(sender), patience);
+                assert_eq!(arriving.0.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3]);
+            }),
+        );
+        let answer = answer.expect("a thread");
+        // Those that it knows to be acknowledged run; this one is not ours before it knows.
+        assert_eq!((adopted.recv(), adopted.recv()), (Ok(Some(1)), Ok(Some(1))));
+        for _ in 0..acked {
+            assert!(matches!(theirs.receive(), Ok(Some(Packet { message: Message::Ack(_), .. }))));
+        }
+        assert!(matches!(theirs.receive(), Ok(Some(Packet { message: Message::Ack(3), .. }))));
+        answer.join().expect("its assertions");
+        assert!(adopted.recv().is_err());
+    }
 }

@@ -45,6 +45,11 @@ impl Spoken {
         let words = link::words().rev().find(|version| state.is_some() && reads.words.contains(version));
         Spoken { state, words: words.unwrap_or(1) }
     }
+
+    /// Whether it hears of spare sockets.
+    pub fn passes_spares(self) -> bool {
+        self.words >= 2 && self.state >= Some(2)
+    }
 }
 
 /// What the successor says about connections: for whoever moves them.
@@ -189,5 +194,24 @@ impl Drop for Successor {
             child.end();
             self.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_speak_the_newest_versions_that_both_know() {
+        let with = |states: &[u32], words: &[u32]| {
+            let Spoken { state, words } = Spoken::with(&Reads { states: states.to_vec(), words: words.to_vec() });
+            (state, words)
+        };
+        assert_eq!(with(&[1], &[1]), (Some(1), 1));
+        assert_eq!(with(&[1, 2], &[1, 2]), (Some(2), 2));
+        assert_eq!(with(&[1, 2, 3], &[1, 2, 3]), (Some(2), 2));
+        assert_eq!(with(&[1], &[1, 2]), (Some(1), 2));
+        // The greeting of version 2 brings a state.
+        assert_eq!(with(&[98], &[1, 2]), (None, 1));
     }
 }

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// How long a successor may take to say that it has taken over.
 const PROMOTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// From a packet that is received to its event.
+const RECEIVING: Duration = Duration::from_millis(5);
 /// How long a successor that was told to stop on probation may take.
 const PROBATION_STOP: Duration = Duration::from_secs(5);
 /// How long a successor that has not said READY may take to answer a stop.
@@ -121,7 +123,7 @@ impl Running {
         let mut numbers: Vec<RawFd> = listeners.iter().map(|listener| listener.fd).collect();
         for (place, listener) in listeners.iter_mut().enumerate() {
             listener.fd = place as i32;
-            let spare = listener.spare.filter(|_| spoken.words > 1 && numbers.len() < MAX_DESCRIPTORS - 1);
+            let spare = listener.spare.filter(|_| spoken.passes_spares() && numbers.len() < MAX_DESCRIPTORS - 1);
             listener.spare = spare.map(|_| numbers.len() as i32);
             numbers.extend(spare);
         }
@@ -145,10 +147,11 @@ impl Running {
     /// Waits, and passes by what an earlier successor said. Time is up only when the successor has said nothing that is
     /// still on its way to us.
     fn hear(&self, successor: &Successor, patience: &mut Patience) -> Waited {
-        let mut silent = false;
+        let (mut over, mut silent) = (false, false);
         loop {
-            let mut waited = self.wait(Some(patience.next_look()));
-            let over = patience.is_over();
+            let until = if over { Instant::now() + RECEIVING } else { patience.next_look() };
+            let mut waited = self.wait(Some(until));
+            over = patience.is_over();
             if over
                 && matches!(waited, Waited::Time)
                 && let Some(event) = self.outside.events.try_receive()
