@@ -20,8 +20,8 @@ pub struct Table {
     entries: Vec<Entry>,
     free: Vec<usize>,
     open: usize,
-    /// How many each address has.
-    held: HashMap<Source, usize, Seed>,
+    /// What each address has.
+    held: HashMap<Source, Held, Seed>,
     /// Addresses of which that has changed, while somebody follows it.
     changed: Option<HashSet<Source, Seed>>,
 }
@@ -31,6 +31,16 @@ struct Entry {
     generation: usize,
     slot: Option<Arc<Slot>>,
     source: Option<Source>,
+    /// Its neighbours among the entries of its address, by index.
+    before: Option<u32>,
+    behind: Option<u32>,
+}
+
+/// The entries of one address: how many, and the first of them.
+#[derive(Default)]
+struct Held {
+    count: usize,
+    first: Option<u32>,
 }
 
 /// Whom a connection is from, as far as an address tells: of IPv6 the first 64 bits, which one host has for itself.
@@ -93,12 +103,18 @@ impl Table {
             self.entries.len() - 1
         });
         self.open += 1;
+        let mut behind = None;
         if let Some(source) = source {
-            *self.held.entry(source).or_default() += 1;
+            let held = self.held.entry(source).or_default();
+            held.count += 1;
+            behind = held.first.replace(index as u32);
+            if let Some(behind) = behind {
+                self.entries[behind as usize].before = Some(index as u32);
+            }
             self.changed.iter_mut().for_each(|changed| _ = changed.insert(source));
         }
         let entry = &mut self.entries[index];
-        entry.source = source;
+        (entry.source, entry.before, entry.behind) = (source, None, behind);
         entry.slot.insert(Arc::new(make(entry.generation << INDEX_BITS | index)))
     }
 
@@ -107,30 +123,53 @@ impl Table {
         entry.slot.as_ref().filter(|slot| slot.token() == token)
     }
 
-    pub fn remove(&mut self, token: usize) {
-        if self.get(token).is_none() {
-            return;
-        }
+    /// Takes it out. Answers its address.
+    pub fn remove(&mut self, token: usize) -> Option<Source> {
+        self.get(token)?;
         let index = token & INDEX_MASK;
         let entry = &mut self.entries[index];
         entry.slot = None;
-        if let Some(source) = entry.source.take()
+        entry.generation = (entry.generation + 1) % RESERVED;
+        let (before, behind) = (entry.before.take(), entry.behind.take());
+        let source = entry.source.take();
+        if let Some(source) = source
             && let Occupied(mut held) = self.held.entry(source)
         {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
+            held.get_mut().count -= 1;
+            match before {
+                Some(before) => self.entries[before as usize].behind = behind,
+                None => held.get_mut().first = behind,
+            }
+            if let Some(behind) = behind {
+                self.entries[behind as usize].before = before;
+            }
+            if held.get().count == 0 {
                 held.remove();
             }
             self.changed.iter_mut().for_each(|changed| _ = changed.insert(source));
         }
-        entry.generation = (entry.generation + 1) % RESERVED;
         self.free.push(index);
         self.open -= 1;
+        source
+    }
+
+    /// The address of a connection.
+    pub fn source_of(&self, token: usize) -> Option<Source> {
+        self.get(token)?;
+        self.entries[token & INDEX_MASK].source
     }
 
     /// How many that address has.
     pub fn held_by(&self, source: Source) -> usize {
-        self.held.get(&source).copied().unwrap_or(0)
+        self.held.get(&source).map_or(0, |held| held.count)
+    }
+
+    /// Those of that address, and no others are looked at.
+    pub fn iter_of(&self, source: Source) -> impl Iterator<Item = &Arc<Slot>> {
+        let entry = |index: u32| &self.entries[index as usize];
+        let first = self.held.get(&source).and_then(|held| held.first);
+        let all = std::iter::successors(first.map(entry), move |one| one.behind.map(entry));
+        all.filter_map(|entry| entry.slot.as_ref())
     }
 
     /// Begins or ends to remember the addresses of which the number changes; in the beginning these are all.
@@ -198,6 +237,29 @@ mod tests {
         table.remove(first);
         table.remove(first);
         assert_eq!((table.held_by(one), table.iter_with_sources().count()), (1, 2));
+    }
+
+    #[test]
+    fn those_of_an_address_are_found_without_a_look_at_others() {
+        let mut table = Table::default();
+        let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, Flags::default(), Millis(0));
+        let source = |last| Source::V4([10, 0, 0, last]);
+        let tokens: Vec<usize> = (0..12).map(|number| table.insert(Some(source(number % 3)), make).token()).collect();
+        let of = |table: &Table, last| {
+            let mut tokens: Vec<usize> = table.iter_of(source(last)).map(|slot| slot.token()).collect();
+            tokens.sort_unstable();
+            tokens
+        };
+        assert_eq!(of(&table, 1), [tokens[1], tokens[4], tokens[7], tokens[10]]);
+        // The first, the last and one between, in the order of the list.
+        for (gone, left) in [(10, vec![1, 4, 7]), (4, vec![1, 7]), (1, vec![7]), (7, vec![])] {
+            table.remove(tokens[gone]);
+            assert_eq!(of(&table, 1), left.iter().map(|at| tokens[*at]).collect::<Vec<_>>());
+            assert_eq!(table.held_by(source(1)), left.len());
+        }
+        assert_eq!(of(&table, 0).len() + of(&table, 2).len(), 8);
+        table.insert(Some(source(1)), make);
+        assert_eq!(of(&table, 1).len(), 1);
     }
 
     #[test]

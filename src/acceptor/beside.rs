@@ -105,6 +105,7 @@ impl Acceptor {
     pub(super) fn learn(&mut self, holds: Holds) {
         self.services.budget.set_held_beside(holds.bytes);
         self.beside.learn(holds);
+        self.freed.extend(self.postponed.iter().map(|(_, _, peer)| Source::of(*peer)));
         self.let_in();
     }
 

@@ -143,8 +143,7 @@ impl Acceptor {
     /// Closes the connection of that address that has been idle for longest; `false` if none is.
     pub(super) fn evict_idle_of(&mut self, source: Source) -> bool {
         loop {
-            let held = self.table.iter_with_sources();
-            let held = held.filter(|(of, _)| *of == Some(source)).map(|(_, slot)| (slot, slot.load()));
+            let held = self.table.iter_of(source).map(|slot| (slot, slot.load()));
             let idle = held.filter(|(slot, seen)| self.spare(slot, *seen) == Some(Spare::Idle));
             let longest = idle.min_by_key(|(slot, _)| slot.remaining(self.now));
             let Some((slot, seen)) = longest.map(|(slot, seen)| (slot.clone(), seen)) else {
@@ -164,7 +163,7 @@ impl Acceptor {
             Place::Queued | Place::Running | Place::RunningAgain => word.is_peer_closed(),
             _ => false,
         };
-        self.table.iter_with_sources().filter(|(of, slot)| *of == Some(source) && !gone(slot.load())).count()
+        self.table.iter_of(source).filter(|slot| !gone(slot.load())).count()
     }
 
     /// One too many for its address, unless the end of another is on its way: packets of two connections may overtake
@@ -176,12 +175,26 @@ impl Acceptor {
         }
     }
 
-    /// Once more those who found no place, whenever something has happened.
+    /// Once more those who found no place, if one of their address has ended or their time is over.
     pub(super) fn admit_postponed(&mut self) {
+        let freed = std::mem::take(&mut self.freed);
+        let over = self.postponed.first().is_some_and(|(first, ..)| self.now >= *first);
+        if freed.is_empty() && !over {
+            return;
+        }
+        // Of an address that is full one is asked for, and not each.
+        let mut full = Vec::new();
         for (until, fd, peer) in std::mem::take(&mut self.postponed) {
-            if self.has_room_for(Source::of(peer)) {
+            let source = Source::of(peer);
+            let asks = (freed.contains(&source) || self.now >= until) && !full.contains(&source);
+            if asks && self.has_room_for(source) {
                 self.open(fd, Some(peer));
-            } else if self.now < until {
+                continue;
+            }
+            if asks {
+                full.push(source);
+            }
+            if self.now < until {
                 self.postponed.push((until, fd, peer));
             } else {
                 self.turn_away(fd);

@@ -17,6 +17,7 @@ pub use scheduling::{Policy, schedule};
 use crate::channel::Sender;
 use crate::clock::{DateCache, Millis};
 use crate::connection::{CloseReason, Connection, Discarded, Restored, Services};
+use crate::hash::Seed;
 use crate::lifecycle::Event;
 use crate::lifecycle::link::{Holds, Link};
 use crate::listener::Listener;
@@ -24,7 +25,7 @@ use crate::mailbox::Inbox;
 use crate::queue::Producer;
 use crate::seldom::log_seldom;
 use crate::slot::{Notified, Place, Readiness, Slot};
-use crate::table::Table;
+use crate::table::{Source, Table};
 use crate::worker::{Return, Returns};
 use accepting::Leaving;
 use beside::{Beside, Telling};
@@ -34,7 +35,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use moving::Migration;
 use resting::Resting;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -149,6 +150,8 @@ pub struct Acceptor {
     victims: Vec<Arc<Slot>>,
     /// Accepted, and one too many for their address unless another ends by then.
     postponed: Vec<(Millis, OwnedFd, SocketAddr)>,
+    /// Addresses of which one has ended or is about to since these were looked at.
+    freed: HashSet<Source, Seed>,
     /// Whether somebody waits in a listener's queue for a place.
     full: bool,
     /// Whether new connections are ours to take.
@@ -209,6 +212,7 @@ impl Acceptor {
             reserve: eviction::reserve(),
             victims: Vec::new(),
             postponed: Vec::new(),
+            freed: HashSet::default(),
             full: false,
             accepting: true,
             alone: true,
@@ -345,6 +349,9 @@ impl Acceptor {
             closed: event.is_read_closed() || broken,
             urgent: event.is_priority(),
         };
+        if ready.closed {
+            self.free_place_of(self.table.source_of(slot.token()));
+        }
         match slot.notify(ready) {
             // Between two requests of a busy client this is the moment: what has come is still in the socket.
             Notified::Enqueue(parked) if self.move_away(&slot, parked) => {}
@@ -414,14 +421,26 @@ impl Acceptor {
     fn close(&mut self, slot: &Slot, reason: CloseReason) {
         log::debug!("connection closed: {reason}");
         slot.close();
-        self.table.remove(slot.token());
+        self.forget(slot.token());
+    }
+
+    /// It has gone: somebody of its address may wait for its place.
+    fn forget(&mut self, token: usize) {
+        let source = self.table.remove(token);
+        self.free_place_of(source);
+    }
+
+    fn free_place_of(&mut self, source: Option<Source>) {
+        if !self.postponed.is_empty() {
+            self.freed.extend(source);
+        }
     }
 
     fn take_returns(&mut self) {
         for returned in self.returned.take() {
             match returned {
                 Return::Closed(token) => {
-                    self.table.remove(token);
+                    self.forget(token);
                     if std::mem::take(&mut self.full) {
                         self.accept_again = self.now;
                     }

@@ -102,7 +102,10 @@ impl Acceptor {
                     connection.set_moved();
                 }
                 moving.slot.close();
-                self.table.remove(moving.slot.token());
+                let source = self.table.remove(moving.slot.token());
+                if !self.postponed.is_empty() {
+                    self.freed.extend(source);
+                }
                 self.services.stats.migrated();
             }
         }
