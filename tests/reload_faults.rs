@@ -621,6 +621,25 @@ fn a_host_that_stands_still_at_any_step_of_the_successor_loses_nothing() {
     });
 }
 
+/// Who sent it had read the pid file a moment ago. It was lost with the process that it reached.
+#[test]
+fn a_hup_to_a_predecessor_in_its_last_moment_is_not_lost() {
+    let scratch = Scratch::new();
+    let mut command = Program::lab_command();
+    command.env("HANDOVER_TEST_STOP", "predecessor-leaves");
+    let program = Program::start(flags(&mut command, Mode::Overlap, &scratch));
+    program.signal(Signal::HUP);
+    eventually("it is stopped", || is_stopped(program.pid()));
+    program.signal(Signal::HUP);
+    program.signal_to(program.pid(), Signal::CONT);
+    // The next one stops there too, since it has the same environment.
+    let second = program.generation(2);
+    program.generation(3);
+    eventually("it is stopped", || is_stopped(second));
+    program.signal_to(second, Signal::CONT);
+    assert_eq!(program.stop(), Some(0));
+}
+
 #[test]
 fn a_successor_that_stalls_at_a_connection_is_killed() {
     a_successor_that_stalls_is_killed("successor-connection");

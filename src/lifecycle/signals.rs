@@ -158,6 +158,19 @@ impl SignalThread {
         }
     }
 
+    /// Whether a reload was asked for since [`SignalThread::suspend`], which is then no longer pending.
+    pub fn take_pending_reload(&self) -> bool {
+        // Of this thread and of the process: where the caller blocks them, they wait.
+        let reload: SigSet = [Signal::SIGHUP, Signal::SIGUSR2].into_iter().collect();
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut any = false;
+        // SAFETY: both arguments live across the call, which only reads them, and no information is asked for.
+        while unsafe { libc::sigtimedwait(reload.as_ref(), std::ptr::null_mut(), &now) } > 0 {
+            any = true;
+        }
+        any
+    }
+
     /// Ends the thread. The signals stay handled, which now means that they do nothing: the process is about to end,
     /// and a second TERM must not change how.
     pub fn join(mut self) {

@@ -400,6 +400,20 @@ impl Running {
         Reloaded::HandedOver
     }
 
+    /// Whether a HUP has come that nobody has acted on: to the last moment, since who sent it read our pid before the
+    /// successor's stood in the file, and may have been slow.
+    fn hears_of_another_reload(&mut self) -> bool {
+        let mut again = false;
+        if let Some(signals) = &mut self.outside.signals {
+            signals.suspend();
+            again |= signals.take_pending_reload();
+        }
+        while let Some(event) = self.outside.events.try_receive() {
+            again |= matches!(event, Event::Reload);
+        }
+        again
+    }
+
     /// The last words to the successor.
     fn leave(&mut self, successor: &mut Successor, why: Pause, again: bool) -> super::Ended {
         let ended = match why {
@@ -413,6 +427,8 @@ impl Running {
             }
             Pause::Over | Pause::Reached => super::Ended::HandedOver,
         };
+        test_point("predecessor-leaves");
+        let again = again | self.hears_of_another_reload();
         let mut counters = self.counters();
         counters.reloads += 1;
         let _ = successor.link.send_within(&Message::ListenersClosed, &[], PATIENCE);
