@@ -341,11 +341,11 @@ Limits
   -h, --help               this text
 
 Defaults stand in brackets. SECS may have decimals. The environment variable
-RUST_LOG sets the log level: error, warn, info (default), debug, trace.
+RUST_LOG sets the log level: off, error, warn, info (default), debug, trace.
 
 Signals     TERM, INT (Ctrl-C): stop gracefully, a second one at once
             HUP, USR2: reload  QUIT: stop at once  USR1: open the log anew
-Exit codes  0 stopped, nothing lost    3 the stop deadline cut requests
+Exit codes  0 stopped, nothing lost    3 a deadline cut requests (log)
             1 failed while running     4 stopped at once (second signal, QUIT)
             2 wrong usage             78 bad configuration
             69 cannot listen, or the pid file is a running server's

@@ -92,7 +92,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, St
     let told = |error: lexopt::Error| {
         // On one line, whatever is in the argument.
         let quoted = format!("{:?}", error.to_string());
-        quoted[1..quoted.len() - 1].to_owned()
+        quoted[1..quoted.len() - 1].replace("\\\"", "\"")
     };
     while let Some(argument) = parser.next().map_err(told)? {
         let another = match argument {
@@ -208,7 +208,7 @@ fn find(pid: Pid, owner: Option<u32>, program: &str) -> Result<Process, Failure>
     if !process.is_called(program) {
         let name = &process.name;
         return Err(Failure::new(format_args!(
-            "process {pid} is {name:?} and not {program:?}: is the pid file an old one?"
+            "process {pid} is {name:?} and not {program:?}: is the pid an old one, or is --program missing?"
         )));
     }
     if !process.handles_hup {
