@@ -2,7 +2,7 @@
 
 use super::cache::{CacheRule, Pattern, is_cache_control};
 use super::closest::closest;
-use super::document::{self, Entry, Kind, Table, Value};
+use super::document::{self, Entry, Value, entries, tables, unsigned};
 use super::settings::{self, Given, SETTINGS, Wrong};
 use super::site::{DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
 use super::{Config, ConfigFile, on_one_line};
@@ -16,6 +16,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tiny_http::Header;
+use toml::de::DeValue;
 
 /// Larger is no configuration file.
 const MAX_SIZE: u64 = 1024 * 1024;
@@ -109,9 +110,10 @@ struct Reader<'t> {
 impl Reader<'_> {
     fn read(mut self) -> Result<Config, Error> {
         let table = document::parse(self.text).map_err(|fault| self.error(fault.at, &fault.what))?;
+        let entries = entries(&table);
         // Error pages are looked at last: the routes say which statuses there are.
         for are_pages in [false, true] {
-            for entry in table.entries.iter().filter(|entry| (entry.key == "error_pages") == are_pages) {
+            for entry in entries.iter().filter(|entry| (entry.key == "error_pages") == are_pages) {
                 self.entry(entry)?;
             }
         }
@@ -124,35 +126,31 @@ impl Reader<'_> {
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<(), Error> {
-        let key = entry.key.as_str();
+        let key = entry.key;
         if let (true, Some(application)) = (SITE_KEYS.contains(&key), self.application) {
             return Err(
                 self.wrong_key(entry, &format!("is not for {application}, which decides itself what it serves"))
             );
         }
-        match (key, &entry.value.kind) {
-            ("listen", _) => return self.listen(entry),
-            ("root", _) => self.config.root = Some(self.path("root", &entry.value)?),
-            ("route", Kind::Tables(routes)) => {
-                for route in routes {
-                    self.route(route)?;
+        match key {
+            "listen" => return self.listen(entry),
+            "root" => self.config.root = Some(self.path("root", entry.value)?),
+            "route" | "cache" => {
+                let Some(tables) = tables(self.text, entry.value) else {
+                    return Err(self.refuse(key, entry.value, &format!("allowed is [[{key}]], once or more")));
+                };
+                for table in tables {
+                    if key == "route" { self.route(table)? } else { self.cache_rule(table)? }
                 }
             }
-            ("cache", Kind::Tables(rules)) => {
-                for rule in rules {
-                    self.cache_rule(rule)?;
-                }
-            }
-            ("cache", _) => return Err(self.refuse("cache", &entry.value, "allowed is [[cache]], once or more")),
-            ("route", _) => return Err(self.refuse("route", &entry.value, "allowed is [[route]], once or more")),
-            (key, _) if DirectoryOptions::KEYS.contains(&key) => {
+            key if DirectoryOptions::KEYS.contains(&key) => {
                 let mut options = std::mem::take(&mut self.config.site.root);
                 self.directory_option(&mut options, entry)?;
                 self.config.site.root = options;
             }
-            ("headers", _) => self.config.site.headers = self.headers("headers", &entry.value)?,
-            ("mime", _) => self.mime(&entry.value)?,
-            ("error_pages", _) => self.error_pages(&entry.value)?,
+            "headers" => self.config.site.headers = self.headers("headers", entry.value)?,
+            "mime" => self.mime(entry.value)?,
+            "error_pages" => self.error_pages(entry.value)?,
             _ => {
                 let Some(setting) = SETTINGS.iter().find(|setting| setting.key() == key) else {
                     let settings: Vec<String> = SETTINGS.iter().map(settings::Setting::key).collect();
@@ -162,21 +160,21 @@ impl Reader<'_> {
                     }
                     return Err(self.unknown(entry, &known));
                 };
-                self.apply(setting, &entry.value)?;
+                self.apply(setting, entry.value)?;
             }
         }
-        self.note(key, &entry.value);
+        self.note(key, entry.value);
         Ok(())
     }
 
     fn listen(&mut self, entry: &Entry) -> Result<(), Error> {
         let setting = &SETTINGS[0];
         let allowed = "allowed is an array of addresses: [\"127.0.0.1:8888\", \"unix:/run/handover.sock\"]";
-        let Kind::Array(values) = &entry.value.kind else {
-            return Err(self.refuse("listen", &entry.value, allowed));
+        let DeValue::Array(values) = entry.value.get_ref() else {
+            return Err(self.refuse("listen", entry.value, allowed));
         };
         if values.is_empty() {
-            return Err(self.refuse("listen", &entry.value, allowed));
+            return Err(self.refuse("listen", entry.value, allowed));
         }
         for value in values {
             self.apply(setting, value)?;
@@ -186,59 +184,59 @@ impl Reader<'_> {
                 return Err(self.refuse("listen", value, "which stands twice"));
             }
         }
-        self.note("listen", &entry.value);
+        self.note("listen", entry.value);
         Ok(())
     }
 
     fn apply(&mut self, setting: &settings::Setting, value: &Value) -> Result<(), Error> {
-        let given = match &value.kind {
-            Kind::String(text) => Given::String(text),
-            Kind::Integer(Some(number)) => Given::Integer(*number),
-            Kind::Float(text) => Given::Float(text),
-            Kind::Boolean(value) => Given::Boolean(*value),
+        let given = match value.get_ref() {
+            DeValue::String(text) => Given::String(text),
+            DeValue::Integer(number) => unsigned(number).map_or(Given::Other, Given::Integer),
+            DeValue::Float(number) => Given::Float(number.as_str()),
+            DeValue::Boolean(value) => Given::Boolean(*value),
             _ => Given::Other,
         };
         let given = settings::Value { given, base: Some(&self.base) };
         setting.apply(&mut self.config, &given).map_err(|wrong| match wrong {
             Wrong::Value(what) => self.refuse(&setting.key(), value, &what),
-            Wrong::Whole(what) => self.error(value.span.start, &format!("{}: {what}", setting.key())),
+            Wrong::Whole(what) => self.error(value.span().start, &format!("{}: {what}", setting.key())),
         })
     }
 
     fn route(&mut self, value: &Value) -> Result<(), Error> {
         let number = self.config.site.routes.len();
         let table = self.table("route", value)?;
-        for entry in &table.entries {
-            if !ROUTE_KEYS.contains(&entry.key.as_str()) {
+        for entry in &table {
+            if !ROUTE_KEYS.contains(&entry.key) {
                 return Err(self.unknown(entry, &ROUTE_KEYS));
             }
-            self.note(&format!("route[{number}].{}", entry.key), &entry.value);
+            self.note(&format!("route[{number}].{}", entry.key), entry.value);
         }
-        let find = |key: &str| table.entries.iter().find(|entry| entry.key == key);
+        let find = |key: &str| table.iter().find(|entry| entry.key == key);
         let Some(prefix_entry) = find("prefix") else {
-            return Err(self.error(value.span.start, "a route needs a prefix: prefix = \"/path\""));
+            return Err(self.error(value.span().start, "a route needs a prefix: prefix = \"/path\""));
         };
-        let prefix = self.text("prefix", &prefix_entry.value)?;
-        let prefix = Prefix::parse(prefix).map_err(|what| self.refuse("prefix", &prefix_entry.value, what))?;
+        let prefix = self.text("prefix", prefix_entry.value)?;
+        let prefix = Prefix::parse(prefix).map_err(|what| self.refuse("prefix", prefix_entry.value, what))?;
         if let Some(first) = self.config.site.routes.iter().position(|route| route.prefix == prefix) {
             let line = self.config.line(&format!("route[{first}].prefix")).unwrap_or_default();
-            return Err(self.refuse("prefix", &prefix_entry.value, &format!("which line {line} has already")));
+            return Err(self.refuse("prefix", prefix_entry.value, &format!("which line {line} has already")));
         }
-        let action = self.action(value, table)?;
+        let action = self.action(value, &table)?;
         let headers = match find("headers") {
-            Some(entry) => self.headers("headers", &entry.value)?,
+            Some(entry) => self.headers("headers", entry.value)?,
             None => Vec::new(),
         };
         self.config.site.routes.push(RouteConfig { prefix, action, headers });
         Ok(())
     }
 
-    fn action(&self, route: &Value, table: &Table) -> Result<RouteAction, Error> {
-        let find = |key: &str| table.entries.iter().find(|entry| entry.key == key);
+    fn action(&self, route: &Value, table: &[Entry]) -> Result<RouteAction, Error> {
+        let find = |key: &str| table.iter().find(|entry| entry.key == key);
         let (directory, redirect) = (find("directory"), find("redirect"));
         let (status, body, content_type) = (find("status"), find("body"), find("content_type"));
-        let is_option = |entry: &&Entry| DirectoryOptions::KEYS.contains(&entry.key.as_str());
-        let mut options_said = table.entries.iter().filter(is_option);
+        let is_option = |entry: &&Entry| DirectoryOptions::KEYS.contains(&entry.key);
+        let mut options_said = table.iter().filter(is_option);
         // Each of these would be without effect, and so was meant in another way.
         let beside = |with: &str, others: &[Option<&Entry>]| match others.iter().flatten().next() {
             Some(entry) => Err(self.wrong_key(entry, &format!("does not go with {with}"))),
@@ -250,34 +248,34 @@ impl Reader<'_> {
             for entry in options_said {
                 self.directory_option(&mut options, entry)?;
             }
-            return Ok(RouteAction::Directory { path: self.path("directory", &directory.value)?, options });
+            return Ok(RouteAction::Directory { path: self.path("directory", directory.value)?, options });
         }
         if let Some(entry) = options_said.next() {
             return Err(self.wrong_key(entry, "goes with a directory only"));
         }
         if let Some(redirect) = redirect {
             beside("redirect", &[body, content_type])?;
-            let target = self.text("redirect", &redirect.value)?;
-            let target = Target::parse(target).map_err(|what| self.refuse("redirect", &redirect.value, what))?;
+            let target = self.text("redirect", redirect.value)?;
+            let target = Target::parse(target).map_err(|what| self.refuse("redirect", redirect.value, what))?;
             let status = match status {
                 None => REDIRECT_STATUS,
                 Some(entry) => self
-                    .status(&entry.value)
+                    .status(entry.value)
                     .filter(|status| REDIRECT_STATUSES.contains(status))
-                    .ok_or_else(|| self.refuse("status", &entry.value, "allowed is 301, 302, 303, 307 or 308"))?,
+                    .ok_or_else(|| self.refuse("status", entry.value, "allowed is 301, 302, 303, 307 or 308"))?,
             };
             return Ok(RouteAction::Redirect { status, target });
         }
         if status.is_none() && body.is_none() {
-            return Err(self.error(route.span.start, "a route needs one of directory, redirect, status and body"));
+            return Err(self.error(route.span().start, "a route needs one of directory, redirect, status and body"));
         }
         let code = match status {
             None => 200,
             // 206 and 304 answer what only a request with such fields may get.
             Some(entry) => {
-                self.status(&entry.value).filter(|status| matches!(status, 200..=205 | 400..=599)).ok_or_else(|| {
+                self.status(entry.value).filter(|status| matches!(status, 200..=205 | 400..=599)).ok_or_else(|| {
                     let allowed = "allowed is 200 to 205 or 400 to 599; 3xx goes with redirect";
-                    self.refuse("status", &entry.value, allowed)
+                    self.refuse("status", entry.value, allowed)
                 })?
             }
         };
@@ -292,24 +290,24 @@ impl Reader<'_> {
             Some(entry) => {
                 let content_type = match content_type {
                     None => FIXED_TYPE.to_owned(),
-                    Some(entry) => self.media_type("content_type", &entry.value)?,
+                    Some(entry) => self.media_type("content_type", entry.value)?,
                 };
-                Some((content_type, self.text("body", &entry.value)?.to_owned()))
+                Some((content_type, self.text("body", entry.value)?.to_owned()))
             }
         };
         Ok(RouteAction::Fixed { status: code, body })
     }
 
     fn directory_option(&self, options: &mut DirectoryOptions, entry: &Entry) -> Result<(), Error> {
-        match entry.key.as_str() {
+        match entry.key {
             "listing" => {
-                let Kind::Boolean(listing) = entry.value.kind else {
-                    return Err(self.refuse("listing", &entry.value, "allowed is true or false"));
+                let DeValue::Boolean(listing) = *entry.value.get_ref() else {
+                    return Err(self.refuse("listing", entry.value, "allowed is true or false"));
                 };
                 options.listing = listing;
             }
-            "fallback" => options.fallback = Some(self.text("fallback", &entry.value)?.to_owned()),
-            _ => options.precompressed = self.codings(&entry.value)?,
+            "fallback" => options.fallback = Some(self.text("fallback", entry.value)?.to_owned()),
+            _ => options.precompressed = self.codings(entry.value)?,
         }
         Ok(())
     }
@@ -317,15 +315,15 @@ impl Reader<'_> {
     /// `true` for all, in their order, or an array of names in an order of its own.
     fn codings(&self, value: &Value) -> Result<Vec<Coding>, Error> {
         let allowed = "allowed is true, false or an array of \"br\", \"zstd\" and \"gzip\"";
-        let values = match &value.kind {
-            Kind::Boolean(true) => return Ok(Coding::ALL.to_vec()),
-            Kind::Boolean(false) => return Ok(Vec::new()),
-            Kind::Array(values) => values,
+        let values = match value.get_ref() {
+            DeValue::Boolean(true) => return Ok(Coding::ALL.to_vec()),
+            DeValue::Boolean(false) => return Ok(Vec::new()),
+            DeValue::Array(values) => values,
             _ => return Err(self.refuse("precompressed", value, allowed)),
         };
         let mut codings = Vec::new();
         for value in values {
-            let known = |coding: &Coding| matches!(&value.kind, Kind::String(name) if name == coding.name());
+            let known = |coding: &Coding| matches!(value.get_ref(), DeValue::String(name) if name == coding.name());
             let coding = Coding::ALL.into_iter().find(known);
             match coding {
                 Some(coding) if codings.contains(&coding) => {
@@ -340,8 +338,8 @@ impl Reader<'_> {
 
     fn headers(&self, key: &str, value: &Value) -> Result<Vec<Header>, Error> {
         let mut headers: Vec<Header> = Vec::new();
-        for entry in &self.table(key, value)?.entries {
-            let name = entry.key.as_str();
+        for entry in &self.table(key, value)? {
+            let name = entry.key;
             if name.is_empty() || !name.bytes().all(is_token_byte) {
                 return Err(self.wrong_key(entry, "is no name of a header field"));
             }
@@ -355,21 +353,21 @@ impl Reader<'_> {
             if headers.iter().any(|header| is_same_name(header.field.as_str().as_bytes(), name.as_bytes())) {
                 return Err(self.wrong_key(entry, "stands twice: names of fields ignore case"));
             }
-            let text = self.text(name, &entry.value)?;
+            let text = self.text(name, entry.value)?;
             let printable = text.bytes().all(|byte| byte == b'\t' || (b' '..0x7f).contains(&byte));
             // `from_bytes` refuses what is not ASCII, and nothing of that is left.
             let header = printable.then(|| Header::from_bytes(name, text.trim()).ok()).flatten();
-            headers.push(header.ok_or_else(|| self.refuse(name, &entry.value, "allowed is printable ASCII"))?);
+            headers.push(header.ok_or_else(|| self.refuse(name, entry.value, "allowed is printable ASCII"))?);
         }
         Ok(headers)
     }
 
     fn mime(&mut self, value: &Value) -> Result<(), Error> {
-        for entry in &self.table("mime", value)?.entries {
+        for entry in &self.table("mime", value)? {
             if entry.key.is_empty() || entry.key.contains(['.', '/']) {
                 return Err(self.wrong_key(entry, "is no extension: allowed is what follows the last dot of a name"));
             }
-            let media_type = self.media_type(&entry.key, &entry.value)?;
+            let media_type = self.media_type(entry.key, entry.value)?;
             let mime = &mut self.config.site.mime;
             if mime.iter().any(|(extension, _)| is_same_name(extension.as_bytes(), entry.key.as_bytes())) {
                 return Err(self.wrong_key(entry, "stands twice: extensions ignore case"));
@@ -381,16 +379,16 @@ impl Reader<'_> {
 
     fn cache_rule(&mut self, value: &Value) -> Result<(), Error> {
         let table = self.table("cache", value)?;
-        if let Some(entry) = table.entries.iter().find(|entry| !CACHE_KEYS.contains(&entry.key.as_str())) {
+        if let Some(entry) = table.iter().find(|entry| !CACHE_KEYS.contains(&entry.key)) {
             return Err(self.unknown(entry, &CACHE_KEYS));
         }
-        let find = |key: &str| table.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+        let find = |key: &str| table.iter().find(|entry| entry.key == key).map(|entry| entry.value);
         let (Some(names), Some(control)) = (find("match"), find("control")) else {
             let help = "a cache rule needs match and control: match = \"*.js\", control = \"max-age=3600\"";
-            return Err(self.error(value.span.start, help));
+            return Err(self.error(value.span().start, help));
         };
-        let names = match &names.kind {
-            Kind::Array(names) if !names.is_empty() => names.as_slice(),
+        let names = match names.get_ref() {
+            DeValue::Array(names) if !names.is_empty() => &names[..],
             _ => std::slice::from_ref(names),
         };
         let mut rule = CacheRule { patterns: Vec::new(), control: String::new() };
@@ -418,23 +416,23 @@ impl Reader<'_> {
             RouteAction::Fixed { status: status @ 400.., body: None } => Some(status),
             _ => None,
         }));
-        for entry in &self.table("error_pages", value)?.entries {
-            let status = decimal(&entry.key).filter(|status| statuses.contains(status));
+        for entry in &self.table("error_pages", value)? {
+            let status = decimal(entry.key).filter(|status| statuses.contains(status));
             let Some(status) = status else {
                 let list: Vec<String> = statuses.iter().map(u16::to_string).collect();
                 let allowed = format!("is no error that this site answers with: allowed are {}", list.join(", "));
                 return Err(self.wrong_key(entry, &allowed));
             };
-            let path = self.path(&entry.key, &entry.value)?;
+            let path = self.path(entry.key, entry.value)?;
             self.config.site.error_pages.push((status, path));
-            self.note(&format!("error_pages.{status}"), &entry.value);
+            self.note(&format!("error_pages.{status}"), entry.value);
         }
         Ok(())
     }
 
     fn status(&self, value: &Value) -> Option<u16> {
-        match value.kind {
-            Kind::Integer(Some(number)) => u16::try_from(number).ok(),
+        match value.get_ref() {
+            DeValue::Integer(number) => u16::try_from(unsigned(number)?).ok(),
             _ => None,
         }
     }
@@ -456,43 +454,44 @@ impl Reader<'_> {
         given.path().map_err(|_| self.refuse(key, value, "allowed is a path in quotes"))
     }
 
-    fn text<'v>(&self, key: &str, value: &'v Value) -> Result<&'v str, Error> {
-        match &value.kind {
-            Kind::String(text) => Ok(text),
+    fn text<'v>(&self, key: &str, value: &'v Value<'v>) -> Result<&'v str, Error> {
+        match value.get_ref() {
+            DeValue::String(text) => Ok(text),
             _ => Err(self.refuse(key, value, "allowed is text in quotes")),
         }
     }
 
-    fn table<'v>(&self, key: &str, value: &'v Value) -> Result<&'v Table, Error> {
-        match &value.kind {
-            Kind::Table(table) => Ok(table),
+    /// The entries of a table.
+    fn table<'v>(&self, key: &str, value: &'v Value<'v>) -> Result<Vec<Entry<'v>>, Error> {
+        match value.get_ref() {
+            DeValue::Table(table) => Ok(entries(table)),
             _ => Err(self.refuse(key, value, "allowed is a table")),
         }
     }
 
     /// Remembers where a setting stands, for what can only be seen later.
     fn note(&mut self, key: &str, value: &Value) {
-        let place = self.position(value.span.start);
+        let place = self.position(value.span().start);
         if let Some(file) = &mut self.config.file {
             file.places.push((key.to_owned(), place));
         }
     }
 
     fn unknown(&self, entry: &Entry, known: &[&str]) -> Error {
-        let help = match (closest(&entry.key, known), entry.key.as_str()) {
+        let help = match (closest(entry.key, known), entry.key) {
             (Some(meant), _) => format!(", did you mean {meant}?"),
             (None, "check" | "config" | "help" | "version") => ", this is for the command line only".to_owned(),
             (None, _) => format!(", allowed are {}", known.join(", ")),
         };
-        self.error(entry.key_span.start, &format!("unknown key {}{help}", on_one_line(&entry.key)))
+        self.error(entry.at, &format!("unknown key {}{help}", on_one_line(entry.key)))
     }
 
     fn wrong_key(&self, entry: &Entry, what: &str) -> Error {
-        self.error(entry.key_span.start, &format!("{} {what}", on_one_line(&entry.key)))
+        self.error(entry.at, &format!("{} {what}", on_one_line(entry.key)))
     }
 
     fn refuse(&self, key: &str, value: &Value, what: &str) -> Error {
-        self.error(value.span.start, &format!("{key} is {}, {what}", self.written(value)))
+        self.error(value.span().start, &format!("{key} is {}, {what}", self.written(value)))
     }
 
     fn error(&self, at: usize, what: &str) -> Error {
@@ -516,9 +515,10 @@ impl Reader<'_> {
     /// The value as it stands in the file, cut to what a message can bear.
     fn written(&self, value: &Value) -> String {
         const LONGEST: usize = 60;
-        let raw = match &value.kind {
-            Kind::Table(_) | Kind::Tables(_) => return "a table".to_owned(),
-            _ => self.slice(&value.span),
+        let raw = match value.get_ref() {
+            DeValue::Table(_) => return "a table".to_owned(),
+            DeValue::Array(_) if tables(self.text, value).is_some() => return "a table".to_owned(),
+            _ => self.slice(&value.span()),
         };
         match raw.char_indices().nth(LONGEST) {
             Some((end, _)) => on_one_line(&raw[..end]) + "…",
