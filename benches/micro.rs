@@ -21,9 +21,6 @@ mod number;
 #[allow(dead_code, unused_imports, reason = "only what is measured is called")]
 #[path = "../src/queue.rs"]
 mod queue;
-#[allow(dead_code, unused_imports, unused_macros, reason = "only what is measured is called")]
-#[path = "../src/report.rs"]
-mod report;
 #[allow(dead_code, unused_imports, reason = "only what is measured is called")]
 #[path = "../src/seldom.rs"]
 mod seldom;

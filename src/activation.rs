@@ -3,7 +3,6 @@
 use crate::Error;
 use crate::listener::Listener;
 use crate::number::decimal;
-use crate::report;
 use socket2::{Domain, Socket, Type};
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -45,7 +44,7 @@ pub fn inherited_from_env() -> Result<Vec<Listener>, Error> {
         // SAFETY: it is open, the manager opened it for this process (LISTEN_PID), and it is taken once (TAKEN).
         let owned = unsafe { OwnedFd::from_raw_fd(fd) };
         listeners.push(adopt(owned).map_err(|why| refused(fd, &name, &why))?);
-        report::info!("the service manager passed {} ({name:?})", listeners[listeners.len() - 1].bound());
+        log::info!("the service manager passed {} ({name:?})", listeners[listeners.len() - 1].bound());
     }
     Ok(listeners)
 }

@@ -51,7 +51,6 @@ mod memory;
 #[doc(hidden)]
 pub mod number;
 mod queue;
-mod report;
 mod resident;
 mod seconds;
 mod seldom;

@@ -4,7 +4,6 @@ use crate::clock::Millis;
 use crate::config::closest::closest;
 use crate::config::{on_one_line, push_on_one_line};
 use crate::generation::generation;
-use crate::report;
 use crate::seldom::{KeptBack, Lines};
 use crate::stdio::{MOMENT, Stream, write_to};
 use crate::{Config, Error};
@@ -75,10 +74,10 @@ pub fn start(config: &Config, at_any_rate: bool) -> Result<Arc<Log>, Error> {
     let _ = logger.try_init();
     log_panics();
     if let Some(error) = no_filters {
-        report::error!("{error}; the log level is {DEFAULT_FILTERS}");
+        log::error!("{error}; the log level is {DEFAULT_FILTERS}");
     }
     if let Some(error) = no_file {
-        report::error!("{error}; the log goes to stderr until USR1 finds it can be");
+        log::error!("{error}; the log goes to stderr until USR1 finds it can be");
     }
     *started = Some(Arc::clone(&log));
     Ok(log)
@@ -172,14 +171,14 @@ fn log_panic(panic: &PanicHookInfo<'_>, kept_back: KeptBack) {
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("something that is no text");
     match panic.location() {
-        Some(place) => report::error!("thread {thread} panicked at {place}: {text}{kept_back}"),
-        None => report::error!("thread {thread} panicked: {text}{kept_back}"),
+        Some(place) => log::error!("thread {thread} panicked at {place}: {text}{kept_back}"),
+        None => log::error!("thread {thread} panicked: {text}{kept_back}"),
     }
     // Only if RUST_BACKTRACE asks for it.
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
         for line in backtrace.to_string().lines() {
-            report::error!("{line}");
+            log::error!("{line}");
         }
     }
 }
@@ -223,17 +222,17 @@ impl Log {
     /// If that fails, the log goes on into the file that is open, and the first thing it says is why.
     pub fn reopen(&self) {
         let Some(path) = &self.path else {
-            report::info!("the log goes to stderr: nothing to reopen");
+            log::info!("the log goes to stderr: nothing to reopen");
             return;
         };
         // The lock is not held while anything is logged: the line has to get through it.
         match open(path) {
             Ok(file) => {
                 self.sink().sink = Sink::File(file);
-                report::info!("reopened log file {path:?}");
+                log::info!("reopened log file {path:?}");
             }
             Err(error) => {
-                report::error!("cannot reopen log file {path:?}, keeping the old one: {}", why(path, &error));
+                log::error!("cannot reopen log file {path:?}, keeping the old one: {}", why(path, &error));
             }
         }
     }

@@ -10,7 +10,6 @@
 use crate::config::{DEFAULT_WORKER_STACK, size_text};
 use crate::connection::{Connection, worker_buffers};
 use crate::number::{self, decimal};
-use crate::report;
 use crate::slot::Slot;
 use crate::{Config, Error, Limits};
 use std::fs;
@@ -164,7 +163,7 @@ fn bound_allocator() {
     const LARGE: libc::c_int = 32 * 1024;
     let parameters = [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, LARGE), (libc::M_TRIM_THRESHOLD, 4 * LARGE)];
     if !parameters.into_iter().all(|(parameter, value)| set(parameter, value)) {
-        report::warn!("the allocator cannot be told to use one arena; it may take more than --memory says");
+        log::warn!("the allocator cannot be told to use one arena; it may take more than --memory says");
     }
 }
 

@@ -1,8 +1,6 @@
 //! Log lines that a client can bring about again and again: a few in a while, and how many there were besides.
 
 use crate::clock::Millis;
-use crate::report::report;
-use log::Level;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -14,11 +12,11 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// As `log::error!` and `log::warn!`, the level being the first argument, at most ten times in ten seconds for the place
 /// where it stands.
 macro_rules! log_seldom {
-    (error, $($message:tt)+) => { $crate::seldom::log_seldom!(@Error, $($message)+) };
-    (warn, $($message:tt)+) => { $crate::seldom::log_seldom!(@Warn, $($message)+) };
-    (@$level:ident, $($message:tt)+) => {{
+    ($level:ident, $($message:tt)+) => {{
         static LINES: $crate::seldom::Lines = $crate::seldom::Lines::new();
-        LINES.log(log::Level::$level, module_path!(), format_args!($($message)+));
+        if let Some(kept_back) = LINES.another($crate::clock::Millis::now()) {
+            log::$level!("{}{kept_back}", format_args!($($message)+));
+        }
     }};
 }
 pub(crate) use log_seldom;
@@ -39,17 +37,7 @@ impl Lines {
         Lines { begun: AtomicU32::new(0), count: AtomicU32::new(0) }
     }
 
-    /// Logs one more, unless it is too many.
-    #[cold]
-    #[inline(never)]
-    #[track_caller]
-    pub fn log(&self, level: Level, module: &'static str, message: fmt::Arguments<'_>) {
-        if let Some(kept_back) = self.another(Millis::now()) {
-            report(level, module, format_args!("{message}{kept_back}"));
-        }
-    }
-
-    /// Counts one more; `None` if it is too many.
+    /// Counts one more, to be logged; `None` if it is too many.
     pub fn another(&self, now: Millis) -> Option<KeptBack> {
         // Around the wrap, after 50 days, a window is shorter or longer once.
         let now = (now.0 as u32).max(1);

@@ -9,7 +9,6 @@
 //! successor arrives before anything the successor sends.
 
 use crate::number::decimal;
-use crate::report;
 use rustix::time::{ClockId, clock_gettime};
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -55,7 +54,7 @@ impl Notifier {
         let manager = match address(&name) {
             Ok(manager) => manager,
             Err(error) => {
-                report::warn!("the service manager will not be told anything: NOTIFY_SOCKET is {name:?}: {error}");
+                log::warn!("the service manager will not be told anything: NOTIFY_SOCKET is {name:?}: {error}");
                 return Notifier::default();
             }
         };
@@ -136,7 +135,7 @@ impl Notifier {
         if let Err(error) = deliver(manager, urgency, message)
             && !self.failed.swap(true, Ordering::Relaxed)
         {
-            report::warn!("cannot tell the service manager {:?}: {error}", message.lines().next().unwrap_or(""));
+            log::warn!("cannot tell the service manager {:?}: {error}", message.lines().next().unwrap_or(""));
         }
     }
 }

@@ -5,7 +5,6 @@ use super::process::Process;
 use super::small_file::{open_there, write_beside};
 use crate::Error;
 use crate::number::decimal;
-use crate::report;
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::Pid;
@@ -111,7 +110,7 @@ impl PidFile {
     /// For a process that has executed the program afresh. There is no way back, and the connections are worth more: what
     /// cannot be written is said when it is written, and the file that there is stays.
     pub fn after_exec(path: Option<&Path>, legacy: Legacy) -> PidFile {
-        let path = path.and_then(|path| absolute(path).inspect_err(|error| report::error!("{error}")).ok());
+        let path = path.and_then(|path| absolute(path).inspect_err(|error| log::error!("{error}")).ok());
         // A predecessor that did not pass it on has left it in its place.
         let left = || Written::find(path.as_deref()?);
         let ours = legacy.file.filter(Written::is_there).or_else(left);
@@ -160,7 +159,7 @@ impl PidFile {
         // On a full disk, or in a directory that has become read-only, there is still room for a pid where one stands.
         match overwrite(&path) {
             Ok(file) => {
-                report::warn!("cannot replace the pid file {path:?}: {error}; it was written over");
+                log::warn!("cannot replace the pid file {path:?}: {error}; it was written over");
                 self.ours = Some(Written { path, file });
                 Ok(())
             }
@@ -250,7 +249,7 @@ impl PidFile {
                 // been waited for, or does not exist.
                 match fs::remove_file(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        report::warn!("cannot remove {path:?}: {error}");
+                        log::warn!("cannot remove {path:?}: {error}");
                     }
                     _ => {}
                 }
@@ -274,7 +273,7 @@ impl PidFile {
             && let Err(error) = outcome.leave(&ours.path)
             && !self.complained.replace(true)
         {
-            report::warn!("cannot leave the outcome of a reload in {:?}: {error}", path_beside(&ours.path));
+            log::warn!("cannot leave the outcome of a reload in {:?}: {error}", path_beside(&ours.path));
         }
     }
 

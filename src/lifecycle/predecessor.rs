@@ -8,7 +8,6 @@ use crate::Error;
 use crate::channel::Sender;
 use crate::connection::{Connection, Restored, Snapshot};
 use crate::hash::Seed;
-use crate::report;
 use crate::thread;
 use rustix::fs::FileType;
 use std::collections::HashMap;
@@ -125,7 +124,7 @@ impl Predecessor {
         let run = move || {
             let mut arriving = Arriving::default();
             if let Err(error) = listen(&link, &events, &arrivals, &mut arriving) {
-                report::error!("cannot hear the predecessor: {error}");
+                log::error!("cannot hear the predecessor: {error}");
             }
             // It ended without taking these back, so nobody else will ever serve them.
             for (_, restored) in arriving.0 {
@@ -158,7 +157,7 @@ fn listen(link: &Link, events: &Sender<Event>, arrivals: &impl Arrivals, arrivin
                         Message::Ack(id)
                     }
                     Err(reason) => {
-                        report::warn!("a connection stays with the predecessor: {reason}");
+                        log::warn!("a connection stays with the predecessor: {reason}");
                         Message::Refused(id)
                     }
                 };

@@ -5,7 +5,6 @@
 
 use super::{Event, child};
 use crate::channel::Sender;
-use crate::report;
 use crate::{Error, thread};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -95,7 +94,7 @@ impl SignalThread {
             ctrl_c.send(Event::Stop);
         };
         if let Err(error) = ctrlc::set_handler(stop) {
-            report::warn!("Ctrl-C stays as the application has it: {error}");
+            log::warn!("Ctrl-C stays as the application has it: {error}");
         }
         let mut signals = SignalThread { events, reaps, previous, thread: None };
         signals.resume()?;
@@ -116,7 +115,7 @@ impl SignalThread {
         let events = self.events.clone();
         let run = move || {
             if let Err(error) = handled(reaps).thread_unblock() {
-                report::error!("cannot unblock signals: {error}");
+                log::error!("cannot unblock signals: {error}");
             }
             if reaps {
                 // Those that ended before, in an exec reload for one, say nothing any more.
@@ -133,7 +132,7 @@ impl SignalThread {
                 }
             }
             if let Err(error) = handled(reaps).thread_block() {
-                report::error!("cannot block signals: {error}");
+                log::error!("cannot block signals: {error}");
             }
             // Nothing can come any more, but what came until here may not have been read.
             for number in signals.pending().filter(|number| *number != SIGCHLD) {
@@ -154,7 +153,7 @@ impl SignalThread {
         let Some((handle, thread)) = self.thread.take() else { return };
         handle.close();
         if thread.join().is_err() {
-            report::error!("the signal thread panicked");
+            log::error!("the signal thread panicked");
         }
     }
 
@@ -176,7 +175,7 @@ impl SignalThread {
     pub fn join(mut self) {
         self.suspend();
         if let Err(error) = self.previous.thread_set_mask() {
-            report::warn!("cannot restore the signal mask: {error}");
+            log::warn!("cannot restore the signal mask: {error}");
         }
     }
 }

@@ -7,7 +7,6 @@ use super::program::{Program, Reads};
 use super::state::{Inheritance, common, encode};
 use super::{Event, FromSuccessor};
 use crate::channel::Sender;
-use crate::report;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -96,7 +95,7 @@ impl Successor {
                     Ok(Some(Packet { message, .. })) => message,
                     Ok(None) => break,
                     Err(error) => {
-                        report::error!("cannot hear the successor: {error}");
+                        log::error!("cannot hear the successor: {error}");
                         break;
                     }
                 };
@@ -119,7 +118,7 @@ impl Successor {
                         continue;
                     }
                     other => {
-                        report::error!("the successor said what is not its to say: {}", other.kind());
+                        log::error!("the successor said what is not its to say: {}", other.kind());
                         break;
                     }
                 };
@@ -183,7 +182,7 @@ impl Successor {
         if let Some(thread) = self.listening.take()
             && thread.join().is_err()
         {
-            report::error!("the successor's thread panicked");
+            log::error!("the successor's thread panicked");
         }
     }
 }

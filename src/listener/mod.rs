@@ -7,7 +7,6 @@ mod spare;
 pub use address::Address;
 
 use crate::Error;
-use crate::report;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{Shutdown, SocketAddrAny, SocketFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -103,7 +102,7 @@ impl Listener {
             if listeners.is_empty() {
                 return Err(cannot_listen(resolved, error));
             }
-            report::warn!("not listening on {resolved}, which {address} stands for too: {error}");
+            log::warn!("not listening on {resolved}, which {address} stands for too: {error}");
         }
         Ok(listeners)
     }
@@ -121,7 +120,7 @@ impl Listener {
         let bound = where_bound(&socket)?;
         let spare = spare.and_then(|fd| {
             let inherited = Spare::inherit(fd, &socket);
-            inherited.inspect_err(|error| report::warn!("an inherited spare socket of {bound}: {error}")).ok()
+            inherited.inspect_err(|error| log::warn!("an inherited spare socket of {bound}: {error}")).ok()
         });
         Ok(Listener { socket, spare, bound, address, file, owns_file })
     }
@@ -200,7 +199,7 @@ impl Listener {
             }
         };
         if let Err(error) = result {
-            report::warn!("closing {}: clients that connect just now may be reset: {error}", self.bound);
+            log::warn!("closing {}: clients that connect just now may be reset: {error}", self.bound);
         }
     }
 
@@ -252,7 +251,7 @@ impl Listener {
         if fs::symlink_metadata(path).is_ok_and(ours)
             && let Err(error) = fs::remove_file(path)
         {
-            report::warn!("cannot remove {}: {error}", path.display());
+            log::warn!("cannot remove {}: {error}", path.display());
         }
     }
 }
@@ -369,7 +368,7 @@ fn bind_unix(path: &Path) -> Result<Listener, Error> {
             if probe.err().map(|error| error.kind()) != Some(io::ErrorKind::ConnectionRefused) {
                 return Err(fail("address in use; stop the other server or choose another path", error));
             }
-            report::info!("replacing {}, a socket that nobody listens on", path.display());
+            log::info!("replacing {}, a socket that nobody listens on", path.display());
             fs::remove_file(path).and_then(|()| bind())
         }
         other => other,

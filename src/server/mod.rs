@@ -20,7 +20,6 @@ use crate::lifecycle::{link, state};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{self, Log};
 use crate::memory::{self, Plan};
-use crate::report;
 use crate::stdio::{MOMENT, Stream};
 use crate::{Error, check, cli};
 use role::Role;
@@ -351,7 +350,7 @@ impl Server {
         schedule(Policy::Other);
         // Signals first: whatever starts after this has them blocked.
         if let Some(note) = self.program.note().filter(|_| generation() == 1) {
-            report::warn!("{note}");
+            log::warn!("{note}");
         }
         let signals = match self.config.signals {
             true => SignalThread::start(self.events.clone(), self.config.reap_orphans)?,
@@ -383,7 +382,7 @@ impl Server {
         drop(predecessor);
         running.accept()?;
         if let Some(memory) = &memory {
-            report::info!("memory {}", memory.describe());
+            log::info!("memory {}", memory.describe());
         }
         announce(&config, &bound);
         let ended = running.supervise(&config);
@@ -407,9 +406,9 @@ impl Server {
 
 fn announce(config: &Config, bound: &[Bound]) {
     for bound in bound {
-        report::info!("listening on {bound}");
+        log::info!("listening on {bound}");
     }
-    report::info!("ready with {} workers", config.workers);
+    log::info!("ready with {} workers", config.workers);
     if config.announce {
         let mut text: String = bound.iter().map(|bound| format!("listening on {bound}\n")).collect();
         let (pid, workers) = (std::process::id(), config.workers);
@@ -417,7 +416,7 @@ fn announce(config: &Config, bound: &[Bound]) {
         // A supervisor that has read the first generation's need not read on, and its pipe is full one day.
         match Stream::stdout().write_within(text.as_bytes(), MOMENT) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                report::warn!("nobody reads stdout: it is full, and \"ready\" is said in the log alone");
+                log::warn!("nobody reads stdout: it is full, and \"ready\" is said in the log alone");
             }
             // One that is closed, or on a full disk, is no reason to fail.
             _ => {}
@@ -438,7 +437,7 @@ fn raise_descriptor_limit(limits: &mut Limits, succeeds: bool) {
     let (soft, hard) = match current() {
         Ok(limit) => limit,
         Err(error) => {
-            report::warn!("cannot read the limit of open files, going on as it is: {error}");
+            log::warn!("cannot read the limit of open files, going on as it is: {error}");
             return;
         }
     };
@@ -449,15 +448,15 @@ fn raise_descriptor_limit(limits: &mut Limits, succeeds: bool) {
     if soft < wished
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wished as rlim_t, hard as rlim_t)
     {
-        report::warn!("cannot raise the limit of open files to {wished}: {error}");
+        log::warn!("cannot raise the limit of open files to {wished}: {error}");
     }
     let possible = current().map_or(soft, |(soft, _)| soft);
     if possible < least {
         let connections = possible.saturating_sub(DESCRIPTOR_RESERVE / 2).max(1);
-        report::warn!("only {possible} files may be open: the limit is {connections} connections (see ulimit -n)");
+        log::warn!("only {possible} files may be open: the limit is {connections} connections (see ulimit -n)");
         limits.connections = usize::try_from(connections).unwrap_or(usize::MAX);
     } else if possible < 2 * connections {
         let files = possible - least;
-        report::info!("{possible} files may be open: of {connections} connections, {files} can send a file each");
+        log::info!("{possible} files may be open: of {connections} connections, {files} can send a file each");
     }
 }

@@ -15,7 +15,6 @@ use crate::lifecycle::state::Inheritance;
 use crate::lifecycle::successor::{Answers, PATIENCE, Spoken, Successor};
 use crate::lifecycle::{Event, FromSuccessor};
 use crate::mailbox::Mailbox;
-use crate::report;
 use crate::seconds::Seconds;
 use crate::worker::Returns;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
@@ -75,7 +74,7 @@ impl Running {
         let began = Instant::now();
         let mut until_ready = Patience::new(check_timeout());
         let mut probation = Patience::new(config.reload_probation);
-        report::info!("reloading: checking {}", self.outside.program.path().display());
+        log::info!("reloading: checking {}", self.outside.program.path().display());
         let spoken = match self.check_program(&mut until_ready, again) {
             Ok(reads) => Spoken::with(&reads),
             Err(no) => return no,
@@ -94,7 +93,7 @@ impl Running {
             Err(no) => return self.roll_back(successor, false, no, config),
         };
         let milliseconds = (began.elapsed() + Duration::from_micros(500)).as_millis() as u64;
-        report::info!("reloading: successor {pid} accepts, {milliseconds} ms after the signal");
+        log::info!("reloading: successor {pid} accepts, {milliseconds} ms after the signal");
         self.command(Command::Accept(false));
         if let Err(no) = self.probation(&mut successor, &mut probation, again) {
             self.command(Command::Accept(true));
@@ -109,7 +108,7 @@ impl Running {
         }
         self.outside.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
         self.outside.pid_file.handed_over();
-        report::info!("reloading: successor {pid} is promoted");
+        log::info!("reloading: successor {pid} is promoted");
         self.handed_over_to = Some(pid);
         let spent = until_ready.spent() + probation.spent();
         let deadline = Patience::new(config.reload_deadline.saturating_sub(spent));
@@ -207,7 +206,7 @@ impl Running {
             match self.hear(successor, patience) {
                 Waited::Time => return Ok(()),
                 Waited::Event(Event::Successor(_, FromSuccessor::Stopping)) => {
-                    report::info!("the successor was told to stop, and so are we");
+                    log::info!("the successor was told to stop, and so are we");
                     return Err(Reloaded::Stop);
                 }
                 Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: true })) => {
@@ -270,7 +269,7 @@ impl Running {
             }
         }
         let how = successor.end(Duration::ZERO);
-        report::info!("the successor ended: {how}");
+        log::info!("the successor ended: {how}");
         if serves && successor.was_killed() {
             self.services.stats.cut();
         }
@@ -328,7 +327,7 @@ impl Running {
         // Their descriptors are closed by the acceptor, and may stand for something else afterwards.
         self.listeners.retain(|listener| kept.contains(&listener.address));
         if spoken.state.is_none() {
-            report::warn!("the successor reads other state versions: connections end with their next response instead");
+            log::warn!("the successor reads other state versions: connections end with their next response instead");
         }
         self.command(Command::Migrate {
             state: spoken.state,
@@ -388,7 +387,7 @@ impl Running {
                     | Event::PoolEnded,
                 ) => {}
                 Waited::Time => {
-                    report::warn!("reload deadline: what is left is cut");
+                    log::warn!("reload deadline: what is left is cut");
                     let ended = self.leave(&mut successor, Pause::Time, *again);
                     successor.let_go();
                     return Reloaded::Ended(ended);

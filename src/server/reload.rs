@@ -11,7 +11,6 @@ use crate::lifecycle::patience::Patience;
 use crate::lifecycle::program::Reads;
 use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection};
 use crate::lifecycle::{Event, exec};
-use crate::report;
 use crate::seconds::Seconds;
 use crate::thread;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,7 +46,7 @@ impl Running {
     pub(super) fn reload_by_exec(&mut self, config: &Config, again: &mut bool) -> Reloaded {
         let began = Instant::now();
         let deadline = began + config.reload_deadline;
-        report::info!("reloading: checking {}", self.outside.program.path().display());
+        log::info!("reloading: checking {}", self.outside.program.path().display());
         let version = match self.check_program(&mut Patience::new(check_timeout()), again) {
             Ok(Reads { states, .. }) => match state::common(&states) {
                 Some(version) => version,
@@ -83,7 +82,7 @@ impl Running {
                 }
             };
             if !lasted.is_zero() {
-                report::info!("reload: handlers took longer than expected, trying again");
+                log::info!("reload: handlers took longer than expected, trying again");
             }
             // So that clients wait for a small part of the time only.
             let pause = (lasted * HOLD_SHARE).min(deadline.saturating_duration_since(Instant::now()));
@@ -181,7 +180,7 @@ impl Running {
         if let Some(signals) = &mut self.outside.signals
             && let Err(error) = signals.resume()
         {
-            report::error!("{error}");
+            log::error!("{error}");
         }
         no
     }
@@ -206,7 +205,7 @@ impl Running {
             reload_again: *again,
         };
         let moved = connections.len();
-        report::info!("reloading: executing {} with {moved} connections", self.outside.program.path().display());
+        log::info!("reloading: executing {} with {moved} connections", self.outside.program.path().display());
         log::logger().flush();
         let (legacy, state) = (self.outside.pid_file.legacy(true), ExecState { inheritance, connections });
         let error = exec::hand_over(self.outside.program, state, version, &legacy);

@@ -7,7 +7,6 @@ use crate::lifecycle::predecessor::{Begin, Predecessor};
 use crate::lifecycle::program;
 use crate::lifecycle::state::{ExecState, Inheritance, InheritedListener, MovedConnection};
 use crate::listener::{Address, Listener};
-use crate::report;
 use crate::{Error, activation};
 use std::fs::File;
 use std::io;
@@ -111,7 +110,7 @@ fn inherit(
     for (inherited, (fd, spare)) in std::mem::take(&mut inheritance.listeners).into_iter().zip(descriptors) {
         match Listener::inherit(fd, spare, inherited.address, inherited.file, own_files) {
             Ok(listener) => listeners.push(listener),
-            Err(error) => report::error!("cannot go on with an inherited listener: {error}"),
+            Err(error) => log::error!("cannot go on with an inherited listener: {error}"),
         }
     }
     listeners
@@ -134,7 +133,7 @@ fn bind_or_keep(
     let mut listeners = Vec::new();
     take(&mut inherited, &mut listeners, &Listener::is_shared);
     if !listeners.is_empty() {
-        report::info!("the listeners are the service manager's, not those of the configuration");
+        log::info!("the listeners are the service manager's, not those of the configuration");
         return Ok((listeners, inherited));
     }
     for address in addresses {
@@ -146,7 +145,7 @@ fn bind_or_keep(
         }
         match Listener::bind(address) {
             Ok(bound) => listeners.extend(bound),
-            Err(error) if forgiving => report::error!("{error}; serving without it"),
+            Err(error) if forgiving => log::error!("{error}; serving without it"),
             Err(error) => return Err(error),
         }
     }

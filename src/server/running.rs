@@ -24,7 +24,6 @@ use crate::logging::Log;
 use crate::mailbox::{Mailbox, mailbox};
 use crate::memory::{ACCEPTOR_STACK, STATUS_STACK};
 use crate::queue::queue;
-use crate::report;
 use crate::seconds::Seconds;
 use crate::thread;
 use crate::worker::{Returns, Streamers, Worker};
@@ -182,7 +181,7 @@ impl Running {
         for MovedConnection { fd, file, snapshot } in connections {
             match Connection::restore(snapshot, exec::own(fd), file.map(|file| files.own(file))) {
                 Some(restored) => acceptor.restore(restored),
-                None => report::error!("a connection of the predecessor could not be restored"),
+                None => log::error!("a connection of the predecessor could not be restored"),
             }
         }
         let make = {
@@ -283,7 +282,7 @@ impl Running {
             match self.become_server() {
                 // Another has started at the same moment, and is the one that supervisors know.
                 Err(error) if generation() == 1 && error.is_bind() => return Err(error),
-                Err(error) => report::error!("{error}"),
+                Err(error) => log::error!("{error}"),
                 Ok(()) => {}
             }
             self.outside.notifier.ready(&self.status());
@@ -305,7 +304,7 @@ impl Running {
     /// From here on this process is the one that supervisors know.
     pub(super) fn became_server(&mut self) {
         if let Err(error) = self.become_server() {
-            report::error!("{error}");
+            log::error!("{error}");
         }
     }
 
@@ -335,7 +334,7 @@ impl Running {
                 // Nothing ends the pool but a stop: the acceptor has failed.
                 Waited::Over | Waited::Time => return None,
                 Waited::Event(Event::Reload) if self.predecessor.is_some() => {
-                    report::info!("reload: remembered until the predecessor is gone");
+                    log::info!("reload: remembered until the predecessor is gone");
                     self.reload_later = true;
                 }
                 Waited::Event(Event::Reload) => {
@@ -357,7 +356,7 @@ impl Running {
                 self.became_server();
                 self.tell_predecessor(&Message::Promoted);
                 self.beat.set(Some(Instant::now() + PROMOTION_SETTLES));
-                report::info!("took over from the predecessor");
+                log::info!("took over from the predecessor");
             }
             FromPredecessor::Stop { at_once } => {
                 // It says so only while it is the server.
@@ -378,7 +377,7 @@ impl Running {
                 self.sole_holder = true;
                 self.command(Command::Alone);
                 if !self.promoted {
-                    report::warn!("the predecessor is gone before it handed over; serving on");
+                    log::warn!("the predecessor is gone before it handed over; serving on");
                     self.became_server();
                 }
                 if std::mem::take(&mut self.reload_later) {
@@ -440,7 +439,7 @@ impl Running {
                 Reloaded::Failed(reason) => {
                     self.outside.pid_file.reload_failed(generation(), &reason);
                     self.cut_by_reloads = self.services.stats.total_cut();
-                    report::error!("reload failed, serving on: {reason}");
+                    log::error!("reload failed, serving on: {reason}");
                     self.outside.notifier.ready(&format!("reload failed: {reason}"));
                 }
             }
@@ -455,7 +454,7 @@ impl Running {
     /// another every second.
     fn reload_mode(&self, config: &Config) -> ReloadMode {
         if config.reload == ReloadMode::Overlap && std::process::id() == 1 {
-            report::warn!("this is pid 1, whose end is that of the successor too: the reload is by exec");
+            log::warn!("this is pid 1, whose end is that of the successor too: the reload is by exec");
             return ReloadMode::Exec;
         }
         if config.reload != ReloadMode::Auto {
@@ -498,9 +497,9 @@ impl Running {
         let Counters { served, refused, migrated, .. } = counters;
         match panicked {
             0 => {}
-            panicked => report::warn!("handlers have panicked {panicked} times"),
+            panicked => log::warn!("handlers have panicked {panicked} times"),
         }
-        report::info!("{end}: served={served} migrated={migrated} refused={refused} cut={cut}");
+        log::info!("{end}: served={served} migrated={migrated} refused={refused} cut={cut}");
         log::logger().flush();
         if let Some(signals) = signals {
             signals.join();
@@ -523,7 +522,7 @@ impl Running {
     /// The stop of the contract; see `ARCHITECTURE.md`.
     pub(super) fn stop(&mut self, config: &Config) -> Ended {
         let began = self.first_stop.get().unwrap_or_else(Instant::now);
-        report::info!("stopping: waiting up to {:.1} s for what is pending", Seconds(config.stop_deadline));
+        log::info!("stopping: waiting up to {:.1} s for what is pending", Seconds(config.stop_deadline));
         self.services.phase.become_lame_duck();
         if self.promoted {
             self.outside.notifier.stopping();
@@ -601,7 +600,7 @@ impl Running {
                 ) => {}
                 Waited::Event(Event::Reopen) => self.reopen_log(),
                 Waited::Event(Event::Reload) => {
-                    report::warn!("no reload: the server is stopping");
+                    log::warn!("no reload: the server is stopping");
                     if self.promoted {
                         self.outside.pid_file.reload_begins();
                         self.outside.pid_file.reload_failed(generation(), "the server is stopping");
@@ -656,11 +655,11 @@ impl Running {
     fn join(self) {
         for thread in self.workers.into_iter().chain(self.streamers.take_running()) {
             if thread.join().is_err() {
-                report::error!("a worker panicked");
+                log::error!("a worker panicked");
             }
         }
         if let Err(error) = self.acceptor.join() {
-            report::error!("the acceptor failed: {error}");
+            log::error!("the acceptor failed: {error}");
         }
     }
 }
