@@ -72,14 +72,13 @@ impl Acceptor {
     /// What can be spared, the first to go last: of the address that holds most connections the one that has been
     /// idle for longest, and so on with one less for that address.
     fn choose(&self) -> Vec<Arc<Slot>> {
-        // A heap's sort is the smallest.
-        let mut spared = BinaryHeap::new();
+        let mut spared = Vec::new();
         for (source, slot) in self.table.iter_with_sources() {
             if let Some(spare) = self.spare(slot, slot.load()) {
                 spared.push((source, (spare, slot.remaining(self.now)), slot.token()));
             }
         }
-        let spared = spared.into_sorted_vec();
+        spared.sort_unstable();
         // What an address holds, the order of who of it would go next, and all of them.
         let mut groups = BinaryHeap::new();
         for group in spared.chunk_by(|(one, ..), (other, ..)| one == other) {

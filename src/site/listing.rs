@@ -163,8 +163,7 @@ fn page(root: &Root, directory: &OwnedFd, place: &Place<'_>) -> io::Result<Vec<u
         None => false,
     });
     // Only now it is known which links lead to directories.
-    // By the heap that has been chosen with, whose code is here already.
-    let entries = BinaryHeap::from(entries).into_sorted_vec();
+    entries.sort_unstable();
     let path = match place.path {
         b"" => "/".to_owned(),
         path => format!("/{}/", Escaped(path)),
