@@ -30,7 +30,6 @@
 
 mod acceptor;
 mod activation;
-mod channel;
 mod check;
 mod cli;
 mod clock;
@@ -40,7 +39,6 @@ mod date;
 mod error;
 mod generation;
 mod handler;
-mod hash;
 mod http;
 mod lifecycle;
 mod listener;
@@ -60,7 +58,6 @@ mod slot;
 mod stdio;
 mod sync;
 mod table;
-mod thread;
 mod wire;
 mod worker;
 mod working_directory;

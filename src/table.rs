@@ -1,7 +1,7 @@
 //! The acceptor's table of connections, by token.
 
-use crate::hash::Seed;
 use crate::slot::Slot;
+use foldhash::fast::RandomState;
 use std::collections::hash_map::Entry::Occupied;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -21,9 +21,9 @@ pub struct Table {
     free: Vec<usize>,
     open: usize,
     /// What each address has.
-    held: HashMap<Source, Held, Seed>,
+    held: HashMap<Source, Held, RandomState>,
     /// Addresses of which that has changed, while somebody follows it.
-    changed: Option<HashSet<Source, Seed>>,
+    changed: Option<HashSet<Source, RandomState>>,
 }
 
 #[derive(Default)]

@@ -6,12 +6,11 @@ use crate::mailbox::Mailbox;
 use crate::queue::Consumer;
 use crate::seldom::log_seldom;
 use crate::slot::{Slot, Word};
-use crate::thread;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 
 /// What the acceptor hears from the workers.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +88,7 @@ impl<D: Clone + Send + 'static> Worker<D> {
             Role::Streamer => format!("stream-{}", self.index),
             Role::Status => "status".to_owned(),
         };
-        thread::start(name, stack, Box::new(move || self.run()))
+        thread::Builder::new().name(name).stack_size(stack).spawn(move || self.run())
     }
 
     /// Works until the acceptor has dropped its end of the channel and the channel is empty.

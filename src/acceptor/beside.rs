@@ -6,9 +6,9 @@
 
 use super::Acceptor;
 use crate::clock::Millis;
-use crate::hash::Seed;
 use crate::lifecycle::link::{Holds, Link, Message, Sent};
 use crate::table::Source;
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(super) struct Beside {
     /// Whether it has not said it yet.
     awaited: bool,
     connections: usize,
-    by_address: HashMap<Source, usize, Seed>,
+    by_address: HashMap<Source, usize, RandomState>,
     /// For whom it has been asked to spare a connection, and when: for anybody, or for another of that address.
     wishes: Vec<(Option<Source>, Millis)>,
 }

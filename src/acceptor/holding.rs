@@ -4,13 +4,12 @@
 //! work is given out is the one when least runs, this thread chooses it.
 
 use super::Acceptor;
-use crate::channel::Sender;
 use crate::clock::Millis;
 use crate::connection::{Restored, Snapshot, Unfinished};
-use crate::lifecycle::Event;
 use crate::lifecycle::state::MovedConnection;
 use crate::slot::{Place, Slot};
 use crate::table::Source;
+use crossbeam_channel::Sender;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +30,7 @@ const NAMED: usize = 3;
 /// What the main thread asks for: see [`Command::Hold`](super::Command::Hold).
 pub struct HoldOrder {
     /// Told how it ended, once.
-    pub answer: Sender<Event>,
+    pub answer: Sender<Held>,
     /// A hold does not begin while what runs is expected to take longer.
     pub patience: Duration,
     /// How long it may last.
@@ -40,6 +39,15 @@ pub struct HoldOrder {
     pub within: Duration,
     /// Begins at once, and cuts what has not ended when it has lasted that long.
     pub cuts: bool,
+}
+
+/// How a hold ended: the pool rests, and here is every connection.
+pub type Held = Result<Vec<MovedConnection>, NotHeld>;
+
+/// The pool did not come to rest, or the moment for it did not come.
+pub struct NotHeld {
+    /// For how long work was held back.
+    pub lasted: Duration,
 }
 
 /// A hold that may begin.
@@ -54,7 +62,7 @@ pub(super) struct Asked {
 /// A hold: no work is given out.
 pub(super) struct Hold {
     /// Gone once it was answered.
-    answer: Option<Sender<Event>>,
+    answer: Option<Sender<Held>>,
     until: Millis,
     /// What happens then: it is given up, or what still runs is cut, or it goes without what was cut.
     then: Then,
@@ -87,7 +95,7 @@ impl Acceptor {
         self.asked = Some(Asked { order, until, look_again: self.now, hindered: false });
     }
 
-    fn begin_hold(&mut self, answer: Sender<Event>, lasts: Duration, then: Then) {
+    fn begin_hold(&mut self, answer: Sender<Held>, lasts: Duration, then: Then) {
         self.services.phase.hold(true);
         let until = self.now.after(lasts);
         self.hold = Some(Hold { answer: Some(answer), until, then, began: self.now, ready: Vec::new() });
@@ -122,9 +130,11 @@ impl Acceptor {
             return;
         }
         let Some(Asked { order, .. }) = self.asked.take() else { return };
-        match begins {
-            true => self.begin_hold(order.answer, (expected * 5 / 4 + MARGIN).min(order.most), Then::GiveUp),
-            false => order.answer.send(Event::NotHeld { lasted: Duration::ZERO }),
+        if begins {
+            self.begin_hold(order.answer, (expected * 5 / 4 + MARGIN).min(order.most), Then::GiveUp);
+        } else {
+            // The main thread waits for it, or does not want it any more.
+            let _ = order.answer.send(Err(NotHeld { lasted: Duration::ZERO }));
         }
     }
 
@@ -145,7 +155,7 @@ impl Acceptor {
         if let Some(moved) = self.all_at_rest(without) {
             // The main thread waits for it, or has given up and sends `Resume`.
             if let Some(answer) = self.hold.as_mut().and_then(|hold| hold.answer.take()) {
-                answer.send(Event::Held(moved));
+                let _ = answer.send(Ok(moved));
             }
             return;
         }
@@ -157,7 +167,7 @@ impl Acceptor {
                 let Some(hold) = &mut self.hold else { return };
                 let lasted = self.now.since(hold.began);
                 if let Some(answer) = hold.answer.take() {
-                    answer.send(Event::NotHeld { lasted });
+                    let _ = answer.send(Err(NotHeld { lasted }));
                 }
                 self.resume();
             }

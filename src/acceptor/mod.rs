@@ -11,14 +11,11 @@ mod resting;
 mod scheduling;
 mod streams;
 
-pub use holding::HoldOrder;
+pub use holding::{Held, HoldOrder, NotHeld};
 pub use scheduling::{Policy, schedule};
 
-use crate::channel::Sender;
 use crate::clock::{DateCache, Millis};
 use crate::connection::{CloseReason, Connection, Discarded, Restored, Services};
-use crate::hash::Seed;
-use crate::lifecycle::Event;
 use crate::lifecycle::link::{Holds, Link};
 use crate::listener::Listener;
 use crate::mailbox::Inbox;
@@ -29,7 +26,8 @@ use crate::table::{Source, Table};
 use crate::worker::{Return, Returns};
 use accepting::Leaving;
 use beside::{Beside, Telling};
-use crossbeam_channel::TrySendError;
+use crossbeam_channel::{Sender, TrySendError};
+use foldhash::fast::RandomState;
 use holding::{Asked, Hold};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -69,10 +67,10 @@ pub enum Command {
     Alone,
     /// End what is left, count what that cuts, and drop `done` then.
     Cut {
-        done: Sender<Event>,
+        done: Sender<()>,
     },
-    /// When what runs is short, give no more work to the pool, and answer [`Event::Held`] with every connection once the
-    /// pool rests and all can be moved; or [`Event::NotHeld`], and go on.
+    /// When what runs is short, give no more work to the pool, and answer with every connection once the pool
+    /// rests and all can be moved; or [`NotHeld`], and go on.
     Hold(HoldOrder),
     /// Go on after a hold that was answered, or do without one.
     Resume,
@@ -151,7 +149,7 @@ pub struct Acceptor {
     /// Accepted, and one too many for their address unless another ends by then.
     postponed: Vec<(Millis, OwnedFd, SocketAddr)>,
     /// Addresses of which one has ended or is about to since these were looked at.
-    freed: HashSet<Source, Seed>,
+    freed: HashSet<Source, RandomState>,
     /// Whether somebody waits in a listener's queue for a place.
     full: bool,
     /// Whether new connections are ours to take.

@@ -35,7 +35,7 @@ pub fn closest<'k>(typed: &str, known: &[&'k str]) -> Option<&'k str> {
         if !typed.is_empty() && dashed.starts_with(&typed) {
             (beginnings, beginning) = (beginnings + 1, name);
         }
-        let far = distance(&typed, &dashed);
+        let far = strsim::levenshtein(&typed, &dashed);
         if far < least {
             (least, best) = (far, name);
         }
@@ -44,21 +44,6 @@ pub fn closest<'k>(typed: &str, known: &[&'k str]) -> Option<&'k str> {
         return Some(beginning);
     }
     (least <= best.len().div_ceil(3)).then_some(best)
-}
-
-/// Letters to insert, remove or replace to make one of the other (Levenshtein), row by row.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use super::anonymous::{Reader, anonymous_file};
 use super::program::Program;
 use super::state::{ExecState, SHARES_FILES, decode, encode};
-use crate::hash::Seed;
+use foldhash::fast::RandomState;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -115,7 +115,7 @@ pub fn own_if_open(fd: RawFd) -> Option<OwnedFd> {
 
 /// The files that connections send, each owned once however many of them send it.
 #[derive(Default)]
-pub struct Files(HashMap<RawFd, Arc<File>, Seed>);
+pub struct Files(HashMap<RawFd, Arc<File>, RandomState>);
 
 impl Files {
     /// Takes a file that the state names.

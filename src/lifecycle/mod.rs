@@ -21,10 +21,9 @@ pub mod successor;
 
 pub use phase::Phase;
 
-use state::{Carried, Counters, MovedConnection};
-use std::time::Duration;
+use state::{Carried, Counters};
 
-/// What can happen to a running server. It is also what the acceptor answers with, so that there is one channel type.
+/// What can happen to a running server.
 pub enum Event {
     /// Stop gracefully; said again, at once.
     Stop,
@@ -40,13 +39,6 @@ pub enum Event {
     Predecessor(FromPredecessor),
     /// The last worker has ended.
     PoolEnded,
-    /// The pool rests, and here is every connection. Comes by the channel of the command that asked for it alone.
-    Held(Vec<MovedConnection>),
-    /// It did not come to rest, or the moment for it did not come. By the same channel.
-    NotHeld {
-        /// For how long work was held back.
-        lasted: Duration,
-    },
 }
 
 /// What a predecessor's main thread hears.

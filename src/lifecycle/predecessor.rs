@@ -5,17 +5,16 @@ use super::patience::Patience;
 use super::state::{Carried, Inheritance, decode};
 use super::{Event, FromPredecessor};
 use crate::Error;
-use crate::channel::Sender;
 use crate::connection::{Connection, Restored, Snapshot};
-use crate::hash::Seed;
-use crate::thread;
+use crossbeam_channel::Sender;
+use foldhash::fast::RandomState;
 use rustix::fs::FileType;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// How long the predecessor may not read our answers, before we go on with what is ours.
@@ -45,7 +44,7 @@ impl Arriving {
 /// Files that connections send. Each comes with a descriptor of its own, of which one is enough for all that send the
 /// same file: it is only ever read, from where each says.
 #[derive(Default)]
-struct Files(HashMap<(u64, u64), Weak<File>, Seed>);
+struct Files(HashMap<(u64, u64), Weak<File>, RandomState>);
 
 impl Files {
     /// Files that are remembered, before those that nobody sends any more are forgotten.
@@ -130,9 +129,9 @@ impl Predecessor {
             for (_, restored) in arriving.0 {
                 arrivals.adopt(restored);
             }
-            events.send(Event::Predecessor(FromPredecessor::Gone));
+            let _ = events.send(Event::Predecessor(FromPredecessor::Gone));
         };
-        thread::start("predecessor", STACK, Box::new(run))
+        thread::Builder::new().name("predecessor".into()).stack_size(STACK).spawn(run)
     }
 }
 
@@ -192,7 +191,7 @@ fn listen(link: &Link, events: &Sender<Event>, arrivals: &impl Arrivals, arrivin
             }
             other => return Err(io::Error::other(format!("it said what is not its to say: {}", other.kind()))),
         };
-        events.send(Event::Predecessor(word));
+        let _ = events.send(Event::Predecessor(word));
     }
     Ok(())
 }
@@ -215,7 +214,7 @@ fn reply(link: &Link, answer: &Message, arriving: &mut Arriving, arrivals: &impl
             arriving.0.extend(unanswered);
             patience.renew();
         }
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -267,17 +266,12 @@ mod tests {
             acked += 1;
         }
         let (sender, adopted) = mpsc::channel();
-        let answer = thread::start(
-            "reply",
-            STACK,
-            Box::new(move || {
-                let mut arriving = Arriving(vec![(1, arrived()), (2, arrived()), (3, arrived())]);
-                let patience = Patience::new(Duration::from_millis(50));
-                reply(&ours, &Message::Ack(3), &mut arriving, &Ports(sender), patience);
-                assert_eq!(arriving.0.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3]);
-            }),
-        );
-        let answer = answer.expect("a thread");
+        let answer = thread::spawn(move || {
+            let mut arriving = Arriving(vec![(1, arrived()), (2, arrived()), (3, arrived())]);
+            let patience = Patience::new(Duration::from_millis(50));
+            reply(&ours, &Message::Ack(3), &mut arriving, &Ports(sender), patience);
+            assert_eq!(arriving.0.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3]);
+        });
         // Those that it knows to be acknowledged run; this one is not ours before it knows.
         assert_eq!((adopted.recv(), adopted.recv()), (Ok(Some(1)), Ok(Some(1))));
         for _ in 0..acked {

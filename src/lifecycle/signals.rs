@@ -4,15 +4,15 @@
 //! handler's system call is ever interrupted. Signals belong to the process: the first server that runs gets them.
 
 use super::{Event, child};
-use crate::channel::Sender;
-use crate::{Error, thread};
+use crate::Error;
+use crossbeam_channel::Sender;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 
 /// Handled by the signal thread.
 const HANDLED: [Signal; 5] = [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
@@ -91,7 +91,7 @@ impl SignalThread {
         let ctrl_c = events.clone();
         let stop = move || {
             // A server that has ended is stopped.
-            ctrl_c.send(Event::Stop);
+            let _ = ctrl_c.send(Event::Stop);
         };
         if let Err(error) = ctrlc::set_handler(stop) {
             log::warn!("Ctrl-C stays as the application has it: {error}");
@@ -128,7 +128,7 @@ impl SignalThread {
                     // ctrlc's thread says it; whether it has done so yet, nobody can tell.
                     SIGINT => interrupted = true,
                     SIGCHLD => child::reap_orphans(),
-                    number => events.send(event(number)),
+                    number => drop(events.send(event(number))),
                 }
             }
             if let Err(error) = handled(reaps).thread_block() {
@@ -136,14 +136,14 @@ impl SignalThread {
             }
             // Nothing can come any more, but what came until here may not have been read.
             for number in signals.pending().filter(|number| *number != SIGCHLD) {
-                events.send(event(number));
+                let _ = events.send(event(number));
             }
             // Said twice within a moment is said once, and after any INT the server stops.
             if interrupted {
-                events.send(Event::Stop);
+                let _ = events.send(Event::Stop);
             }
         };
-        let thread = thread::start("signals", STACK, Box::new(run));
+        let thread = thread::Builder::new().name("signals".into()).stack_size(STACK).spawn(run);
         self.thread = Some((handle, thread.map_err(|error| failed("start the signal thread", error))?));
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::patience::Patience;
 use super::program::{Program, Reads};
 use super::state::{Inheritance, common, encode};
 use super::{Event, FromSuccessor};
-use crate::channel::Sender;
+use crossbeam_channel::Sender;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -123,12 +123,12 @@ impl Successor {
                     }
                 };
                 // The main thread goes on listening until the successor is gone, or the process ends.
-                events.send(Event::Successor(pid, word));
+                let _ = events.send(Event::Successor(pid, word));
             }
-            events.send(Event::Successor(pid, FromSuccessor::Gone));
+            let _ = events.send(Event::Successor(pid, FromSuccessor::Gone));
         };
-        let thread = crate::thread::start("successor", STACK, Box::new(listen));
-        successor.listening = Some(thread?);
+        let thread = thread::Builder::new().name("successor".into()).stack_size(STACK);
+        successor.listening = Some(thread.spawn(listen)?);
         Ok(successor)
     }
 

@@ -6,7 +6,6 @@ mod role;
 mod running;
 
 use crate::acceptor::{Policy, schedule};
-use crate::channel::{Receiver, Sender, channel};
 use crate::config::{Config, Limits};
 use crate::generation::generation;
 use crate::handler::{Closure, Handler, IntoResponse, Request};
@@ -22,6 +21,7 @@ use crate::logging::{self, Log};
 use crate::memory::{self, Plan};
 use crate::stdio::{MOMENT, Stream};
 use crate::{Error, check, cli};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use role::Role;
 use running::{Outside, Running};
 use std::io::{self, Write};
@@ -222,7 +222,7 @@ impl Builder {
             (None, 1) => PidFile::prepare(path, None)?,
             (None, _) => PidFile::after_exec(path, legacy),
         };
-        let (events, received) = channel();
+        let (events, received) = unbounded();
         Ok(Server {
             config,
             memory,
@@ -312,12 +312,12 @@ impl StopHandle {
     /// Stops gracefully, as TERM does; said again after 250 ms or more, at once.
     pub fn stop(&self) {
         // A server that has ended is stopped.
-        self.0.send(Event::Stop);
+        let _ = self.0.send(Event::Stop);
     }
 
     /// Stops at once, as QUIT does.
     pub fn stop_now(&self) {
-        self.0.send(Event::StopNow);
+        let _ = self.0.send(Event::StopNow);
     }
 }
 

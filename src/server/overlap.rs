@@ -153,7 +153,7 @@ impl Running {
             over = patience.is_over();
             if over
                 && matches!(waited, Waited::Time)
-                && let Some(event) = self.outside.events.try_receive()
+                && let Ok(event) = self.outside.events.try_recv()
             {
                 waited = if matches!(event, Event::PoolEnded) { Waited::Over } else { Waited::Event(event) };
             }
@@ -274,7 +274,8 @@ impl Running {
             self.services.stats.cut();
         }
         if again {
-            self.outside.sender.send(Event::Reload);
+            // The channel cannot be closed: we hold both ends.
+            let _ = self.outside.sender.send(Event::Reload);
         }
         no
     }
@@ -335,7 +336,7 @@ impl Running {
             stalled: Box::new({
                 let (events, pid) = (self.outside.sender.clone(), successor.pid());
                 move || {
-                    events.send(Event::Successor(pid, FromSuccessor::Stalled));
+                    let _ = events.send(Event::Successor(pid, FromSuccessor::Stalled));
                 }
             }),
             removed,
@@ -379,13 +380,7 @@ impl Running {
                 }
                 Waited::Event(Event::Reload) => *again = true,
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(
-                    Event::Successor(..)
-                    | Event::Predecessor(_)
-                    | Event::Held(_)
-                    | Event::NotHeld { .. }
-                    | Event::PoolEnded,
-                ) => {}
+                Waited::Event(Event::Successor(..) | Event::Predecessor(_) | Event::PoolEnded) => {}
                 Waited::Time => {
                     log::warn!("reload deadline: what is left is cut");
                     let ended = self.leave(&mut successor, Pause::Time, *again);
@@ -407,7 +402,7 @@ impl Running {
             signals.suspend();
             again |= signals.take_pending_reload();
         }
-        while let Some(event) = self.outside.events.try_receive() {
+        while let Ok(event) = self.outside.events.try_recv() {
             again |= matches!(event, Event::Reload);
         }
         again

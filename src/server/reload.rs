@@ -2,8 +2,7 @@
 
 use super::Carry;
 use super::running::{Reloaded, Running, Waited};
-use crate::acceptor::{Command, HoldOrder};
-use crate::channel::{Nothing, Receiver, channel};
+use crate::acceptor::{Command, Held, HoldOrder, NotHeld};
 use crate::config::Config;
 use crate::generation::generation;
 use crate::lifecycle::link::test_time;
@@ -12,17 +11,16 @@ use crate::lifecycle::program::Reads;
 use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection};
 use crate::lifecycle::{Event, exec};
 use crate::seconds::Seconds;
-use crate::thread;
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long the program on disk may take to check itself and, in overlap mode, to be ready.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a check is looked at.
 const CHECK_POLL: Duration = Duration::from_millis(2);
-/// How often events are looked at while everything is held.
-const EVENT_POLL: Duration = Duration::from_millis(5);
 /// How long an application may take to save what it carries over.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// It is the application's code.
@@ -64,7 +62,7 @@ impl Running {
         loop {
             let now = Instant::now();
             let cuts = now >= deadline;
-            let (answer, answered) = channel();
+            let (answer, answered) = bounded(1);
             let waited = now.duration_since(began).as_secs_f64() / config.reload_deadline.as_secs_f64().max(1e-3);
             let patience = config.exec_stall.mul_f64((2.0 * waited).min(1.0)).max(SHORT_HOLD).min(config.exec_stall);
             let within = ASKED.min(deadline.saturating_duration_since(now));
@@ -75,7 +73,7 @@ impl Running {
                     self.command(Command::Resume);
                     return no;
                 }
-                Ok(Err(lasted)) => lasted,
+                Ok(Err(NotHeld { lasted })) => lasted,
                 Err(no) => {
                     self.command(Command::Resume);
                     return no;
@@ -106,7 +104,7 @@ impl Running {
 
     /// Sees what has happened meanwhile.
     fn look_up(&self, again: &mut bool) -> Result<(), Reloaded> {
-        while let Some(event) = self.outside.events.try_receive() {
+        while let Ok(event) = self.outside.events.try_recv() {
             self.during_reload(event, again)?;
         }
         Ok(())
@@ -122,7 +120,7 @@ impl Running {
             Event::Reload => *again = true,
             Event::Reopen => self.reopen_log(),
             // Of an attempt that is over.
-            Event::Successor(..) | Event::Predecessor(_) | Event::Held(_) | Event::NotHeld { .. } => {}
+            Event::Successor(..) | Event::Predecessor(_) => {}
         }
         Ok(())
     }
@@ -151,23 +149,18 @@ impl Running {
     }
 
     /// Holds new work back when the moment has come: every connection, or for how long it was held back in vain.
-    fn hold(
-        &self,
-        order: HoldOrder,
-        answered: &Receiver<Event>,
-        again: &mut bool,
-    ) -> Result<Result<Vec<MovedConnection>, Duration>, Reloaded> {
+    fn hold(&self, order: HoldOrder, answered: &Receiver<Held>, again: &mut bool) -> Result<Held, Reloaded> {
         self.command(Command::Hold(order));
         loop {
-            // Everybody may be waiting for this answer; what else comes can wait a moment.
-            match answered.receive(Some(Instant::now() + EVENT_POLL)) {
-                Ok(Event::Held(connections)) => return Ok(Ok(connections)),
-                Ok(Event::NotHeld { lasted }) => return Ok(Err(lasted)),
-                // The acceptor has ended, which is noticed as the end of the pool.
-                Ok(_) | Err(Nothing::Ever) => self.pause(HOLD_PAUSE, again)?,
-                Err(Nothing::Yet) => {}
+            select! {
+                recv(answered) -> answer => match answer {
+                    Ok(answer) => return Ok(answer),
+                    // The acceptor has ended, which is noticed as the end of the pool.
+                    Err(_) => self.pause(HOLD_PAUSE, again)?,
+                },
+                // We hold a sender, so there is one.
+                recv(self.outside.events) -> event => self.during_reload(event.unwrap_or(Event::StopNow), again)?,
             }
-            self.look_up(again)?;
         }
     }
 
@@ -215,17 +208,21 @@ impl Running {
 
     /// What the application saves, on a thread of its own: a handler that was cut may hold a lock that it waits for.
     fn saved(&self, carry: &Arc<Carry>) -> Result<Carried, String> {
-        let (saved, carried) = channel();
+        let (saved, carried) = bounded(1);
         let carry = carry.clone();
-        let save = Box::new(move || {
+        let save = move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| (carry.save)()));
-            saved.send(outcome.ok());
-        });
-        thread::start("save", SAVE_STACK, save).map_err(|error| format!("cannot start a thread to save: {error}"))?;
-        match carried.receive(Some(Instant::now() + SAVE_TIMEOUT)) {
+            // Nobody has waited for it that long.
+            let _ = saved.send(outcome.ok());
+        };
+        let thread = thread::Builder::new().name("save".into()).stack_size(SAVE_STACK);
+        thread.spawn(save).map_err(|error| format!("cannot start a thread to save: {error}"))?;
+        match carried.recv_timeout(SAVE_TIMEOUT) {
             Ok(Some(carried)) => Ok(carried),
-            Ok(None) | Err(Nothing::Ever) => Err("the application's save panicked".into()),
-            Err(Nothing::Yet) => Err(format!("the application did not save within {}s", Seconds(SAVE_TIMEOUT))),
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => Err("the application's save panicked".into()),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(format!("the application did not save within {}s", Seconds(SAVE_TIMEOUT)))
+            }
         }
     }
 

@@ -5,7 +5,6 @@ use super::role::Origin;
 use super::{Carry, Ended};
 use crate::Error;
 use crate::acceptor::{Acceptor, Command, Jobs, WAKER};
-use crate::channel::{Nothing, Receiver, Sender, channel};
 use crate::clock::Millis;
 use crate::config::{Config, ReloadMode};
 use crate::connection::{Budget, Connection, Durations, Role, Services, Stats};
@@ -25,13 +24,13 @@ use crate::mailbox::{Mailbox, mailbox};
 use crate::memory::{ACCEPTOR_STACK, STATUS_STACK};
 use crate::queue::queue;
 use crate::seconds::Seconds;
-use crate::thread;
 use crate::worker::{Returns, Streamers, Worker};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Two stop signals closer together than this are one: a terminal and a supervisor both signal the whole group.
@@ -104,7 +103,8 @@ pub struct Pool(Sender<Event>);
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.0.send(Event::PoolEnded);
+        // We hold the other end for as long as there is somebody to be told.
+        let _ = self.0.send(Event::PoolEnded);
     }
 }
 
@@ -132,7 +132,8 @@ impl Running {
             (carry.restore)(carried);
         }
         if inheritance.reload_again {
-            outside.sender.send(Event::Reload);
+            // The channel cannot be closed: we hold both ends.
+            let _ = outside.sender.send(Event::Reload);
         }
         let poll = mio::Poll::new().map_err(|error| failed("the poller", error))?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(|error| failed("the poller", error))?;
@@ -248,10 +249,14 @@ impl Running {
                 return Waited::Time;
             }
             let next = [until, self.beat.get()].into_iter().flatten().min();
-            match self.outside.events.receive(next) {
-                Ok(Event::PoolEnded) | Err(Nothing::Ever) => return Waited::Over,
+            let event = match next {
+                Some(next) => self.outside.events.recv_deadline(next),
+                None => self.outside.events.recv().map_err(RecvTimeoutError::from),
+            };
+            match event {
+                Ok(Event::PoolEnded) | Err(RecvTimeoutError::Disconnected) => return Waited::Over,
                 Ok(event) => return Waited::Event(event),
-                Err(Nothing::Yet) => {}
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
@@ -322,7 +327,7 @@ impl Running {
                 Waited::Event(Event::Stop) => return Some(self.stop(config)),
                 Waited::Event(Event::StopNow) => return Some(self.stop_at_once()),
                 Waited::Event(Event::Reopen) => self.reopen_log(),
-                Waited::Event(Event::Successor(..) | Event::Held(_) | Event::NotHeld { .. } | Event::PoolEnded) => {}
+                Waited::Event(Event::Successor(..) | Event::PoolEnded) => {}
                 Waited::Event(Event::Predecessor(word)) => {
                     if let Some(stop) = self.heed(word) {
                         return Some(match stop {
@@ -381,7 +386,7 @@ impl Running {
                     self.became_server();
                 }
                 if std::mem::take(&mut self.reload_later) {
-                    self.outside.sender.send(Event::Reload);
+                    let _ = self.outside.sender.send(Event::Reload);
                 }
             }
         }
@@ -595,9 +600,7 @@ impl Running {
                 Waited::Over => return Pause::Over,
                 Waited::Event(Event::StopNow) => return Pause::SecondStop,
                 Waited::Event(Event::Stop) if began.elapsed() >= SECOND_STOP => return Pause::SecondStop,
-                Waited::Event(
-                    Event::Stop | Event::Successor(..) | Event::Held(_) | Event::NotHeld { .. } | Event::PoolEnded,
-                ) => {}
+                Waited::Event(Event::Stop | Event::Successor(..) | Event::PoolEnded) => {}
                 Waited::Event(Event::Reopen) => self.reopen_log(),
                 Waited::Event(Event::Reload) => {
                     log::warn!("no reload: the server is stopping");
@@ -624,9 +627,9 @@ impl Running {
                 self.services.cut(&cut);
             }
         }
-        let (done, cut) = channel();
+        let (done, cut) = bounded(0);
         self.command(Command::Cut { done });
-        let _ = cut.receive(Some(Instant::now() + CUT_PATIENCE));
+        let _ = cut.recv_timeout(CUT_PATIENCE);
         // Handlers that were streaming notice that their connection has ended; the others end with the process.
         let until = Instant::now() + CUT_GRACE;
         while !self.pool_has_ended()
@@ -645,7 +648,6 @@ impl Running {
         }
     }
 
-    #[inline(never)]
     pub(super) fn command(&self, command: Command) {
         // An acceptor that has failed is noticed by the pool's end.
         self.commands.put(command);
@@ -680,7 +682,7 @@ impl AcceptorThread {
                 let _ = outcome.set(error);
             }
         };
-        let thread = thread::start("acceptor", ACCEPTOR_STACK, Box::new(run))?;
+        let thread = thread::Builder::new().name("acceptor".into()).stack_size(ACCEPTOR_STACK).spawn(run)?;
         Ok(AcceptorThread { thread, failure })
     }
 

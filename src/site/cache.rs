@@ -12,8 +12,8 @@ use super::answer;
 use super::source::{Selected, Version};
 use crate::clock::Millis;
 use crate::handler::Bytes;
-use crate::hash::Seed;
 use crate::http::accept::{Coding, Ranking};
+use foldhash::fast::RandomState;
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -45,7 +45,7 @@ pub(super) struct Cache {
 }
 
 /// By name.
-type Shelf = HashMap<Arc<[u8]>, Arc<Entry>, Seed>;
+type Shelf = HashMap<Arc<[u8]>, Arc<Entry>, RandomState>;
 
 #[derive(Default)]
 struct Shelves {
