@@ -1152,6 +1152,31 @@ fn what_never_rests_does_not_keep_an_exec_from_happening() {
     }
 }
 
+/// What waited in the channel when the deadline cut what ran was begun all the same by the worker that this freed: it
+/// ended with the process, and nobody counted it.
+#[test]
+fn what_waits_for_a_worker_is_not_begun_once_a_reload_has_cut_what_runs() {
+    for executes in [true, false] {
+        let scratch = Scratch::new();
+        let limits = ["-w", "1", "--reload-deadline", "0.5", "--exec-stall", "0.1", "--queue-timeout", "60"];
+        let (program, on_disk) = replaceable(Mode::Exec, &scratch, &limits);
+        // Each is shorter than what was cut has to notice.
+        let mut clients: Vec<RawClient> = (0..15).map(|_| program.client()).collect();
+        clients.iter_mut().for_each(|client| _ = client.get("/sleep/150"));
+        if executes {
+            program.reload();
+        } else {
+            on_disk.replace("chmod 644 \"$0\"; exec \"$REAL\" \"$@\"");
+            program.signal(Signal::HUP);
+            program.logged("reload failed, serving on: cannot execute");
+        }
+        let answered = clients.iter_mut().filter_map(|client| client.try_answer(false).ok()).count();
+        let cut = program.log().iter().filter(|line| line.contains("cut GET /sleep/150 after")).count();
+        assert_eq!((answered, cut), (clients.len() - 1, 1), "{executes}: {:#?}", program.log());
+        assert_eq!(program.stop(), Some(0));
+    }
+}
+
 /// Handlers longer than a hold may last once stalled everybody for four fifths of the time: a hold begins only when what
 /// runs is expected to end, and one in vain is made up for by ten times as long without.
 #[test]

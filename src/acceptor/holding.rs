@@ -7,9 +7,10 @@ use super::Acceptor;
 use crate::clock::Millis;
 use crate::connection::{Restored, Snapshot, Unfinished};
 use crate::lifecycle::state::MovedConnection;
-use crate::slot::{Place, Slot};
+use crate::slot::{Flags, Place, Slot};
 use crate::table::Source;
 use crossbeam_channel::Sender;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,8 @@ pub(super) struct Hold {
     then: Then,
     began: Millis,
     pub(super) ready: Vec<Arc<Slot>>,
+    /// What was in a channel when the deadline came, by token, and is this thread's now.
+    taken: HashMap<usize, (Arc<Slot>, Flags)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +84,10 @@ impl Hold {
     /// Whether nobody has been told how it ends.
     pub(super) fn is_open(&self) -> bool {
         self.answer.is_some()
+    }
+
+    fn has_taken(&self, slot: &Slot) -> bool {
+        self.taken.contains_key(&slot.token())
     }
 }
 
@@ -98,14 +105,25 @@ impl Acceptor {
     fn begin_hold(&mut self, answer: Sender<Held>, lasts: Duration, then: Then) {
         self.services.phase.hold(true);
         let until = self.now.after(lasts);
-        self.hold = Some(Hold { answer: Some(answer), until, then, began: self.now, ready: Vec::new() });
+        self.hold =
+            Some(Hold { answer: Some(answer), until, then, began: self.now, ready: Vec::new(), taken: HashMap::new() });
     }
 
     /// Goes on after a hold, or does without one.
     pub(super) fn resume(&mut self) {
         self.asked = None;
         self.services.phase.hold(false);
-        for slot in self.hold.take().into_iter().flat_map(|hold| hold.ready) {
+        let Hold { ready, taken, .. } = match self.hold.take() {
+            Some(hold) => hold,
+            None => return self.next_scan = self.now,
+        };
+        for (slot, flags) in taken.into_values() {
+            match slot.requeue(flags) {
+                true => self.enqueue(slot),
+                false => self.waits(&slot),
+            }
+        }
+        for slot in ready {
             self.enqueue(slot);
         }
         self.next_scan = self.now;
@@ -152,6 +170,10 @@ impl Acceptor {
         let Some(hold) = self.hold.as_ref().filter(|hold| hold.is_open()) else { return };
         let (then, over) = (hold.then, self.now >= hold.until);
         let without = then == Then::GoWithout && over;
+        if without {
+            // What a thread had taken from its channel, and only began after the first cut.
+            self.cut_in_flight();
+        }
         if let Some(moved) = self.all_at_rest(without) {
             // The main thread waits for it, or has given up and sends `Resume`.
             if let Some(answer) = self.hold.as_mut().and_then(|hold| hold.answer.take()) {
@@ -173,11 +195,9 @@ impl Acceptor {
             }
             Then::Cut => {
                 log::warn!("reload deadline: what is left is cut");
-                for flight in &self.services.in_flight {
-                    if let Some(cut) = flight.cut(self.now) {
-                        self.services.cut(&cut);
-                    }
-                }
+                // First, so that no thread that is freed by the cut begins what would have to be cut too.
+                self.take_queued();
+                self.cut_in_flight();
                 let until = self.now.after(CUT_GRACE);
                 if let Some(hold) = &mut self.hold {
                     (hold.until, hold.then) = (until, Then::GoWithout);
@@ -185,6 +205,28 @@ impl Acceptor {
             }
             // It goes without: seen above.
             Then::GoWithout => {}
+        }
+    }
+
+    /// Takes back what is in a channel, where its entries are stale from here on: nothing of it has begun, and it is the
+    /// successor's.
+    fn take_queued(&mut self) {
+        let Some(hold) = &mut self.hold else { return };
+        let ready: HashSet<usize> = hold.ready.iter().map(|slot| slot.token()).collect();
+        for slot in self.table.iter() {
+            let seen = slot.load();
+            let queued = seen.place() == Place::Queued && !ready.contains(&slot.token());
+            if queued && slot.claim(seen, Place::Running) {
+                hold.taken.insert(slot.token(), (slot.clone(), seen.flags()));
+            }
+        }
+    }
+
+    fn cut_in_flight(&self) {
+        for flight in &self.services.in_flight {
+            if let Some(cut) = flight.cut(self.now) {
+                self.services.cut(&cut);
+            }
         }
     }
 
@@ -196,10 +238,11 @@ impl Acceptor {
             return None;
         }
         // First whether it is worth looking closely: this is asked every millisecond.
+        let has_taken = |slot: &Slot| self.hold.as_ref().is_some_and(|hold| hold.has_taken(slot));
         let mut queued = 0;
         for slot in self.table.iter() {
             match slot.load().place() {
-                Place::Running | Place::RunningAgain if !without => return None,
+                Place::Running | Place::RunningAgain if !without && !has_taken(slot) => return None,
                 Place::Queued => queued += 1,
                 _ => {}
             }
@@ -212,8 +255,9 @@ impl Acceptor {
         }
         let mut moved = Vec::with_capacity(self.table.len());
         for slot in self.table.iter() {
-            let seen = slot.load();
+            let (seen, taken) = (slot.load(), has_taken(slot));
             match seen.place() {
+                Place::Running | Place::RunningAgain if taken => {}
                 Place::Closed | Place::Frozen | Place::Running | Place::RunningAgain => continue,
                 // Its 503 is out, and what its client still sends is thrown away there as it is here.
                 Place::Expired | Place::Queued => {}
@@ -222,7 +266,8 @@ impl Acceptor {
             let mut guard = slot.connection();
             let Some(connection) = guard.as_mut() else { continue };
             // What is ready has no deadline until a worker has seen it.
-            let remaining = if seen.place() == Place::Queued { READY_GRACE } else { slot.remaining(self.now) };
+            let waits = taken || seen.place() == Place::Queued;
+            let remaining = if waits { READY_GRACE } else { slot.remaining(self.now) };
             let deadline = Millis(self.now.0 + u64::try_from(remaining).unwrap_or(0));
             match connection.snapshot(deadline) {
                 Some((snapshot, file)) => {
