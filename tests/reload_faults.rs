@@ -1124,6 +1124,32 @@ fn the_reload_deadline_cuts_what_is_left_and_leaves_the_socket_file() {
     assert!(stopped.ends_with("cut=1"), "{stopped}");
 }
 
+/// The deadline counted from the signal, so where probation took all of it what had not moved in the first moment was
+/// cut: half a request was told 408, and idle connections were closed.
+#[test]
+fn a_deadline_that_probation_has_used_up_cuts_nothing_that_can_move() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &["--reload-deadline", "0.05", "--max-connections", "1024"]);
+    let half = "x".repeat(30_000);
+    let mut clients: Vec<RawClient> = (0..600).map(|_| program.client()).collect();
+    for client in &mut clients {
+        client.expect_alive("/hello");
+        client.send("POST /journal HTTP/1.1\r\nHost: test\r\nContent-Length: 60000\r\n\r\n").send(&half);
+    }
+    let mut slow = program.client();
+    slow.get("/stream/2/60000").read_at_least(100);
+    program.signal(Signal::HUP);
+    program.generation(2);
+    assert_eq!(program.wait_for_end(program.pid()), Some(3), "{:#?}", program.log());
+    for client in &mut clients {
+        assert_eq!(client.send(&half).answer().status, 200);
+    }
+    drop(clients);
+    assert_eq!(program.stop(), Some(0));
+    let stopped = program.logged("stopped: ");
+    assert!(stopped.ends_with("cut=1"), "{stopped}");
+}
+
 /// One that streams for longer than a reload may take once kept every exec from happening, and so did one slow client.
 #[test]
 fn what_never_rests_does_not_keep_an_exec_from_happening() {

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 const PROMOTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// From a packet that is received to its event.
 const RECEIVING: Duration = Duration::from_millis(5);
+/// How long no connection may have moved, before the reload's deadline cuts what is left.
+const STILL_MOVES: Duration = Duration::from_millis(250);
 /// How long a successor that was told to stop on probation may take.
 const PROBATION_STOP: Duration = Duration::from_secs(5);
 /// How long a successor that has not said READY may take to answer a stop.
@@ -343,6 +345,7 @@ impl Running {
             patience: config.stop_deadline / 4,
         });
         let mut stopping = false;
+        let mut moved = None;
         loop {
             match self.hear(&successor, &mut deadline) {
                 Waited::Over => break,
@@ -381,6 +384,11 @@ impl Running {
                 Waited::Event(Event::Reload) => *again = true,
                 Waited::Event(Event::Reopen) => self.reopen_log(),
                 Waited::Event(Event::Successor(..) | Event::Predecessor(_) | Event::PoolEnded) => {}
+                // It is for what does not come to rest, and not for what has only not had its turn: the successor may
+                // have taken all of the time to be ready and to prove itself.
+                Waited::Time if !stopping && self.still_moves(&mut moved) => {
+                    deadline = Patience::new(STILL_MOVES);
+                }
                 Waited::Time => {
                     log::warn!("reload deadline: what is left is cut");
                     let ended = self.leave(&mut successor, Pause::Time, *again);
@@ -406,6 +414,12 @@ impl Running {
             again |= matches!(event, Event::Reload);
         }
         again
+    }
+
+    /// Whether connections have moved since the last look, or this is the first.
+    fn still_moves(&self, moved: &mut Option<usize>) -> bool {
+        let now = self.services.stats.total_migrated();
+        moved.replace(now) != Some(now)
     }
 
     /// The last words to the successor.
