@@ -116,6 +116,17 @@ fn a_slow_upload_is_not_the_whole_pool() {
     }
 }
 
+/// A client that waited to be told to send its body was told 408, as if it had been slow.
+#[test]
+fn an_upload_that_was_never_asked_for_is_told_503_and_not_408() {
+    let limits = Limits { stream_wait: Duration::from_millis(100), ..patient() };
+    let server = TestServer::start(server(1).limits(limits).service(uploads()));
+    let _slow = begin_upload(&server);
+    let mut waiting = server.client();
+    waiting.send("POST /upload HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 70000\r\n\r\n");
+    assert_eq!(waiting.answer().status, 503);
+}
+
 #[test]
 fn a_pushed_answer_that_nobody_reads_is_not_the_whole_pool() {
     let server = TestServer::start(server(1).service(uploads()));

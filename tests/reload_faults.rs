@@ -554,6 +554,32 @@ fn a_successor_that_stalls_is_killed(step: &str) {
     assert_eq!(program.exit().code, Some(0), "{step}");
 }
 
+/// A thread became free while the upload that waited for it was on its way to the successor. When it came back it had
+/// lost its place in the line, and its client, who waited for a word, waited in vain.
+#[test]
+fn an_upload_that_comes_back_from_a_move_waits_for_its_thread_again() {
+    let scratch = Scratch::new();
+    let mut command = Program::lab_command();
+    let command = flags(&mut command, Mode::Overlap, &scratch).args(["-w", "1"]);
+    let command = command.env("HANDOVER_TEST_STOP", "successor-connection").env("HANDOVER_TEST_ACK_TIMEOUT", "2");
+    let program = Program::start(command);
+    let mut busy = program.client();
+    busy.get("/stream/2/1200").read_at_least(100);
+    let mut upload = program.client();
+    upload.send("POST /echo HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 70000\r\n\r\n");
+    program.signal(Signal::HUP);
+    let successor = program.generation(2);
+    eventually("the successor has a connection", || is_stopped(successor));
+    assert_eq!(busy.answer().text(), "chunk 1 of 2\nchunk 2 of 2\n", "before the move is given up");
+    program.logged("reload failed, serving on");
+    upload.read_at_least(b"HTTP/1.1 100 Continue\r\n\r\n".len());
+    let body = "x".repeat(70_000);
+    assert_eq!(upload.send(&body).answer().status, 100);
+    assert_eq!(upload.answer().text(), body);
+    program.signal(Signal::TERM);
+    assert_eq!(program.exit().code, Some(0));
+}
+
 /// Whether it is stopped.
 fn is_stopped(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains("State:\tT"))

@@ -451,7 +451,7 @@ impl Acceptor {
                         }
                     }
                 }
-                Return::WantsStream(token) => self.streams.wait(token),
+                Return::WantsStream(token) => self.streams.wait(token, &self.table),
                 Return::Streamers(free) => self.streams.freed(free),
             }
         }

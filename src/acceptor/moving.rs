@@ -187,6 +187,10 @@ impl Acceptor {
         let slot = &moving.slot;
         let deadline = self.now.after(Duration::from_millis(slot.remaining(self.now).max(0) as u64));
         slot.park(moving.parked.place(), moving.parked.flags(), deadline);
+        if moving.parked.flags().wants_stream {
+            // It was taken for gone, and no event need tell of it.
+            self.streams.wait(slot.token(), &self.table);
+        }
         self.watch(slot);
         self.next_scan = self.now;
     }

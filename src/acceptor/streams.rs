@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// wait for much longer.
 const LOOKED_AFTER: i32 = 250;
 
+/// Connections that may wait for a thread, or have gone, before those that have gone are forgotten.
+const SOME: usize = 64;
+
 /// When to look again whether the status thread can take more, in milliseconds.
 const STATUS_BUSY: u64 = 10;
 
@@ -44,7 +47,12 @@ impl Streams {
         self.free += threads;
     }
 
-    pub fn wait(&mut self, token: usize) {
+    pub fn wait(&mut self, token: usize, table: &Table) {
+        // No thread may become free for long, and clients come and go meanwhile.
+        if self.waiting.len() >= 2 * table.len() + SOME {
+            self.known.retain(|token| table.get(*token).is_some());
+            self.waiting.retain(|token| self.known.contains(token));
+        }
         if self.known.insert(token) {
             self.waiting.push_back(token);
         }
@@ -100,5 +108,33 @@ impl Acceptor {
                 self.send(slot);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Millis;
+    use crate::connection::Connection;
+    use crate::slot::Flags;
+
+    /// While every thread was busy, each client that came and went left its token behind.
+    #[test]
+    fn who_has_gone_while_no_thread_was_free_is_not_remembered() {
+        let (jobs, _consumers) = crate::queue::queue(1, 1);
+        let (mut streams, mut table) = (Streams::new(jobs), Table::default());
+        let come = |table: &mut Table| {
+            let make = |token| Slot::new(token, Connection::for_test(), Place::Reading, Flags::default(), Millis(1));
+            table.insert(None, make).token()
+        };
+        let stays = come(&mut table);
+        streams.wait(stays, &table);
+        for _ in 0..10 * SOME {
+            let token = come(&mut table);
+            streams.wait(token, &table);
+            table.remove(token);
+            assert!(streams.waiting.len() <= 4 + SOME && streams.known.len() == streams.waiting.len());
+        }
+        assert_eq!(streams.waiting.front(), Some(&stays));
     }
 }

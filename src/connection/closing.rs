@@ -101,7 +101,7 @@ impl Connection {
             State::Head if is_blank(&self.input) => self.expire_idle(services, now),
             State::Head => self.give_up(Reject::HeadTimeout, services, now, date),
             State::Body(collecting) => {
-                let collects = collecting.waits.is_none() || collecting.has_room(services);
+                let collects = collecting.collects(services);
                 let (_, reject) = collecting.deadline(&services.limits, collects);
                 self.give_up(reject, services, now, date)
             }

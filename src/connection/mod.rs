@@ -129,7 +129,11 @@ struct Collecting {
 }
 
 impl Collecting {
-    /// Whether more of a body that waits for a thread can be kept.
+    /// Whether more of a body can be kept. Who waits to be told to send it is told by the handler that reads it.
+    fn collects(&mut self, services: &Services) -> bool {
+        self.waits.is_none() || (!self.expects_continue && self.has_room(services))
+    }
+
     fn has_room(&mut self, services: &Services) -> bool {
         let more = (2 * self.body.capacity()).min(COLLECTED).max(self.body.len() + READ_ROOM);
         self.body.len() < COLLECTED && Hold::resize(&mut self.beyond, &services.collected, more)
@@ -471,8 +475,7 @@ impl Connection {
                 collecting.waits.get_or_insert(work.now);
             }
             let waits = collecting.waits.is_some();
-            // Who waits to be told to send the body is told by the handler that reads it.
-            let collects = !waits || (!collecting.expects_continue && collecting.has_room(&work.services));
+            let collects = collecting.collects(&work.services);
             if !waits && std::mem::take(&mut collecting.expects_continue) {
                 // Answers to earlier requests are out by now. 25 bytes that do not fit mean that the client reads
                 // nothing at all; it may send the body unasked (RFC 9110 §10.1.1), or run into its deadline.
