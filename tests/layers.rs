@@ -94,7 +94,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("listener", &["error", "number"]),
     ("handler", &["http", "seldom"]),
     ("http", &["number", "wire"]),
-    ("date", &["number"]),
+    ("date", &[]),
     ("mailbox", &[]),
     ("number", &[]),
     ("queue", &["sync"]),
