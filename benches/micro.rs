@@ -29,10 +29,6 @@ mod seldom;
 #[path = "../src/sync.rs"]
 mod sync;
 
-#[path = "../src/wire.rs"]
-#[allow(dead_code, reason = "nothing is moved to a successor here")]
-mod wire;
-
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use handler::{Handler, Request, Router};

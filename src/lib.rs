@@ -58,7 +58,6 @@ mod slot;
 mod stdio;
 mod sync;
 mod table;
-mod wire;
 mod worker;
 mod working_directory;
 

@@ -149,7 +149,7 @@ impl Acceptor {
         let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
         let Some((snapshot, file)) = connection.snapshot(deadline) else { return false };
         let id = migration.next_id;
-        match send_connection(&migration.link, id, connection, encode(&snapshot, version), file) {
+        match send_connection(&migration.link, id, connection, encode(snapshot, version), file) {
             Ok(Sent::Yes) => {
                 test_point("predecessor-sent");
                 // Closing our copy later would not be enough: epoll goes on reporting a description that lives

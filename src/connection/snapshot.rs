@@ -12,14 +12,14 @@ use crate::clock::Millis;
 use crate::handler::{Bytes, Request};
 use crate::http::head::{HeadLimits, Scanner, is_blank};
 use crate::slot::{Flags, Place};
-use crate::wire::wire;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-/// A parked connection without its descriptors.
-#[derive(Debug)]
+/// A parked connection without its descriptors. It is part of each version of the state, so it stays as it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
     peer: Option<SocketAddr>,
     served: u32,
@@ -29,7 +29,7 @@ pub struct Snapshot {
     moment: Moment,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Moment {
     Head,
     Body {
@@ -53,7 +53,7 @@ enum Moment {
 }
 
 /// The rest of a response.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Rest {
     None,
     Bytes(Vec<u8>),
@@ -63,15 +63,6 @@ enum Rest {
         end: u64,
     },
 }
-
-wire! { struct Snapshot { peer, served, begun, deadline, input, moment } }
-wire! { enum Moment {
-    0 => Head,
-    1 => Body { head, incoming, body, since, limit, declared, expects_continue },
-    2 => Writing { unsent, rest, keep_alive, line },
-    3 => Lingering { until },
-} }
-wire! { enum Rest { 0 => None, 1 => Bytes(bytes), 2 => File { offset, end } } }
 
 impl Snapshot {
     /// Of a connection that was accepted, and of which nothing has been read.

@@ -9,7 +9,7 @@ use crate::handler::ReadBehind;
 use crate::http::chunked::Decoder;
 use crate::http::framing::BodyFraming;
 use crate::http::{Reject, response};
-use crate::wire::wire;
+use serde::{Deserialize, Serialize};
 use std::io::{self, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -44,15 +44,13 @@ pub struct BodySource {
     ended: bool,
 }
 
-/// Where in its framing a request body is.
-#[derive(Clone, Debug)]
+/// Where in its framing a request body is. It is part of the state for a successor, so it stays as it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Incoming {
     /// Bytes still to come.
     Length(u64),
     Chunked(Decoder),
 }
-
-wire! { enum Incoming { 0 => Length(left), 1 => Chunked(decoder) } }
 
 impl Incoming {
     pub fn new(framing: BodyFraming) -> Incoming {

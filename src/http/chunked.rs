@@ -1,7 +1,7 @@
 //! The chunked coding (RFC 9112 §7.1), one state a byte, so that it can stop anywhere.
 
 use super::{Reject, is_token_byte};
-use crate::wire::wire;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Bytes of extensions beyond those that the data of earlier chunks has paid for, one for one; and bytes of the whole
@@ -9,8 +9,8 @@ use std::ops::Range;
 /// a body of small chunks would be thousands of times its size.
 const OVERHEAD_LIMIT: u16 = 4096;
 
-/// Decodes a chunked body.
-#[derive(Clone, Debug)]
+/// Decodes a chunked body. It is part of the state for a successor, so what it remembers stays as it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Decoder {
     state: State,
     overhead: u16,
@@ -27,7 +27,7 @@ pub struct Step {
     pub done: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     /// Reading hexadecimal digits; how many so far.
     Size {
@@ -56,7 +56,7 @@ enum State {
 }
 
 /// Inside `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )` (RFC 9112 §7.1.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Within {
     /// White space was seen, which only a `;` may follow.
     BeforeSemicolon,
@@ -69,33 +69,6 @@ enum Within {
     Quoted,
     QuotedPair,
 }
-
-wire! { struct Decoder { state, overhead } }
-wire! { enum State {
-    0 => Size { size, digits },
-    1 => Extension { size, at },
-    2 => SizeLf { size },
-    3 => Data { left },
-    4 => DataCr,
-    5 => DataLf,
-    6 => TrailerStart,
-    7 => TrailerName,
-    8 => TrailerValue,
-    9 => TrailerLf,
-    10 => EndLf,
-    11 => Done,
-} }
-wire! { enum Within {
-    0 => BeforeSemicolon,
-    1 => AfterQuoted,
-    2 => BeforeName,
-    3 => Name,
-    4 => AfterName,
-    5 => BeforeValue,
-    6 => Token,
-    7 => Quoted,
-    8 => QuotedPair,
-} }
 
 impl Default for Decoder {
     fn default() -> Decoder {
@@ -283,5 +256,37 @@ mod tests {
         assert_eq!(decode(&paid, 100).map(|(body, _)| body.len()), Ok(9000));
         let long = [b"0\r\nA: ", &[b'a'; 5000][..]].concat();
         assert_eq!(decode(&long, 100), Err(Reject::ChunkOverhead));
+    }
+
+    /// A change here is a new version of the state for a successor.
+    #[test]
+    fn a_decoder_is_written_as_it_was_at_first() {
+        use State::*;
+        let plain = [DataCr, DataLf, TrailerStart, TrailerName, TrailerValue, TrailerLf, EndLf, Done];
+        let places = [
+            Within::BeforeSemicolon,
+            Within::AfterQuoted,
+            Within::BeforeName,
+            Within::Name,
+            Within::AfterName,
+            Within::BeforeValue,
+            Within::Token,
+            Within::Quoted,
+            Within::QuotedPair,
+        ];
+        let mut all = vec![
+            (Size { size: 300, digits: 200 }, vec![0, 0xac, 2, 200]),
+            (SizeLf { size: 300 }, vec![2, 0xac, 2]),
+            (Data { left: 300 }, vec![3, 0xac, 2]),
+        ];
+        all.extend(plain.into_iter().zip(4..).map(|(state, number)| (state, vec![number])));
+        all.extend(places.into_iter().zip(0..).map(|(at, number)| (Extension { size: 1, at }, vec![1, 1, number])));
+        for (state, mut written) in all {
+            written.extend([0x80, 0x20]);
+            let decoder = Decoder { state, overhead: 4096 };
+            assert_eq!(postcard::to_allocvec(&decoder).as_deref(), Ok(&written[..]), "{state:?}");
+            let read: Decoder = postcard::from_bytes(&written).expect("what was written");
+            assert_eq!((read.state, read.overhead), (state, 4096));
+        }
     }
 }

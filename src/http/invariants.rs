@@ -6,7 +6,6 @@ use super::framing::{BodyFraming, body_framing, expects_continue};
 use super::head::{Head, HeadLimits, Scanner};
 use super::response::{LAST_CHUNK, push_chunk_size};
 use super::{Reject, is_token_byte};
-use crate::wire::Wire;
 
 /// The default limits, and small ones that a short input can reach.
 const LIMITS: [HeadLimits; 2] =
@@ -257,9 +256,8 @@ fn decode(bytes: &[u8], ends: &[usize]) -> Decoded {
                 }
             }
         }
-        let mut written = Vec::new();
-        decoder.put(&mut written);
-        decoder = Decoder::take(&mut &written[..]).expect("what was written");
+        let written = postcard::to_allocvec(&decoder).expect("plain data");
+        decoder = postcard::from_bytes(&written).expect("what was written");
     }
     let done = decoder.is_done();
     (body, at, Ok(done))
@@ -344,7 +342,7 @@ fn body_by_the_book(mut rest: &[u8]) -> Vec<u8> {
 pub fn decoder(bytes: &[u8]) {
     let Some((&length, rest)) = bytes.split_first() else { return };
     let Some((written, input)) = rest.split_at_checked(usize::from(length % 32)) else { return };
-    let Ok(decoder) = Decoder::take(&mut &written[..]) else { return };
+    let Ok(decoder) = postcard::from_bytes::<Decoder>(written) else { return };
     let mut outcomes = Vec::new();
     for ends in [vec![input.len()], (1..=input.len()).collect()] {
         let (mut decoder, mut at, mut body) = (decoder.clone(), 0, Vec::new());

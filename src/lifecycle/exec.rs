@@ -25,7 +25,7 @@ pub fn hand_over(program: &Program, mut state: ExecState, version: u32, legacy: 
         },
         false => Vec::new(),
     };
-    let error = execute(program, &state, version, legacy);
+    let error = execute(program, state, version, legacy);
     drop(copies);
     error
 }
@@ -50,10 +50,10 @@ fn each_once(state: &mut ExecState) -> io::Result<Vec<OwnedFd>> {
     Ok(copies)
 }
 
-fn execute(program: &Program, state: &ExecState, version: u32, legacy: &OsStr) -> io::Error {
+fn execute(program: &Program, state: ExecState, version: u32, legacy: &OsStr) -> io::Error {
+    let descriptors = descriptors(&state);
     match prepare(state, version) {
         Ok(memfd) => {
-            let descriptors = descriptors(state);
             let error = match pass_on(&descriptors, true) {
                 Ok(()) => program.execute(memfd.as_raw_fd(), legacy),
                 Err(error) => error,
@@ -66,7 +66,7 @@ fn execute(program: &Program, state: &ExecState, version: u32, legacy: &OsStr) -
     }
 }
 
-fn prepare(state: &ExecState, version: u32) -> io::Result<File> {
+fn prepare(state: ExecState, version: u32) -> io::Result<File> {
     anonymous_file(&encode(state, version), Reader::Successor)
 }
 

@@ -3,17 +3,16 @@
 
 use super::link::Message;
 use super::state::{
-    ExecState, Inheritance, InheritedListener, MovedConnection, State, decode, encode, preamble, versions,
+    ExecState, Inheritance, InheritedListener, MAGIC, MovedConnection, State, decode, encode, versions,
 };
 use crate::connection::{Connection, Snapshot};
-use crate::wire::Wire;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// The state of exec mode, a snapshot and a message of overlap mode, with and without magic and version.
 pub fn state(bytes: &[u8]) {
-    let versioned = versions().map(|version| [&preamble(version)[..], bytes].concat());
+    let versioned = versions().map(|version| [&MAGIC, &version.to_le_bytes(), bytes].concat());
     for bytes in versioned.chain([bytes.to_vec()]) {
         let bytes = &bytes[..];
         if let Some(state) = stable::<ExecState>(bytes) {
@@ -26,55 +25,53 @@ pub fn state(bytes: &[u8]) {
             restored(snapshot);
         }
     }
-    if let Ok(message) = Message::take(&mut &bytes[..]) {
+    if let Ok(message) = postcard::from_bytes::<Message>(bytes) {
         let message = written(&message);
-        let again = Message::take(&mut &message[..]).expect("what was written");
+        let again = postcard::from_bytes(&message).expect("what was written");
         assert_eq!(written(&again), message);
     }
 }
 
-fn written(value: &impl Wire) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    value.put(&mut bytes);
-    bytes
+fn written(message: &Message) -> Vec<u8> {
+    postcard::to_allocvec(message).expect("plain data")
 }
 
 /// What is read, if anything is, is written in each version as what is read again as the same.
 fn stable<T: State>(bytes: &[u8]) -> Option<T> {
-    let value: T = decode(bytes).ok()?;
     for version in versions() {
-        let written = encode(&value, version);
+        let written = encode(decode::<T>(bytes).ok()?, version);
         let again: T = decode(&written).expect("what was written can be read");
-        assert_eq!(encode(&again, version), written);
+        assert_eq!(encode(again, version), written);
         for cut in [written.len() - 1, written.len() / 2, 3] {
             assert!(decode::<T>(&written[..cut]).is_err(), "cut at {cut}");
         }
     }
-    Some(value)
+    decode(bytes).ok()
 }
 
 /// A connection that could be restored is written down as it was.
 fn restored(snapshot: Snapshot) {
     let version = *versions().end();
-    let written = encode(&snapshot, version);
+    let written = encode(snapshot.clone(), version);
     let null = || OwnedFd::from(File::open("/dev/null").expect("/dev/null"));
     if let Some(restored) = Connection::restore(snapshot, null(), Some(Arc::new(null().into()))) {
         let (again, _) = restored.connection.snapshot(restored.deadline).expect("nothing in it is the application's");
-        assert_eq!(encode(&again, version), written);
+        assert_eq!(encode(again, version), written);
     }
 }
 
 /// A state of each kind, to begin with, in each version.
 pub fn states() -> Vec<Vec<u8>> {
     let listener = InheritedListener { fd: 3, address: "127.0.0.1:8888".into(), file: Some((1, 2)), spare: Some(6) };
+    let inheritance = || Inheritance { generation: 1, listeners: vec![listener.clone()], ..Inheritance::default() };
     let moved = |snapshot| MovedConnection { fd: 4, file: Some(5), snapshot };
-    let state = ExecState {
-        inheritance: Inheritance { generation: 1, listeners: vec![listener], ..Inheritance::default() },
-        connections: Snapshot::samples().into_iter().map(moved).collect(),
+    let state = |version| {
+        let connections = Snapshot::samples().into_iter().map(moved).collect();
+        encode(ExecState { inheritance: inheritance(), connections }, version)
     };
     let snapshots =
-        |version| Snapshot::samples().into_iter().map(move |snapshot| encode(&snapshot, version)).collect::<Vec<_>>();
-    let hello = Message::Hello(Inheritance { generation: 1, ..Inheritance::default() });
+        |version| Snapshot::samples().into_iter().map(move |snapshot| encode(snapshot, version)).collect::<Vec<_>>();
+    let hello = Message::Hello(Inheritance { generation: 1, ..Inheritance::default() }.into());
     let messages = [
         hello,
         Message::Ready { kept: vec!["127.0.0.1:8888".into()] },
@@ -82,8 +79,7 @@ pub fn states() -> Vec<Vec<u8>> {
         Message::Commit(1),
     ];
     let messages = messages.iter().map(written).collect();
-    let greeting = Message::Greeting { words: 2, state: encode(&state.inheritance, 2) };
-    let all =
-        [snapshots(1), messages, vec![encode(&state, 1)], snapshots(2), vec![written(&greeting), encode(&state, 2)]];
+    let greeting = Message::Greeting { words: 2, state: encode(inheritance(), 2) };
+    let all = [snapshots(1), messages, vec![state(1)], snapshots(2), vec![written(&greeting), state(2)]];
     all.concat()
 }

@@ -8,14 +8,14 @@
 
 use super::anonymous::{Reader, anonymous_file};
 use super::patience::Patience;
-use super::state::{Counters, Inheritance, versions};
+use super::state::{v1, versions};
 use crate::seconds;
-use crate::wire::{Wire, wire};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek};
 use std::mem::MaybeUninit;
@@ -39,11 +39,11 @@ pub const MAX_DESCRIPTORS: usize = 250;
 #[derive(Clone, Debug)]
 pub struct Link(Arc<OwnedFd>);
 
-/// What the two say to each other.
-#[derive(Debug)]
+/// What the two say to each other, as postcard writes it: a word's place here is the number that stands for it.
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Message {
     /// Predecessor: what you inherit. The listeners' descriptors follow, then the real stdin.
-    Hello(Inheritance),
+    Hello(v1::Inheritance),
     /// Successor: everything is bound and started, I accept; of the listeners I inherited these are mine too.
     Ready { kept: Vec<String> },
     /// Successor: I was told to stop.
@@ -68,9 +68,9 @@ pub enum Message {
     ListenersClosed,
     /// Predecessor: I am done; the counters go on from here. `cut` requests were cut by the deadline of a stop or of
     /// the reload. A HUP came too late for me.
-    Finished { counters: Counters, cut: u64, reload_again: bool },
-    /// Predecessor, instead of `Hello`: we speak that version of the words, and this is the [`Inheritance`] you get, in
-    /// a version of the state. The descriptors follow in the same way, those of spare sockets before stdin.
+    Finished { counters: v1::Counters, cut: u64, reload_again: bool },
+    /// Predecessor, instead of `Hello`: we speak that version of the words, and this is what you inherit, in a version
+    /// of the state. The descriptors follow in the same way, those of spare sockets before stdin.
     Greeting { words: u32, state: Vec<u8> },
     /// Successor, since version 2: I end, and this is why, in one line.
     Failed(String),
@@ -82,7 +82,7 @@ pub enum Message {
 }
 
 /// What a predecessor holds.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holds {
     pub connections: usize,
     /// Of the memory for requests and answers that wait.
@@ -93,33 +93,36 @@ pub struct Holds {
 }
 
 /// Bytes inside the packet, or behind it in a memfd, which is the packet's last descriptor.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Payload {
     Inline(Vec<u8>),
     Memfd,
 }
 
-wire! { enum Message {
-    0 => Hello(inheritance),
-    1 => Ready { kept },
-    2 => Stopping,
-    3 => Promote { carried_version, carried },
-    4 => Promoted,
-    5 => Connection { id, file, snapshot },
-    6 => Ack(id),
-    7 => Refused(id),
-    8 => Commit(id),
-    9 => Abort(id),
-    10 => Stop { at_once },
-    11 => ListenersClosed,
-    12 => Finished { counters, cut, reload_again },
-    13 => Greeting { words, state },
-    14 => Failed(reason),
-    15 => Holds(holds),
-    16 => Spare(of),
-} }
-wire! { struct Holds { connections, bytes, addresses } }
-wire! { enum Payload { 0 => Inline(bytes), 1 => Memfd } }
+impl Message {
+    /// The name of its kind, for a message: what else it says may be long, and private.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Message::Hello { .. } => "Hello",
+            Message::Ready { .. } => "Ready",
+            Message::Stopping => "Stopping",
+            Message::Promote { .. } => "Promote",
+            Message::Promoted => "Promoted",
+            Message::Connection { .. } => "Connection",
+            Message::Ack { .. } => "Ack",
+            Message::Refused { .. } => "Refused",
+            Message::Commit { .. } => "Commit",
+            Message::Abort { .. } => "Abort",
+            Message::Stop { .. } => "Stop",
+            Message::ListenersClosed => "ListenersClosed",
+            Message::Finished { .. } => "Finished",
+            Message::Greeting { .. } => "Greeting",
+            Message::Failed { .. } => "Failed",
+            Message::Holds { .. } => "Holds",
+            Message::Spare { .. } => "Spare",
+        }
+    }
+}
 
 /// What came of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,8 +163,7 @@ impl Link {
 
     /// Sends without waiting.
     pub fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<Sent> {
-        let mut bytes = Vec::new();
-        message.put(&mut bytes);
+        let bytes = postcard::to_allocvec(message).map_err(io::Error::other)?;
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -219,8 +221,8 @@ impl Link {
                 descriptors.extend(rights);
             }
         }
-        let message = Message::take(&mut &bytes[..received.bytes])
-            .map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed.reason()))?;
+        let message = postcard::from_bytes(&bytes[..received.bytes])
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         Ok(Some(Packet { message, descriptors, truncated: received.flags.contains(ReturnFlags::CTRUNC) }))
     }
 
@@ -278,6 +280,7 @@ pub fn test_time(variable: &str, time: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::state::Counters;
     use super::*;
     use std::os::fd::AsFd;
 
@@ -304,7 +307,7 @@ mod tests {
     /// A word stays as it is; what it does not say is another word.
     #[test]
     fn messages_are_written_as_they_were_at_first() {
-        let counters = Counters { served: 1, refused: 2, connections: 300, migrated: 4, reloads: 5 };
+        let counters = Counters { served: 1, refused: 2, connections: 300, migrated: 4, reloads: 5 }.into();
         let addresses = vec![(vec![127, 0, 0, 1], 2), (vec![0; 8], 0)];
         let messages: [(Message, &[u8]); 14] = [
             (Message::Stopping, &[2]),
@@ -329,8 +332,7 @@ mod tests {
             (Message::Spare(Some(vec![127, 0, 0, 1])), &[16, 1, 4, 127, 0, 0, 1]),
         ];
         for (message, expected) in messages {
-            let mut bytes = Vec::new();
-            message.put(&mut bytes);
+            let bytes = postcard::to_allocvec(&message).expect("plain data");
             assert_eq!(bytes, expected, "{message:?}");
         }
     }

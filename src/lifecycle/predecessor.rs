@@ -94,7 +94,7 @@ impl Predecessor {
             return Err("the predecessor said nothing, or its descriptors did not arrive".into());
         };
         let (inheritance, words) = match message {
-            Message::Hello(inheritance) => (inheritance, 1),
+            Message::Hello(inheritance) => (inheritance.into(), 1),
             Message::Greeting { words, state } if link::words().contains(&words) => (decode(&state)?, words),
             other => return Err(format!("the predecessor began with what we do not know: {}", other.kind())),
         };
@@ -187,7 +187,7 @@ fn listen(link: &Link, events: &Sender<Event>, arrivals: &impl Arrivals, arrivin
             Message::Stop { at_once } => FromPredecessor::Stop { at_once },
             Message::ListenersClosed => FromPredecessor::ListenersClosed,
             Message::Finished { counters, cut, reload_again } => {
-                FromPredecessor::Finished { counters, cut, reload_again }
+                FromPredecessor::Finished { counters: counters.into(), cut, reload_again }
             }
             other => return Err(io::Error::other(format!("it said what is not its to say: {}", other.kind()))),
         };

@@ -1,16 +1,25 @@
 //! The versioned state that a predecessor hands to its successor.
 //!
-//! Four bytes of magic, the version as a little-endian u32, then the fields as `wire.rs` writes them. A reader takes the
-//! versions it knows and nothing else; a predecessor asks by the check which these are, before it gives anything away,
-//! and writes the newest that both know, so that also an older program keeps the connections.
+//! Four bytes of magic, the version as a little-endian u32, then the fields as postcard writes them: numbers as varints,
+//! text and lists with their length first. A reader takes the versions it knows and nothing else; a predecessor asks by
+//! the check which these are, before it gives anything away, and writes the newest that both know, so that also an older
+//! program keeps the connections.
+//!
+//! Each version has types of its own, in a file of its own, and what it has once been stays. What stands here is what
+//! the server works with.
 //!
 //! - Version 1 was the first.
-//! - Version 2 is version 1, and behind it what that did not know ([`State`]): the listeners' spare sockets. Several
-//!   connections may name the same descriptor of a file, which an exec'ed successor then owns once.
+//! - Version 2 is version 1, and behind it what that did not know: the listeners' spare sockets. Several connections may
+//!   name the same descriptor of a file, which an exec'ed successor then owns once.
+
+pub mod v1;
+mod v2;
 
 use crate::connection::Snapshot;
 use crate::number::decimal;
-use crate::wire::{Malformed, Wire, wire};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
@@ -21,7 +30,8 @@ pub const SHARES_FILES: u32 = 2;
 /// The most that an application may carry over.
 pub const CARRY_LIMIT: usize = 16 * 1024 * 1024;
 
-const MAGIC: [u8; 4] = *b"hdov";
+/// What each version begins with.
+pub const MAGIC: [u8; 4] = *b"hdov";
 
 /// The versions of states that this process reads. A test that sets `HANDOVER_TEST_NEWEST` makes it as old as a build
 /// that knows no later one, also in what the two say to each other.
@@ -97,88 +107,56 @@ pub struct ExecState {
     pub connections: Vec<MovedConnection>,
 }
 
-wire! { struct Inheritance { generation, pid, counters, listeners, carried, reload_again } }
-wire! { struct Counters { served, refused, connections, migrated, reloads } }
-wire! { struct InheritedListener { fd, address, file; spare } }
-wire! { struct Carried { version, bytes } }
-wire! { struct MovedConnection { fd, file, snapshot } }
-wire! { struct ExecState { inheritance, connections } }
-
-/// What is written with magic and version. As [`Wire`] it is what version 1 knew.
-pub trait State: Wire {
-    /// Appends what version 2 adds.
-    fn put_second(&self, _bytes: &mut Vec<u8>) {}
-
-    /// Takes what version 2 adds.
-    fn take_second(&mut self, _bytes: &mut &[u8]) -> Result<(), Malformed> {
-        Ok(())
-    }
+/// What is written with magic and version: as what, in each of them.
+pub trait State: Sized {
+    type V1: Serialize + DeserializeOwned + From<Self> + Into<Self>;
+    type V2: Serialize + DeserializeOwned + From<Self> + TryInto<Self, Error: fmt::Display>;
 }
-
-/// What version 2 adds to an [`Inheritance`].
-struct InheritanceSecond {
-    /// One for each listener.
-    spares: Vec<Option<i32>>,
-}
-
-wire! { struct InheritanceSecond { spares } }
 
 impl State for Inheritance {
-    fn put_second(&self, bytes: &mut Vec<u8>) {
-        InheritanceSecond { spares: self.listeners.iter().map(|listener| listener.spare).collect() }.put(bytes);
-    }
-
-    fn take_second(&mut self, bytes: &mut &[u8]) -> Result<(), Malformed> {
-        let InheritanceSecond { spares } = Wire::take(bytes)?;
-        if spares.len() != self.listeners.len() {
-            return Err(Malformed::Kind);
-        }
-        for (listener, spare) in self.listeners.iter_mut().zip(spares) {
-            listener.spare = spare;
-        }
-        Ok(())
-    }
+    type V1 = v1::Inheritance;
+    type V2 = v2::Inheritance;
 }
 
 impl State for ExecState {
-    fn put_second(&self, bytes: &mut Vec<u8>) {
-        self.inheritance.put_second(bytes);
-    }
-
-    fn take_second(&mut self, bytes: &mut &[u8]) -> Result<(), Malformed> {
-        self.inheritance.take_second(bytes)
-    }
+    type V1 = v1::ExecState;
+    type V2 = v2::ExecState;
 }
 
-impl State for Snapshot {}
-
-/// What a value of that version is written behind.
-pub fn preamble(version: u32) -> Vec<u8> {
-    [MAGIC, version.to_le_bytes()].concat()
+/// It is made to be written.
+impl State for Snapshot {
+    type V1 = Snapshot;
+    type V2 = Snapshot;
 }
 
 /// Writes a value with its magic, in that version.
-pub fn encode<T: State>(value: &T, version: u32) -> Vec<u8> {
-    let mut bytes = preamble(version);
-    value.put(&mut bytes);
-    if version >= 2 {
-        value.put_second(&mut bytes);
-    }
-    bytes
+pub fn encode<T: State>(value: T, version: u32) -> Vec<u8> {
+    // Arrays are written as they are.
+    let head = (MAGIC, version.to_le_bytes());
+    let written = match version {
+        1 => postcard::to_allocvec(&(head, T::V1::from(value))),
+        _ => postcard::to_allocvec(&(head, T::V2::from(value))),
+    };
+    written.expect("a vector takes all, and each list knows its length")
 }
 
 /// Reads a value, if its version is known.
 pub fn decode<T: State>(bytes: &[u8]) -> Result<T, String> {
-    let malformed = |malformed: Malformed| format!("the state is malformed: {}", malformed.reason());
-    let (version, mut fields) = fields(bytes)?;
-    let mut value = T::take(&mut fields).map_err(malformed)?;
-    if version >= 2 {
-        value.take_second(&mut fields).map_err(malformed)?;
+    match fields(bytes)? {
+        (1, fields) => read::<T::V1>(fields).map(Into::into),
+        (_, fields) => read::<T::V2>(fields)?.try_into().map_err(malformed),
     }
-    if !fields.is_empty() {
-        return Err("the state is followed by bytes that do not belong to it".into());
+}
+
+fn read<T: DeserializeOwned>(fields: &[u8]) -> Result<T, String> {
+    match postcard::take_from_bytes(fields).map_err(malformed)? {
+        (value, []) => Ok(value),
+        _ => Err("the state is followed by bytes that do not belong to it".into()),
     }
-    Ok(value)
+}
+
+fn malformed(error: impl fmt::Display) -> String {
+    format!("the state is malformed: {error}")
 }
 
 /// The version, if it is known, and what stands behind it.
@@ -202,15 +180,13 @@ fn fields(bytes: &[u8]) -> Result<(u32, &[u8]), String> {
 mod tests {
     use super::super::invariants;
     use super::*;
+    use std::net::SocketAddr;
 
     #[test]
     fn what_is_written_is_read() {
-        let state = ExecState {
-            inheritance: Inheritance { generation: 7, reload_again: true, ..Inheritance::default() },
-            connections: Vec::new(),
-        };
         for version in versions() {
-            let bytes = encode(&state, version);
+            let inheritance = Inheritance { generation: 7, reload_again: true, ..Inheritance::default() };
+            let bytes = encode(ExecState { inheritance, connections: Vec::new() }, version);
             let read: ExecState = decode(&bytes).expect("what was written");
             assert_eq!((read.inheritance.generation, read.inheritance.reload_again), (7, true));
             for cut in 0..bytes.len() {
@@ -231,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_spare_for_no_listener_is_refused() {
-        let mut bytes = encode(&Inheritance::default(), 1);
+        let mut bytes = encode(Inheritance::default(), 1);
         bytes[4] = 2;
         bytes.extend(b"\x01\x00");
         assert!(decode::<Inheritance>(&bytes).is_err_and(|error| error.contains("malformed")));
@@ -239,7 +215,7 @@ mod tests {
 
     #[test]
     fn an_unknown_version_is_refused_by_name() {
-        let mut bytes = encode(&Inheritance::default(), 1);
+        let mut bytes = encode(Inheritance::default(), 1);
         bytes[4] = 99;
         let error = decode::<Inheritance>(&bytes).expect_err("version 99");
         assert!(error.contains("version 99"), "{error}");
@@ -282,5 +258,58 @@ mod tests {
             assert_eq!(written.escape_ascii().to_string(), expected.escape_ascii().to_string());
         }
         assert_eq!(invariants::states().len(), expected.len());
+    }
+
+    #[track_caller]
+    fn is<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug>(value: T, written: &[u8]) {
+        assert_eq!(postcard::to_allocvec(&value).as_deref(), Ok(written), "{value:?}");
+        assert_eq!(postcard::take_from_bytes(written), Ok((value, &[][..])));
+        for cut in 0..written.len() {
+            let error = postcard::from_bytes::<T>(&written[..cut]);
+            assert_eq!(error, Err(postcard::Error::DeserializeUnexpectedEnd), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn values_are_written_as_they_were_at_first() {
+        is(0u64, &[0]);
+        is(127u32, &[127]);
+        is(128u16, &[0x80, 1]);
+        is(u64::MAX, &[255, 255, 255, 255, 255, 255, 255, 255, 255, 1]);
+        is(200u8, &[200]);
+        is(-1i32, &[1]);
+        is(1i32, &[2]);
+        is(i32::MIN, &[255, 255, 255, 255, 15]);
+        is(i32::MAX, &[254, 255, 255, 255, 15]);
+        is(true, &[1]);
+        is(None::<u64>, &[0]);
+        is(Some((300u64, "é".to_owned())), &[1, 0xac, 2, 2, 0xc3, 0xa9]);
+        is(vec![1u8, 200], &[2, 1, 200]);
+        is(vec![1u64, 200], &[2, 1, 200, 1]);
+        // The scope of an address of version 6 is not written.
+        is(SocketAddr::from(([127, 0, 0, 1], 1)), &[0, 127, 0, 0, 1, 1]);
+        let version_6 = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 8080));
+        is(version_6, &[1, 32, 1, 13, 184, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x90, 63]);
+    }
+
+    #[track_caller]
+    fn is_not<T: DeserializeOwned + PartialEq + fmt::Debug>(bytes: &[u8], why: postcard::Error) {
+        assert_eq!(postcard::from_bytes::<T>(bytes), Err(why));
+    }
+
+    #[test]
+    fn what_nobody_wrote_is_refused() {
+        use postcard::Error;
+        assert_eq!(postcard::from_bytes(&[0x80, 0]), Ok(0u64), "longer than need be");
+        is_not::<u16>(&[255, 255, 4], Error::DeserializeBadVarint);
+        is_not::<u64>(&[255, 255, 255, 255, 255, 255, 255, 255, 255, 2], Error::DeserializeBadVarint);
+        is_not::<u64>(&[128; 11], Error::DeserializeBadVarint);
+        is_not::<bool>(&[2], Error::DeserializeBadBool);
+        is_not::<SocketAddr>(&[2, 0, 0, 0, 0, 0], Error::SerdeDeCustom);
+        is_not::<String>(&[1, 0xff], Error::DeserializeBadUtf8);
+        // It says how many there are, and there are none: nothing of that size may be asked for.
+        let many = [255, 255, 255, 255, 255, 255, 255, 255, 127];
+        is_not::<Vec<u64>>(&many, Error::DeserializeUnexpectedEnd);
+        is_not::<Vec<u8>>(&many, Error::DeserializeUnexpectedEnd);
     }
 }

@@ -80,9 +80,9 @@ impl Successor {
         descriptors.push(stdin.as_fd());
         let greeting = match spoken {
             Spoken { state: Some(version), words } if words > 1 => {
-                Message::Greeting { words, state: encode(&inheritance, version) }
+                Message::Greeting { words, state: encode(inheritance, version) }
             }
-            Spoken { .. } => Message::Hello(inheritance),
+            Spoken { .. } => Message::Hello(inheritance.into()),
         };
         match link.send_within(&greeting, &descriptors, PATIENCE) {
             // It has ended already. Who waits for its word is told so, and how it ended.

@@ -441,7 +441,11 @@ impl Running {
         counters.reloads += 1;
         let _ = successor.link.send_within(&Message::ListenersClosed, &[], PATIENCE);
         let _ = successor.link.send_within(
-            &Message::Finished { counters, cut: self.services.stats.total_cut() as u64, reload_again: again },
+            &Message::Finished {
+                counters: counters.into(),
+                cut: self.services.stats.total_cut() as u64,
+                reload_again: again,
+            },
             &[],
             PATIENCE,
         );
