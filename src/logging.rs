@@ -313,10 +313,13 @@ impl Write for LogWriter {
             (lost, torn) => {
                 let mut whole = if torn { b"\n".to_vec() } else { Vec::new() };
                 if lost > 0 {
-                    let message = format_args!("{lost} log lines before this one could not be written");
-                    let record = Record::builder().level(Level::Warn).args(message).build();
+                    let message = format!("{lost} log lines before this one could not be written");
+                    let mut record = Record::builder();
+                    record.level(Level::Warn);
                     let mut text = String::new();
-                    format_line(&mut text, SystemTime::now(), &record).map_err(io::Error::other)?;
+                    // In one statement, since what format_args! makes lives no longer in Rust 1.88.
+                    format_line(&mut text, SystemTime::now(), &record.args(format_args!("{message}")).build())
+                        .map_err(io::Error::other)?;
                     whole.extend_from_slice(text.as_bytes());
                 }
                 whole.extend_from_slice(line);
