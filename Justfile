@@ -9,7 +9,7 @@ connections := "32"
 _default:
     @just --list --unsorted
 
-# Build with --release and serve the welcome site, or what is given: just run ./public -l 127.0.0.1:8080
+# Build with --release and serve the welcome site, or what is given: just run ./examples/site -l 127.0.0.1:8080
 run *ARGS:
     cargo run --release -- "$@"
 

@@ -410,9 +410,9 @@ fn the_example_is_right_and_shows_the_defaults() {
     let example = example.expect("the example");
     for text in [example.clone(), all_on(&example)] {
         let site = Site::new(&text);
-        site.write("public/index.html", "home");
-        site.write("manual/index.html", "manual");
-        site.write("pages/404.html", "nothing here");
+        site.write("site/index.html", "home");
+        site.write("site/manual/index.html", "manual");
+        site.write("site/404.html", "nothing here");
         let report = site.report(&[]);
         let without = Site::new("");
         // What is no example of a site is a default, so nothing else differs from an empty file.
