@@ -307,3 +307,58 @@ fn paths_are_found() {
     ];
     assert_eq!(found, wanted);
 }
+
+/// The first word in backquotes of each item of a list that stands below that heading.
+fn named_below(heading: &str, marker: fn(&str) -> bool) -> Vec<String> {
+    let map = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).expect("the map");
+    let section = map.split("\n## ").find_map(|section| section.strip_prefix(heading)).expect("the heading");
+    let items = section.lines().filter(|line| line.split_once('`').is_some_and(|(before, _)| marker(before)));
+    items.filter_map(|item| item.split('`').nth(1)).map(str::to_owned).collect()
+}
+
+/// Folders below that one, each with a `/` behind it.
+fn folders_below(folder: &Path, found: &mut BTreeSet<String>) {
+    for path in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        if path.is_dir() {
+            let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("below the root");
+            found.insert(format!("{}/", name.display()));
+            folders_below(&path, found);
+        }
+    }
+}
+
+#[test]
+fn the_map_names_each_room_of_the_tree() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut rooms = BTreeSet::new();
+    folders_below(&source(), &mut rooms);
+    let files = fs::read_dir(source()).expect("src").map(|entry| entry.expect("an entry").path());
+    rooms.extend(
+        files
+            .filter(|path| path.is_file())
+            .map(|path| format!("src/{}", path.file_name().expect("a name").to_string_lossy())),
+    );
+    // A crate is a room, and so is each folder of its sources.
+    for member in fs::read_dir(root.join("crates")).into_iter().flatten().map(|entry| entry.expect("an entry").path()) {
+        rooms.insert(format!("crates/{}/", member.file_name().expect("a name").to_string_lossy()));
+        folders_below(&member.join("src"), &mut rooms);
+    }
+    let named = named_below("Code map", |before| before == "- ");
+    let named: Vec<&String> =
+        named.iter().filter(|name| name.starts_with("src/") || name.starts_with("crates/")).collect();
+    let listed: BTreeSet<String> = named.iter().map(|name| (*name).clone()).collect();
+    assert_eq!(listed.len(), named.len(), "a room is named twice in {named:?}");
+    let missing: Vec<_> = rooms.difference(&listed).collect();
+    let gone: Vec<_> = listed.difference(&rooms).collect();
+    assert!(missing.is_empty() && gone.is_empty(), "ARCHITECTURE.md, code map: lacks {missing:?}, names {gone:?}");
+}
+
+#[test]
+fn the_walk_goes_through_ten_files_at_most() {
+    let is_number = |before: &str| before.strip_suffix(". ").is_some_and(|number| number.parse::<u32>().is_ok());
+    let files = named_below("From accept to response", is_number);
+    assert!((5..=10).contains(&files.len()), "{files:?}");
+    let gone: Vec<_> =
+        files.iter().filter(|file| !Path::new(env!("CARGO_MANIFEST_DIR")).join(file).is_file()).collect();
+    assert!(gone.is_empty(), "the walk in ARCHITECTURE.md names {gone:?}");
+}
