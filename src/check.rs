@@ -5,7 +5,6 @@ use crate::connection::{connection_buffers, worker_buffers};
 use crate::listener::Address;
 use crate::logging;
 use crate::memory::{IDLE, Plan, kibibytes, mebibytes};
-use crate::seconds::Seconds;
 use crate::{Config, Error, ReloadMode};
 use rustix::fs::{Access, access};
 use std::fmt::{self, Write};
@@ -78,20 +77,24 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
         format_args!(
             "head {} s, body {} s and then {} bytes/s, idle {} s, write {} s at {} bytes/s, queue {} s, stream wait {} s, \
              linger {} s",
-            Seconds(limits.head_timeout),
-            Seconds(limits.body_timeout),
+            limits.head_timeout.as_secs_f64(),
+            limits.body_timeout.as_secs_f64(),
             limits.body_rate,
-            Seconds(limits.idle_timeout),
-            Seconds(limits.write_timeout),
+            limits.idle_timeout.as_secs_f64(),
+            limits.write_timeout.as_secs_f64(),
             limits.write_rate,
-            Seconds(limits.queue_timeout),
-            Seconds(limits.stream_wait),
-            Seconds(limits.linger)
+            limits.queue_timeout.as_secs_f64(),
+            limits.stream_wait.as_secs_f64(),
+            limits.linger.as_secs_f64()
         ),
     );
     line(
         "stop",
-        format_args!("deadline {} s, lame duck {} s", Seconds(config.stop_deadline), Seconds(config.lame_duck)),
+        format_args!(
+            "deadline {} s, lame duck {} s",
+            config.stop_deadline.as_secs_f64(),
+            config.lame_duck.as_secs_f64()
+        ),
     );
     let mode = match config.reload {
         ReloadMode::Auto => "auto",
@@ -102,9 +105,9 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
         "reload",
         format_args!(
             "{mode}, probation {} s, deadline {} s, exec stall {} s",
-            Seconds(config.reload_probation),
-            Seconds(config.reload_deadline),
-            Seconds(config.exec_stall)
+            config.reload_probation.as_secs_f64(),
+            config.reload_deadline.as_secs_f64(),
+            config.exec_stall.as_secs_f64()
         ),
     );
     for (name, path) in [("log file", &config.log_file), ("pid file", &config.pid_file)] {

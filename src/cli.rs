@@ -9,7 +9,6 @@ use crate::config::{
     DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION, DEFAULT_STOP_DEADLINE,
     DEFAULT_WORKERS, Limits, on_one_line, size_text,
 };
-use crate::seconds::Seconds;
 use crate::stdio::{MOMENT, Stream};
 use crate::{Config, Error};
 use lexopt::{Arg, Parser};
@@ -357,16 +356,16 @@ Examples
   {name} --check -c /etc/{name}.toml
 ",
         version = version(name).trim_end(),
-        stop_deadline = Seconds(DEFAULT_STOP_DEADLINE),
-        probation = Seconds(DEFAULT_RELOAD_PROBATION),
-        reload_deadline = Seconds(DEFAULT_RELOAD_DEADLINE),
-        exec_stall = Seconds(DEFAULT_EXEC_STALL),
+        stop_deadline = DEFAULT_STOP_DEADLINE.as_secs_f64(),
+        probation = DEFAULT_RELOAD_PROBATION.as_secs_f64(),
+        reload_deadline = DEFAULT_RELOAD_DEADLINE.as_secs_f64(),
+        exec_stall = DEFAULT_EXEC_STALL.as_secs_f64(),
         connections = limits.connections,
         body_size = size_text(limits.body_size),
-        head = Seconds(limits.head_timeout),
-        idle = Seconds(limits.idle_timeout),
-        write = Seconds(limits.write_timeout),
-        queue = Seconds(limits.queue_timeout),
+        head = limits.head_timeout.as_secs_f64(),
+        idle = limits.idle_timeout.as_secs_f64(),
+        write = limits.write_timeout.as_secs_f64(),
+        queue = limits.queue_timeout.as_secs_f64(),
     )
 }
 

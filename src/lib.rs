@@ -45,12 +45,9 @@ mod listener;
 mod logging;
 mod mailbox;
 mod memory;
-/// For `handover reload`, which reads numbers as a server does.
-#[doc(hidden)]
-pub mod number;
+mod number;
 mod queue;
 mod resident;
-mod seconds;
 mod seldom;
 mod server;
 mod site;

@@ -9,7 +9,7 @@
 
 use crate::config::{DEFAULT_WORKER_STACK, size_text};
 use crate::connection::{Connection, worker_buffers};
-use crate::number::{self, decimal};
+use crate::number::decimal;
 use crate::slot::Slot;
 use crate::{Config, Error, Limits};
 use std::fs;
@@ -153,7 +153,8 @@ fn file_mapping(line: &str) -> Option<u64> {
     let (from, to) = words.next()?.split_once('-')?;
     // Permissions, offset, device, inode, path.
     let path = words.nth(4)?;
-    path.starts_with('/').then_some(number::parse(to.as_bytes(), 16)?.checked_sub(number::parse(from.as_bytes(), 16)?)?)
+    let address = |text| u64::from_str_radix(text, 16).ok();
+    path.starts_with('/').then_some(address(to)?.checked_sub(address(from)?)?)
 }
 
 /// What is freed has to be there for the next, on whichever thread, and go back to the system when it is large.

@@ -6,7 +6,6 @@
 //! says is printed as text.
 
 use handover::Process;
-use handover::number::decimal;
 use handover::outcome::{self, Left, Outcome};
 use handover::small_file::{self, Stamp};
 use lexopt::{Arg, Parser};
@@ -106,7 +105,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, St
                 wait = Some(match parser.optional_value() {
                     None => DEFAULT_WAIT,
                     Some(value) => {
-                        let seconds = value.to_str().and_then(decimal::<u32>).filter(|&seconds| seconds <= MAX_WAIT);
+                        let seconds = value.to_str().and_then(digits).filter(|&seconds| seconds <= MAX_WAIT);
                         let seconds = seconds.ok_or_else(|| {
                             format!("--wait is {value:?}, allowed are whole seconds, --wait=0 to --wait={MAX_WAIT}")
                         })?;
@@ -361,7 +360,12 @@ impl PidFile {
 }
 
 fn parse_pid(text: &str) -> Option<Pid> {
-    Pid::from_raw(decimal(text)?)
+    Pid::from_raw(digits(text)?.try_into().ok()?)
+}
+
+/// A number without a sign.
+fn digits(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -324,8 +324,7 @@ impl Acceptor {
         unfinished.sort_by_key(|unfinished| std::cmp::Reverse(unfinished.age));
         let more = unfinished.len().saturating_sub(NAMED);
         let named = unfinished.iter().take(NAMED);
-        let mut said: Vec<String> =
-            named.map(|one| format!("{} ({:.1} s)", one.what, crate::seconds::Seconds(one.age))).collect();
+        let mut said: Vec<String> = named.map(|one| format!("{} ({:.1} s)", one.what, one.age.as_secs_f64())).collect();
         if more > 0 {
             said.push(format!("{more} more"));
         }

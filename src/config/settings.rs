@@ -4,7 +4,6 @@
 use super::{Config, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode, size_text};
 use crate::listener::Address;
 use crate::number::decimal;
-use crate::seconds::{self, Seconds};
 use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -234,20 +233,17 @@ impl Value<'_> {
             Given::Argument(argument) => {
                 let text = argument.to_str().ok_or_else(not_utf8)?;
                 let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-                plain.then(|| seconds::parse(text)).flatten()
+                plain.then(|| seconds(text)).flatten()
             }
             Given::Integer(number) => Some(Duration::from_secs(number)),
-            Given::Float(text) => match text.strip_prefix('-') {
-                // `-0.0` is TOML too.
-                Some(negative) => seconds::parse(negative).filter(Duration::is_zero),
-                None => seconds::parse(text.strip_prefix('+').unwrap_or(text)),
-            },
+            // Of a sign, `-0.0` is the least that is allowed.
+            Given::Float(text) => seconds(text),
             _ => None,
         };
         let allowed = least..=Duration::from_secs(MAX_SECONDS);
         seconds
             .filter(|seconds| allowed.contains(seconds))
-            .ok_or_else(|| Wrong::Value(format!("allowed are seconds, {} to {MAX_SECONDS}", Seconds(least))))
+            .ok_or_else(|| Wrong::Value(format!("allowed are seconds, {} to {MAX_SECONDS}", least.as_secs_f64())))
     }
 
     fn boolean(&self) -> Result<bool, Wrong> {
@@ -287,6 +283,10 @@ fn bytes(text: &str) -> Option<u64> {
     decimal::<u64>(number)?.checked_mul(unit)
 }
 
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,6 +307,41 @@ mod tests {
         }
         for text in ["1.5M", "+1", "1T", "é", "18446744073709551615K"] {
             assert_eq!(bytes(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_have_decimals_and_in_a_file_an_exponent() {
+        let read = |given| Value { given, base: None }.seconds(FROM_ZERO).ok().map(|time| time.as_nanos());
+        for (text, nanoseconds) in [
+            ("0", 0),
+            ("00.50", 500_000_000),
+            ("1.", 1_000_000_000),
+            (".5", 500_000_000),
+            ("0.001", 1_000_000),
+            ("0.3", 300_000_000),
+            ("10.25", 10_250_000_000),
+            ("31536000", 31_536_000_000_000_000),
+        ] {
+            assert_eq!(read(Given::Argument(OsStr::new(text))), Some(nanoseconds), "{text}");
+        }
+        let arguments =
+            ["", ".", "1.2.3", "e1", "1e3", "x", "1.x", " 1", "+1", "-0", "inf", "31536001", "99999999999999999999"];
+        for text in arguments {
+            assert_eq!(read(Given::Argument(OsStr::new(text))), None, "{text}");
+        }
+        for (text, nanoseconds) in [
+            ("1e3", 1_000_000_000_000),
+            ("1.5e-3", 1_500_000),
+            ("25E+1", 250_000_000_000),
+            ("+1.0", 1_000_000_000),
+            ("-0.0", 0),
+            ("1e-400", 0),
+        ] {
+            assert_eq!(read(Given::Float(text)), Some(nanoseconds), "{text}");
+        }
+        for text in ["-1.0", "1e99", "1e2147483647", "inf", "-inf", "nan", "+nan"] {
+            assert_eq!(read(Given::Float(text)), None, "{text}");
         }
     }
 }

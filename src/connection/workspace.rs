@@ -8,7 +8,6 @@ use crate::config::Limits;
 use crate::handler::{Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::http::Reject;
 use crate::lifecycle::Phase;
-use crate::seconds::Seconds;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -235,7 +234,7 @@ impl Services {
     /// A request was cut by a deadline.
     pub fn cut(&self, cut: &Unfinished) {
         self.stats.cut();
-        log::warn!("cut {} after {:.1} s", cut.what, Seconds(cut.age));
+        log::warn!("cut {} after {:.1} s", cut.what, cut.age.as_secs_f64());
     }
 
     pub(super) fn body_limit(&self, head: &Request) -> u64 {

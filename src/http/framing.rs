@@ -2,7 +2,7 @@
 
 use super::head::Head;
 use super::{Reject, is_same_name, list_elements};
-use crate::number;
+use crate::number::decimal;
 
 /// The body's framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub fn body_framing(head: &Head, bytes: &[u8]) -> Result<BodyFraming, Reject> {
         return Err(Reject::BadContentLength);
     }
     if encodings.peek().is_none() {
-        return match length.map(|digits| number::parse(digits, 10)) {
+        return match length.map(|digits| str::from_utf8(digits).ok().and_then(decimal)) {
             None => Ok(BodyFraming::None),
             Some(None) => Err(Reject::BadContentLength),
             Some(Some(0)) => Ok(BodyFraming::None),

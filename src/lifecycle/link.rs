@@ -9,7 +9,6 @@
 use super::anonymous::{Reader, anonymous_file};
 use super::patience::Patience;
 use super::state::{v1, versions};
-use crate::seconds;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -275,7 +274,7 @@ pub fn test_point(step: &str) {
 /// A time that a test shortens, by naming seconds in `variable`. Only tests set these.
 pub fn test_time(variable: &str, time: Duration) -> Duration {
     let said = std::env::var(variable).ok();
-    said.and_then(|text| seconds::parse(&text)).unwrap_or(time)
+    said.and_then(|text| Duration::try_from_secs_f64(text.parse().ok()?).ok()).unwrap_or(time)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Another process, as proc(5) shows it.
 
-use crate::number::{self, decimal};
+use crate::number::decimal;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use std::fs::{self, File};
@@ -46,7 +46,7 @@ impl Process {
             return None;
         }
         let mut users = field("Uid:")?.split_ascii_whitespace().map(decimal);
-        let mask = |name: &str| number::parse(field(name)?.as_bytes(), 16);
+        let mask = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
         Some(Process {
             pid,
             handle,

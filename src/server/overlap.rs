@@ -15,7 +15,6 @@ use crate::lifecycle::state::Inheritance;
 use crate::lifecycle::successor::{Answers, PATIENCE, Spoken, Successor};
 use crate::lifecycle::{Event, FromSuccessor};
 use crate::mailbox::Mailbox;
-use crate::seconds::Seconds;
 use crate::worker::Returns;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -189,7 +188,7 @@ impl Running {
                 Waited::Time => {
                     return Err(Reloaded::Failed(format!(
                         "the successor was not ready within {}s",
-                        Seconds(check_timeout())
+                        check_timeout().as_secs_f64()
                     )));
                 }
                 Waited::Over => return Err(Reloaded::StopNow),
@@ -308,7 +307,7 @@ impl Running {
                 Waited::Event(Event::Successor(..)) => {}
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Time => {
-                    return Err(Reloaded::Failed(format!("no answer to the promotion in {}s", Seconds(time))));
+                    return Err(Reloaded::Failed(format!("no answer to the promotion in {}s", time.as_secs_f64())));
                 }
                 Waited::Over => return Err(Reloaded::StopNow),
             }

@@ -10,7 +10,6 @@ use crate::lifecycle::patience::Patience;
 use crate::lifecycle::program::Reads;
 use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection};
 use crate::lifecycle::{Event, exec};
-use crate::seconds::Seconds;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -140,7 +139,7 @@ impl Running {
                 None if patience.is_over() => {
                     return Err(Reloaded::Failed(format!(
                         "the check did not end within {}s",
-                        Seconds(check_timeout())
+                        check_timeout().as_secs_f64()
                     )));
                 }
                 None => self.pause(CHECK_POLL, again)?,
@@ -221,7 +220,7 @@ impl Running {
             Ok(Some(carried)) => Ok(carried),
             Ok(None) | Err(RecvTimeoutError::Disconnected) => Err("the application's save panicked".into()),
             Err(RecvTimeoutError::Timeout) => {
-                Err(format!("the application did not save within {}s", Seconds(SAVE_TIMEOUT)))
+                Err(format!("the application did not save within {}s", SAVE_TIMEOUT.as_secs_f64()))
             }
         }
     }

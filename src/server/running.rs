@@ -23,7 +23,6 @@ use crate::logging::Log;
 use crate::mailbox::{Mailbox, mailbox};
 use crate::memory::{ACCEPTOR_STACK, STATUS_STACK};
 use crate::queue::queue;
-use crate::seconds::Seconds;
 use crate::worker::{Returns, Streamers, Worker};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::cell::Cell;
@@ -527,7 +526,7 @@ impl Running {
     /// The stop of the contract; see `ARCHITECTURE.md`.
     pub(super) fn stop(&mut self, config: &Config) -> Ended {
         let began = self.first_stop.get().unwrap_or_else(Instant::now);
-        log::info!("stopping: waiting up to {:.1} s for what is pending", Seconds(config.stop_deadline));
+        log::info!("stopping: waiting up to {:.1} s for what is pending", config.stop_deadline.as_secs_f64());
         self.services.phase.become_lame_duck();
         if self.promoted {
             self.outside.notifier.stopping();
