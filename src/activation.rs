@@ -79,8 +79,6 @@ fn passed(var: impl Fn(&str) -> Option<OsString>, own_pid: u32) -> Result<Vec<Pa
     Ok(names.into_iter().take(count).zip(FIRST..).map(|(name, fd)| Passed { fd, name }).collect())
 }
 
-#[cold]
-#[inline(never)]
 fn describe(error: io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ENOTSOCK) => "it is not a socket".to_owned(),

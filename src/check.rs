@@ -38,7 +38,6 @@ pub fn can_write(config: &Config) -> Result<(), Error> {
 /// Listeners, routes, limits and memory, a line each.
 pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], routes: &[String]) -> String {
     let mut report = String::new();
-    #[inline(never)]
     fn write(report: &mut String, name: &str, what: fmt::Arguments<'_>) {
         // Writing into a string does not fail.
         let _ = writeln!(report, "{name:<10} {what}");

@@ -213,7 +213,6 @@ pub struct Config {
 
 impl Default for Config {
     // It stands in several places and is large.
-    #[inline(never)]
     fn default() -> Config {
         Config {
             listen: Vec::new(),
@@ -294,8 +293,6 @@ impl Config {
         Ok(())
     }
 
-    #[cold]
-    #[inline(never)]
     fn out_of_range(&self, key: &str, field: &str, value: u64, low: u64, high: u64) -> Error {
         // Somebody who wrote a file knows the key, an application the field.
         let name = self.line(key).map_or(field, |_| key);

@@ -28,8 +28,6 @@ enum Kind {
 }
 
 impl Error {
-    #[cold]
-    #[inline(never)]
     fn new(kind: Kind, message: fmt::Arguments<'_>, source: Option<io::Error>) -> Error {
         Error(Box::new(Inner { kind, message: message.to_string(), source }))
     }

@@ -138,8 +138,6 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, St
 struct Failure(String);
 
 impl Failure {
-    #[cold]
-    #[inline(never)]
     fn new(reason: fmt::Arguments<'_>) -> Failure {
         Failure(reason.to_string())
     }

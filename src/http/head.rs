@@ -419,7 +419,6 @@ struct Values<'h, 'b, 'n> {
 impl<'b> Iterator for Values<'_, 'b, '_> {
     type Item = &'b [u8];
 
-    #[inline(never)]
     fn next(&mut self) -> Option<&'b [u8]> {
         let (bytes, name) = (self.bytes, self.name.as_bytes());
         let field = self.fields.find(|field| field.name.in_bytes(bytes).eq_ignore_ascii_case(name))?;

@@ -226,8 +226,6 @@ fn span_of_value(bytes: &[u8]) -> usize {
 }
 
 /// Whether two names are the same but for the case of letters, which no name in HTTP depends on where we ask.
-// Once and not wherever it is called.
-#[inline(never)]
 pub fn is_same_name(one: &[u8], other: &[u8]) -> bool {
     one.eq_ignore_ascii_case(other)
 }

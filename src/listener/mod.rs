@@ -342,8 +342,6 @@ fn cannot_listen(address: SocketAddr, error: io::Error) -> Error {
 }
 
 fn bind_unix(path: &Path) -> Result<Listener, Error> {
-    #[cold]
-    #[inline(never)]
     fn failed(path: &Path, help: &str, error: io::Error) -> Error {
         Error::bind(format_args!("cannot listen on unix:{}: {help}", path.display()), error)
     }
