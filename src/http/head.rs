@@ -504,7 +504,8 @@ mod tests {
 
     fn everywhere(bytes: &[u8]) -> Result<(String, String, u8, bool), Reject> {
         let whole = outcome(bytes, bytes.len());
-        for step in 1..bytes.len() {
+        // Miri takes a thousand times as long; to see what is undefined it needs no step in particular.
+        for step in (1..bytes.len()).step_by(if cfg!(miri) { 13 } else { 1 }) {
             assert_eq!(outcome(bytes, step), whole, "in steps of {step}");
         }
         whole
