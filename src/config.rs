@@ -1,22 +1,17 @@
-//! Settings, their defaults and where these come from.
+//! The values of settings, their defaults and where these come from. How they are read is `crate::program`.
 //!
-//! `settings` is the table of all that have one value, which the command line and `file` read; `site` is the rest of
-//! what a file says. `document` makes a tree of TOML, and `closest` knows what somebody meant.
+//! `site` is what a file says of the site.
 
 mod cache;
-pub mod closest;
-mod document;
-mod file;
-pub mod settings;
 pub mod site;
 
-pub use file::read_small;
 pub use site::SiteConfig;
 
 use crate::Error;
 use crate::http::head::HeadLimits;
 use crate::listener::Address;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,6 +37,13 @@ pub const DRAIN_LINGER: Duration = Duration::from_secs(1);
 pub const MAX_WORKERS: usize = 1024;
 /// The most connections a server may hold open.
 pub const MAX_CONNECTIONS: usize = 1 << 20;
+/// What a worker's stack may be: below, a handler does not get far; above is a slip.
+pub const WORKER_STACK: RangeInclusive<u64> = 64 << 10..=1 << 30;
+/// Spans in a head are 16 bits wide.
+pub const HEAD_SIZE: RangeInclusive<u64> = 256..=65_535;
+pub const HEADER_COUNT: RangeInclusive<usize> = 1..=10_000;
+pub const BUFFERED_BODY: RangeInclusive<u64> = 0..=1 << 30;
+pub const BODY_RATE: RangeInclusive<u64> = 1..=1 << 30;
 
 /// What one client may cost. Every limit is on by default.
 ///
@@ -247,34 +249,8 @@ impl Config {
         (self.workers / 2).max(1)
     }
 
-    /// Reads a configuration file, as `--config` does; `examples/handover.toml` shows all there is.
-    ///
-    /// Relative paths in it start from the directory that it is in. It must be a regular file of at most 1 MiB, as a
-    /// reload reads it again.
-    ///
-    /// ```no_run
-    /// use handover::{Config, Server, Site};
-    ///
-    /// let config = Config::from_file("/etc/handover.toml")?;
-    /// let server = Server::builder().service(Site::open(&config)?).config(config).build()?;
-    /// # Ok::<(), handover::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// A configuration error of one line, which names the file, and for a mistake in it line, column and key, and what
-    /// is allowed there.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Config, Error> {
-        file::load(path.as_ref(), None)
-    }
-
-    /// The same for an application of that name, which decides itself what it serves.
-    pub(crate) fn from_file_of(path: &Path, application: Option<&str>) -> Result<Config, Error> {
-        file::load(path, application)
-    }
-
     /// Refuses what cannot work, naming the setting and what is allowed.
     pub fn validate(&self) -> Result<(), Error> {
-        use settings::{BODY_RATE, BUFFERED_BODY, HEAD_SIZE, HEADER_COUNT, WORKER_STACK};
         let limits = &self.limits;
         let within = |key: &str, field: &str, value: u64, low: u64, high: u64| match (low..=high).contains(&value) {
             true => Ok(()),
@@ -355,8 +331,18 @@ impl ConfigFile {
         &self.path
     }
 
+    /// With places still to be noted.
+    pub(crate) fn new(path: PathBuf) -> ConfigFile {
+        ConfigFile { path, places: Vec::new() }
+    }
+
+    /// Remembers line and column of a key's value.
+    pub(crate) fn note(&mut self, key: &str, place: (usize, usize)) {
+        self.places.push((key.to_owned(), place));
+    }
+
     /// The path as it stands in messages.
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         on_one_line(&self.path.to_string_lossy())
     }
 

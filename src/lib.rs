@@ -30,9 +30,8 @@
 
 mod acceptor;
 mod activation;
-mod check;
-mod cli;
 mod clock;
+mod closest;
 mod config;
 mod connection;
 mod date;
@@ -46,7 +45,9 @@ mod logging;
 mod mailbox;
 mod memory;
 mod number;
+mod program;
 mod queue;
+mod regular_file;
 mod resident;
 mod seldom;
 mod server;
@@ -74,7 +75,6 @@ mod cases;
 #[cfg(test)]
 mod properties;
 
-pub use cli::Parsed;
 pub use config::{
     Config, ConfigFile, DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION,
     DEFAULT_STOP_DEADLINE, DEFAULT_WORKER_STACK, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode,
@@ -94,6 +94,7 @@ pub use lifecycle::state::Carried;
 pub use lifecycle::{outcome, process::Process, small_file};
 pub use listener::{Address, Bound};
 pub use logging::{Log, init_logging};
+pub use program::flags::Parsed;
 pub use server::{Builder, Ended, Server, StopHandle, exit_code};
 pub use site::{Files, Site, Welcome};
 pub use tiny_http::{HTTPVersion, Header, HeaderField, Method, StatusCode};

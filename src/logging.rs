@@ -1,7 +1,7 @@
 //! Where the log goes: stderr or `--log-file`, one line for each record.
 
 use crate::clock::Millis;
-use crate::config::closest::closest;
+use crate::closest::closest;
 use crate::config::{on_one_line, push_on_one_line};
 use crate::generation::generation;
 use crate::seldom::{KeptBack, Lines};

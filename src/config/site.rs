@@ -1,6 +1,6 @@
 //! What a configuration file says of the site, checked as far as text can be: nothing was opened yet.
 
-pub(crate) use super::cache::CacheRule;
+pub(crate) use super::cache::{CacheRule, Pattern};
 use crate::http::accept::Coding;
 use std::path::PathBuf;
 use tiny_http::Header;

@@ -5,6 +5,7 @@ mod reload;
 mod role;
 mod running;
 
+use crate::Error;
 use crate::acceptor::{Policy, schedule};
 use crate::config::{Config, Limits};
 use crate::generation::generation;
@@ -19,8 +20,8 @@ use crate::lifecycle::{link, state};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{self, Log};
 use crate::memory::{self, Plan};
+use crate::program::{check, flags};
 use crate::stdio::{MOMENT, Stream};
-use crate::{Error, check, cli};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use role::Role;
 use running::{Outside, Running};
@@ -298,7 +299,7 @@ pub fn exit_code(result: Result<Ended, Error>) -> ExitCode {
     match result {
         Ok(ended) => ended.exit_code().into(),
         Err(error) => {
-            cli::complain(&format!("{}: {error}\n", cli::program_name()));
+            flags::complain(&format!("{}: {error}\n", flags::program_name()));
             error.exit_code().into()
         }
     }

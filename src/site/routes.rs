@@ -6,10 +6,10 @@ use super::content_type::MediaTypes;
 use super::files::{Answer, ENCODED, Files};
 use super::path::{self, Name};
 use super::welcome::Welcome;
-use crate::config::read_small;
 use crate::config::site::{CacheRule, DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
 use crate::handler::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::http::is_same_name;
+use crate::regular_file;
 use crate::{Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
 use std::path::Path;
@@ -260,7 +260,7 @@ fn shown_directory(path: &Path, options: &DirectoryOptions) -> String {
 
 fn read_page(path: &Path) -> Result<Vec<u8>, String> {
     let too_large = format!("it has more than {MAX_PAGE} bytes; let it link to what is large");
-    read_small(path, MAX_PAGE, "it is not a regular file", &too_large)
+    regular_file::read(path, MAX_PAGE, "it is not a regular file", &too_large)
 }
 
 /// What the configuration adds to the answers of a route.

@@ -3,8 +3,9 @@
 //! Most flags come from the table of settings, which the configuration file reads too. It is written by hand on top of
 //! `lexopt` because the errors are meant for people: each names the flag, what was wrong, and what would help.
 
-use crate::config::closest::closest;
-use crate::config::settings::{Given, SETTINGS, Setting, Value, Wrong};
+use super::file;
+use super::settings::{Given, SETTINGS, Setting, Value, Wrong};
+use crate::closest::closest;
 use crate::config::{
     DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION, DEFAULT_STOP_DEADLINE,
     DEFAULT_WORKERS, Limits, on_one_line, size_text,
@@ -218,7 +219,7 @@ fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Re
     let Some(file) = file else { return Ok(Parsed::Run(config)) };
     // Only now, so that a wrong flag is the first thing to hear of, and `--help` needs no file that is right.
     let application = (root == Root::Refused).then_some(name);
-    let mut from_file = Config::from_file_of(&file, application)?;
+    let mut from_file = file::load(&file, application)?;
     from_file.announce = true;
     if !config.listen.is_empty() {
         from_file.listen.clear();

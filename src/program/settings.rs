@@ -1,7 +1,10 @@
 //! Every setting that has one value: its name, what it takes, and where it goes. The command line and the
 //! configuration file both read this table, so that they cannot differ.
 
-use super::{Config, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode, size_text};
+use crate::config::{
+    BODY_RATE, BUFFERED_BODY, Config, HEAD_SIZE, HEADER_COUNT, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode, WORKER_STACK,
+    size_text,
+};
 use crate::listener::Address;
 use crate::number::decimal;
 use std::ffi::OsStr;
@@ -72,6 +75,12 @@ const FROM_ZERO: Duration = Duration::ZERO;
 /// Deadlines count in milliseconds; a timeout that rounds to none would refuse every request.
 const FROM_A_MILLISECOND: Duration = Duration::from_millis(1);
 
+/// What a whole process may take: below, no program fits; above is a slip.
+const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 40;
+const FILE_CACHE: RangeInclusive<u64> = 0..=1 << 30;
+const TARGET_SIZE: RangeInclusive<u64> = 16..=65_535;
+const WRITE_RATE: RangeInclusive<u64> = 0..=1 << 30;
+
 pub const SETTINGS: &[Setting] = &[
     Setting { short: Some('l'), ..flag("listen", "ADDRESS", Target::Listen) },
     Setting { short: Some('w'), ..flag("workers", "N", Target::Number(|config| &mut config.workers, 1..=MAX_WORKERS)) },
@@ -113,19 +122,6 @@ pub const SETTINGS: &[Setting] = &[
     key("stream-wait", "SECS", Target::Seconds(|config| &mut config.limits.stream_wait, FROM_A_MILLISECOND)),
     key("linger", "SECS", Target::Seconds(|config| &mut config.limits.linger, FROM_ZERO)),
 ];
-
-/// What a whole process may take: below, no program fits; above is a slip.
-pub const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 40;
-pub const FILE_CACHE: RangeInclusive<u64> = 0..=1 << 30;
-/// What a worker's stack may be: below, a handler does not get far; above is a slip.
-pub const WORKER_STACK: RangeInclusive<u64> = 64 << 10..=1 << 30;
-/// Spans in a head are 16 bits wide.
-pub const HEAD_SIZE: RangeInclusive<u64> = 256..=65_535;
-pub const TARGET_SIZE: RangeInclusive<u64> = 16..=65_535;
-pub const HEADER_COUNT: RangeInclusive<usize> = 1..=10_000;
-pub const BUFFERED_BODY: RangeInclusive<u64> = 0..=1 << 30;
-pub const BODY_RATE: RangeInclusive<u64> = 1..=1 << 30;
-pub const WRITE_RATE: RangeInclusive<u64> = 0..=1 << 30;
 
 const fn flag(name: &'static str, takes: &'static str, target: Target) -> Setting {
     Setting { name, short: None, takes, is_flag: true, target }

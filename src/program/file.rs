@@ -1,18 +1,16 @@
 //! The configuration file: TOML in, [`Config`] out, and every mistake with its place.
 
-use super::cache::{CacheRule, Pattern, is_cache_control};
-use super::closest::closest;
+use super::cache_control::is_cache_control;
 use super::document::{self, Entry, Value, entries, tables, unsigned};
 use super::settings::{self, Given, SETTINGS, Wrong};
-use super::site::{DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
-use super::{Config, ConfigFile, on_one_line};
 use crate::Error;
+use crate::closest::closest;
+use crate::config::site::{CacheRule, DirectoryOptions, Pattern, Prefix, RouteAction, RouteConfig, Target};
+use crate::config::{Config, ConfigFile, on_one_line};
 use crate::http::accept::Coding;
 use crate::http::{is_same_name, is_token_byte};
 use crate::number::decimal;
-use crate::working_directory;
-use std::fs;
-use std::io;
+use crate::{regular_file, working_directory};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tiny_http::Header;
@@ -65,6 +63,28 @@ const OWN_FIELDS: [&str; 16] = [
     "upgrade",
 ];
 
+impl Config {
+    /// Reads a configuration file, as `--config` does; `examples/handover.toml` shows all there is.
+    ///
+    /// Relative paths in it start from the directory that it is in. It must be a regular file of at most 1 MiB, as a
+    /// reload reads it again.
+    ///
+    /// ```no_run
+    /// use handover::{Config, Server, Site};
+    ///
+    /// let config = Config::from_file("/etc/handover.toml")?;
+    /// let server = Server::builder().service(Site::open(&config)?).config(config).build()?;
+    /// # Ok::<(), handover::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A configuration error of one line, which names the file, and for a mistake in it line, column and key, and what
+    /// is allowed there.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Config, Error> {
+        load(path.as_ref(), None)
+    }
+}
+
 /// Reads a file. `application` is the name of an application that decides itself what it serves.
 pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
     let failed =
@@ -72,31 +92,15 @@ pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
     // So that the messages and a later reload mean the same file.
     let path = working_directory::absolute(path).map_err(|error| failed(path, &error.to_string()))?;
     let not_regular = "it is not a regular file, which a reload could read again";
-    let bytes =
-        read_small(&path, MAX_SIZE, not_regular, "it has more than 1 MiB").map_err(|what| failed(&path, &what))?;
+    let bytes = regular_file::read(&path, MAX_SIZE, not_regular, "it has more than 1 MiB")
+        .map_err(|what| failed(&path, &what))?;
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
         failed(&path, &format!("line {line} is not UTF-8"))
     })?;
     let base = path.parent().unwrap_or(Path::new("/")).to_owned();
-    let file = ConfigFile { path, places: Vec::new() };
+    let file = ConfigFile::new(path);
     Reader { text, base, application, config: Config { file: Some(file), ..Config::default() } }.read()
-}
-
-/// Reads a regular file whole, or says what is in the way, in these words if that is its kind or its size.
-pub fn read_small(path: &Path, most: u64, not_regular: &str, too_large: &str) -> Result<Vec<u8>, String> {
-    let said = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
-        _ => error.to_string(),
-    };
-    // Before it is opened: opening a FIFO would wait for its writer.
-    let meta = fs::metadata(path).map_err(said)?;
-    match meta.is_file() {
-        false => Err(not_regular.to_owned()),
-        true if meta.len() > most => Err(too_large.to_owned()),
-        true => fs::read(path).map_err(said),
-    }
 }
 
 struct Reader<'t> {
@@ -473,7 +477,7 @@ impl Reader<'_> {
     fn note(&mut self, key: &str, value: &Value) {
         let place = self.position(value.span().start);
         if let Some(file) = &mut self.config.file {
-            file.places.push((key.to_owned(), place));
+            file.note(key, place);
         }
     }
 
@@ -535,6 +539,7 @@ impl Reader<'_> {
 mod tests {
     use super::*;
     use crate::ReloadMode;
+    use std::fs;
     use std::num::NonZeroU32;
     use std::time::Duration;
 

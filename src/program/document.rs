@@ -1,7 +1,7 @@
 //! TOML as the tree of the crate `toml`, whose every key and value knows where it stands; what is wrong with a document
 //! in our words.
 
-use super::on_one_line;
+use crate::config::on_one_line;
 use std::fmt::Write;
 use std::ops::Range;
 use toml::Spanned;

@@ -1,0 +1,10 @@
+//! How settings are read: the table of them, the flags and the file that both follow it, and what `--check` says.
+//!
+//! The values themselves, and their defaults, are `crate::config`.
+
+mod cache_control;
+pub mod check;
+mod document;
+mod file;
+pub mod flags;
+mod settings;
