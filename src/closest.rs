@@ -1,37 +1,13 @@
 //! What somebody meant who typed something else.
 
-/// What people type who come from another server, or who think of a setting's other name.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("address", "listen"),
-    ("bind", "listen"),
-    ("host", "listen"),
-    ("port", "listen"),
-    ("connections", "max-connections"),
-    ("document-root", "root"),
-    ("graceful-timeout", "stop-deadline"),
-    ("header-count", "max-headers"),
-    ("head-size", "max-head"),
-    ("body-size", "max-body"),
-    ("keep-alive", "idle-timeout"),
-    ("no-status-routes", "status-routes"),
-    ("redirects", "route"),
-    ("target-size", "max-target"),
-    ("threads", "workers"),
-];
-
-/// The one of `known` that was meant: by the name it has elsewhere, the beginning of one only, or a few letters off.
-/// `-` and `_` are the same.
+/// The one of `known` that was meant: the beginning of one only, or a few letters off. `-` and `_` are the same.
 pub fn closest<'k>(typed: &str, known: &[&'k str]) -> Option<&'k str> {
     let dashed = |name: &str| name.replace('_', "-");
     let typed = dashed(typed);
-    let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == typed);
     let (mut beginnings, mut beginning) = (0, "");
     let (mut least, mut best) = (usize::MAX, "");
     for &name in known {
         let dashed = dashed(name);
-        if elsewhere.is_some_and(|(_, meant)| dashed == *meant) {
-            return Some(name);
-        }
         if !typed.is_empty() && dashed.starts_with(&typed) {
             (beginnings, beginning) = (beginnings + 1, name);
         }
@@ -58,8 +34,6 @@ mod tests {
             ("wor", Some("workers")),
             ("max-conections", Some("max_connections")),
             ("logfile", Some("log-file")),
-            ("port", Some("listen")),
-            ("no_status_routes", Some("status_routes")),
             ("keep_alive", None),
             ("frobnicate", None),
             ("", None),

@@ -1,14 +1,17 @@
 //! What `--check` says: all that would run, and the memory that it can take.
 
-use crate::config::size_text;
+use super::settings::SETTINGS;
 use crate::connection::{connection_buffers, worker_buffers};
 use crate::listener::Address;
 use crate::logging;
 use crate::memory::{IDLE, Plan, kibibytes, mebibytes};
-use crate::{Config, Error, ReloadMode};
+use crate::{Config, Error};
 use rustix::fs::{Access, access};
 use std::fmt::{self, Write};
 use std::path::Path;
+
+/// The lines that the table of settings fills.
+const LINES: [&str; 7] = ["limits", "timeouts", "stop", "reload", "log file", "pid file", "workers"];
 
 /// Whether the files that are written while running can be; nothing is created.
 pub fn can_write(config: &Config) -> Result<(), Error> {
@@ -55,66 +58,16 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
     if config.status_routes {
         line("route", format_args!("/-/healthy and /-/ready, by the server itself"));
     }
-    let limits = &config.limits;
-    let (head, target, body) = (limits.head_size as u64, limits.target_size as u64, limits.body_size);
-    line(
-        "limits",
-        format_args!(
-            "{} connections{}{}, head {}, target {}, {} header fields, body {}, {} of it buffered",
-            limits.connections,
-            limits.connections_per_ip.map(|most| format!(" ({most} from one address)")).unwrap_or_default(),
-            limits.requests.map(|most| format!(" of {most} requests")).unwrap_or_default(),
-            size_text(head),
-            size_text(target),
-            limits.header_count,
-            size_text(body),
-            size_text(limits.buffered_body as u64)
-        ),
-    );
-    line(
-        "timeouts",
-        format_args!(
-            "head {} s, body {} s and then {} bytes/s, idle {} s, write {} s at {} bytes/s, queue {} s, stream wait {} s, \
-             linger {} s",
-            limits.head_timeout.as_secs_f64(),
-            limits.body_timeout.as_secs_f64(),
-            limits.body_rate,
-            limits.idle_timeout.as_secs_f64(),
-            limits.write_timeout.as_secs_f64(),
-            limits.write_rate,
-            limits.queue_timeout.as_secs_f64(),
-            limits.stream_wait.as_secs_f64(),
-            limits.linger.as_secs_f64()
-        ),
-    );
-    line(
-        "stop",
-        format_args!(
-            "deadline {} s, lame duck {} s",
-            config.stop_deadline.as_secs_f64(),
-            config.lame_duck.as_secs_f64()
-        ),
-    );
-    let mode = match config.reload {
-        ReloadMode::Auto => "auto",
-        ReloadMode::Overlap => "overlap",
-        ReloadMode::Exec => "exec",
-    };
-    line(
-        "reload",
-        format_args!(
-            "{mode}, probation {} s, deadline {} s, exec stall {} s",
-            config.reload_probation.as_secs_f64(),
-            config.reload_deadline.as_secs_f64(),
-            config.exec_stall.as_secs_f64()
-        ),
-    );
-    for (name, path) in [("log file", &config.log_file), ("pid file", &config.pid_file)] {
-        if let Some(path) = path {
-            line(name, format_args!("{}", path.display()));
+    let mut settings = config.clone();
+    for name in LINES {
+        let says =
+            SETTINGS.iter().filter_map(|setting| setting.check.filter(|(line, _)| *line == name).zip(Some(setting)));
+        let says = says.filter_map(|((_, words), setting)| Some(words.replace("{}", &setting.text(&mut settings)?)));
+        let says: String = says.collect();
+        if !says.is_empty() {
+            line(name, format_args!("{says}"));
         }
     }
-    line("workers", format_args!("{}, stack {} each", config.workers, size_text(config.worker_stack as u64)));
     if let Some(plan) = plan {
         line("memory", format_args!("{}", plan.describe()));
         return report;
@@ -127,7 +80,7 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
             mebibytes(memory.most()),
             config.workers,
             kibibytes(memory.worker),
-            limits.connections,
+            config.limits.connections,
             kibibytes(memory.connection)
         ),
     );
@@ -183,6 +136,13 @@ mod tests {
         assert_eq!(memory.connection, 112 * 1024 + IDLE);
         const { assert!(IDLE <= 1024, "ARCHITECTURE.md and the design promise under 1 KiB") };
         assert_eq!(memory.most(), 4 * memory.worker + 1024 * memory.connection);
+    }
+
+    #[test]
+    fn every_setting_that_says_something_has_a_line_for_it() {
+        for setting in SETTINGS {
+            assert!(setting.check.is_none_or(|(line, words)| LINES.contains(&line) && words.contains("{}")));
+        }
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use super::cache_control::is_cache_control;
 use super::document::{self, Entry, Value, entries, tables, unsigned};
-use super::settings::{self, Given, SETTINGS, Wrong};
+use super::settings::{SETTINGS, SITE_KEYS, Setting, meant};
+use super::value::{self, Given, Wrong};
 use crate::Error;
-use crate::closest::closest;
 use crate::config::site::{CacheRule, DirectoryOptions, Pattern, Prefix, RouteAction, RouteConfig, Target};
 use crate::config::{Config, ConfigFile, on_one_line};
 use crate::http::accept::Coding;
@@ -19,9 +19,6 @@ use toml::de::DeValue;
 /// Larger is no configuration file.
 const MAX_SIZE: u64 = 1024 * 1024;
 
-/// What only the program has: an application decides itself what it serves.
-const SITE_KEYS: [&str; 9] =
-    ["root", "precompressed", "listing", "fallback", "headers", "mime", "cache", "error_pages", "route"];
 const ROUTE_KEYS: [&str; 10] = [
     "prefix",
     "directory",
@@ -98,6 +95,11 @@ pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
         failed(&path, &format!("line {line} is not UTF-8"))
     })?;
+    read(text, path, application)
+}
+
+/// Reads the text of the file of that absolute path.
+pub fn read(text: &str, path: PathBuf, application: Option<&str>) -> Result<Config, Error> {
     let base = path.parent().unwrap_or(Path::new("/")).to_owned();
     let file = ConfigFile::new(path);
     Reader { text, base, application, config: Config { file: Some(file), ..Config::default() } }.read()
@@ -136,10 +138,12 @@ impl Reader<'_> {
                 self.wrong_key(entry, &format!("is not for {application}, which decides itself what it serves"))
             );
         }
-        match key {
-            "listen" => return self.listen(entry),
-            "root" => self.config.root = Some(self.path("root", entry.value)?),
-            "route" | "cache" => {
+        let setting = SETTINGS.iter().find(|setting| setting.key().is_some_and(|other| other == key));
+        match (key, setting) {
+            (_, Some(setting)) if setting.is_array() => self.array(setting, key, entry.value)?,
+            (_, Some(setting)) => self.apply(setting, key, entry.value)?,
+            ("root", _) => self.config.root = Some(self.path("root", entry.value)?),
+            ("route" | "cache", _) => {
                 let Some(tables) = tables(self.text, entry.value) else {
                     return Err(self.refuse(key, entry.value, &format!("allowed is [[{key}]], once or more")));
                 };
@@ -147,52 +151,48 @@ impl Reader<'_> {
                     if key == "route" { self.route(table)? } else { self.cache_rule(table)? }
                 }
             }
-            key if DirectoryOptions::KEYS.contains(&key) => {
+            (key, _) if DirectoryOptions::KEYS.contains(&key) => {
                 let mut options = std::mem::take(&mut self.config.site.root);
                 self.directory_option(&mut options, entry)?;
                 self.config.site.root = options;
             }
-            "headers" => self.config.site.headers = self.headers("headers", entry.value)?,
-            "mime" => self.mime(entry.value)?,
-            "error_pages" => self.error_pages(entry.value)?,
+            ("headers", _) => self.config.site.headers = self.headers("headers", entry.value)?,
+            ("mime", _) => self.mime(entry.value)?,
+            ("error_pages", _) => self.error_pages(entry.value)?,
             _ => {
-                let Some(setting) = SETTINGS.iter().find(|setting| setting.key() == key) else {
-                    let settings: Vec<String> = SETTINGS.iter().map(settings::Setting::key).collect();
-                    let mut known: Vec<&str> = settings.iter().map(String::as_str).collect();
-                    if self.application.is_none() {
-                        known.extend(SITE_KEYS);
-                    }
-                    return Err(self.unknown(entry, &known));
-                };
-                self.apply(setting, entry.value)?;
+                let settings = SETTINGS.iter().filter(|setting| !setting.is_of_site()).filter_map(Setting::key);
+                let settings: Vec<String> = settings.collect();
+                let mut known: Vec<&str> = settings.iter().map(String::as_str).collect();
+                if self.application.is_none() {
+                    known.extend(SITE_KEYS);
+                }
+                return Err(self.unknown(entry, &known));
             }
         }
         self.note(key, entry.value);
         Ok(())
     }
 
-    fn listen(&mut self, entry: &Entry) -> Result<(), Error> {
-        let setting = &SETTINGS[0];
+    fn array(&mut self, setting: &Setting, key: &str, value: &Value) -> Result<(), Error> {
         let allowed = "allowed is an array of addresses: [\"127.0.0.1:8888\", \"unix:/run/handover.sock\"]";
-        let DeValue::Array(values) = entry.value.get_ref() else {
-            return Err(self.refuse("listen", entry.value, allowed));
+        let DeValue::Array(values) = value.get_ref() else {
+            return Err(self.refuse(key, value, allowed));
         };
         if values.is_empty() {
-            return Err(self.refuse("listen", entry.value, allowed));
+            return Err(self.refuse(key, value, allowed));
         }
-        for value in values {
-            self.apply(setting, value)?;
+        for value in values.iter() {
+            self.apply(setting, key, value)?;
             if let Some((last, others)) = self.config.listen.split_last()
                 && others.contains(last)
             {
-                return Err(self.refuse("listen", value, "which stands twice"));
+                return Err(self.refuse(key, value, "which stands twice"));
             }
         }
-        self.note("listen", entry.value);
         Ok(())
     }
 
-    fn apply(&mut self, setting: &settings::Setting, value: &Value) -> Result<(), Error> {
+    fn apply(&mut self, setting: &Setting, key: &str, value: &Value) -> Result<(), Error> {
         let given = match value.get_ref() {
             DeValue::String(text) => Given::String(text),
             DeValue::Integer(number) => unsigned(number).map_or(Given::Other, Given::Integer),
@@ -200,10 +200,10 @@ impl Reader<'_> {
             DeValue::Boolean(value) => Given::Boolean(*value),
             _ => Given::Other,
         };
-        let given = settings::Value { given, base: Some(&self.base) };
+        let given = value::Value { given, base: Some(&self.base) };
         setting.apply(&mut self.config, &given).map_err(|wrong| match wrong {
-            Wrong::Value(what) => self.refuse(&setting.key(), value, &what),
-            Wrong::Whole(what) => self.error(value.span().start, &format!("{}: {what}", setting.key())),
+            Wrong::Value(what) => self.refuse(key, value, &what),
+            Wrong::Whole(what) => self.error(value.span().start, &format!("{key}: {what}")),
         })
     }
 
@@ -454,7 +454,7 @@ impl Reader<'_> {
 
     fn path(&self, key: &str, value: &Value) -> Result<PathBuf, Error> {
         let text = self.text(key, value)?;
-        let given = settings::Value { given: Given::String(text), base: Some(&self.base) };
+        let given = value::Value { given: Given::String(text), base: Some(&self.base) };
         given.path().map_err(|_| self.refuse(key, value, "allowed is a path in quotes"))
     }
 
@@ -482,10 +482,11 @@ impl Reader<'_> {
     }
 
     fn unknown(&self, entry: &Entry, known: &[&str]) -> Error {
-        let help = match (closest(entry.key, known), entry.key) {
-            (Some(meant), _) => format!(", did you mean {meant}?"),
-            (None, "check" | "config" | "help" | "version") => ", this is for the command line only".to_owned(),
-            (None, _) => format!(", allowed are {}", known.join(", ")),
+        let is_flag = SETTINGS.iter().any(|setting| setting.only().is_some() && setting.name == entry.key);
+        let help = match meant(entry.key, known) {
+            Some(meant) => format!(", did you mean {meant}?"),
+            None if is_flag => ", this is for the command line only".to_owned(),
+            None => format!(", allowed are {}", known.join(", ")),
         };
         self.error(entry.at, &format!("unknown key {}{help}", on_one_line(entry.key)))
     }
@@ -609,7 +610,7 @@ mod tests {
             example.lines().any(sets)
         };
         for setting in SETTINGS {
-            assert!(named(&setting.key()), "{}", setting.name);
+            assert!(setting.key().is_none_or(|key| named(&key)), "{}", setting.name);
         }
         for key in ROUTE_KEYS.into_iter().chain(CACHE_KEYS) {
             assert!(named(key), "{key}");

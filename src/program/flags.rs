@@ -1,15 +1,12 @@
 //! The command line: arguments in, [`Config`] out.
 //!
-//! Most flags come from the table of settings, which the configuration file reads too. It is written by hand on top of
-//! `lexopt` because the errors are meant for people: each names the flag, what was wrong, and what would help.
+//! The flags and what `--help` says of them come from the table of settings, which the configuration file reads too. It
+//! is written by hand on top of `lexopt` because the errors are meant for people: each names the flag, what was wrong, and what would help.
 
 use super::file;
-use super::settings::{Given, SETTINGS, Setting, Value, Wrong};
-use crate::closest::closest;
-use crate::config::{
-    DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION, DEFAULT_STOP_DEADLINE,
-    DEFAULT_WORKERS, Limits, on_one_line, size_text,
-};
+use super::settings::{Group, Only, SETTINGS, Setting, meant};
+use super::value::{Given, Value, Wrong};
+use crate::config::on_one_line;
 use crate::stdio::{MOMENT, Stream};
 use crate::{Config, Error};
 use lexopt::{Arg, Parser};
@@ -86,66 +83,10 @@ enum Root {
     Refused,
 }
 
-#[derive(Clone, Copy)]
-struct Flag {
-    short: Option<char>,
-    long: &'static str,
-    action: Action,
-}
-
-#[derive(Clone, Copy)]
-enum Action {
-    /// Takes a value.
-    Takes(&'static Setting),
-    Sets(fn(&mut Config)),
-    Config,
-    Help,
-    Version,
-}
-
-use Action::{Sets, Takes};
-
-/// About the ROOT, so that an application has it as little as one.
-const LISTING: &str = "listing";
-
-/// The flags that are no setting with a value.
-const SWITCHES: &[Flag] = &[
-    flag(Some('c'), "config", Action::Config),
-    flag(
-        None,
-        "no-status-routes",
-        Sets(|config| {
-            config.status_routes = false;
-            config.overrule("status_routes");
-        }),
-    ),
-    flag(
-        None,
-        LISTING,
-        Sets(|config| {
-            config.site.root.listing = true;
-            config.overrule("listing");
-        }),
-    ),
-    flag(None, "check", Sets(|config| config.check = true)),
-    flag(Some('V'), "version", Action::Version),
-    flag(Some('h'), "help", Action::Help),
-];
-
-const fn flag(short: Option<char>, long: &'static str, action: Action) -> Flag {
-    Flag { short, long, action }
-}
-
-/// Every flag of the program. `--help` shows them in groups; a test holds that none is forgotten there.
-fn flags() -> Vec<Flag> {
-    let settings = SETTINGS.iter().filter(|setting| setting.is_flag);
-    settings.map(|setting| flag(setting.short, setting.name, Takes(setting))).chain(SWITCHES.iter().copied()).collect()
-}
-
 /// What was said, to be said once more on top of a configuration file.
 enum Said {
     Takes(&'static Setting, OsString),
-    Sets(fn(&mut Config)),
+    Switches(&'static Setting),
     Root(PathBuf),
 }
 
@@ -159,11 +100,12 @@ impl Said {
                     Wrong::Value(what) => Error::usage(format_args!("--{flag} is {raw:?}, {what}")),
                     Wrong::Whole(what) => Error::usage(format_args!("--{flag}: {what}")),
                 };
-                config.overrule(&setting.key());
+                overrule(config, setting);
                 setting.apply(config, &value).map_err(wrong)
             }
-            Said::Sets(apply) => {
-                apply(config);
+            Said::Switches(setting) => {
+                overrule(config, setting);
+                setting.switch(config);
                 Ok(())
             }
             Said::Root(root) => {
@@ -175,43 +117,59 @@ impl Said {
     }
 }
 
+fn overrule(config: &mut Config, setting: &Setting) {
+    if let Some(key) = setting.key() {
+        config.overrule(&key);
+    }
+}
+
+/// The row of a long flag.
+fn find(long: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.flag().is_some_and(|flag| flag == long))
+}
+
+fn find_short(short: char) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.short == Some(short))
+}
+
 fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> {
     let mut config = Config { announce: true, ..Config::default() };
     let mut file: Option<PathBuf> = None;
     let mut all_said = Vec::new();
-    let flags = flags();
     let mut parser = Parser::from_args(args);
     while let Some(argument) = parser.next().map_err(unexpected)? {
-        let flag = match argument {
-            Arg::Long(LISTING) if root == Root::Refused => {
-                return Err(Error::usage(format_args!(
-                    "--{LISTING} is not for {name}, which decides itself what it serves"
-                )));
-            }
-            Arg::Long(long) => flags.iter().find(|flag| flag.long == long).ok_or_else(|| unknown(long))?,
-            Arg::Short(short) => flags
-                .iter()
-                .find(|flag| flag.short == Some(short))
+        let setting = match argument {
+            Arg::Long(long) => find(long).ok_or_else(|| unknown(long))?,
+            Arg::Short(short) => find_short(short)
                 .ok_or_else(|| Error::usage(format_args!("unknown flag -{}", on_one_line(&short.to_string()))))?,
             Arg::Value(value) => {
                 all_said.push(take_root(&mut config, root, name, value.into())?);
                 continue;
             }
         };
-        let said = match flag.action {
-            Takes(setting) => Said::Takes(setting, value(&mut parser, flag.long, setting.takes)?),
-            Sets(apply) => Said::Sets(apply),
-            Action::Config => {
-                let path = value(&mut parser, flag.long, "FILE")?.into();
-                if let Some(first) = file.replace(path) {
+        if setting.is_of_site() && root == Root::Refused {
+            return Err(Error::usage(format_args!(
+                "--{} is not for {name}, which decides itself what it serves",
+                setting.name
+            )));
+        }
+        let value = match setting.takes() {
+            Some(takes) => Some(value(&mut parser, setting.name, takes)?),
+            None => None,
+        };
+        let said = match (setting.only(), value) {
+            (Some(Only::Help), _) => return Ok(Parsed::Help(help(name, root))),
+            (Some(Only::Version), _) => return Ok(Parsed::Version(version(name))),
+            (Some(Only::Config), Some(path)) => {
+                if let Some(first) = file.replace(path.into()) {
                     return Err(Error::usage(format_args!(
                         "--config stands twice, there is one file: first it is {first:?}"
                     )));
                 }
                 continue;
             }
-            Action::Help => return Ok(Parsed::Help(help(name, root))),
-            Action::Version => return Ok(Parsed::Version(version(name))),
+            (_, Some(value)) => Said::Takes(setting, value),
+            (_, None) => Said::Switches(setting),
         };
         said.apply(&mut config)?;
         all_said.push(said);
@@ -259,8 +217,8 @@ fn value(parser: &mut Parser, flag: &str, takes: &str) -> Result<OsString, Error
 fn is_flag(argument: &OsString) -> bool {
     let Some(text) = argument.to_str() else { return false };
     match (text.strip_prefix("--"), text.as_bytes()) {
-        (Some(long), _) => flags().iter().any(|flag| Some(flag.long) == long.split('=').next()),
-        (None, &[b'-', short]) => flags().iter().any(|flag| flag.short == Some(short.into())),
+        (Some(long), _) => long.split('=').next().is_some_and(|long| find(long).is_some()),
+        (None, &[b'-', short]) => find_short(short.into()).is_some(),
         _ => false,
     }
 }
@@ -275,8 +233,9 @@ fn unexpected(error: lexopt::Error) -> Error {
 }
 
 fn unknown(long: &str) -> Error {
-    let known: Vec<&str> = flags().iter().map(|flag| flag.long).collect();
-    let hint = closest(long, &known);
+    let flags: Vec<String> = SETTINGS.iter().filter_map(Setting::flag).collect();
+    let known: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let hint = meant(long, &known);
     let hint = hint.map(|flag| format!(", did you mean --{flag}?")).unwrap_or_default();
     Error::usage(format_args!("unknown flag --{}{hint}", on_one_line(long)))
 }
@@ -288,18 +247,16 @@ fn version(name: &str) -> String {
     }
 }
 
-/// One screen. The defaults come from where they are defined.
+/// One screen. The flags, their texts and defaults come from the table.
 fn help(name: &str, root: Root) -> String {
-    let limits = Limits::default();
-    let (title, usage, root_line, listing_line, example) = match root {
+    let (title, usage, root_line, example) = match root {
         Root::Optional => (
             ": an HTTP/1.1 server; a stop and a reload lose no request",
             "[OPTIONS] [ROOT]\n       handover reload --pid-file FILE [--wait] (see handover reload --help)",
             "  ROOT                     directory to serve; without it, a welcome site\n",
-            "      --listing            show what is in a directory without an index\n",
             " ./public",
         ),
-        Root::Refused => ("", "[OPTIONS]", "", "", ""),
+        Root::Refused => ("", "[OPTIONS]", "", ""),
     };
     format!(
         "\
@@ -308,38 +265,12 @@ fn help(name: &str, root: Root) -> String {
 Usage: {name} {usage}
 {root_line}
 Serving
-  -c, --config FILE        read settings from this TOML file; flags win over it
-  -l, --listen ADDRESS     HOST:PORT, [V6]:PORT or unix:PATH; may stand several
-                           times; port 0 takes a free one [{DEFAULT_LISTEN}]
-  -w, --workers N          threads that run handlers [{DEFAULT_WORKERS}]
-{listing_line}      --no-status-routes   do not answer /-/healthy and /-/ready
-      --log-file FILE      append the log to FILE; USR1 opens it anew [stderr]
-      --pid-file FILE      write the process id to FILE
-
+{serving}
 Stopping and reloading
-      --stop-deadline SECS wait that long for requests under way [{stop_deadline}]
-      --lame-duck SECS     before that, serve on with /-/ready at 503 [0]
-      --reload MODE        overlap (two processes) or exec (one); auto is exec
-                           unless there is NOTIFY_SOCKET [auto]
-      --reload-probation SECS  the old process could still go on [{probation}]
-      --reload-deadline SECS   what the old process still has is cut [{reload_deadline}]
-      --exec-stall SECS    hold new work at most that long for exec [{exec_stall}]
-
+{reloading}
 Limits
-      --memory SIZE        for the whole process; connections, buffers, stacks
-                           are derived from it [no limit]
-      --max-connections N  open connections [{connections}]
-      --max-connections-per-ip N  of them from one address [no limit]
-      --max-body SIZE      request body, bytes or with K, M, G [{body_size}]
-      --head-timeout SECS  for a request head to arrive [{head}]
-      --idle-timeout SECS  between requests of a connection [{idle}]
-      --write-timeout SECS for a client that takes too little of an answer [{write}]
-      --queue-timeout SECS for a request to wait for a worker, then 503 [{queue}]
-
-      --check              check all settings, say what would run, and exit
-  -V, --version            say which version this is
-  -h, --help               this text
-
+{limits}
+{about}
 Defaults stand in brackets. SECS may have decimals. The environment variable
 RUST_LOG sets the log level: off, error, warn, info (default), debug, trace.
 
@@ -357,17 +288,44 @@ Examples
   {name} --check -c /etc/{name}.toml
 ",
         version = version(name).trim_end(),
-        stop_deadline = DEFAULT_STOP_DEADLINE.as_secs_f64(),
-        probation = DEFAULT_RELOAD_PROBATION.as_secs_f64(),
-        reload_deadline = DEFAULT_RELOAD_DEADLINE.as_secs_f64(),
-        exec_stall = DEFAULT_EXEC_STALL.as_secs_f64(),
-        connections = limits.connections,
-        body_size = size_text(limits.body_size),
-        head = limits.head_timeout.as_secs_f64(),
-        idle = limits.idle_timeout.as_secs_f64(),
-        write = limits.write_timeout.as_secs_f64(),
-        queue = limits.queue_timeout.as_secs_f64(),
+        serving = options(root, Group::Serving),
+        reloading = options(root, Group::Reloading),
+        limits = options(root, Group::Limits),
+        about = options(root, Group::About),
     )
+}
+
+/// Where the texts of flags begin, and how wide a line may be.
+const TEXT_COLUMN: usize = 27;
+const WIDTH: usize = 80;
+
+/// The flags of a group, each with its text and default.
+fn options(root: Root, group: Group) -> String {
+    let mut all = String::new();
+    let rows = SETTINGS.iter().filter(|setting| setting.group == group);
+    for setting in rows.filter(|setting| root == Root::Optional || !setting.is_of_site()) {
+        let (Some(flag), Some(help)) = (setting.flag(), setting.help) else { continue };
+        let short = setting.short.map_or("    ".to_owned(), |short| format!("-{short}, "));
+        let takes = setting.takes().map(|takes| format!(" {takes}")).unwrap_or_default();
+        let mut line = format!("  {short}--{flag}{takes}");
+        let behind = if line.len() < TEXT_COLUMN { TEXT_COLUMN } else { line.len() + 2 };
+        line.push_str(&" ".repeat(behind - line.len()));
+        // A switch is off; a default stays together.
+        let default = Some(setting.default()).filter(|default| setting.takes().is_some() && !default.is_empty());
+        let default = default.map(|default| format!("[{default}]"));
+        let mut is_first = true;
+        for word in help.split(' ').chain(default.as_deref()) {
+            if !is_first && line.len() + 1 + word.len() > WIDTH {
+                all = all + &line + "\n";
+                line = " ".repeat(TEXT_COLUMN);
+                is_first = true;
+            }
+            line = line + if is_first { "" } else { " " } + word;
+            is_first = false;
+        }
+        all = all + &line + "\n";
+    }
+    all
 }
 
 /// The file name that the program was called by: what messages begin with.
@@ -405,6 +363,7 @@ fn from_process(root: Root) -> Config {
 mod tests {
     use super::*;
     use crate::ReloadMode;
+    use crate::config::{DEFAULT_STOP_DEADLINE, DEFAULT_WORKERS};
     use std::os::unix::ffi::OsStringExt;
     use std::time::Duration;
 
@@ -580,11 +539,11 @@ mod tests {
     #[test]
     fn help_shows_every_flag_on_one_screen() {
         let Ok(Parsed::Help(text)) = parsed("-w 4 --help --nonsense") else { panic!("no help") };
-        for flag in flags() {
-            let shown = match flag.action {
-                Takes(setting) => format!("--{} {} ", flag.long, setting.takes),
-                Action::Config => "--config FILE ".to_owned(),
-                _ => format!("--{} ", flag.long),
+        for setting in SETTINGS {
+            let Some(flag) = setting.flag() else { continue };
+            let shown = match setting.takes() {
+                Some(takes) => format!("--{flag} {takes} "),
+                None => format!("--{flag} "),
             };
             assert!(text.contains(&shown), "{shown} is not in the help");
         }

@@ -8,3 +8,4 @@ mod document;
 mod file;
 pub mod flags;
 mod settings;
+mod value;

@@ -1,135 +1,486 @@
-//! Every setting that has one value: its name, what it takes, and where it goes. The command line and the
-//! configuration file both read this table, so that they cannot differ.
+//! Every setting, one row each: its names, what it may be and where it goes, what `--help` and `--check` say of it. The
+//! flags, the configuration file and both texts follow from this table; README.md and examples/handover.toml are held
+//! to it by the tests below. Its default is what `Config::default()` has.
 
+use super::value::{Value, Wrong};
+use crate::closest::closest;
 use crate::config::{
-    BODY_RATE, BUFFERED_BODY, Config, HEAD_SIZE, HEADER_COUNT, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode, WORKER_STACK,
-    size_text,
+    BODY_RATE, BUFFERED_BODY, Config, DEFAULT_LISTEN, HEAD_SIZE, HEADER_COUNT, MAX_CONNECTIONS, MAX_WORKERS,
+    ReloadMode, WORKER_STACK, size_text,
 };
-use crate::listener::Address;
-use crate::number::decimal;
-use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
+
+/// The table. `--help` shows the flags of a group in this order.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "config",
+        short: Some('c'),
+        group: Group::Serving,
+        help: Some("read settings from this TOML file; flags win over it"),
+        kind: Kind::Only(Only::Config),
+        ..ROW
+    },
+    Setting {
+        name: "listen",
+        short: Some('l'),
+        group: Group::Serving,
+        help: Some("HOST:PORT, [V6]:PORT or unix:PATH; may stand several times; port 0 takes a free one"),
+        unset: DEFAULT_LISTEN,
+        elsewhere: &["address", "bind", "host", "port"],
+        kind: Kind::Addresses,
+        ..ROW
+    },
+    Setting {
+        name: "workers",
+        short: Some('w'),
+        group: Group::Serving,
+        help: Some("threads that run handlers"),
+        check: Some(("workers", "{}")),
+        elsewhere: &["threads"],
+        kind: Kind::Number(|config| &mut config.workers, 1..=MAX_WORKERS),
+        ..ROW
+    },
+    Setting {
+        name: "worker-stack",
+        group: Group::Serving,
+        check: Some(("workers", ", stack {} each")),
+        kind: Kind::Room(|config| &mut config.worker_stack, WORKER_STACK),
+        ..ROW
+    },
+    Setting {
+        name: "listing",
+        group: Group::Serving,
+        help: Some("show what is in a directory without an index"),
+        kind: Kind::On(|config| &mut config.site.root.listing),
+        ..ROW
+    },
+    Setting {
+        name: "status-routes",
+        group: Group::Serving,
+        help: Some("do not answer /-/healthy and /-/ready"),
+        // Who writes a key like the flag.
+        elsewhere: &["no-status-routes"],
+        kind: Kind::Off(|config| &mut config.status_routes),
+        ..ROW
+    },
+    Setting {
+        name: "log-file",
+        group: Group::Serving,
+        help: Some("append the log to FILE; USR1 opens it anew"),
+        check: Some(("log file", "{}")),
+        unset: "stderr",
+        kind: Kind::Path(|config| &mut config.log_file),
+        ..ROW
+    },
+    Setting {
+        name: "pid-file",
+        group: Group::Serving,
+        help: Some("write the process id to FILE"),
+        check: Some(("pid file", "{}")),
+        kind: Kind::Path(|config| &mut config.pid_file),
+        ..ROW
+    },
+    Setting {
+        name: "stop-deadline",
+        group: Group::Reloading,
+        help: Some("wait that long for requests under way"),
+        check: Some(("stop", "deadline {} s")),
+        elsewhere: &["graceful-timeout"],
+        kind: Kind::Seconds(|config| &mut config.stop_deadline, FROM_ZERO),
+        ..ROW
+    },
+    Setting {
+        name: "lame-duck",
+        group: Group::Reloading,
+        help: Some("before that, serve on with /-/ready at 503"),
+        check: Some(("stop", ", lame duck {} s")),
+        kind: Kind::Seconds(|config| &mut config.lame_duck, FROM_ZERO),
+        ..ROW
+    },
+    Setting {
+        name: "reload",
+        group: Group::Reloading,
+        help: Some("overlap (two processes) or exec (one); auto is exec unless there is NOTIFY_SOCKET"),
+        check: Some(("reload", "{}")),
+        kind: Kind::Mode,
+        ..ROW
+    },
+    Setting {
+        name: "reload-probation",
+        group: Group::Reloading,
+        help: Some("the old process could still go on"),
+        check: Some(("reload", ", probation {} s")),
+        kind: Kind::Seconds(|config| &mut config.reload_probation, FROM_ZERO),
+        ..ROW
+    },
+    Setting {
+        name: "reload-deadline",
+        group: Group::Reloading,
+        help: Some("what the old process still has is cut"),
+        check: Some(("reload", ", deadline {} s")),
+        kind: Kind::Seconds(|config| &mut config.reload_deadline, FROM_A_MILLISECOND),
+        ..ROW
+    },
+    Setting {
+        name: "exec-stall",
+        group: Group::Reloading,
+        help: Some("hold new work at most that long for exec"),
+        check: Some(("reload", ", exec stall {} s")),
+        kind: Kind::Seconds(|config| &mut config.exec_stall, FROM_A_MILLISECOND),
+        ..ROW
+    },
+    Setting {
+        name: "memory",
+        help: Some("for the whole process; connections, buffers, stacks are derived from it"),
+        unset: "no limit",
+        // Below, no program fits; above is a slip.
+        kind: Kind::MaybeSize(|config| &mut config.memory, 1 << 20..=1 << 40),
+        ..ROW
+    },
+    Setting {
+        name: "file-cache",
+        unset: "1M",
+        kind: Kind::MaybeRoom(|config| &mut config.file_cache, 0..=1 << 30),
+        ..ROW
+    },
+    Setting {
+        name: "max-connections",
+        help: Some("open connections"),
+        check: Some(("limits", "{} connections")),
+        elsewhere: &["connections"],
+        kind: Kind::Number(|config| &mut config.limits.connections, 1..=MAX_CONNECTIONS),
+        ..ROW
+    },
+    Setting {
+        name: "max-connections-per-ip",
+        help: Some("of them from one address"),
+        check: Some(("limits", " ({} from one address)")),
+        unset: "no limit",
+        kind: Kind::AtMost(|config| &mut config.limits.connections_per_ip, 0..=MAX_CONNECTIONS),
+        ..ROW
+    },
+    Setting {
+        name: "max-requests-per-connection",
+        check: Some(("limits", " of {} requests")),
+        unset: "no limit",
+        kind: Kind::AtMost(|config| &mut config.limits.requests, 0..=u32::MAX as usize),
+        ..ROW
+    },
+    Setting {
+        name: "max-head",
+        check: Some(("limits", ", head {}")),
+        elsewhere: &["head-size"],
+        kind: Kind::Room(|config| &mut config.limits.head_size, HEAD_SIZE),
+        ..ROW
+    },
+    Setting {
+        name: "max-target",
+        check: Some(("limits", ", target {}")),
+        elsewhere: &["target-size"],
+        kind: Kind::Room(|config| &mut config.limits.target_size, 16..=65_535),
+        ..ROW
+    },
+    Setting {
+        name: "max-headers",
+        check: Some(("limits", ", {} header fields")),
+        elsewhere: &["header-count"],
+        kind: Kind::Number(|config| &mut config.limits.header_count, HEADER_COUNT),
+        ..ROW
+    },
+    Setting {
+        name: "max-body",
+        help: Some("request body, bytes or with K, M, G"),
+        check: Some(("limits", ", body {}")),
+        elsewhere: &["body-size"],
+        kind: Kind::Size(|config| &mut config.limits.body_size, 0..=u64::MAX),
+        ..ROW
+    },
+    Setting {
+        name: "buffered-body",
+        check: Some(("limits", ", {} of it buffered")),
+        kind: Kind::Room(|config| &mut config.limits.buffered_body, BUFFERED_BODY),
+        ..ROW
+    },
+    Setting {
+        name: "head-timeout",
+        help: Some("for a request head to arrive"),
+        check: Some(("timeouts", "head {} s")),
+        kind: Kind::Seconds(|config| &mut config.limits.head_timeout, FROM_A_MILLISECOND),
+        ..ROW
+    },
+    Setting {
+        name: "body-timeout",
+        check: Some(("timeouts", ", body {} s")),
+        kind: Kind::Seconds(|config| &mut config.limits.body_timeout, FROM_A_MILLISECOND),
+        ..ROW
+    },
+    Setting {
+        name: "body-rate",
+        check: Some(("timeouts", " and then {} bytes/s")),
+        kind: Kind::Rate(|config| &mut config.limits.body_rate, BODY_RATE),
+        ..ROW
+    },
+    Setting {
+        name: "idle-timeout",
+        help: Some("between requests of a connection"),
+        check: Some(("timeouts", ", idle {} s")),
+        elsewhere: &["keep-alive"],
+        kind: Kind::Seconds(|config| &mut config.limits.idle_timeout, FROM_A_MILLISECOND),
+        ..ROW
+    },
+    Setting {
+        name: "write-timeout",
+        help: Some("for a client that takes too little of an answer"),
+        check: Some(("timeouts", ", write {} s")),
+        kind: Kind::Seconds(|config| &mut config.limits.write_timeout, FROM_A_MILLISECOND),
+        ..ROW
+    },
+    Setting {
+        name: "write-rate",
+        check: Some(("timeouts", " at {} bytes/s")),
+        kind: Kind::Rate(|config| &mut config.limits.write_rate, 0..=1 << 30),
+        ..ROW
+    },
+    Setting {
+        name: "queue-timeout",
+        help: Some("for a request to wait for a worker, then 503"),
+        check: Some(("timeouts", ", queue {} s")),
+        kind: Kind::Seconds(|config| &mut config.limits.queue_timeout, FROM_A_MILLISECOND),
+        ..ROW
+    },
+    Setting {
+        name: "stream-wait",
+        check: Some(("timeouts", ", stream wait {} s")),
+        kind: Kind::Seconds(|config| &mut config.limits.stream_wait, FROM_A_MILLISECOND),
+        ..ROW
+    },
+    Setting {
+        name: "linger",
+        check: Some(("timeouts", ", linger {} s")),
+        kind: Kind::Seconds(|config| &mut config.limits.linger, FROM_ZERO),
+        ..ROW
+    },
+    Setting {
+        name: "check",
+        group: Group::About,
+        help: Some("check all settings, say what would run, and exit"),
+        kind: Kind::Only(Only::Check),
+        ..ROW
+    },
+    Setting {
+        name: "version",
+        short: Some('V'),
+        group: Group::About,
+        help: Some("say which version this is"),
+        kind: Kind::Only(Only::Version),
+        ..ROW
+    },
+    Setting {
+        name: "help",
+        short: Some('h'),
+        group: Group::About,
+        help: Some("this text"),
+        kind: Kind::Only(Only::Help),
+        ..ROW
+    },
+];
+
+/// What a row has that says nothing else: a limit that only a file sets.
+const ROW: Setting = Setting {
+    name: "",
+    short: None,
+    group: Group::Limits,
+    help: None,
+    check: None,
+    unset: "",
+    elsewhere: &[],
+    kind: Kind::Addresses,
+};
+
+const FROM_ZERO: Duration = Duration::ZERO;
+/// Deadlines count in milliseconds; a timeout that rounds to none would refuse every request.
+const FROM_A_MILLISECOND: Duration = Duration::from_millis(1);
+
+/// What only the program has: an application decides itself what it serves. But for `listing` these are keys that have
+/// more than one value, or a place of their own.
+pub const SITE_KEYS: [&str; 9] =
+    ["root", "precompressed", "listing", "fallback", "headers", "mime", "cache", "error_pages", "route"];
+
+/// As `elsewhere` of a row, for keys that are none.
+const SITE_KEYS_ELSEWHERE: [(&str, &str); 2] = [("document-root", "root"), ("redirects", "route")];
 
 /// A setting.
 pub struct Setting {
     /// As a flag, without the dashes; as a key with `_` for `-`.
     pub name: &'static str,
     pub short: Option<char>,
-    /// What it takes, as help and messages call it.
-    pub takes: &'static str,
-    /// Whether there is a flag, or only a key.
-    pub is_flag: bool,
-    target: Target,
+    pub group: Group,
+    /// What `--help` says of the flag. Without it there is only a key, and the text is in the example.
+    pub help: Option<&'static str>,
+    /// The line of `--check` that it stands in, and the words around its value, in the order of the rows.
+    pub check: Option<(&'static str, &'static str)>,
+    /// What counts where nothing is set.
+    unset: &'static str,
+    /// What people type who come from another server, or who think of its other name.
+    elsewhere: &'static [&'static str],
+    kind: Kind,
+}
+
+/// Under which title `--help` has a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    Serving,
+    Reloading,
+    Limits,
+    About,
 }
 
 /// Where a value goes, and what it may be.
-enum Target {
+enum Kind {
     /// Of a file one of an array.
-    Listen,
+    Addresses,
     Number(fn(&mut Config) -> &mut usize, RangeInclusive<usize>),
     /// 0 switches it off.
     AtMost(fn(&mut Config) -> &mut Option<NonZeroU32>, RangeInclusive<usize>),
     Size(fn(&mut Config) -> &mut u64, RangeInclusive<u64>),
+    MaybeSize(fn(&mut Config) -> &mut Option<u64>, RangeInclusive<u64>),
     /// A size in memory.
     Room(fn(&mut Config) -> &mut usize, RangeInclusive<u64>),
-    Memory,
-    FileCache,
+    MaybeRoom(fn(&mut Config) -> &mut Option<usize>, RangeInclusive<u64>),
+    /// Bytes a second.
+    Rate(fn(&mut Config) -> &mut u64, RangeInclusive<u64>),
     /// From that on.
     Seconds(fn(&mut Config) -> &mut Duration, Duration),
     Path(fn(&mut Config) -> &mut Option<PathBuf>),
-    StatusRoutes,
-    Reload,
+    Mode,
+    /// The flag `--NAME` switches it on.
+    On(fn(&mut Config) -> &mut bool),
+    /// The flag `--no-NAME` switches it off.
+    Off(fn(&mut Config) -> &mut bool),
+    /// A flag, and no key.
+    Only(Only),
+}
+
+/// What only a command line can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Only {
+    Config,
+    Check,
+    Version,
+    Help,
 }
 
 impl Setting {
-    /// The name in a file.
-    pub fn key(&self) -> String {
-        self.name.replace('-', "_")
+    /// The name in a file, if it may stand there.
+    pub fn key(&self) -> Option<String> {
+        self.only().is_none().then(|| self.name.replace('-', "_"))
+    }
+
+    /// The long flag, without its dashes.
+    pub fn flag(&self) -> Option<String> {
+        self.help?;
+        Some(match self.kind {
+            Kind::Off(_) => format!("no-{}", self.name),
+            _ => self.name.to_owned(),
+        })
+    }
+
+    /// What the flag takes, as help and messages call it; a switch takes nothing.
+    pub fn takes(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Addresses => Some("ADDRESS"),
+            Kind::Number(..) | Kind::AtMost(..) => Some("N"),
+            Kind::Size(..) | Kind::MaybeSize(..) | Kind::Room(..) | Kind::MaybeRoom(..) | Kind::Rate(..) => {
+                Some("SIZE")
+            }
+            Kind::Seconds(..) => Some("SECS"),
+            Kind::Path(_) | Kind::Only(Only::Config) => Some("FILE"),
+            Kind::Mode => Some("MODE"),
+            Kind::On(_) | Kind::Off(_) | Kind::Only(_) => None,
+        }
+    }
+
+    pub fn only(&self) -> Option<Only> {
+        match self.kind {
+            Kind::Only(only) => Some(only),
+            _ => None,
+        }
+    }
+
+    /// Whether it says what the program serves.
+    pub fn is_of_site(&self) -> bool {
+        SITE_KEYS.contains(&self.name)
+    }
+
+    /// Whether a file has an array of them.
+    pub fn is_array(&self) -> bool {
+        matches!(self.kind, Kind::Addresses)
     }
 
     /// Reads the value, and sets it.
     pub fn apply(&self, config: &mut Config, value: &Value<'_>) -> Result<(), Wrong> {
-        match &self.target {
-            Target::Listen => config.listen.push(value.address()?),
-            Target::Number(place, allowed) => *place(config) = value.number(allowed)?,
-            Target::AtMost(place, allowed) => *place(config) = at_most(value.number(allowed)?),
-            Target::Size(place, allowed) => *place(config) = value.size(allowed)?,
-            Target::Room(place, allowed) => *place(config) = value.size(allowed)? as usize,
-            Target::Memory => config.memory = Some(value.size(&MEMORY)?),
-            Target::FileCache => config.file_cache = Some(value.size(&FILE_CACHE)? as usize),
-            Target::Seconds(place, least) => *place(config) = value.seconds(*least)?,
-            Target::Path(place) => *place(config) = Some(value.path()?),
-            Target::StatusRoutes => config.status_routes = value.boolean()?,
-            Target::Reload => config.reload = value.reload_mode()?,
+        match &self.kind {
+            Kind::Addresses => config.listen.push(value.address()?),
+            Kind::Number(place, allowed) => *place(config) = value.number(allowed)?,
+            Kind::AtMost(place, allowed) => *place(config) = at_most(value.number(allowed)?),
+            Kind::Size(place, allowed) | Kind::Rate(place, allowed) => *place(config) = value.size(allowed)?,
+            Kind::MaybeSize(place, allowed) => *place(config) = Some(value.size(allowed)?),
+            Kind::Room(place, allowed) => *place(config) = value.size(allowed)? as usize,
+            Kind::MaybeRoom(place, allowed) => *place(config) = Some(value.size(allowed)? as usize),
+            Kind::Seconds(place, least) => *place(config) = value.seconds(*least)?,
+            Kind::Path(place) => *place(config) = Some(value.path()?),
+            Kind::Mode => config.reload = value.reload_mode()?,
+            Kind::On(place) | Kind::Off(place) => *place(config) = value.boolean()?,
+            Kind::Only(_) => {}
         }
         Ok(())
     }
+
+    /// Does what the flag of a switch says.
+    pub fn switch(&self, config: &mut Config) {
+        match self.kind {
+            Kind::On(place) => *place(config) = true,
+            Kind::Off(place) => *place(config) = false,
+            Kind::Only(Only::Check) => config.check = true,
+            _ => {}
+        }
+    }
+
+    /// Its value as text, if it is set.
+    pub fn text(&self, config: &mut Config) -> Option<String> {
+        match &self.kind {
+            Kind::Addresses if config.listen.is_empty() => None,
+            Kind::Addresses => Some(config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            Kind::Number(place, _) => Some(place(config).to_string()),
+            Kind::AtMost(place, _) => place(config).map(|most| most.to_string()),
+            Kind::Size(place, _) => Some(size_text(*place(config))),
+            Kind::MaybeSize(place, _) => place(config).map(size_text),
+            Kind::Room(place, _) => Some(size_text(*place(config) as u64)),
+            Kind::MaybeRoom(place, _) => place(config).map(|room| size_text(room as u64)),
+            Kind::Rate(place, _) => Some(place(config).to_string()),
+            Kind::Seconds(place, _) => Some(place(config).as_secs_f64().to_string()),
+            Kind::Path(place) => place(config).as_ref().map(|path| path.display().to_string()),
+            Kind::Mode => Some(mode_text(config.reload).to_owned()),
+            Kind::On(place) | Kind::Off(place) => Some(place(config).to_string()),
+            Kind::Only(_) => None,
+        }
+    }
+
+    /// What counts if nobody says anything, as text; empty if that is nothing.
+    pub fn default(&self) -> String {
+        self.text(&mut Config::default()).unwrap_or_else(|| self.unset.to_owned())
+    }
 }
 
-/// A year. Longer is a slip of the finger, and sums of such deadlines stay far from any overflow.
-const MAX_SECONDS: u64 = 365 * 24 * 60 * 60;
-const FROM_ZERO: Duration = Duration::ZERO;
-/// Deadlines count in milliseconds; a timeout that rounds to none would refuse every request.
-const FROM_A_MILLISECOND: Duration = Duration::from_millis(1);
-
-/// What a whole process may take: below, no program fits; above is a slip.
-const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 40;
-const FILE_CACHE: RangeInclusive<u64> = 0..=1 << 30;
-const TARGET_SIZE: RangeInclusive<u64> = 16..=65_535;
-const WRITE_RATE: RangeInclusive<u64> = 0..=1 << 30;
-
-pub const SETTINGS: &[Setting] = &[
-    Setting { short: Some('l'), ..flag("listen", "ADDRESS", Target::Listen) },
-    Setting { short: Some('w'), ..flag("workers", "N", Target::Number(|config| &mut config.workers, 1..=MAX_WORKERS)) },
-    key("worker-stack", "SIZE", Target::Room(|config| &mut config.worker_stack, WORKER_STACK)),
-    key("status-routes", "true or false", Target::StatusRoutes),
-    flag("log-file", "FILE", Target::Path(|config| &mut config.log_file)),
-    flag("pid-file", "FILE", Target::Path(|config| &mut config.pid_file)),
-    flag("stop-deadline", "SECS", Target::Seconds(|config| &mut config.stop_deadline, FROM_ZERO)),
-    flag("lame-duck", "SECS", Target::Seconds(|config| &mut config.lame_duck, FROM_ZERO)),
-    flag("reload", "MODE", Target::Reload),
-    flag("reload-probation", "SECS", Target::Seconds(|config| &mut config.reload_probation, FROM_ZERO)),
-    flag("reload-deadline", "SECS", Target::Seconds(|config| &mut config.reload_deadline, FROM_A_MILLISECOND)),
-    flag("exec-stall", "SECS", Target::Seconds(|config| &mut config.exec_stall, FROM_A_MILLISECOND)),
-    flag("memory", "SIZE", Target::Memory),
-    key("file-cache", "SIZE", Target::FileCache),
-    flag("max-connections", "N", Target::Number(|config| &mut config.limits.connections, 1..=MAX_CONNECTIONS)),
-    flag(
-        "max-connections-per-ip",
-        "N",
-        Target::AtMost(|config| &mut config.limits.connections_per_ip, 0..=MAX_CONNECTIONS),
-    ),
-    key(
-        "max-requests-per-connection",
-        "N",
-        Target::AtMost(|config| &mut config.limits.requests, 0..=u32::MAX as usize),
-    ),
-    flag("max-body", "SIZE", Target::Size(|config| &mut config.limits.body_size, 0..=u64::MAX)),
-    key("max-head", "SIZE", Target::Room(|config| &mut config.limits.head_size, HEAD_SIZE)),
-    key("max-target", "SIZE", Target::Room(|config| &mut config.limits.target_size, TARGET_SIZE)),
-    key("max-headers", "N", Target::Number(|config| &mut config.limits.header_count, HEADER_COUNT)),
-    key("buffered-body", "SIZE", Target::Room(|config| &mut config.limits.buffered_body, BUFFERED_BODY)),
-    flag("head-timeout", "SECS", Target::Seconds(|config| &mut config.limits.head_timeout, FROM_A_MILLISECOND)),
-    key("body-timeout", "SECS", Target::Seconds(|config| &mut config.limits.body_timeout, FROM_A_MILLISECOND)),
-    key("body-rate", "SIZE", Target::Size(|config| &mut config.limits.body_rate, BODY_RATE)),
-    flag("idle-timeout", "SECS", Target::Seconds(|config| &mut config.limits.idle_timeout, FROM_A_MILLISECOND)),
-    flag("write-timeout", "SECS", Target::Seconds(|config| &mut config.limits.write_timeout, FROM_A_MILLISECOND)),
-    key("write-rate", "SIZE", Target::Size(|config| &mut config.limits.write_rate, WRITE_RATE)),
-    flag("queue-timeout", "SECS", Target::Seconds(|config| &mut config.limits.queue_timeout, FROM_A_MILLISECOND)),
-    key("stream-wait", "SECS", Target::Seconds(|config| &mut config.limits.stream_wait, FROM_A_MILLISECOND)),
-    key("linger", "SECS", Target::Seconds(|config| &mut config.limits.linger, FROM_ZERO)),
-];
-
-const fn flag(name: &'static str, takes: &'static str, target: Target) -> Setting {
-    Setting { name, short: None, takes, is_flag: true, target }
-}
-
-/// A setting that only a file has.
-const fn key(name: &'static str, takes: &'static str, target: Target) -> Setting {
-    Setting { name, short: None, takes, is_flag: false, target }
+fn mode_text(mode: ReloadMode) -> &'static str {
+    match mode {
+        ReloadMode::Auto => "auto",
+        ReloadMode::Overlap => "overlap",
+        ReloadMode::Exec => "exec",
+    }
 }
 
 /// A limit that 0 switches off.
@@ -137,207 +488,204 @@ fn at_most(number: usize) -> Option<NonZeroU32> {
     u32::try_from(number).ok().and_then(NonZeroU32::new)
 }
 
-/// What is wrong with a value; whoever reads it knows the name and how it was written.
-#[derive(Debug)]
-pub enum Wrong {
-    /// To go behind "NAME is VALUE, ".
-    Value(String),
-    /// To go behind "NAME: ".
-    Whole(String),
-}
-
-/// A value on its way into the settings.
-pub struct Value<'v> {
-    pub given: Given<'v>,
-    /// What a relative path starts from; the working directory without it.
-    pub base: Option<&'v Path>,
-}
-
-/// How a value was given: an argument is text whatever it means, a file has types.
-#[derive(Clone, Copy)]
-pub enum Given<'v> {
-    Argument(&'v OsStr),
-    String(&'v str),
-    Integer(u64),
-    /// As it is written.
-    Float(&'v str),
-    Boolean(bool),
-    /// Something that no setting is.
-    Other,
-}
-
-impl Value<'_> {
-    fn address(&self) -> Result<Address, Wrong> {
-        let text = match self.given {
-            Given::Argument(argument) => argument.to_str().ok_or_else(not_utf8)?,
-            Given::String(text) => text,
-            _ => return Err(Wrong::Value("allowed is HOST:PORT, [V6]:PORT or unix:PATH in quotes".into())),
-        };
-        let whole = |error: crate::Error| Wrong::Whole(error.to_string());
-        match (text.parse().map_err(whole)?, self.base.and_then(Path::to_str)) {
-            // Once more, since what the path became may be too long for a socket.
-            (Address::Unix(path), Some(base)) if path.is_relative() => {
-                format!("unix:{base}/{}", path.display()).parse().map_err(whole)
-            }
-            (address, _) => Ok(address),
-        }
-    }
-
-    /// A path; of a file, relative to the directory that the file is in.
-    pub fn path(&self) -> Result<PathBuf, Wrong> {
-        let path = match self.given {
-            Given::Argument(argument) => Path::new(argument),
-            Given::String(text) if !text.is_empty() && !text.contains('\0') => Path::new(text),
-            _ => return Err(Wrong::Value("allowed is a path in quotes".into())),
-        };
-        Ok(self.base.map_or_else(|| path.to_owned(), |base| base.join(path)))
-    }
-
-    fn number(&self, allowed: &RangeInclusive<usize>) -> Result<usize, Wrong> {
-        let number = match self.given {
-            Given::Argument(argument) => decimal(argument.to_str().ok_or_else(not_utf8)?),
-            Given::Integer(number) => usize::try_from(number).ok(),
-            _ => None,
-        };
-        let number = number.filter(|number| allowed.contains(number));
-        number
-            .ok_or_else(|| Wrong::Value(format!("allowed is a whole number, {} to {}", allowed.start(), allowed.end())))
-    }
-
-    /// Bytes, or with K, M or G that many times 1,024.
-    fn size(&self, allowed: &RangeInclusive<u64>) -> Result<u64, Wrong> {
-        let size = match self.given {
-            Given::Argument(argument) => bytes(argument.to_str().ok_or_else(not_utf8)?),
-            Given::String(text) => bytes(text),
-            Given::Integer(number) => Some(number),
-            _ => None,
-        };
-        let size = size.ok_or_else(|| match self.given {
-            Given::Argument(_) => Wrong::Value("allowed are bytes, or a number with K, M or G: 64K, 10M".into()),
-            _ => Wrong::Value("allowed are bytes, or a number with K, M or G in quotes: \"64K\", \"10M\"".into()),
-        })?;
-        if allowed.contains(&size) {
-            return Ok(size);
-        }
-        let (low, high) = (size_text(*allowed.start()), size_text(*allowed.end()));
-        Err(Wrong::Value(format!("allowed is {low} to {high}")))
-    }
-
-    /// An argument has no exponent and no sign.
-    fn seconds(&self, least: Duration) -> Result<Duration, Wrong> {
-        let seconds = match self.given {
-            Given::Argument(argument) => {
-                let text = argument.to_str().ok_or_else(not_utf8)?;
-                let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-                plain.then(|| seconds(text)).flatten()
-            }
-            Given::Integer(number) => Some(Duration::from_secs(number)),
-            // Of a sign, `-0.0` is the least that is allowed.
-            Given::Float(text) => seconds(text),
-            _ => None,
-        };
-        let allowed = least..=Duration::from_secs(MAX_SECONDS);
-        seconds
-            .filter(|seconds| allowed.contains(seconds))
-            .ok_or_else(|| Wrong::Value(format!("allowed are seconds, {} to {MAX_SECONDS}", least.as_secs_f64())))
-    }
-
-    fn boolean(&self) -> Result<bool, Wrong> {
-        match self.given {
-            Given::Boolean(value) => Ok(value),
-            _ => Err(Wrong::Value("allowed is true or false".into())),
-        }
-    }
-
-    fn reload_mode(&self) -> Result<ReloadMode, Wrong> {
-        let text = match self.given {
-            Given::Argument(argument) => argument.to_str(),
-            Given::String(text) => Some(text),
-            _ => None,
-        };
-        match (text, self.given) {
-            (Some("auto"), _) => Ok(ReloadMode::Auto),
-            (Some("overlap"), _) => Ok(ReloadMode::Overlap),
-            (Some("exec"), _) => Ok(ReloadMode::Exec),
-            (_, Given::Argument(_)) => Err(Wrong::Value("allowed is auto, overlap or exec".into())),
-            _ => Err(Wrong::Value("allowed is \"auto\", \"overlap\" or \"exec\"".into())),
-        }
-    }
-}
-
-fn not_utf8() -> Wrong {
-    Wrong::Value("which is not UTF-8".into())
-}
-
-fn bytes(text: &str) -> Option<u64> {
-    let (number, unit) = match text.bytes().last()?.to_ascii_uppercase() {
-        b'K' => (&text[..text.len() - 1], 1 << 10),
-        b'M' => (&text[..text.len() - 1], 1 << 20),
-        b'G' => (&text[..text.len() - 1], 1 << 30),
-        _ => (text, 1),
-    };
-    decimal::<u64>(number)?.checked_mul(unit)
-}
-
-fn seconds(text: &str) -> Option<Duration> {
-    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+/// The one of `known`, which are flags or keys, that was meant: by the name it has elsewhere, or by likeness.
+pub fn meant<'k>(typed: &str, known: &[&'k str]) -> Option<&'k str> {
+    let dashed = typed.replace('_', "-");
+    let row = SETTINGS.iter().find(|setting| setting.elsewhere.contains(&&*dashed)).map(|setting| setting.name);
+    let site = SITE_KEYS_ELSEWHERE.iter().find(|(elsewhere, _)| *elsewhere == dashed).map(|(_, name)| *name);
+    let by_name = row.or(site).and_then(|name| known.iter().copied().find(|known| known.replace('_', "-") == name));
+    by_name.or_else(|| closest(typed, known))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::value::MAX_SECONDS;
+    use crate::program::{document, file};
+    use crate::{Error, Parsed};
+    use std::ffi::OsString;
+
+    const README: &str = include_str!("../../README.md");
+    const EXAMPLE: &str = include_str!("../../examples/handover.toml");
+
+    /// A value as an argument and in a file, and what is shown of it.
+    struct Sample {
+        argument: String,
+        toml: String,
+        shown: Option<String>,
+    }
+
+    fn sample(argument: impl ToString, toml: impl ToString, shown: impl ToString) -> Sample {
+        Sample { argument: argument.to_string(), toml: toml.to_string(), shown: Some(shown.to_string()) }
+    }
+
+    fn sizes(allowed: &RangeInclusive<u64>, shown: fn(u64) -> String) -> (Vec<Sample>, Vec<String>) {
+        let (low, high) = allowed.clone().into_inner();
+        let beyond = [low.checked_sub(1), high.checked_add(1)].into_iter().flatten().map(|size| size.to_string());
+        ([low, high].map(|size| sample(size, size, shown(size))).into(), beyond.collect())
+    }
+
+    /// The ends of what it may be, and what lies just beyond, as an argument and as a number of a file.
+    fn samples(setting: &Setting) -> (Vec<Sample>, Vec<String>) {
+        let plain = |values: &[&str]| values.iter().map(|value| sample(value, format!("'{value}'"), value)).collect();
+        match &setting.kind {
+            Kind::Addresses => (vec![sample("127.0.0.1:1", "['127.0.0.1:1']", "127.0.0.1:1")], vec!["1".to_owned()]),
+            Kind::Number(_, allowed) => {
+                sizes(&(*allowed.start() as u64..=*allowed.end() as u64), |number| number.to_string())
+            }
+            Kind::AtMost(_, allowed) => {
+                let (mut good, bad) = sizes(&(0..=*allowed.end() as u64), |number| number.to_string());
+                good[0].shown = None;
+                (good, bad)
+            }
+            Kind::Rate(_, allowed) => sizes(allowed, |rate| rate.to_string()),
+            Kind::Size(_, allowed)
+            | Kind::MaybeSize(_, allowed)
+            | Kind::Room(_, allowed)
+            | Kind::MaybeRoom(_, allowed) => sizes(allowed, size_text),
+            Kind::Seconds(_, least) => {
+                let low = least.as_secs_f64().to_string();
+                let below = (!least.is_zero()).then(|| "0".to_owned());
+                let good = vec![sample(&low, &low, &low), sample(MAX_SECONDS, MAX_SECONDS, MAX_SECONDS)];
+                (good, below.into_iter().chain([(MAX_SECONDS + 1).to_string()]).collect())
+            }
+            Kind::Path(_) => (plain(&["/a/b"]), Vec::new()),
+            Kind::Mode => (plain(&["auto", "overlap", "exec"]), vec!["never".to_owned()]),
+            Kind::On(_) => (vec![sample("", true, true)], Vec::new()),
+            Kind::Off(_) => (vec![sample("", false, false)], Vec::new()),
+            Kind::Only(_) => (Vec::new(), Vec::new()),
+        }
+    }
+
+    fn from_flag(setting: &Setting, argument: &str) -> Result<Config, Error> {
+        let flag = format!("--{}", setting.flag().expect("a flag"));
+        let value = setting.takes().map(|_| OsString::from(argument));
+        match Config::try_from_args([OsString::from(flag)].into_iter().chain(value))? {
+            Parsed::Run(config) => Ok(config),
+            other => panic!("{}: {other:?}", setting.name),
+        }
+    }
+
+    fn from_file(setting: &Setting, value: &str) -> Result<Config, Error> {
+        // A target has to fit into the head, and `listing` needs no root before the site is opened.
+        let room = if setting.name == "max-target" { "max_head = 65535\n" } else { "" };
+        file::read(&format!("{room}{} = {value}", setting.key().expect("a key")), "/dir/file".into(), None)
+    }
 
     #[test]
     fn names_are_flags_and_keys() {
+        let mut shorts = Vec::new();
         for (at, setting) in SETTINGS.iter().enumerate() {
             assert!(setting.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{}", setting.name);
             assert!(SETTINGS[..at].iter().all(|other| other.name != setting.name), "{} twice", setting.name);
-            assert!(setting.is_flag || setting.short.is_none());
+            assert!(setting.help.is_some() || setting.short.is_none());
+            assert!(setting.help.is_some() || setting.only().is_none(), "{} is neither flag nor key", setting.name);
+            if let Some(short) = setting.short {
+                assert!(!shorts.contains(&short), "-{short} twice");
+                shorts.push(short);
+            }
+        }
+    }
+
+    /// Each row by flag and by key, at both ends of its range: it sets its own place and no other.
+    #[test]
+    fn every_setting_takes_what_it_says_and_reaches_its_place() {
+        let all = |mut config: Config| SETTINGS.iter().map(|setting| setting.text(&mut config)).collect::<Vec<_>>();
+        let defaults = all(Config::default());
+        for (row, setting) in SETTINGS.iter().enumerate() {
+            let (good, bad) = samples(setting);
+            for Sample { argument, toml, shown } in good {
+                let mut config = from_file(setting, &toml).expect(setting.name);
+                assert_eq!(setting.text(&mut config), shown, "{} = {toml}", setting.name);
+                if setting.help.is_some() {
+                    let mut wanted = defaults.clone();
+                    wanted[row] = shown;
+                    assert_eq!(all(from_flag(setting, &argument).expect(setting.name)), wanted, "--{}", setting.name);
+                }
+            }
+            for value in bad {
+                let key = setting.key().expect("a key");
+                let error = from_file(setting, &value).expect_err(&key).to_string();
+                assert!(error.contains(&format!("{key} is {value}, allowed ")) || value == "never", "{error}");
+                if setting.help.is_some() {
+                    let error = from_flag(setting, &value).expect_err(&key).to_string();
+                    assert!(error.starts_with(&format!("--{}", setting.name)), "{error}");
+                }
+            }
         }
     }
 
     #[test]
-    fn sizes() {
-        for (text, size) in [("0", Some(0)), ("64k", Some(65_536)), ("2G", Some(2 << 30)), ("", None), ("K", None)] {
-            assert_eq!(bytes(text), size, "{text}");
+    fn what_is_not_set_counts_as_it_says() {
+        let row = |name: &str| SETTINGS.iter().find(|setting| setting.name == name).expect(name).default();
+        let config = Config::default();
+        assert_eq!(row("file-cache"), size_text(config.file_cache() as u64));
+        let listen = config.addresses().expect("an address").iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(row("listen"), listen.join(", "));
+        assert!(config.memory.is_none() && row("memory") == "no limit");
+    }
+
+    /// The table of flags in README.md: each flag with its default, and nothing else.
+    #[test]
+    fn the_readme_has_each_flag_with_its_default() {
+        let table = README.split("| flag | default | |\n|---|---|---|\n").nth(1).expect("a table of flags");
+        let rows = table.lines().take_while(|line| line.starts_with('|')).map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            assert!(cells.len() == 5 && !cells[3].is_empty(), "{line}");
+            (cells[1].to_owned(), cells[2].trim_matches('`').to_owned())
+        });
+        let flags = SETTINGS.iter().filter_map(|setting| {
+            let short = setting.short.map(|short| format!("`-{short}`, ")).unwrap_or_default();
+            let takes = setting.takes().map(|takes| format!(" {takes}")).unwrap_or_default();
+            let default = setting.takes().map(|_| setting.default()).unwrap_or_default();
+            Some((format!("{short}`--{}{takes}`", setting.flag()?), default))
+        });
+        let (mut rows, mut flags): (Vec<_>, Vec<_>) = (rows.collect(), flags.collect());
+        rows.sort();
+        flags.sort();
+        assert_eq!(rows, flags);
+    }
+
+    /// examples/handover.toml: each key with its default, or as a line that is off where nothing is set; and nothing
+    /// else but the site.
+    #[test]
+    fn the_example_has_each_setting_with_its_default() {
+        let off =
+            |line: &str| line.strip_prefix('#').and_then(|line| line.split_once(" = ")).map(|(key, _)| key.to_owned());
+        let off: Vec<String> = EXAMPLE.lines().filter_map(off).filter(|key| !key.starts_with(' ')).collect();
+        let document = document::parse(EXAMPLE).expect("TOML");
+        let set: Vec<&str> = document::entries(&document).iter().map(|entry| entry.key).collect();
+        let mut config = file::read(EXAMPLE, "/dir/file".into(), None).expect("a configuration");
+        let mut known: Vec<String> = SITE_KEYS.iter().map(|key| (*key).to_owned()).collect();
+        for setting in SETTINGS {
+            let Some(key) = setting.key() else { continue };
+            let default = setting.default();
+            match set.contains(&&*key) {
+                true => assert_eq!(setting.text(&mut config).unwrap_or(setting.unset.to_owned()), default, "{key}"),
+                false => {
+                    assert!(off.contains(&key), "{key} is missing");
+                    assert!(setting.text(&mut Config::default()).is_none(), "{key} is {default} and not off");
+                }
+            }
+            known.push(key);
         }
-        for text in ["1.5M", "+1", "1T", "é", "18446744073709551615K"] {
-            assert_eq!(bytes(text), None, "{text}");
-        }
+        let unknown =
+            set.iter().copied().chain(off.iter().map(String::as_str)).find(|key| !known.iter().any(|k| k == key));
+        assert_eq!(unknown, None);
     }
 
     #[test]
-    fn seconds_have_decimals_and_in_a_file_an_exponent() {
-        let read = |given| Value { given, base: None }.seconds(FROM_ZERO).ok().map(|time| time.as_nanos());
-        for (text, nanoseconds) in [
-            ("0", 0),
-            ("00.50", 500_000_000),
-            ("1.", 1_000_000_000),
-            (".5", 500_000_000),
-            ("0.001", 1_000_000),
-            ("0.3", 300_000_000),
-            ("10.25", 10_250_000_000),
-            ("31536000", 31_536_000_000_000_000),
+    fn the_one_that_was_meant() {
+        let known = ["listen", "workers", "max_connections", "log-file", "status_routes"];
+        for (typed, wanted) in [
+            ("lisen", Some("listen")),
+            ("port", Some("listen")),
+            ("no_status_routes", Some("status_routes")),
+            ("keep_alive", None),
+            ("document_root", None),
         ] {
-            assert_eq!(read(Given::Argument(OsStr::new(text))), Some(nanoseconds), "{text}");
+            assert_eq!(meant(typed, &known), wanted, "{typed}");
         }
-        let arguments =
-            ["", ".", "1.2.3", "e1", "1e3", "x", "1.x", " 1", "+1", "-0", "inf", "31536001", "99999999999999999999"];
-        for text in arguments {
-            assert_eq!(read(Given::Argument(OsStr::new(text))), None, "{text}");
-        }
-        for (text, nanoseconds) in [
-            ("1e3", 1_000_000_000_000),
-            ("1.5e-3", 1_500_000),
-            ("25E+1", 250_000_000_000),
-            ("+1.0", 1_000_000_000),
-            ("-0.0", 0),
-            ("1e-400", 0),
-        ] {
-            assert_eq!(read(Given::Float(text)), Some(nanoseconds), "{text}");
-        }
-        for text in ["-1.0", "1e99", "1e2147483647", "inf", "-inf", "nan", "+nan"] {
-            assert_eq!(read(Given::Float(text)), None, "{text}");
-        }
+        assert_eq!(meant("document_root", &["root"]), Some("root"));
     }
 }

@@ -1,0 +1,208 @@
+//! A value on its way into the settings: text of an argument, or what a file has.
+
+use crate::config::{ReloadMode, size_text};
+use crate::listener::Address;
+use crate::number::decimal;
+use std::ffi::OsStr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A year. Longer is a slip of the finger, and sums of such deadlines stay far from any overflow.
+pub const MAX_SECONDS: u64 = 365 * 24 * 60 * 60;
+
+/// What is wrong with a value; whoever reads it knows the name and how it was written.
+#[derive(Debug)]
+pub enum Wrong {
+    /// To go behind "NAME is VALUE, ".
+    Value(String),
+    /// To go behind "NAME: ".
+    Whole(String),
+}
+
+/// A value on its way into the settings.
+pub struct Value<'v> {
+    pub given: Given<'v>,
+    /// What a relative path starts from; the working directory without it.
+    pub base: Option<&'v Path>,
+}
+
+/// How a value was given: an argument is text whatever it means, a file has types.
+#[derive(Clone, Copy)]
+pub enum Given<'v> {
+    Argument(&'v OsStr),
+    String(&'v str),
+    Integer(u64),
+    /// As it is written.
+    Float(&'v str),
+    Boolean(bool),
+    /// Something that no setting is.
+    Other,
+}
+
+impl Value<'_> {
+    pub fn address(&self) -> Result<Address, Wrong> {
+        let text = match self.given {
+            Given::Argument(argument) => argument.to_str().ok_or_else(not_utf8)?,
+            Given::String(text) => text,
+            _ => return Err(Wrong::Value("allowed is HOST:PORT, [V6]:PORT or unix:PATH in quotes".into())),
+        };
+        let whole = |error: crate::Error| Wrong::Whole(error.to_string());
+        match (text.parse().map_err(whole)?, self.base.and_then(Path::to_str)) {
+            // Once more, since what the path became may be too long for a socket.
+            (Address::Unix(path), Some(base)) if path.is_relative() => {
+                format!("unix:{base}/{}", path.display()).parse().map_err(whole)
+            }
+            (address, _) => Ok(address),
+        }
+    }
+
+    /// A path; of a file, relative to the directory that the file is in.
+    pub fn path(&self) -> Result<PathBuf, Wrong> {
+        let path = match self.given {
+            Given::Argument(argument) => Path::new(argument),
+            Given::String(text) if !text.is_empty() && !text.contains('\0') => Path::new(text),
+            _ => return Err(Wrong::Value("allowed is a path in quotes".into())),
+        };
+        Ok(self.base.map_or_else(|| path.to_owned(), |base| base.join(path)))
+    }
+
+    pub fn number(&self, allowed: &RangeInclusive<usize>) -> Result<usize, Wrong> {
+        let number = match self.given {
+            Given::Argument(argument) => decimal(argument.to_str().ok_or_else(not_utf8)?),
+            Given::Integer(number) => usize::try_from(number).ok(),
+            _ => None,
+        };
+        let number = number.filter(|number| allowed.contains(number));
+        number
+            .ok_or_else(|| Wrong::Value(format!("allowed is a whole number, {} to {}", allowed.start(), allowed.end())))
+    }
+
+    /// Bytes, or with K, M or G that many times 1,024.
+    pub fn size(&self, allowed: &RangeInclusive<u64>) -> Result<u64, Wrong> {
+        let size = match self.given {
+            Given::Argument(argument) => bytes(argument.to_str().ok_or_else(not_utf8)?),
+            Given::String(text) => bytes(text),
+            Given::Integer(number) => Some(number),
+            _ => None,
+        };
+        let size = size.ok_or_else(|| match self.given {
+            Given::Argument(_) => Wrong::Value("allowed are bytes, or a number with K, M or G: 64K, 10M".into()),
+            _ => Wrong::Value("allowed are bytes, or a number with K, M or G in quotes: \"64K\", \"10M\"".into()),
+        })?;
+        if allowed.contains(&size) {
+            return Ok(size);
+        }
+        let (low, high) = (size_text(*allowed.start()), size_text(*allowed.end()));
+        Err(Wrong::Value(format!("allowed is {low} to {high}")))
+    }
+
+    /// An argument has no exponent and no sign.
+    pub fn seconds(&self, least: Duration) -> Result<Duration, Wrong> {
+        let seconds = match self.given {
+            Given::Argument(argument) => {
+                let text = argument.to_str().ok_or_else(not_utf8)?;
+                let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+                plain.then(|| seconds(text)).flatten()
+            }
+            Given::Integer(number) => Some(Duration::from_secs(number)),
+            // Of a sign, `-0.0` is the least that is allowed.
+            Given::Float(text) => seconds(text),
+            _ => None,
+        };
+        let allowed = least..=Duration::from_secs(MAX_SECONDS);
+        seconds
+            .filter(|seconds| allowed.contains(seconds))
+            .ok_or_else(|| Wrong::Value(format!("allowed are seconds, {} to {MAX_SECONDS}", least.as_secs_f64())))
+    }
+
+    pub fn boolean(&self) -> Result<bool, Wrong> {
+        match self.given {
+            Given::Boolean(value) => Ok(value),
+            _ => Err(Wrong::Value("allowed is true or false".into())),
+        }
+    }
+
+    pub fn reload_mode(&self) -> Result<ReloadMode, Wrong> {
+        let text = match self.given {
+            Given::Argument(argument) => argument.to_str(),
+            Given::String(text) => Some(text),
+            _ => None,
+        };
+        match (text, self.given) {
+            (Some("auto"), _) => Ok(ReloadMode::Auto),
+            (Some("overlap"), _) => Ok(ReloadMode::Overlap),
+            (Some("exec"), _) => Ok(ReloadMode::Exec),
+            (_, Given::Argument(_)) => Err(Wrong::Value("allowed is auto, overlap or exec".into())),
+            _ => Err(Wrong::Value("allowed is \"auto\", \"overlap\" or \"exec\"".into())),
+        }
+    }
+}
+
+fn not_utf8() -> Wrong {
+    Wrong::Value("which is not UTF-8".into())
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let (number, unit) = match text.bytes().last()?.to_ascii_uppercase() {
+        b'K' => (&text[..text.len() - 1], 1 << 10),
+        b'M' => (&text[..text.len() - 1], 1 << 20),
+        b'G' => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    decimal::<u64>(number)?.checked_mul(unit)
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, size) in [("0", Some(0)), ("64k", Some(65_536)), ("2G", Some(2 << 30)), ("", None), ("K", None)] {
+            assert_eq!(bytes(text), size, "{text}");
+        }
+        for text in ["1.5M", "+1", "1T", "é", "18446744073709551615K"] {
+            assert_eq!(bytes(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_have_decimals_and_in_a_file_an_exponent() {
+        let read = |given| Value { given, base: None }.seconds(Duration::ZERO).ok().map(|time| time.as_nanos());
+        for (text, nanoseconds) in [
+            ("0", 0),
+            ("00.50", 500_000_000),
+            ("1.", 1_000_000_000),
+            (".5", 500_000_000),
+            ("0.001", 1_000_000),
+            ("0.3", 300_000_000),
+            ("10.25", 10_250_000_000),
+            ("31536000", 31_536_000_000_000_000),
+        ] {
+            assert_eq!(read(Given::Argument(OsStr::new(text))), Some(nanoseconds), "{text}");
+        }
+        let arguments =
+            ["", ".", "1.2.3", "e1", "1e3", "x", "1.x", " 1", "+1", "-0", "inf", "31536001", "99999999999999999999"];
+        for text in arguments {
+            assert_eq!(read(Given::Argument(OsStr::new(text))), None, "{text}");
+        }
+        for (text, nanoseconds) in [
+            ("1e3", 1_000_000_000_000),
+            ("1.5e-3", 1_500_000),
+            ("25E+1", 250_000_000_000),
+            ("+1.0", 1_000_000_000),
+            ("-0.0", 0),
+            ("1e-400", 0),
+        ] {
+            assert_eq!(read(Given::Float(text)), Some(nanoseconds), "{text}");
+        }
+        for text in ["-1.0", "1e99", "1e2147483647", "inf", "-inf", "nan", "+nan"] {
+            assert_eq!(read(Given::Float(text)), None, "{text}");
+        }
+    }
+}
