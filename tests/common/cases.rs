@@ -1,4 +1,4 @@
-//! The data files `tests/requests/*.http`; their format is told in `tests/requests.rs`.
+//! The data files `tests/requests/*.http`; their format is told in `tests/integration/requests.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,6 @@
 //! Fixtures: a server in this process ([`TestServer`]), one in a process of its own ([`Program`]), a client that
 //! speaks raw bytes and never waits for ever ([`RawClient`]), and the data files ([`Case`]).
 
-#![allow(dead_code, unused_imports, reason = "each test program uses its part")]
-
 mod cases;
 mod client;
 mod load;
@@ -12,9 +10,9 @@ mod server;
 
 pub use cases::{Case, Expected, Part, Section, Target, Then};
 pub use client::{Answer, Ending, RawClient};
-pub use load::{Load, Tally};
+pub use load::Load;
 pub use output::run_to_its_end;
-pub use program::{Exit, OnDisk, Program, Scratch, Size, children, count, descriptors_with_room_for, limit_open_files};
+pub use program::{OnDisk, Program, Scratch, Size, children, count, descriptors_with_room_for, limit_open_files};
 pub use server::{Gate, Passage, TestServer};
 
 use std::thread;

@@ -1,9 +1,7 @@
 //! Static files over the wire: the program with a configuration file, real files and raw requests. Which name is which
 //! file is in the unit tests of `src/site`; here is what the fields say to each other.
 
-mod common;
-
-use common::{Answer, PATIENCE, Program, RawClient, Scratch};
+use crate::common::{Answer, PATIENCE, Program, RawClient, Scratch};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;

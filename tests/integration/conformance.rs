@@ -1,9 +1,7 @@
 //! `CONFORMANCE.md` is what the cases in `tests/requests` say, by the section that decides each, around the text of
-//! `tests/requests/conformance.in.md`. `HANDOVER_RENEW=1 cargo test --test conformance` writes it anew.
+//! `tests/requests/conformance.in.md`. `HANDOVER_RENEW=1 cargo test --test integration conformance` writes it anew.
 
-mod common;
-
-use common::{Case, Expected, Target, Then};
+use crate::common::{Case, Expected, Target, Then};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
@@ -151,7 +149,7 @@ fn the_table_says_what_the_cases_say() {
     let differing = made.lines().zip(written.lines()).find(|(made, written)| made != written);
     assert!(
         made == written,
-        "CONFORMANCE.md is not what the cases say; `HANDOVER_RENEW=1 cargo test --test conformance` renews it. \
+        "CONFORMANCE.md is not what the cases say; `HANDOVER_RENEW=1 cargo test --test integration conformance` renews it. \
          The first line that differs: {differing:?}"
     );
 }

@@ -1,8 +1,6 @@
 //! Reloads that no client notices, in both modes, over TCP and a Unix socket.
 
-mod common;
-
-use common::{Answer, Load, Program, RawClient, Scratch, Size, count};
+use crate::common::{Answer, Load, Program, RawClient, Scratch, Size, count};
 use handover::Bound;
 use rustix::process::Signal;
 use std::fs::{self, File};

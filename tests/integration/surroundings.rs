@@ -1,8 +1,6 @@
 //! What a process is given by whoever started it: a name, a disposition of SIGCHLD, children.
 
-mod common;
-
-use common::{OnDisk, Program, Scratch, children, eventually};
+use crate::common::{OnDisk, Program, Scratch, children, eventually};
 use rustix::process::Signal;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;

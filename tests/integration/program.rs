@@ -1,5 +1,4 @@
-//! How programs are started. In a process of its own: a child that is starting has copies of all descriptors for a
-//! moment, which tests of sockets would notice.
+//! How programs are started, and checked before a reload.
 
 use handover::{Program, Reads};
 use std::ffi::OsString;

@@ -1,8 +1,6 @@
 //! What can go wrong in a reload, and that the server serves on all the same.
 
-mod common;
-
-use common::{
+use crate::common::{
     Ending, Load, OnDisk, PATIENCE, Program, RawClient, Scratch, children, descriptors_with_room_for, eventually,
     limit_open_files,
 };

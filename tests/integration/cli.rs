@@ -1,8 +1,6 @@
 //! The program's mistakes: one clear line on stderr, and the exit code that `--help` lists.
 
-mod common;
-
-use common::run_to_its_end;
+use crate::common::run_to_its_end;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};

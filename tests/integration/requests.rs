@@ -13,9 +13,7 @@
 //!
 //! What stands behind an expectation is sent when the answer has come.
 
-mod common;
-
-use common::{Answer, Case, Ending, Expected, RawClient, Scratch, Target, TestServer, Then};
+use crate::common::{Answer, Case, Ending, Expected, RawClient, Scratch, Target, TestServer, Then};
 use handover::{Body, Builder, Config, Header, IntoResponse, Limits, Method, Request, Response, Router};
 use handover::{Server, Site, StatusCode};
 use std::fs;

@@ -1,9 +1,7 @@
 //! Every state of a connection, over raw sockets against a server in this process. What one request file can say is
 //! in `tests/requests/`; here is what takes time, size, several clients or a handler that waits.
 
-mod common;
-
-use common::{Answer, Ending, Gate, Passage, RawClient, Scratch, TestServer};
+use crate::common::{Answer, Ending, Gate, PATIENCE, Passage, RawClient, Scratch, TestServer};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use handover::{Body, Builder, Ended, IntoResponse, Limits, Request, Response, Router, Server};
 use std::fs::File;
@@ -80,7 +78,7 @@ impl<R: Read> Read for Watched<R> {
 /// Waits until the sender's owner has gone.
 #[track_caller]
 fn expect_dropped(dropped: &Receiver<()>) {
-    let left = dropped.recv_timeout(common::PATIENCE);
+    let left = dropped.recv_timeout(PATIENCE);
     assert_eq!(left, Err(RecvTimeoutError::Disconnected));
 }
 
@@ -718,7 +716,7 @@ fn a_stream_whose_client_vanishes_gives_its_permit_back() {
     let mut next = server.client();
     next.get("/stream");
     client.vanish();
-    outcome.recv_timeout(common::PATIENCE).expect("the stream ends");
+    outcome.recv_timeout(PATIENCE).expect("the stream ends");
     gate.wait();
     gate.open();
     assert_eq!(next.answer().text(), "begun ended\n");
@@ -896,7 +894,7 @@ fn a_client_that_takes_nothing_is_cut() {
 
     let mut client = server.client().with_small_window();
     client.get("/pushed");
-    assert_eq!(outcome.recv_timeout(common::PATIENCE), Ok(io::ErrorKind::TimedOut));
+    assert_eq!(outcome.recv_timeout(PATIENCE), Ok(io::ErrorKind::TimedOut));
     assert!(matches!(client.try_answer(false), Err((Ending::Fin | Ending::Reset, _))));
     server.client().expect_alive("/hello");
 }
@@ -942,7 +940,7 @@ fn a_client_that_reads_a_trickle_is_cut() {
             thread::sleep(Duration::from_millis(20));
         }
     }
-    assert_eq!(outcome.recv_timeout(common::PATIENCE), Ok(Some(io::ErrorKind::TimedOut)));
+    assert_eq!(outcome.recv_timeout(PATIENCE), Ok(Some(io::ErrorKind::TimedOut)));
     server.client().expect_alive("/hello");
 }
 

@@ -1,8 +1,6 @@
 //! Nobody starves, and nothing is forgotten: what the engine owes to each of many clients.
 
-mod common;
-
-use common::{Gate, Passage, RawClient, Scratch, TestServer};
+use crate::common::{Gate, Passage, RawClient, Scratch, TestServer};
 use handover::{Body, Builder, Ended, Limits, Request, Router, Server, StatusCode};
 use std::sync::{Arc, Mutex};
 use std::thread;

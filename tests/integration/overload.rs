@@ -1,8 +1,6 @@
 //! What happens when there is not enough for everybody: connections, descriptors, workers.
 
-mod common;
-
-use common::{Gate, Program, RawClient, Scratch, Size, TestServer};
+use crate::common::{Gate, Program, RawClient, Scratch, Size, TestServer};
 use handover::{Builder, Ended, Limits, Router, Server};
 use rustix::process::Signal;
 use std::fs::File;

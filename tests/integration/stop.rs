@@ -1,11 +1,9 @@
 //! The stop, on the lab in a process of its own and on a server in this one: what is pending finishes, nobody who has
 //! connected is reset, and what could not finish is named.
 //!
-//! `HANDOVER_STOPS=20 cargo test --test stop under_load` runs the stops under load that often, instead of 3 times.
+//! `HANDOVER_STOPS=20 cargo test --test integration under_load` runs the stops under load that often, instead of 3 times.
 
-mod common;
-
-use common::{Ending, Gate, Program, RawClient, Scratch, TestServer, count, eventually};
+use crate::common::{Ending, Gate, Program, RawClient, Scratch, TestServer, count, eventually};
 use handover::{Bound, Ended, Limits, Router, Server};
 use rustix::process::Signal;
 use std::collections::{HashMap, HashSet};

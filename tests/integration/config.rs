@@ -1,8 +1,6 @@
 //! The configuration file, through the program: what it says of mistakes, and that what it says is served.
 
-mod common;
-
-use common::run_to_its_end;
+use crate::common::run_to_its_end;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
@@ -396,7 +394,7 @@ fn a_library_reads_it_too() {
 /// The settings that the example has off, on.
 fn all_on(example: &str) -> String {
     let on = |line: &str| match line.strip_prefix('#') {
-        // It changes what everything else says; tests/overload.rs has it.
+        // It changes what everything else says; `overload.rs` has it.
         Some(setting) if setting.starts_with("memory") => String::new(),
         Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting.to_owned(),
         _ => line.to_owned(),

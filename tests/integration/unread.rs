@@ -1,8 +1,6 @@
 //! stdout and stderr that nobody reads: a pipe, a socket or a terminal is full, and nothing waits for it.
 
-mod common;
-
-use common::{PATIENCE, Program, RawClient, Scratch, eventually};
+use crate::common::{PATIENCE, Program, RawClient, Scratch, eventually};
 use handover::Bound;
 use rustix::process::Signal;
 use std::io::{self, PipeReader, PipeWriter, Read};

@@ -1,10 +1,8 @@
 //! What the program gives back when nobody asks for anything, and that it is there again for whoever does.
 
-mod common;
-
 #[cfg(target_env = "gnu")]
-use common::Size;
-use common::{Program, eventually};
+use crate::common::Size;
+use crate::common::{Program, eventually};
 use std::fs;
 
 /// How much there is of the text of the file that `pid` runs, and how much of it is resident, in KiB.
