@@ -3,11 +3,13 @@
 use super::PATIENCE;
 use handover::Bound;
 use rustix::net::RecvFlags;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Once;
 
 /// A connection to a server. Every read and write fails after [`PATIENCE`].
 pub struct RawClient {
@@ -71,6 +73,7 @@ impl RawClient {
 
     /// Connects, if somebody listens.
     pub fn try_to(bound: &Bound) -> io::Result<RawClient> {
+        raise_open_files();
         let stream = match bound {
             Bound::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, PATIENCE)?;
@@ -333,6 +336,18 @@ impl RawClient {
         let answer = self.get(path).answer();
         assert_eq!(answer.status, 200, "{answer:?}");
     }
+}
+
+/// The clients of all tests are in one process, and some tests have many hundreds.
+fn raise_open_files() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let wanted = maximum.map_or(4096, |maximum| maximum.min(4096));
+        if current.is_some_and(|current| current < wanted) {
+            setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).expect("up to what is allowed");
+        }
+    });
 }
 
 /// Nobody wants to read megabytes.

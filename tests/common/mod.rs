@@ -6,14 +6,18 @@ mod client;
 mod load;
 mod output;
 mod program;
+mod reloading;
 mod server;
 
-pub use cases::{Case, Expected, Part, Section, Target, Then};
+pub use cases::{Case, Expected, Target, Then};
 pub use client::{Answer, Ending, RawClient};
 pub use load::Load;
 pub use output::run_to_its_end;
-pub use program::{OnDisk, Program, Scratch, Size, children, count, descriptors_with_room_for, limit_open_files};
-pub use server::{Gate, Passage, TestServer};
+pub use program::{
+    OnDisk, Program, Scratch, Size, children, count, descriptors_with_room_for, limit_open_files, write_script,
+};
+pub use reloading::{Mode, counter, lab, reloading, replaceable_lab};
+pub use server::{Gate, LATE, Passage, TestServer, gated, gated_beside, hello, patient};
 
 use std::thread;
 use std::time::{Duration, Instant};

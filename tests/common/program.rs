@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, kill_process, pidfd_open, set_child_subreaper, waitid,
 };
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
@@ -90,24 +91,37 @@ impl Program {
 
     /// Starts it. Nobody waits until it is ready.
     pub fn spawn(command: &mut Command) -> Program {
-        Program::spawn_with_stderr(command, Stdio::piped())
+        Program::spawn_with(command, Stdio::null(), Stdio::piped())
+    }
+
+    /// The same, with that stdin.
+    pub fn spawn_with_stdin(command: &mut Command, stdin: impl Into<Stdio>) -> Program {
+        Program::spawn_with(command, stdin.into(), Stdio::piped())
+    }
+
+    /// Starts it with that stdin, and waits until it is ready.
+    #[track_caller]
+    pub fn start_with_stdin(command: &mut Command, stdin: impl Into<Stdio>) -> Program {
+        let mut program = Program::spawn_with_stdin(command.stdout(Stdio::piped()), stdin);
+        program.read_announcement();
+        program
     }
 
     /// Starts it with that stderr, and waits until it is ready. A log that goes elsewhere is not seen here.
     #[track_caller]
     pub fn start_with_stderr(command: &mut Command, stderr: impl Into<Stdio>) -> Program {
-        let mut program = Program::spawn_with_stderr(command.stdout(Stdio::piped()), stderr.into());
+        let mut program = Program::spawn_with(command.stdout(Stdio::piped()), Stdio::null(), stderr.into());
         program.read_announcement();
         program
     }
 
-    fn spawn_with_stderr(command: &mut Command, stderr: Stdio) -> Program {
+    fn spawn_with(command: &mut Command, stdin: Stdio, stderr: Stdio) -> Program {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let mark = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         // Successors whose predecessor is gone become children of this process: their ids are theirs until they have
         // been waited for.
         set_child_subreaper(Some(getpid())).expect("PR_SET_CHILD_SUBREAPER");
-        command.env(MARK, &mark).stdin(Stdio::null()).stderr(stderr);
+        command.env(MARK, &mark).stdin(stdin).stderr(stderr);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let pid = Pid::from_child(&child);
         let (sender, exited) = bounded(1);
@@ -119,8 +133,8 @@ impl Program {
         let (log, announced) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
         let (written, said) = (log.clone(), announced.clone());
         let reader = child.stderr.take().map(|stderr| thread::spawn(move || written.read(stderr)));
-        // It keeps what it was given, or a pipe would never end.
-        command.stderr(Stdio::null());
+        // It keeps what it was given, or a pipe would never end, and a listener never be closed.
+        command.stdin(Stdio::null()).stderr(Stdio::null());
         if let Some(stdout) = child.stdout.take() {
             thread::spawn(move || said.read(stdout));
         }
@@ -257,6 +271,12 @@ impl Program {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).expect("the program is there");
+    }
+
+    /// Ends the first generation at once, and waits for it.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
     }
 
     /// See [`descriptors_with_room_for`].
@@ -429,10 +449,16 @@ impl Size {
 }
 
 /// What [`limit_open_files`] takes so that `room` more files can be opened. They have the lowest free numbers, and the
-/// limit is one on numbers.
+/// limit is one on numbers. What is open only now and then, such as a file of /proc that is being read, is free.
 pub fn descriptors_with_room_for(pid: u32, room: usize) -> u64 {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("/proc");
-    let open: Vec<u64> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let look = || -> BTreeSet<u64> {
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("/proc");
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+    };
+    let open = (0..10).fold(look(), |open, _| {
+        thread::sleep(Duration::from_millis(2));
+        &open & &look()
+    });
     let free = (0..).filter(|number| !open.contains(number));
     free.take(room).last().map_or(0, |last| last + 1)
 }
@@ -530,11 +556,7 @@ impl OnDisk {
     /// In its place is a script. `$REAL` is the real program.
     pub fn replace(&self, script: &str) {
         self.remove();
-        // By another process: see `of`.
-        let text = format!("#!/bin/sh\nREAL='{}'\n{script}\n", self.real.display());
-        let write = "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"";
-        let status = Command::new("/bin/sh").args(["-c", write, "sh", &text]).arg(self.path()).status();
-        assert!(status.expect("a shell").success());
+        write_script(&self.path(), &format!("REAL='{}'\n{script}", self.real.display()));
     }
 
     /// The same, but it checks itself as it should.
@@ -547,6 +569,15 @@ impl Drop for OnDisk {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Writes a script that can be executed at once: by another process, since a child that this one starts just then would
+/// hold it open for writing.
+pub fn write_script(path: &Path, script: &str) {
+    let text = format!("#!/bin/sh\n{script}\n");
+    let write = "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"";
+    let status = Command::new("/bin/sh").args(["-c", write, "sh", &text]).arg(path).status();
+    assert!(status.expect("a shell").success());
 }
 
 /// How often something is repeated: the number in the environment variable, or `default`.

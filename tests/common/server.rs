@@ -2,8 +2,37 @@
 
 use super::{PATIENCE, RawClient};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use handover::{Bound, Builder, Ended, Error, Server, StopHandle};
+use handover::{Bound, Builder, Ended, Error, Limits, Router, Server, StopHandle};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Longer than any test: a limit that is not the one under test.
+pub const LATE: Duration = Duration::from_secs(60);
+
+/// Limits that do not interfere, however slow the machine is.
+pub fn patient() -> Limits {
+    Limits { head_timeout: LATE, body_timeout: LATE, idle_timeout: LATE, queue_timeout: LATE, ..Limits::default() }
+}
+
+/// An application that says hello.
+pub fn hello() -> Router {
+    Router::new().get("/hello", |_| "hello\n")
+}
+
+/// The same, with a handler behind a gate as well.
+pub fn gated() -> (Gate, Router) {
+    gated_beside(hello())
+}
+
+/// That application, with a handler behind a gate as well.
+pub fn gated_beside(routes: Router) -> (Gate, Router) {
+    let (gate, passage) = Gate::new();
+    let routes = routes.get("/gate", move |_| {
+        passage.pass();
+        "through\n"
+    });
+    (gate, routes)
+}
 
 /// A server on a free port of 127.0.0.1, without signals, stopped on drop.
 pub struct TestServer {
@@ -33,6 +62,14 @@ impl TestServer {
 
     pub fn client(&self) -> RawClient {
         RawClient::to(&self.bound)
+    }
+
+    /// A client whose request a handler has, behind that gate.
+    pub fn client_at(&self, gate: &Gate) -> RawClient {
+        let mut client = self.client();
+        client.get("/gate");
+        gate.wait();
+        client
     }
 
     /// A client with another address of this host, all of 127.0.0.0/8 being such.

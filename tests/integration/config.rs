@@ -1,42 +1,44 @@
 //! The configuration file, through the program: what it says of mistakes, and that what it says is served.
 
-use crate::common::run_to_its_end;
-use rustix::process::{Pid, Signal, kill_process};
+use crate::common::{Program, RawClient, Scratch, run_to_its_end};
+use rustix::process::Signal;
 use std::fs;
-use std::io::{BufRead, BufReader, Lines, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::process::{Command, Output};
 
-/// A directory with a configuration file, removed at the end.
-struct Site(PathBuf);
+/// A directory with a configuration file.
+struct Site(Scratch);
 
 impl Site {
     fn new(config: &str) -> Site {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("config-{}-{number}", std::process::id()));
-        let site = Site(directory);
+        let site = Site(Scratch::new());
         site.write("handover.toml", config);
         site
     }
 
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path(name)
+    }
+
+    /// The directory itself.
+    fn directory(&self) -> PathBuf {
+        self.path("handover.toml").parent().expect("a parent").to_owned()
+    }
+
     fn write(&self, name: &str, content: &str) {
-        let path = self.0.join(name);
+        let path = self.path(name);
         fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
         fs::write(path, content).expect("a file");
     }
 
     fn file(&self) -> String {
-        self.0.join("handover.toml").to_str().expect("UTF-8").to_owned()
+        self.path("handover.toml").to_str().expect("UTF-8").to_owned()
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
-        command.args(["-c", &self.file()]).args(args).env_remove("RUST_LOG");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = Program::handover_command();
+        command.args(["-c", &self.file()]).args(args);
         command
     }
 
@@ -65,12 +67,6 @@ impl Site {
     }
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[track_caller]
 fn failure(output: &Output, code: i32) -> String {
     let message = String::from_utf8(output.stderr.clone()).expect("UTF-8");
@@ -78,60 +74,6 @@ fn failure(output: &Output, code: i32) -> String {
     assert_eq!(message.lines().count(), 1, "{message}");
     assert!(output.stdout.is_empty(), "{output:?}");
     message
-}
-
-/// A running program, killed at the end.
-struct Served {
-    child: Child,
-    output: Lines<BufReader<ChildStdout>>,
-    port: u16,
-}
-
-impl Served {
-    /// Starts it; it has to listen on one TCP address.
-    fn start(mut command: Command) -> Served {
-        let mut child = command.spawn().expect("the program starts");
-        let output = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut served = Served { child, output, port: 0 };
-        served.until_ready();
-        served
-    }
-
-    fn until_ready(&mut self) {
-        for line in &mut self.output {
-            let line = line.expect("its output");
-            if let Some(address) = line.strip_prefix("listening on http://") {
-                self.port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-            }
-            if line.starts_with("ready ") {
-                return;
-            }
-        }
-        panic!("it ended before it was ready");
-    }
-
-    fn reload(&self) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::HUP).expect("it runs");
-    }
-
-    /// Head and body of the answer.
-    fn get(&self, target: &str) -> (String, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-        write!(stream, "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        (head.to_owned(), body.to_owned())
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]
@@ -236,16 +178,14 @@ fn mistakes_name_file_line_key_and_what_is_allowed() {
 fn a_file_that_cannot_be_read_is_named() {
     let site = Site::new("");
     let run_with = |path: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
-        command.args(["-c", path]).current_dir(&site.0);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        failure(&run_to_its_end(&mut command), 78)
+        let mut command = Program::handover_command();
+        failure(&run_to_its_end(command.args(["-c", path]).current_dir(site.directory())), 78)
     };
-    let absolute = site.0.join("missing.toml");
+    let absolute = site.path("missing.toml");
     assert!(run_with("missing.toml").contains(&format!("{absolute:?}: there is no such file")));
     assert!(run_with("/dev/null").contains("not a regular file"));
-    assert!(run_with(site.0.to_str().expect("UTF-8")).contains("not a regular file"));
-    fs::write(site.0.join("latin1.toml"), b"# one\n# \xe4\n").expect("a file");
+    assert!(run_with(site.directory().to_str().expect("UTF-8")).contains("not a regular file"));
+    fs::write(site.path("latin1.toml"), b"# one\n# \xe4\n").expect("a file");
     assert!(run_with("latin1.toml").contains("line 2 is not UTF-8"));
     site.write("large.toml", &"# x\n".repeat(300_000));
     assert!(run_with("large.toml").contains("more than 1 MiB"));
@@ -267,7 +207,7 @@ fn a_listing_is_for_a_root() {
     let site = Site::new("");
     assert!(failure(&site.check(&["--listing"]), 2).contains("--listing is for a ROOT, which is missing"));
     site.write("public/a", "a");
-    let root = site.0.join("public");
+    let root = site.path("public");
     let report = site.report(&["--listing", root.to_str().expect("UTF-8")]);
     assert!(report.contains(&format!("/ directory {root:?}, listing\n")), "{report}");
 }
@@ -278,7 +218,7 @@ fn flags_win() {
         "listen = ['127.0.0.1:1', '127.0.0.1:2']\nroot = 'nowhere'\nworkers = 7\nmax_body = '2M'\n\
          stop_deadline = 3\nreload = 'exec'\n",
     );
-    let root = site.0.to_str().expect("UTF-8").to_owned();
+    let root = site.directory().to_str().expect("UTF-8").to_owned();
     let report = site.report(&["-l", "127.0.0.1:3", "-w", "2", "--no-status-routes", "--reload", "overlap", &root]);
     let says = |line: &str| report.lines().any(|other| other.split_whitespace().eq(line.split_whitespace()));
     assert!(says("listen 127.0.0.1:3") && !report.contains("127.0.0.1:1"), "{report}");
@@ -302,7 +242,7 @@ fn check_says_what_would_run_and_binds_nothing() {
     for part in [
         &format!("file       {}", site.file()),
         &format!("listen     {address}"),
-        &format!("listen     unix:{}/run.sock", site.0.display()),
+        &format!("listen     unix:{}/run.sock", site.directory().display()),
         "route      /a redirect 302 to /b/{path}",
         "route      /b directory \"",
         "route      / directory \"",
@@ -313,7 +253,7 @@ fn check_says_what_would_run_and_binds_nothing() {
         assert!(report.contains(part), "{part:?} is missing: {report}");
     }
     assert!(report.ends_with("configuration is valid\n"), "{report}");
-    assert!(!site.0.join("run.sock").exists() && !site.0.join("a.log").exists());
+    assert!(!site.path("run.sock").exists() && !site.path("a.log").exists());
 }
 
 #[test]
@@ -329,8 +269,8 @@ fn what_the_file_says_is_served() {
     site.write("404.html", "<p>nothing here");
     let mut command = site.command(&[]);
     // Neither the file nor what it names depends on the working directory.
-    command.current_dir("/").stderr(Stdio::null());
-    let served = Served::start(command);
+    let program = Program::start(command.current_dir("/"));
+    let mut client = program.client();
     for (target, status, fields, body) in [
         ("/", "200 OK", &["X-Site: mine", "Content-Type: text/html; charset=utf-8"][..], "home"),
         ("/docs/a.mine", "200 OK", &["X-Site: docs", "Content-Type: text/x-mine"], "manual"),
@@ -347,12 +287,13 @@ fn what_the_file_says_is_served() {
         ("/docs/../../handover.toml", "404 Not Found", &[], "<p>nothing here"),
         ("/-/ready", "200 OK", &[], "ready\n"),
     ] {
-        let (head, answered) = served.get(target);
+        let answer = client.get(target).answer();
+        let head = &answer.head;
         assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{target}: {head}");
         for field in fields {
             assert!(head.contains(&format!("\r\n{field}\r\n")), "{target}: {field} is missing: {head}");
         }
-        assert_eq!(answered, body, "{target}");
+        assert_eq!(answer.text(), body, "{target}");
     }
 }
 
@@ -360,24 +301,23 @@ fn what_the_file_says_is_served() {
 fn a_reload_reads_the_file_anew_and_a_broken_one_changes_nothing() {
     let fixed = |body: &str| format!("listen = ['127.0.0.1:0']\n[[route]]\nprefix = '/'\nbody = '{body}'\n");
     let site = Site::new(&fixed("one"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
+    let mut command = Program::handover_command();
     // By a relative path: the next execution finds the same file.
-    command.args(["--config=handover.toml", "--reload", "exec"]).current_dir(&site.0).env("RUST_LOG", "info");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut served = Served::start(command);
-    let mut log = BufReader::new(served.child.stderr.take().expect("piped")).lines();
-    assert_eq!(served.get("/").1, "one");
+    let command = command.args(["--config=handover.toml", "--reload", "exec"]).current_dir(site.directory());
+    let program = Program::start(command);
+    let said = || RawClient::to(&program.listening()[0]).get("/").answer().text().to_owned();
+    assert_eq!(said(), "one");
 
     site.write("handover.toml", "wrokers = 4");
-    served.reload();
-    let why = log.find_map(|line| line.ok().filter(|line| line.contains("did you mean workers?")));
-    assert!(why.is_some_and(|line| line.contains("handover.toml:1:1: unknown key wrokers")));
-    assert_eq!(served.get("/").1, "one");
+    program.signal(Signal::HUP);
+    let why = program.logged("did you mean workers?");
+    assert!(why.contains("handover.toml:1:1: unknown key wrokers"), "{why}");
+    assert_eq!(said(), "one");
 
     site.write("handover.toml", &fixed("two"));
-    served.reload();
-    served.until_ready();
-    assert_eq!(served.get("/").1, "two");
+    program.signal(Signal::HUP);
+    program.generation(2);
+    assert_eq!(said(), "two");
 }
 
 #[test]

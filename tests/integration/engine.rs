@@ -1,32 +1,13 @@
 //! Nobody starves, and nothing is forgotten: what the engine owes to each of many clients.
 
-use crate::common::{Gate, Passage, RawClient, Scratch, TestServer};
+use crate::common::{Gate, LATE, Passage, RawClient, Scratch, TestServer, gated, patient};
 use handover::{Body, Builder, Ended, Limits, Request, Router, Server, StatusCode};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// Longer than any test: a limit that is not the one under test.
-const LATE: Duration = Duration::from_secs(60);
-
-/// Limits that do not interfere, however slow the machine is.
-fn patient() -> Limits {
-    Limits { head_timeout: LATE, body_timeout: LATE, idle_timeout: LATE, queue_timeout: LATE, ..Limits::default() }
-}
-
 fn server(workers: usize) -> Builder {
     Server::builder().workers(workers).limits(patient())
-}
-
-fn hello() -> Router {
-    Router::new().get("/hello", |_| "hello\n")
-}
-
-fn gated(passage: Passage) -> Router {
-    hello().get("/gate", move |_| {
-        passage.pass();
-        "through\n"
-    })
 }
 
 /// Notes who is served when.
@@ -159,26 +140,22 @@ fn an_upload_is_taken_while_slow_ones_have_every_thread_that_waits() {
 /// was counted as a request that the stop had cut.
 #[test]
 fn a_connection_that_lingers_is_no_request_that_was_cut() {
-    let (gate, passage) = Gate::new();
+    let (gate, routes) = gated();
     let limits = Limits { linger: LATE, ..patient() };
     let builder = Server::builder().workers(1).limits(limits).stop_deadline(Duration::from_millis(300));
-    let server = TestServer::start(builder.service(gated(passage)));
+    let server = TestServer::start(builder.service(routes));
     let mut refused = server.client();
     assert_eq!(refused.send("GET  /hello HTTP/1.1\r\n\r\n").answer().status, 400);
-    let mut busy = server.client();
-    busy.get("/gate");
-    gate.wait();
+    let _busy = server.client_at(&gate);
     refused.send("and what a client sends all the same");
     assert_eq!(server.stop(), Ended::Cut(1));
 }
 
 /// What a request looks like in the socket when its worker comes to it: two pieces, and something between them.
 fn is_answered_with_something_between(address: &str, between: impl Fn(&mut RawClient)) {
-    let (gate, passage) = Gate::new();
-    let server = TestServer::start_at(server(1).service(gated(passage)), address);
-    let mut busy = server.client();
-    busy.get("/gate");
-    gate.wait();
+    let (gate, routes) = gated();
+    let server = TestServer::start_at(server(1).service(routes), address);
+    let mut busy = server.client_at(&gate);
     let mut client = server.client();
     between(&mut client);
     client.send("st: test\r\n\r\n");

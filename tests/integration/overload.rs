@@ -1,7 +1,7 @@
 //! What happens when there is not enough for everybody: connections, descriptors, workers.
 
-use crate::common::{Gate, Program, RawClient, Scratch, Size, TestServer};
-use handover::{Builder, Ended, Limits, Router, Server};
+use crate::common::{Program, RawClient, Scratch, Size, TestServer, gated, hello, patient};
+use handover::{Builder, Ended, Limits, Server};
 use rustix::process::Signal;
 use std::fs::File;
 use std::num::NonZeroU32;
@@ -9,22 +9,11 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-/// Longer than any test: a limit that is not the one under test.
-const LATE: Duration = Duration::from_secs(60);
 /// A connection may be evicted after a second.
 const PAST_THE_GRACE: Duration = Duration::from_millis(1100);
 
-/// Limits that do not interfere, however slow the machine is.
-fn patient() -> Limits {
-    Limits { head_timeout: LATE, body_timeout: LATE, idle_timeout: LATE, queue_timeout: LATE, ..Limits::default() }
-}
-
 fn server(workers: usize) -> Builder {
     Server::builder().workers(workers)
-}
-
-fn hello() -> Router {
-    Router::new().get("/hello", |_| "hello\n")
 }
 
 #[test]
@@ -47,17 +36,9 @@ fn at_the_connection_limit_the_longest_idle_one_goes() {
 #[test]
 fn at_the_connection_limit_with_none_idle_new_ones_wait() {
     let limits = Limits { connections: 2, ..patient() };
-    let (gate, passage) = Gate::new();
-    let routes = hello().get("/gate", move |_| {
-        passage.pass();
-        "through\n"
-    });
+    let (gate, routes) = gated();
     let server = TestServer::start(server(3).limits(limits).service(routes));
-    let mut busy = [server.client(), server.client()];
-    for client in &mut busy {
-        client.get("/gate");
-        gate.wait();
-    }
+    let mut busy = [server.client_at(&gate), server.client_at(&gate)];
     let mut waiting = server.client();
     waiting.get("/gate");
     gate.open();
@@ -134,17 +115,9 @@ fn at_the_connection_limit_who_holds_most_gives_way() {
 #[test]
 fn an_address_has_no_more_connections_than_it_may() {
     let limits = Limits { connections_per_ip: NonZeroU32::new(2), ..patient() };
-    let (gate, passage) = Gate::new();
-    let routes = hello().get("/gate", move |_| {
-        passage.pass();
-        "through\n"
-    });
+    let (gate, routes) = gated();
     let server = TestServer::start(server(3).limits(limits).service(routes));
-    let mut busy = [server.client(), server.client()];
-    for client in &mut busy {
-        client.get("/gate");
-        gate.wait();
-    }
+    let mut busy = [server.client_at(&gate), server.client_at(&gate)];
     let mut third = server.client();
     let answer = third.answer();
     assert_eq!((answer.status, answer.header("retry-after"), answer.closes()), (503, Some("1"), true));
@@ -227,21 +200,13 @@ fn downloads_of_a_file_each_do_not_use_up_the_descriptors() {
 /// Every worker blocked for ever: what a pool cannot mend must not take the rest along.
 #[test]
 fn handlers_that_never_end_leave_the_server_answering() {
-    let limits = Limits { queue_timeout: Duration::from_millis(300), ..patient() };
-    let (gate, passage) = Gate::new();
-    let routes = hello().get("/gate", move |_| {
-        passage.pass();
-        "through\n"
-    });
+    let limits = Limits { queue_timeout: Duration::from_secs(1), ..patient() };
+    let (gate, routes) = gated();
     let server = server(2).limits(limits).stop_deadline(Duration::from_millis(500)).service(routes);
     let server = TestServer::start(server);
     let mut idle = server.client();
     idle.expect_alive("/hello");
-    let mut stuck = [server.client(), server.client()];
-    for client in &mut stuck {
-        client.get("/gate");
-        gate.wait();
-    }
+    let _stuck = [server.client_at(&gate), server.client_at(&gate)];
     let mut silent = server.client();
     let mut half = server.client();
     // Loses nothing: it may be said again.

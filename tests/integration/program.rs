@@ -1,12 +1,11 @@
 //! How programs are started, and checked before a reload.
 
+use crate::common::{PATIENCE, Scratch};
 use handover::{Program, Reads};
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn shell(script: &str) -> Program {
     let args = ["sh", "-c", script].map(OsString::from).to_vec();
@@ -54,7 +53,8 @@ fn a_check_has_the_environment_without_what_is_for_another() {
 #[test]
 fn a_check_that_is_given_up_is_killed() {
     let begun = Instant::now();
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("check-{}.pid", std::process::id()));
+    let scratch = Scratch::new();
+    let file = scratch.path("pid");
     let script = format!("echo $$ > {0}.new && mv {0}.new {0} && exec sleep 60", file.display());
     let check = shell(&script).start_check(true).expect("a shell");
     while !file.exists() {
@@ -68,7 +68,6 @@ fn a_check_that_is_given_up_is_killed() {
     assert!(begun.elapsed() < PATIENCE);
     // Reaped as well.
     assert!(!process.exists());
-    std::fs::remove_file(file).expect("its file");
 }
 
 #[test]

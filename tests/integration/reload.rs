@@ -1,37 +1,20 @@
 //! Reloads that no client notices, in both modes, over TCP and a Unix socket.
 
-use crate::common::{Answer, Load, Program, RawClient, Scratch, Size, count};
+use crate::common::{self, Answer, Load, Mode, Program, RawClient, Scratch, Size, count, counter, reloading};
 use handover::Bound;
 use rustix::process::Signal;
 use std::fs::{self, File};
 use std::io::Write;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Overlap,
-    Exec,
+/// IPv6 too, where this machine has it.
+fn ipv6() -> &'static [&'static str] {
+    if std::net::TcpListener::bind("[::1]:0").is_ok() { &["-l", "[::1]:0"] } else { &[] }
 }
 
-const MODES: [Mode; 2] = [Mode::Overlap, Mode::Exec];
-
-/// The flags for that mode. The probation is as short as tests want it.
-fn flags(command: &mut Command, mode: Mode, scratch: &Scratch) {
-    let mode = if mode == Mode::Overlap { "overlap" } else { "exec" };
-    command.args(["--reload", mode, "--reload-probation", "0.1", "-l", "127.0.0.1:0", "-l"]);
-    command.arg(format!("unix:{}", scratch.path("socket").display()));
-    if std::net::TcpListener::bind("[::1]:0").is_ok() {
-        command.args(["-l", "[::1]:0"]);
-    }
-}
-
-/// The lab on a port and a Unix socket, with a journal.
 fn lab(mode: Mode, scratch: &Scratch, more: &[&str]) -> Program {
-    let mut command = Program::lab_command();
-    flags(&mut command, mode, scratch);
-    Program::start(command.env("LAB_JOURNAL", scratch.path("journal")).args(more))
+    common::lab(mode, scratch, &[ipv6(), more].concat())
 }
 
 /// The generation that answers on this connection.
@@ -45,13 +28,6 @@ fn generation_in(answer: &Answer) -> usize {
     let text = answer.text();
     let number = text.split("\"generation\":").nth(1).and_then(|rest| rest.split('}').next()?.parse().ok());
     number.unwrap_or_else(|| panic!("no generation: {answer:?}"))
-}
-
-/// `served=N` and the like in the last line of the log.
-#[track_caller]
-fn counter(line: &str, name: &str) -> usize {
-    let number = line.split(&format!("{name}=")).nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
-    number.unwrap_or_else(|| panic!("no {name}: {line}"))
 }
 
 fn busy_clients_notice_nothing(mode: Mode) {
@@ -164,7 +140,7 @@ fn split_by_a_reload(mode: Mode, requests: &[(&str, &str)], more: &[&str]) -> Ve
 
 #[test]
 fn a_head_that_trickles_is_answered_by_the_successor() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let requests = [
             ("", "GET /pid HTTP/1.1\r\nHost: test\r\n\r\n"),
             ("\r\n", "GET /pid HTTP/1.1\r\nHost: test\r\n\r\n"),
@@ -180,7 +156,7 @@ fn a_head_that_trickles_is_answered_by_the_successor() {
 
 #[test]
 fn a_body_that_is_half_there_is_answered_by_the_successor() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let head = "POST /journal HTTP/1.1\r\nHost: test\r\n";
         let length = format!("{head}Content-Length: 10\r\n\r\n");
         let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
@@ -202,7 +178,7 @@ fn a_body_that_is_half_there_is_answered_by_the_successor() {
 
 #[test]
 fn a_client_that_was_told_to_continue_is_not_told_twice() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &[]);
         let mut client = program.client();
@@ -218,7 +194,7 @@ fn a_client_that_was_told_to_continue_is_not_told_twice() {
 /// Those that were read and had not had their turn once stood in the successor until their deadline.
 #[test]
 fn pipelined_requests_are_all_answered_in_order() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &["-w", "1"]);
         let mut client = program.client();
@@ -238,7 +214,7 @@ fn pipelined_requests_are_all_answered_in_order() {
 /// What the application itself carries over, by its own hooks.
 #[test]
 fn what_an_application_carries_over_goes_on() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &[]);
         let mut client = program.client();
@@ -255,7 +231,7 @@ fn what_an_application_carries_over_goes_on() {
 /// What a handler runs is finished here; then its connection goes on in the successor.
 #[test]
 fn a_request_in_a_handler_is_finished_first() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &[]);
         for bound in &program.bound {
@@ -294,11 +270,11 @@ fn large_file(scratch: &Scratch, length: u64) {
 #[test]
 fn a_file_that_is_half_sent_goes_on() {
     const LENGTH: u64 = 24 << 20;
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         large_file(&scratch, LENGTH);
         let mut command = Program::handover_command();
-        flags(&mut command, mode, &scratch);
+        let command = reloading(&mut command, mode, &scratch).args(ipv6());
         let program = Program::start(command.arg(scratch.path("root")));
         let mut clients: Vec<RawClient> =
             program.bound.iter().map(|bound| RawClient::to(bound).with_small_window()).collect();
@@ -328,7 +304,7 @@ fn a_file_that_is_half_sent_goes_on() {
 #[test]
 fn an_idle_deadline_is_carried_over() {
     const IDLE: Duration = Duration::from_millis(1500);
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &["--idle-timeout", "1.5"]);
         let watched: Vec<_> = program
@@ -359,7 +335,7 @@ fn an_idle_deadline_is_carried_over() {
 /// A head's deadline counts from its first byte, wherever that came.
 #[test]
 fn a_head_deadline_is_carried_over() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &["--head-timeout", "1.5"]);
         let mut client = program.client();
@@ -377,7 +353,7 @@ fn a_head_deadline_is_carried_over() {
 
 #[test]
 fn a_client_that_has_gone_meanwhile_is_forgotten() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &[]);
         for bound in &program.bound {
@@ -401,7 +377,7 @@ fn a_client_that_has_gone_meanwhile_is_forgotten() {
 /// Ten times what it takes, so that a busy machine does not fail: the figures are for the eye.
 #[test]
 fn a_reload_holds_nobody_up() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &[]);
         let load = Load::new().keep_alive(&program.bound[0], 4);
@@ -441,15 +417,13 @@ fn ask_until_refused(bound: Bound) -> thread::JoinHandle<usize> {
 
 #[test]
 fn listeners_come_and_go_with_the_configuration() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let unix = |name: &str| format!("unix:{}", scratch.path(name).display());
         let (first, second) = (unix("first"), unix("second"));
         listen(&scratch, &["127.0.0.1:0", "127.0.0.2:0", &first]);
-        let mode_flag = if mode == Mode::Overlap { "overlap" } else { "exec" };
         let mut command = Program::lab_command();
-        command.args(["--reload", mode_flag, "--reload-probation", "0.1", "-c"]).arg(scratch.path("lab.toml"));
-        let program = Program::start(&mut command);
+        let program = Program::start(mode.flags(&mut command).arg("-c").arg(scratch.path("lab.toml")));
         let mut clients: Vec<RawClient> = program.bound.iter().map(RawClient::to).collect();
         clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
         let going = [1, 1, 2, 2].map(|index| ask_until_refused(program.bound[index].clone()));
@@ -479,15 +453,13 @@ fn listeners_come_and_go_with_the_configuration() {
 /// no way back, so the others go on without it.
 #[test]
 fn a_listener_that_cannot_be_bound_harms_no_other() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let socket = format!("unix:{}", scratch.path("socket").display());
         let nowhere = format!("unix:{}", scratch.path("no/such/directory").display());
         listen(&scratch, &["127.0.0.1:0", &socket]);
-        let mode_flag = if mode == Mode::Overlap { "overlap" } else { "exec" };
         let mut command = Program::lab_command();
-        command.args(["--reload", mode_flag, "--reload-probation", "0.1", "-c"]).arg(scratch.path("lab.toml"));
-        let program = Program::start(&mut command);
+        let program = Program::start(mode.flags(&mut command).arg("-c").arg(scratch.path("lab.toml")));
         let mut clients: Vec<RawClient> = program.bound.iter().map(RawClient::to).collect();
         clients.iter_mut().for_each(|client| client.expect_alive("/hello"));
         listen(&scratch, &["127.0.0.1:0", &socket, &nowhere]);
@@ -510,7 +482,7 @@ fn a_listener_that_cannot_be_bound_harms_no_other() {
 #[test]
 fn many_idle_connections_move() {
     let connections = count("HANDOVER_IDLE", 600);
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let limit = (connections + 100).to_string();
         let program = lab(mode, &scratch, &["--max-connections", &limit]);

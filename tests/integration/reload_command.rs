@@ -1,68 +1,47 @@
 //! `handover reload`, with the test in the part of the successor: it replaces the pid file.
 
+use crate::common::{Mode, Program, Scratch, eventually, write_script};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::io::{BufRead, BufReader, Lines};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_handover");
 
-/// A server that goes when the test does.
-struct Server {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+/// A server with these flags, ready.
+fn start(flags: &[&str]) -> Program {
+    Program::start(Program::handover_command().args(["-w", "1"]).args(flags))
 }
 
-impl Server {
-    fn start() -> Server {
-        Server::start_with(&["-l", "127.0.0.1:0"])
-    }
-
-    fn start_with(args: &[&str]) -> Server {
-        let mut child = Command::new(PROGRAM)
-            .args(["-w", "1"])
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program starts");
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut server = Server { child, lines };
-        server.await_generation(1);
-        server
-    }
-
-    fn await_generation(&mut self, generation: u32) {
-        let said = self.lines.by_ref().map(|line| line.expect("UTF-8")).find(|line| line.starts_with("ready "));
-        let said = said.expect("it does not end before it is ready");
-        assert!(said.ends_with(&format!(" generation={generation}")), "{said}");
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().expect("killed");
-        self.child.wait().expect("it ends");
-    }
+fn plain_server() -> Program {
+    start(&["-l", "127.0.0.1:0"])
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A server with the configuration beside that file.
+fn configured(mode: Mode, probation: &str, file: &PidFile, more: &[&str]) -> Program {
+    let config = file.config();
+    let config = config.to_str().expect("UTF-8");
+    start(&[&["--reload", mode.name(), "--reload-probation", probation, "-c", config], more].concat())
 }
 
-struct PidFile(PathBuf);
+/// A pid file in a directory of its own.
+struct PidFile(PathBuf, #[expect(dead_code, reason = "it removes the directory when dropped")] Scratch);
 
 impl PidFile {
-    fn new(test: &str) -> PidFile {
-        PidFile(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}.pid", std::process::id())))
+    fn new() -> PidFile {
+        let scratch = Scratch::new();
+        PidFile(scratch.path("server.pid"), scratch)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.0.with_extension("toml")
+    }
+
+    /// Writes a configuration beside it.
+    fn configure(&self, text: &str) {
+        fs::write(self.config(), text).expect("written");
     }
 
     /// In the way of a successor: a new file in the place of the old one.
@@ -78,13 +57,6 @@ impl PidFile {
 
     fn flag(&self) -> String {
         format!("--pid-file={}", self.0.display())
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-        let _ = fs::remove_file(self.outcome());
     }
 }
 
@@ -106,35 +78,35 @@ fn answers(output: &Output, code: i32, says: &[&str]) {
 
 #[test]
 fn it_signals_the_server_in_the_pid_file_or_of_that_pid() {
-    let (mut server, file) = (Server::start(), PidFile::new("signals"));
+    let (server, file) = (plain_server(), PidFile::new());
     let pid = server.pid().to_string();
     // Only the first line counts.
     file.write(&format!("{pid}\nmore\n"));
     answers(&reload(&[&file.flag()]), 0, &[&pid, "was asked to reload"]);
-    server.await_generation(2);
+    server.generation(2);
     answers(&reload(&["--pid", &pid]), 0, &[&pid, "was asked to reload"]);
-    server.await_generation(3);
+    server.generation(3);
 }
 
 #[test]
 fn waiting_ends_with_a_new_pid_file_of_the_same_process() {
-    let (mut server, file) = (Server::start(), PidFile::new("same"));
+    let (server, file) = (plain_server(), PidFile::new());
     let line = format!("{}\n", server.pid());
     file.write(&line);
     let flag = file.flag();
     let waiting = thread::spawn(move || reload(&[&flag, "--wait=30"]));
-    server.await_generation(2);
+    server.generation(2);
     file.write(&line);
     answers(&waiting.join().expect("no panic"), 0, &["reloaded: process", "runs the program afresh"]);
 }
 
 #[test]
 fn waiting_ends_when_another_process_has_taken_over() {
-    let (mut server, mut successor, file) = (Server::start(), Server::start(), PidFile::new("other"));
+    let (mut server, mut successor, file) = (plain_server(), plain_server(), PidFile::new());
     file.write(&format!("{}\n", server.pid()));
     let flag = file.flag();
     let waiting = thread::spawn(move || reload(&[&flag, "--wait=30"]));
-    server.await_generation(2);
+    server.generation(2);
     file.write(&format!("{}\n", successor.pid()));
     // As a predecessor does once it has handed over.
     server.kill();
@@ -145,26 +117,26 @@ fn waiting_ends_when_another_process_has_taken_over() {
 
 #[test]
 fn no_new_generation_in_time_is_a_failure() {
-    let (mut server, file) = (Server::start(), PidFile::new("time"));
+    let (server, file) = (plain_server(), PidFile::new());
     file.write(&format!("{}\n", server.pid()));
     answers(&reload(&[&file.flag(), "--wait=0"]), 1, &["no new generation after 0 s", "still runs"]);
-    server.await_generation(2);
+    server.generation(2);
 }
 
 #[test]
 fn a_server_that_ends_is_a_failure() {
-    let (mut server, file) = (Server::start(), PidFile::new("ends"));
+    let (mut server, file) = (plain_server(), PidFile::new());
     file.write(&format!("{}\n", server.pid()));
     let flag = file.flag();
     let waiting = thread::spawn(move || reload(&[&flag, "--wait"]));
-    server.await_generation(2);
+    server.generation(2);
     server.kill();
     answers(&waiting.join().expect("no panic"), 1, &["has ended and no other took over"]);
 }
 
 #[test]
 fn a_stale_pid_file_harms_nobody() {
-    let file = PidFile::new("stale");
+    let file = PidFile::new();
     let mut other = Command::new("sleep").arg("60").spawn().expect("sleep");
     file.write(&format!("{}\n", other.id()));
     answers(&reload(&[&file.flag()]), 1, &["is \"sleep\" and not \"handover\"", "old one"]);
@@ -184,7 +156,7 @@ fn a_stale_pid_file_harms_nobody() {
 
 #[test]
 fn what_is_no_pid_file_is_named() {
-    let file = PidFile::new("content");
+    let file = PidFile::new();
     let path = format!("{:?}", file.0);
     answers(&reload(&[&file.flag()]), 1, &[&path, "is the server running, and with this --pid-file?"]);
     for content in ["", "\n", "handover\n", "-1\n", "+1\n", "0\n", "99999999999\n"] {
@@ -219,36 +191,27 @@ fn wrong_usage_exits_2_and_help_0() {
 /// The whole of it, with a real server: both modes, and a program on disk that fails its check.
 #[test]
 fn a_real_server_is_reloaded_and_a_broken_configuration_is_not() {
-    for mode in ["exec", "overlap"] {
-        let pid_file = PidFile::new(&format!("real-{mode}"));
-        let config = pid_file.0.with_extension("toml");
-        fs::write(&config, "listen = [\"127.0.0.1:0\"]\n").expect("written");
-        let (flag, file) = (pid_file.flag(), config.to_str().expect("UTF-8"));
-        let mut server = Server::start_with(&["--reload", mode, "--reload-probation", "0.05", &flag, "-c", file]);
+    for mode in Mode::BOTH {
+        let pid_file = PidFile::new();
+        pid_file.configure("listen = [\"127.0.0.1:0\"]\n");
+        let server = configured(mode, "0.05", &pid_file, &[&pid_file.flag()]);
         let first = server.pid();
 
         let output = reload(&["--wait", &pid_file.flag()]);
-        assert_eq!(output.status.code(), Some(0), "{mode}: {}", String::from_utf8_lossy(&output.stderr));
-        server.await_generation(2);
+        assert_eq!(output.status.code(), Some(0), "{mode:?}: {}", String::from_utf8_lossy(&output.stderr));
+        server.generation(2);
         let second: u32 = fs::read_to_string(&pid_file.0).expect("a pid file").trim().parse().expect("a pid");
-        assert_eq!(second == first, mode == "exec", "{mode}: {first} then {second}");
+        assert_eq!(second == first, mode == Mode::Exec, "{mode:?}: {first} then {second}");
 
-        fs::write(&config, "listen = [\"127.0.0.1:0\"]\nworkers = 0\n").expect("written");
+        pid_file.configure("listen = [\"127.0.0.1:0\"]\nworkers = 0\n");
         let output = reload(&["--wait", &pid_file.flag()]);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{mode}: {stderr}");
-        assert!(stderr.contains("nothing was reloaded") && stderr.contains("workers is 0"), "{mode}: {stderr}");
+        assert_eq!(output.status.code(), Some(1), "{mode:?}: {stderr}");
+        assert!(stderr.contains("nothing was reloaded") && stderr.contains("workers is 0"), "{mode:?}: {stderr}");
 
-        let second = rustix::process::Pid::from_raw(second as i32).expect("a pid");
-        rustix::process::kill_process(second, rustix::process::Signal::TERM).expect("it runs");
         // It takes its own pid file away last of all, and the outcome before it.
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while pid_file.0.exists() {
-            assert!(std::time::Instant::now() < until, "{mode}: the server did not end");
-            thread::sleep(std::time::Duration::from_millis(5));
-        }
-        assert!(!pid_file.outcome().exists(), "{mode}");
-        fs::remove_file(&config).expect("the configuration");
+        stop(&pid_file);
+        assert!(!pid_file.outcome().exists(), "{mode:?}");
     }
 }
 
@@ -261,17 +224,16 @@ struct Impostor {
 
 impl Impostor {
     /// `on_hup` is a command of the shell, `$1` being the outcome that it could leave.
-    fn start(test: &str, on_hup: &str) -> Impostor {
-        let file = PidFile::new(test);
+    fn start(on_hup: &str) -> Impostor {
+        let file = PidFile::new();
         let directory = file.0.with_extension("d");
         fs::create_dir_all(&directory).expect("a directory");
         let script = directory.join("handover");
         let text = format!(
-            "#!/bin/sh\nif [ -n \"$HANDOVER_CHECK\" ]; then echo run >\"$MARK\"; exit 1; fi\n\
-             trap '{on_hup}' HUP\necho ready\nwhile :; do sleep 0.02; done\n"
+            "if [ -n \"$HANDOVER_CHECK\" ]; then echo run >\"$MARK\"; exit 1; fi\n\
+             trap '{on_hup}' HUP\necho ready\nwhile :; do sleep 0.02; done"
         );
-        fs::write(&script, text).expect("a script");
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("executable");
+        write_script(&script, &text);
         let mut command = Command::new(&script);
         command.arg(file.outcome()).env("MARK", directory.join("mark"));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the script starts");
@@ -286,14 +248,13 @@ impl Drop for Impostor {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
 /// As root that was anybody's way to be root: whoever can write the pid file, or is the process in it.
 #[test]
 fn the_command_line_of_the_process_in_the_pid_file_was_run() {
-    let impostor = Impostor::start("run", ":");
+    let impostor = Impostor::start(":");
     answers(&reload(&[&impostor.file.flag()]), 0, &["was asked to reload"]);
     let pid = impostor.child.id().to_string();
     answers(&reload(&["--pid", &pid]), 0, &["was asked to reload"]);
@@ -304,7 +265,7 @@ fn the_command_line_of_the_process_in_the_pid_file_was_run() {
 #[test]
 fn what_a_server_says_is_printed_as_text_and_not_obeyed() {
     let text = r"outcome=failed\ngeneration=1\npid=1\nbegan=18446744073709551615\nreason=a\033[2Jb\rc\n";
-    let impostor = Impostor::start("words", &format!("printf \"{text}\" >\"$1\""));
+    let impostor = Impostor::start(&format!("printf \"{text}\" >\"$1\""));
     let output = reload(&[&impostor.file.flag(), "--wait=30"]);
     answers(&output, 1, &["nothing was reloaded: a\\u{1b}[2Jb\\rc"]);
 }
@@ -318,7 +279,7 @@ fn an_outcome_that_is_not_the_servers_answer_is_passed_by() {
     let earlier = "printf \"outcome=ok\\ngeneration=9\\npid=1\\nbegan=1\\n\" >\"$1\"".to_owned();
     let no_file = "mkfifo \"$1\"".to_owned();
     for (name, on_hup) in [("link", link), ("earlier", earlier), ("fifo", no_file)] {
-        let impostor = Impostor::start(&format!("outcome-{name}"), &on_hup);
+        let impostor = Impostor::start(&on_hup);
         let flag = impostor.file.flag();
         let waiting = thread::spawn(move || reload(&[&flag, "--wait=1"]));
         answers(&waiting.join().expect("no panic"), 1, &["no new generation after 1 s", "still runs"]);
@@ -329,7 +290,7 @@ fn an_outcome_that_is_not_the_servers_answer_is_passed_by() {
 
 #[test]
 fn a_pid_file_that_is_a_link_or_has_two_names_is_refused() {
-    let (server, file, other) = (Server::start(), PidFile::new("two"), PidFile::new("names"));
+    let (server, file, other) = (plain_server(), PidFile::new(), PidFile::new());
     file.write(&format!("{}\n", server.pid()));
     std::os::unix::fs::symlink(&file.0, &other.0).expect("a link");
     answers(&reload(&[&other.flag()]), 1, &["it is a symbolic link"]);
@@ -341,12 +302,10 @@ fn a_pid_file_that_is_a_link_or_has_two_names_is_refused() {
 #[test]
 fn a_successor_that_cannot_listen_was_waited_for_and_its_words_lost() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let (pid_file, port) = (PidFile::new("taken"), taken.local_addr().expect("an address").port());
-    let config = pid_file.0.with_extension("toml");
-    let listen = |more: &str| fs::write(&config, format!("listen = [\"127.0.0.1:0\"{more}]\n")).expect("written");
+    let (pid_file, port) = (PidFile::new(), taken.local_addr().expect("an address").port());
+    let listen = |more: &str| pid_file.configure(&format!("listen = [\"127.0.0.1:0\"{more}]\n"));
     listen("");
-    let (flag, file) = (pid_file.flag(), config.to_str().expect("UTF-8"));
-    let server = Server::start_with(&["--reload", "overlap", "--reload-probation", "0.05", &flag, "-c", file]);
+    let server = configured(Mode::Overlap, "0.05", &pid_file, &[&pid_file.flag()]);
     listen(&format!(", \"127.0.0.1:{port}\""));
     let output = reload(&["--wait=600", &pid_file.flag()]);
     let says = format!("127.0.0.1:{port}");
@@ -355,45 +314,42 @@ fn a_successor_that_cannot_listen_was_waited_for_and_its_words_lost() {
     assert_eq!(fs::read_to_string(&pid_file.0).expect("a pid file"), format!("{}\n", server.pid()));
     listen("");
     answers(&reload(&["--wait=600", &pid_file.flag()]), 0, &["has taken over from"]);
-    fs::remove_file(&config).expect("the configuration");
     stop(&pid_file);
 }
 
 /// It may have read what was on disk before this one was asked for. Here it succeeds, and the one that was asked for fails.
 #[test]
 fn a_reload_that_had_begun_before_was_taken_for_the_answer() {
-    let pid_file = PidFile::new("earlier");
-    let config = pid_file.0.with_extension("toml");
-    fs::write(&config, "listen = [\"127.0.0.1:0\"]\n").expect("written");
-    let (flag, file) = (pid_file.flag(), config.to_str().expect("UTF-8"));
-    let mut server = Server::start_with(&["--reload", "overlap", "--reload-probation", "1", &flag, "-c", file]);
+    let pid_file = PidFile::new();
+    pid_file.configure("listen = [\"127.0.0.1:0\"]\n");
+    let flag = pid_file.flag();
+    let server = configured(Mode::Overlap, "1", &pid_file, &[&flag]);
     answers(&reload(&[&flag]), 0, &["was asked to reload"]);
     // On probation: it has read its configuration.
-    server.await_generation(2);
-    fs::write(&config, "workers = 0\n").expect("written");
+    server.generation(2);
+    pid_file.configure("workers = 0\n");
     answers(&reload(&["--wait=600", &flag]), 1, &["nothing was reloaded", "workers is 0"]);
     let now = fs::read_to_string(&pid_file.0).expect("a pid file");
     assert_ne!(now, format!("{}\n", server.pid()), "the first reload has failed as well");
-    fs::remove_file(&config).expect("the configuration");
     stop(&pid_file);
 }
 
 /// Under runit it left the server without its supervisor, which then failed to start another every second.
 #[test]
 fn a_pid_file_alone_made_auto_overlap() {
-    let pid_file = PidFile::new("auto");
-    let mut server = Server::start_with(&["-l", "127.0.0.1:0", &pid_file.flag()]);
+    let pid_file = PidFile::new();
+    let server = start(&["-l", "127.0.0.1:0", &pid_file.flag()]);
     answers(&reload(&["--wait=600", &pid_file.flag()]), 0, &["runs the program afresh"]);
-    server.await_generation(2);
+    server.generation(2);
     assert_eq!(fs::read_to_string(&pid_file.0).expect("a pid file"), format!("{}\n", server.pid()));
 }
 
 #[test]
 fn a_second_start_took_the_pid_file_and_deleted_it_at_its_end() {
-    for mode in ["exec", "overlap"] {
-        let pid_file = PidFile::new(&format!("second-{mode}"));
+    for mode in Mode::BOTH {
+        let pid_file = PidFile::new();
         let flag = pid_file.flag();
-        let _server = Server::start_with(&["-l", "127.0.0.1:0", "--reload", mode, "--reload-probation", "0.05", &flag]);
+        let _server = start(&["-l", "127.0.0.1:0", "--reload", mode.name(), "--reload-probation", "0.05", &flag]);
         for generation in 1..3 {
             let line = fs::read_to_string(&pid_file.0).expect("a pid file");
             let output = Command::new(PROGRAM)
@@ -402,10 +358,10 @@ fn a_second_start_took_the_pid_file_and_deleted_it_at_its_end() {
                 .output()
                 .expect("the program runs");
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(69), "{mode} {generation}: {stderr}");
+            assert_eq!(output.status.code(), Some(69), "{mode:?} {generation}: {stderr}");
             let says = format!("names the running process {}; stop it or choose another file", line.trim());
-            assert!(stderr.contains(&says), "{mode} {generation}: {stderr}");
-            assert_eq!(fs::read_to_string(&pid_file.0).expect("a pid file"), line, "{mode} {generation}");
+            assert!(stderr.contains(&says), "{mode:?} {generation}: {stderr}");
+            assert_eq!(fs::read_to_string(&pid_file.0).expect("a pid file"), line, "{mode:?} {generation}");
             if generation == 1 {
                 answers(&reload(&["--wait=600", &flag]), 0, &["reloaded"]);
             }
@@ -418,7 +374,7 @@ fn a_second_start_took_the_pid_file_and_deleted_it_at_its_end() {
 #[test]
 fn of_those_that_started_at_the_same_moment_all_had_the_pid_file() {
     for left_behind in [false, true] {
-        let pid_file = PidFile::new(&format!("moment-{left_behind}"));
+        let pid_file = PidFile::new();
         if left_behind {
             // Of a process that has ended and been waited for.
             let mut ended = Command::new("true").spawn().expect("true");
@@ -455,8 +411,8 @@ fn of_those_that_started_at_the_same_moment_all_had_the_pid_file() {
 /// read-only the same happens.
 #[test]
 fn a_pid_file_that_could_not_be_written_at_a_reload_was_deleted() {
-    let pid_file = PidFile::new("full");
-    let server = Server::start_with(&["-l", "127.0.0.1:0", "--reload", "exec", &pid_file.flag()]);
+    let pid_file = PidFile::new();
+    let server = start(&["-l", "127.0.0.1:0", "--reload", "exec", &pid_file.flag()]);
     let line = format!("{}\n", server.pid());
     let name = pid_file.0.file_name().expect("a name").to_string_lossy().into_owned();
     let obstacle = pid_file.0.with_file_name(format!(".{name}.{}", server.pid()));
@@ -471,35 +427,26 @@ fn a_pid_file_that_could_not_be_written_at_a_reload_was_deleted() {
 
 #[test]
 fn a_pid_file_with_a_new_name_in_the_configuration_left_the_old_one_behind() {
-    for mode in ["exec", "overlap"] {
-        let (old, new) = (PidFile::new(&format!("old-{mode}")), PidFile::new(&format!("new-{mode}")));
-        let config = old.0.with_extension("toml");
-        let configure = |file: &PidFile| {
-            fs::write(&config, format!("listen = [\"127.0.0.1:0\"]\npid_file = {:?}\n", file.0)).expect("written");
-        };
+    for mode in Mode::BOTH {
+        let (old, new) = (PidFile::new(), PidFile::new());
+        let configure =
+            |file: &PidFile| old.configure(&format!("listen = [\"127.0.0.1:0\"]\npid_file = {:?}\n", file.0));
         configure(&old);
-        let file = config.to_str().expect("UTF-8");
-        let mut server = Server::start_with(&["--reload", mode, "--reload-probation", "0.05", "-c", file]);
+        let server = configured(mode, "0.05", &old, &[]);
         configure(&new);
         let output = reload(&["--wait=600", &old.flag()]);
         answers(&output, 1, &["the pid file", "is gone"]);
-        server.await_generation(2);
-        assert!(!old.0.exists() && !old.outcome().exists() && new.0.exists(), "{mode}");
+        server.generation(2);
+        assert!(!old.0.exists() && !old.outcome().exists() && new.0.exists(), "{mode:?}");
         answers(&reload(&["--wait=600", &new.flag()]), 0, &["reloaded"]);
-        fs::remove_file(&config).expect("the configuration");
         stop(&new);
-        assert!(!new.outcome().exists(), "{mode}");
+        assert!(!new.outcome().exists(), "{mode:?}");
     }
 }
 
 /// Ends the server in that file, and waits until it has taken the file away, which it does last of all.
 fn stop(file: &PidFile) {
-    let pid: i32 = fs::read_to_string(&file.0).expect("a pid file").trim().parse().expect("a pid");
-    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while file.0.exists() {
-        assert!(std::time::Instant::now() < until, "the server did not end");
-        thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let pid = fs::read_to_string(&file.0).expect("a pid file").trim().parse().ok();
+    kill_process(pid.and_then(Pid::from_raw).expect("a pid"), Signal::TERM).expect("it runs");
+    eventually("the server has ended", || !file.0.exists());
 }

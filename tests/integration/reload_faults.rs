@@ -1,48 +1,19 @@
 //! What can go wrong in a reload, and that the server serves on all the same.
 
 use crate::common::{
-    Ending, Load, OnDisk, PATIENCE, Program, RawClient, Scratch, children, descriptors_with_room_for, eventually,
-    limit_open_files,
+    Ending, Load, Mode, OnDisk, PATIENCE, Program, RawClient, Scratch, children, counter, descriptors_with_room_for,
+    eventually, lab, limit_open_files, reloading, replaceable_lab,
 };
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Overlap,
-    Exec,
-}
-
 /// For the lab as tests build it, which is mapped with all its symbols.
 const MEMORY: &str = "10M";
-
-const MODES: [Mode; 2] = [Mode::Overlap, Mode::Exec];
-
-/// The flags for that mode, with a short probation.
-fn flags<'a>(command: &'a mut Command, mode: Mode, scratch: &Scratch) -> &'a mut Command {
-    let mode = if mode == Mode::Overlap { "overlap" } else { "exec" };
-    command.args(["--reload", mode, "--reload-probation", "0.1", "-l", "127.0.0.1:0", "-l"]);
-    command.arg(format!("unix:{}", scratch.path("socket").display()));
-    command.env("LAB_JOURNAL", scratch.path("journal"))
-}
-
-/// The lab on a port and a Unix socket, with a journal.
-fn lab(mode: Mode, scratch: &Scratch, more: &[&str]) -> Program {
-    Program::start(flags(&mut Program::lab_command(), mode, scratch).args(more))
-}
-
-/// The same, of a program on disk that can be replaced.
-fn replaceable(mode: Mode, scratch: &Scratch, more: &[&str]) -> (Program, OnDisk) {
-    let on_disk = OnDisk::of(&Program::lab_command());
-    let program = Program::start(flags(&mut on_disk.command(), mode, scratch).args(more));
-    (program, on_disk)
-}
 
 /// A connection to each listener that has had an answer.
 fn connected(program: &Program) -> Vec<RawClient> {
@@ -82,11 +53,11 @@ fn expect_failure(program: &Program, clients: &mut [RawClient], reason: &str) {
 /// A program on disk that cannot be run, or does not check itself, is no successor.
 #[test]
 fn a_program_that_fails_its_check_is_not_run() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let on_disk = OnDisk::of(&Program::lab_command());
         let mut command = on_disk.command();
-        let program = Program::start(flags(&mut command, mode, &scratch).env("HANDOVER_TEST_CHECK_TIMEOUT", "1"));
+        let program = Program::start(reloading(&mut command, mode, &scratch).env("HANDOVER_TEST_CHECK_TIMEOUT", "1"));
         let mut clients = connected(&program);
         let clients = &mut clients[..];
 
@@ -126,12 +97,12 @@ fn a_program_that_fails_its_check_is_not_run() {
 
 #[test]
 fn a_configuration_that_is_broken_changes_nothing() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         fs::create_dir(scratch.path("root")).expect("a directory");
         fs::write(scratch.path("root/hello"), "hello").expect("a file");
         let mut command = Program::handover_command();
-        let program = Program::start(flags(&mut command, mode, &scratch).arg(scratch.path("root")));
+        let program = Program::start(reloading(&mut command, mode, &scratch).arg(scratch.path("root")));
         let mut clients = connected(&program);
         fs::rename(scratch.path("root"), scratch.path("away")).expect("rename");
         expect_failure(&program, &mut clients, "the check failed with exit code 2");
@@ -204,13 +175,13 @@ fn a_successor_that_reads_other_states_gets_no_connections() {
     let other_versions = "if [ -n \"$HANDOVER_CHECK\" ]; then echo 'handover reads state versions 98,99'; exit 0; fi\n\
                           exec \"$REAL\" \"$@\"";
     let scratch = Scratch::new();
-    let (program, on_disk) = replaceable(Mode::Exec, &scratch, &[]);
+    let (program, on_disk) = replaceable_lab(Mode::Exec, &scratch, &[]);
     on_disk.replace(other_versions);
     expect_failure(&program, &mut connected(&program), "reads state versions [98, 99], none of 1 to 2");
     drop(program);
 
     let scratch = Scratch::new();
-    let (program, on_disk) = replaceable(Mode::Overlap, &scratch, &[]);
+    let (program, on_disk) = replaceable_lab(Mode::Overlap, &scratch, &[]);
     let mut clients = connected(&program);
     let mut busy = program.client();
     busy.get("/sleep/700");
@@ -253,16 +224,16 @@ fn expect_all_to_move(program: &Program, number: usize) {
 /// connections, and so does a newer one.
 #[test]
 fn a_downgrade_and_an_upgrade_keep_their_connections() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
-        let (program, on_disk) = replaceable(mode, &scratch, &[]);
+        let (program, on_disk) = replaceable_lab(mode, &scratch, &[]);
         on_disk.replace("export HANDOVER_TEST_NEWEST=1; exec \"$REAL\" \"$@\"");
         expect_all_to_move(&program, 2);
 
         let scratch = Scratch::new();
         let on_disk = OnDisk::of(&Program::lab_command());
         let mut command = on_disk.command();
-        let program = Program::start(flags(&mut command, mode, &scratch).env("HANDOVER_TEST_NEWEST", "1"));
+        let program = Program::start(reloading(&mut command, mode, &scratch).env("HANDOVER_TEST_NEWEST", "1"));
         on_disk.replace("unset HANDOVER_TEST_NEWEST; exec \"$REAL\" \"$@\"");
         expect_all_to_move(&program, 2);
     }
@@ -271,7 +242,7 @@ fn a_downgrade_and_an_upgrade_keep_their_connections() {
 /// Each download had a descriptor of the file made for it, when the process executed itself and in a successor beside it.
 #[test]
 fn many_downloads_of_one_file_need_one_descriptor_in_the_successor_too() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         fs::create_dir(scratch.path("root")).expect("a directory");
         let large = File::create(scratch.path("root/large")).expect("a file");
@@ -279,7 +250,7 @@ fn many_downloads_of_one_file_need_one_descriptor_in_the_successor_too() {
         // What has changed just now is not kept open for others.
         scratch.settle("root/large");
         let mut command = Program::handover_command();
-        let program = Program::start(flags(&mut command, mode, &scratch).arg(scratch.path("root")));
+        let program = Program::start(reloading(&mut command, mode, &scratch).arg(scratch.path("root")));
         let mut reading: Vec<RawClient> = (0..20).map(|_| program.client().with_small_window()).collect();
         for client in &mut reading {
             client.get("/large").read_at_least(100_000);
@@ -323,7 +294,7 @@ fn fill_memory(program: &Program) -> Vec<RawClient> {
 /// What moved took nothing of the memory until its client was heard again, so each generation gave it all away anew.
 #[test]
 fn memory_that_moved_is_not_given_away_again() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &["--memory", MEMORY, "--workers", "1", "--max-connections", "200"]);
         let mut clients = fill_memory(&program);
@@ -383,7 +354,7 @@ fn the_limit_of_connections_is_one_for_both_generations() {
 /// The same for each address; in exec mode it always was.
 #[test]
 fn the_limit_for_each_address_is_one_for_both_generations() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let flags = ["--max-connections-per-ip", "2"];
         let connect = |path: &str, program: &Program| -> Vec<RawClient> {
@@ -469,8 +440,7 @@ fn expect_once(program: &Program, scratch: &Scratch, clients: Vec<RawClient>) ->
 /// How many connections a process that has ended had given away, as its last line says.
 fn migrated(program: &Program, ended: usize) -> usize {
     let line = program.logged_times(" migrated=", ended);
-    let number = line.split("migrated=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
-    number.unwrap_or_else(|| panic!("{line}"))
+    counter(&line, "migrated")
 }
 
 const SUCCESSOR_STEPS: [&str; 3] = ["successor-connection", "successor-acked", "successor-commit"];
@@ -479,7 +449,7 @@ const PREDECESSOR_STEPS: [&str; 3] = ["predecessor-sent", "predecessor-acked", "
 fn reload_with_fault(variable: &str, step: &str) -> (Program, Scratch, Vec<RawClient>) {
     let scratch = Scratch::new();
     let mut command = Program::lab_command();
-    let command = flags(&mut command, Mode::Overlap, &scratch).env(variable, step);
+    let command = reloading(&mut command, Mode::Overlap, &scratch).env(variable, step);
     let command = command.env("HANDOVER_TEST_ACK_TIMEOUT", "1").env("HANDOVER_TEST_PROMOTION_TIMEOUT", "1");
     let program = Program::start(command);
     let mut clients: Vec<RawClient> = (0..4).flat_map(|_| connected(&program)).collect();
@@ -559,7 +529,7 @@ fn a_successor_that_stalls_is_killed(step: &str) {
 fn an_upload_that_comes_back_from_a_move_waits_for_its_thread_again() {
     let scratch = Scratch::new();
     let mut command = Program::lab_command();
-    let command = flags(&mut command, Mode::Overlap, &scratch).args(["-w", "1"]);
+    let command = reloading(&mut command, Mode::Overlap, &scratch).args(["-w", "1"]);
     let command = command.env("HANDOVER_TEST_STOP", "successor-connection").env("HANDOVER_TEST_ACK_TIMEOUT", "2");
     let program = Program::start(command);
     let mut busy = program.client();
@@ -652,7 +622,7 @@ fn a_hup_to_a_predecessor_in_its_last_moment_is_not_lost() {
     let scratch = Scratch::new();
     let mut command = Program::lab_command();
     command.env("HANDOVER_TEST_STOP", "predecessor-leaves");
-    let program = Program::start(flags(&mut command, Mode::Overlap, &scratch));
+    let program = Program::start(reloading(&mut command, Mode::Overlap, &scratch));
     program.signal(Signal::HUP);
     eventually("it is stopped", || is_stopped(program.pid()));
     program.signal(Signal::HUP);
@@ -683,7 +653,7 @@ fn a_successor_that_stalls_at_a_commit_is_killed() {
 /// Descriptors are short from the first one that a reload needs to the last: it fails cleanly, or it works.
 #[test]
 fn a_reload_short_of_descriptors_fails_cleanly_or_works() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &[]);
         let mut clients = connected(&program);
@@ -749,11 +719,11 @@ fn a_successor_short_of_descriptors_refuses_connections() {
 
 #[test]
 fn a_working_directory_that_is_gone_is_not_missed() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         fs::create_dir(scratch.path("here")).expect("a directory");
         let mut command = Program::lab_command();
-        let program = Program::start(flags(&mut command, mode, &scratch).current_dir(scratch.path("here")));
+        let program = Program::start(reloading(&mut command, mode, &scratch).current_dir(scratch.path("here")));
         let mut clients = connected(&program);
         fs::remove_dir(scratch.path("here")).expect("the directory");
         for _ in 0..3 {
@@ -768,7 +738,7 @@ fn a_working_directory_that_is_gone_is_not_missed() {
 /// However many come during a reload, one more follows.
 #[test]
 fn reloads_during_a_reload_become_one_more() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &[]);
         let mut busy = program.client();
@@ -804,7 +774,7 @@ fn expect_end(program: &Program, scratch: &Scratch) {
 
 #[test]
 fn a_stop_right_behind_a_reload_stops() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         for round in 0..10 {
             let scratch = Scratch::new();
             let program = lab(mode, &scratch, &[]);
@@ -822,9 +792,9 @@ fn a_stop_right_behind_a_reload_stops() {
 
 #[test]
 fn a_stop_during_the_check_kills_the_check() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
-        let (program, on_disk) = replaceable(mode, &scratch, &[]);
+        let (program, on_disk) = replaceable_lab(mode, &scratch, &[]);
         let started = scratch.path("started");
         on_disk.replace(&format!("mkfifo {0}; exec cat {0}", started.display()));
         program.signal(Signal::HUP);
@@ -842,7 +812,7 @@ fn a_stop_during_the_check_kills_the_check() {
 #[test]
 fn a_stop_before_the_successor_is_ready_kills_it() {
     let scratch = Scratch::new();
-    let (program, on_disk) = replaceable(Mode::Overlap, &scratch, &[]);
+    let (program, on_disk) = replaceable_lab(Mode::Overlap, &scratch, &[]);
     let started = scratch.path("started");
     on_disk.replace_behind_the_check(&format!("mkfifo {0}; exec cat {0}", started.display()));
     program.signal(Signal::HUP);
@@ -892,7 +862,7 @@ fn a_stop_of_the_successor_on_probation_ends_both() {
 fn a_stop_while_connections_move_finishes_them(stop: impl Fn(&Program)) {
     let scratch = Scratch::new();
     let mut command = Program::lab_command();
-    let program = Program::start(flags(&mut command, Mode::Overlap, &scratch).process_group(0));
+    let program = Program::start(reloading(&mut command, Mode::Overlap, &scratch).process_group(0));
     let mut of_predecessor = program.client();
     of_predecessor.get("/stream/2/4000").read_at_least(100);
     let mut idle = connected(&program);
@@ -1003,11 +973,11 @@ fn a_quit_in_a_reload_ends_both_generations_at_once() {
 
 #[test]
 fn ctrl_c_at_any_moment_of_a_reload_is_one_stop() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         for round in 0..12 {
             let scratch = Scratch::new();
             let mut command = Program::lab_command();
-            let program = Program::start(flags(&mut command, mode, &scratch).process_group(0));
+            let program = Program::start(reloading(&mut command, mode, &scratch).process_group(0));
             let mut busy = program.client();
             busy.get("/stream/2/300").read_at_least(100);
             program.signal(Signal::HUP);
@@ -1030,7 +1000,7 @@ fn no_signal_is_lost_across_execve() {
     let scratch = Scratch::new();
     let log = scratch.path("log");
     let mut command = Program::lab_command();
-    let program = Program::start(flags(&mut command, Mode::Exec, &scratch).arg("--log-file").arg(&log));
+    let program = Program::start(reloading(&mut command, Mode::Exec, &scratch).arg("--log-file").arg(&log));
     let load = Load::new().keep_alive(&program.bound[0], 1).keep_alive(&program.bound[1], 1);
     let checks = |name: &str| {
         let text = fs::read_to_string(scratch.path(name)).unwrap_or_default();
@@ -1063,7 +1033,7 @@ fn no_signal_is_lost_across_execve() {
 
 #[test]
 fn a_storm_of_signals_does_no_harm() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &[]);
         let load = Load::new().keep_alive(&program.bound[0], 2).keep_alive(&program.bound[1], 2);
@@ -1095,7 +1065,7 @@ fn a_failed_execve_leaves_the_server_as_it_was() {
     file.set_len(16 << 20).expect("a file");
     let on_disk = OnDisk::of(&Program::handover_command());
     let mut command = on_disk.command();
-    let program = Program::start(flags(&mut command, Mode::Exec, &scratch).arg(scratch.path("root")));
+    let program = Program::start(reloading(&mut command, Mode::Exec, &scratch).arg(scratch.path("root")));
     let mut clients: Vec<RawClient> = program.bound.iter().map(RawClient::to).collect();
     let mut reading: Vec<RawClient> =
         (0..8).flat_map(|_| &program.bound).map(|bound| RawClient::to(bound).with_small_window()).collect();
@@ -1210,7 +1180,7 @@ fn what_waits_for_a_worker_is_not_begun_once_a_reload_has_cut_what_runs() {
     for executes in [true, false] {
         let scratch = Scratch::new();
         let limits = ["-w", "1", "--reload-deadline", "0.5", "--exec-stall", "0.1", "--queue-timeout", "60"];
-        let (program, on_disk) = replaceable(Mode::Exec, &scratch, &limits);
+        let (program, on_disk) = replaceable_lab(Mode::Exec, &scratch, &limits);
         // Each is shorter than what was cut has to notice.
         let mut clients: Vec<RawClient> = (0..15).map(|_| program.client()).collect();
         clients.iter_mut().for_each(|client| _ = client.get("/sleep/150"));
@@ -1280,7 +1250,7 @@ fn who_waits_for_a_place_of_its_address_is_not_reset_by_an_exec() {
 #[test]
 fn a_drain_for_a_successor_that_died_is_taken_back() {
     let scratch = Scratch::new();
-    let (program, on_disk) = replaceable(Mode::Overlap, &scratch, &[]);
+    let (program, on_disk) = replaceable_lab(Mode::Overlap, &scratch, &[]);
     let mut busy = program.client();
     busy.get("/stream/2/2000").read_at_least(100);
     on_disk.replace(
@@ -1303,12 +1273,12 @@ fn a_drain_for_a_successor_that_died_is_taken_back() {
 /// After execve there is no way back, and a log is worth less than the connections; in overlap mode there is one.
 #[test]
 fn a_log_file_that_cannot_be_opened_any_more_does_not_end_the_server() {
-    for mode in [Mode::Exec, Mode::Overlap] {
+    for mode in Mode::BOTH {
         let (scratch, on_disk) = (Scratch::new(), OnDisk::of(&Program::lab_command()));
         let log = scratch.path("log");
         let mut command = on_disk.command();
         command.args(["-l", "127.0.0.1:0", "--reload-probation", "0", "--log-file"]).arg(&log);
-        let program = Program::start(command.args(["--reload", if mode == Mode::Exec { "exec" } else { "overlap" }]));
+        let program = Program::start(command.args(["--reload", mode.name()]));
         let mut client = program.client();
         client.expect_alive("/hello");
         // The check has seen nothing of this.

@@ -1,7 +1,7 @@
 //! Static files over the wire: the program with a configuration file, real files and raw requests. Which name is which
 //! file is in the unit tests of `src/site`; here is what the fields say to each other.
 
-use crate::common::{Answer, PATIENCE, Program, RawClient, Scratch};
+use crate::common::{Answer, Mode, PATIENCE, Program, RawClient, Scratch};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -817,7 +817,7 @@ fn an_absolute_link_that_stays_inside_is_followed() {
 /// `cd /srv/current && handover -c handover.toml`: the link is swapped, and later the old release is gone.
 #[test]
 fn a_link_that_is_swapped_above_the_root_is_seen_and_above_the_working_directory_by_a_reload() {
-    for mode in ["exec", "overlap"] {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let release = |version: &str| {
             let public = scratch.path(version).join("public");
@@ -839,7 +839,7 @@ fn a_link_that_is_swapped_above_the_root_is_seen_and_above_the_working_directory
             deploy("v1");
             let current = scratch.path("current");
             let mut command = Program::handover_command();
-            command.args(["--reload", mode, "--reload-probation", "0.1"]).args(arguments);
+            mode.flags(&mut command).args(arguments);
             let program = Program::start(command.current_dir(&current).env("PWD", &current));
             let mut client = program.client();
             let mut said = || {
@@ -852,15 +852,15 @@ fn a_link_that_is_swapped_above_the_root_is_seen_and_above_the_working_directory
             deploy("v2");
             let began = Instant::now();
             while said() != ("v2".to_owned(), configured("v1")) {
-                assert!(began.elapsed() < PATIENCE, "{mode} {arguments:?}: {:?}", said());
+                assert!(began.elapsed() < PATIENCE, "{mode:?} {arguments:?}: {:?}", said());
             }
             program.reload();
-            assert_eq!(said(), ("v2".to_owned(), configured("v2")), "{mode} {arguments:?}");
+            assert_eq!(said(), ("v2".to_owned(), configured("v2")), "{mode:?} {arguments:?}");
             // Where it was started is gone.
             fs::remove_dir_all(scratch.path("v1")).expect("a directory");
             deploy("v3");
             program.reload();
-            assert_eq!(said(), ("v3".to_owned(), configured("v3")), "{mode} {arguments:?}");
+            assert_eq!(said(), ("v3".to_owned(), configured("v3")), "{mode:?} {arguments:?}");
             assert_eq!(program.stop(), Some(0));
         }
     }

@@ -1,21 +1,19 @@
 //! What a process is given by whoever started it: a name, a disposition of SIGCHLD, children.
 
-use crate::common::{OnDisk, Program, Scratch, children, eventually};
+use crate::common::{Mode, OnDisk, Program, Scratch, children, eventually};
 use rustix::process::Signal;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-const MODES: [&str; 2] = ["exec", "overlap"];
-
-fn with_flags<'c>(command: &'c mut Command, mode: &str) -> &'c mut Command {
-    command.args(["-l", "127.0.0.1:0", "--reload", mode, "--reload-probation", "0"])
+fn with_flags(command: &mut Command, mode: Mode) -> &mut Command {
+    command.args(["-l", "127.0.0.1:0", "--reload", mode.name(), "--reload-probation", "0"])
 }
 
 /// `exec -a`, systemd's `@`, a login shell; and a label that happens to be a program in PATH.
 #[test]
 fn a_name_that_is_only_a_label_does_not_keep_the_program_from_reloading() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         for label in ["web-frontend", "-handover", "sh", "", "./nowhere/at all"] {
             let mut command = Program::lab_command();
             let program = Program::start(with_flags(&mut command, mode).arg0(label));
@@ -36,7 +34,7 @@ fn a_name_that_is_only_a_label_does_not_keep_the_program_from_reloading() {
 
 #[test]
 fn a_program_behind_a_label_that_was_taken_away_reloads_its_configuration_all_the_same() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let on_disk = OnDisk::of(&Program::lab_command());
         let program = Program::start(with_flags(&mut on_disk.command(), mode).arg0("label"));
         on_disk.remove();
@@ -58,7 +56,8 @@ fn an_upgrade_by_symlink_is_seen_behind_a_label_too() {
     let (scratch, on_disk) = (Scratch::new(), OnDisk::of(&Program::lab_command()));
     let current = scratch.path("current");
     symlink(on_disk.path(), &current).expect("a link");
-    let program = Program::start(with_flags(&mut Command::new(&current), "exec").env_remove("RUST_LOG").arg0("label"));
+    let program =
+        Program::start(with_flags(&mut Command::new(&current), Mode::Exec).env_remove("RUST_LOG").arg0("label"));
     program.reload();
     let other = OnDisk::of(&Program::lab_command());
     other.replace("echo it is another >&2; exit 3");
@@ -72,7 +71,7 @@ fn an_upgrade_by_symlink_is_seen_behind_a_label_too() {
 /// It is inherited through `execve`, and then nobody can wait for a child.
 #[test]
 fn a_parent_that_ignores_sigchld_does_not_keep_the_program_from_reloading() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         let mut command = Program::lab_command();
         let ignore = || {
             // SAFETY: no code runs for it.
@@ -92,14 +91,14 @@ fn a_parent_that_ignores_sigchld_does_not_keep_the_program_from_reloading() {
 /// Children of whoever executed the program, which it knows nothing of, end before, during and after reloads.
 #[test]
 fn children_that_the_program_has_not_started_do_not_stay_zombies() {
-    for mode in MODES {
+    for mode in Mode::BOTH {
         // They end by themselves, in the middle of what follows.
         let script = "i=0; while [ $i -lt 40 ]; do sleep 0.$i & i=$((i+1)); done; exec \"$@\"";
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script, "sh"]).arg(Program::handover_command().get_program()).env_remove("RUST_LOG");
         let program = Program::start(with_flags(&mut command, mode));
         let first = program.current();
-        if mode == "exec" {
+        if mode == Mode::Exec {
             // A check that somebody else has waited for would be a reload that failed.
             for _ in 0..10 {
                 program.reload();
@@ -117,7 +116,7 @@ fn children_that_the_program_has_not_started_do_not_stay_zombies() {
 fn an_application_keeps_the_exit_status_of_its_children() {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "sleep 0 & exec \"$@\"", "sh"]).arg(Program::lab_command().get_program());
-    let program = Program::start(with_flags(&mut command, "exec").env_remove("RUST_LOG"));
+    let program = Program::start(with_flags(&mut command, Mode::Exec).env_remove("RUST_LOG"));
     let lab = program.current();
     let zombie = || {
         let children = std::fs::read_to_string(format!("/proc/{lab}/task/{lab}/children")).expect("/proc");

@@ -1,6 +1,6 @@
 //! stdout and stderr that nobody reads: a pipe, a socket or a terminal is full, and nothing waits for it.
 
-use crate::common::{PATIENCE, Program, RawClient, Scratch, eventually};
+use crate::common::{Mode, PATIENCE, Program, RawClient, Scratch, eventually};
 use handover::Bound;
 use rustix::process::Signal;
 use std::io::{self, PipeReader, PipeWriter, Read};
@@ -101,9 +101,9 @@ fn a_stop_deadline_does_not_wait_for_a_log_that_nobody_reads() {
 
 #[test]
 fn a_reload_does_not_wait_for_a_log_that_nobody_reads() {
-    for mode in ["exec", "overlap"] {
+    for mode in Mode::BOTH {
         for (kind, unread) in each_kind() {
-            let program = start(&unread.given, &["--reload", mode, "--reload-probation", "0"]);
+            let program = start(&unread.given, &["--reload", mode.name(), "--reload-probation", "0"]);
             let mut client = program.client();
             client.expect_alive("/hello");
             fill(&unread.given);
@@ -111,20 +111,20 @@ fn a_reload_does_not_wait_for_a_log_that_nobody_reads() {
                 program.reload();
             }
             client.expect_alive("/hello");
-            assert_eq!(program.stop(), Some(0), "{kind}, {mode}");
+            assert_eq!(program.stop(), Some(0), "{kind}, {mode:?}");
         }
     }
 }
 
 #[test]
 fn a_supervisor_that_reads_one_ready_and_no_more_keeps_no_reload_waiting() {
-    for mode in ["exec", "overlap"] {
+    for mode in Mode::BOTH {
         let scratch = Scratch::new();
         let (path, pid_file) = (scratch.path("socket"), scratch.path("pid"));
         let (mut reader, writer) = pipe();
         let mut command = Program::lab_command();
         command.arg("-l").arg(format!("unix:{}", path.display())).arg("--pid-file").arg(&pid_file);
-        command.args(["--reload", mode, "--reload-probation", "0"]);
+        command.args(["--reload", mode.name(), "--reload-probation", "0"]);
         let program = Program::spawn(command.stdout(Stdio::from(writer.try_clone().expect("a descriptor"))));
         drop(command);
         let mut announced = String::new();

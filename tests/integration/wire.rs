@@ -1,7 +1,9 @@
 //! Every state of a connection, over raw sockets against a server in this process. What one request file can say is
 //! in `tests/requests/`; here is what takes time, size, several clients or a handler that waits.
 
-use crate::common::{Answer, Ending, Gate, PATIENCE, Passage, RawClient, Scratch, TestServer};
+use crate::common::{
+    self, Answer, Ending, Gate, LATE, PATIENCE, Passage, RawClient, Scratch, TestServer, gated_beside, hello,
+};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use handover::{Body, Builder, Ended, IntoResponse, Limits, Request, Response, Router, Server};
 use std::fs::File;
@@ -11,29 +13,13 @@ use std::time::Duration;
 
 /// Short, for what a test waits for.
 const SOON: Duration = Duration::from_millis(300);
-/// Longer than any test: a limit that is not the one under test.
-const LATE: Duration = Duration::from_secs(60);
-
-/// Limits that do not interfere, however slow the machine is.
+/// Limits that do not interfere, those of responses among them.
 fn patient() -> Limits {
-    Limits {
-        head_timeout: LATE,
-        body_timeout: LATE,
-        idle_timeout: LATE,
-        write_timeout: LATE,
-        queue_timeout: LATE,
-        stream_wait: LATE,
-        linger: LATE,
-        ..Limits::default()
-    }
+    Limits { write_timeout: LATE, stream_wait: LATE, linger: LATE, ..common::patient() }
 }
 
 fn server(workers: usize) -> Builder {
     Server::builder().workers(workers).limits(patient())
-}
-
-fn hello() -> Router {
-    Router::new().get("/hello", |_| "hello\n")
 }
 
 /// Bytes that tell their position.
@@ -523,11 +509,7 @@ fn an_answer_that_ends_the_connection_is_not_lost_to_the_next_request() {
 
 #[test]
 fn a_client_that_half_closes_gets_its_answer() {
-    let (gate, passage) = Gate::new();
-    let routes = answers().get("/gate", move |_| {
-        passage.pass();
-        "through\n"
-    });
+    let (gate, routes) = gated_beside(answers());
     let server = TestServer::start(server(1).service(routes));
     let mut client = server.client();
     assert_eq!(client.get("/hello").finish().answer().text(), "hello\n");
@@ -750,12 +732,8 @@ fn a_stream_that_waits_too_long_for_a_permit_is_told_to_come_again() {
 
 #[test]
 fn a_request_that_waits_too_long_for_a_worker_is_told_to_come_again() {
-    let (gate, passage) = Gate::new();
     let limits = Limits { queue_timeout: SOON, body_size: 1 << 30, ..patient() };
-    let routes = hello().post("/sum", sum).get("/gate", move |_| {
-        passage.pass();
-        "through\n"
-    });
+    let (gate, routes) = gated_beside(hello().post("/sum", sum));
     let server = TestServer::start(server(1).limits(limits).service(routes));
     let mut idle = server.client();
     idle.expect_alive("/hello");
