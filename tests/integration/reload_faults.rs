@@ -380,10 +380,11 @@ fn the_limit_for_each_address_is_one_for_both_generations() {
             }
         };
         // Until the first has been idle for a while, whose place it gets then. The server's clock is coarse, so the other
-        // is idle since a later tick of it.
+        // is idle since a later tick of it, and never for that long, however slow this is.
         assert_eq!(clients[1].get("/sleep/50").answer().status, 200);
         let mut new = program.client();
         eventually("a place", || {
+            clients[1].expect_alive("/hello");
             new = program.client();
             new.get("/hello").answer().status == 200
         });
@@ -500,12 +501,12 @@ fn a_successor_killed_at_any_step_gives_back_what_was_not_committed() {
 fn expect_lost_as_committed(program: &Program, step: &str, lost: usize) {
     assert_eq!(lost, migrated(program, 1), "{step}: {:#?}", program.log());
     // Of the eight: nothing was acknowledged, one was, or all may have been.
-    let most = match step {
-        "successor-connection" => 0,
-        "successor-acked" => 1,
-        _ => 8,
+    let expected = match step {
+        "successor-connection" => 0..=0,
+        "successor-acked" => 0..=1,
+        _ => 1..=8,
     };
-    assert!(lost <= most, "{step}: {lost} lost");
+    assert!(expected.contains(&lost), "{step}: {lost} lost, and not {expected:?}");
 }
 
 fn a_successor_that_stalls_is_killed(step: &str) {
@@ -790,40 +791,29 @@ fn a_stop_right_behind_a_reload_stops() {
     }
 }
 
+/// Stops a server whose program on disk hangs. It would never end by itself, and had the stop waited until its time was
+/// over, the reload would have failed.
+fn a_stop_kills_what_hangs(mode: Mode, replace: impl Fn(&OnDisk, &str)) {
+    let scratch = Scratch::new();
+    let (program, on_disk) = replaceable_lab(mode, &scratch, &[]);
+    let started = scratch.path("started");
+    replace(&on_disk, &format!("mkfifo {0}; exec cat {0}", started.display()));
+    program.signal(Signal::HUP);
+    eventually("it has started", || started.exists());
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait_for_end(program.pid()), Some(0));
+    assert_eq!(program.log().iter().find(|line| line.contains("reload failed")), None);
+    expect_end(&program, &scratch);
+}
+
 #[test]
 fn a_stop_during_the_check_kills_the_check() {
-    for mode in Mode::BOTH {
-        let scratch = Scratch::new();
-        let (program, on_disk) = replaceable_lab(mode, &scratch, &[]);
-        let started = scratch.path("started");
-        on_disk.replace(&format!("mkfifo {0}; exec cat {0}", started.display()));
-        program.signal(Signal::HUP);
-        while !started.exists() {
-            thread::sleep(Duration::from_millis(1));
-        }
-        let began = Instant::now();
-        program.signal(Signal::TERM);
-        assert_eq!(program.wait_for_end(program.pid()), Some(0));
-        assert!(began.elapsed() < Duration::from_secs(5));
-        expect_end(&program, &scratch);
-    }
+    Mode::BOTH.into_iter().for_each(|mode| a_stop_kills_what_hangs(mode, OnDisk::replace));
 }
 
 #[test]
 fn a_stop_before_the_successor_is_ready_kills_it() {
-    let scratch = Scratch::new();
-    let (program, on_disk) = replaceable_lab(Mode::Overlap, &scratch, &[]);
-    let started = scratch.path("started");
-    on_disk.replace_behind_the_check(&format!("mkfifo {0}; exec cat {0}", started.display()));
-    program.signal(Signal::HUP);
-    while !started.exists() {
-        thread::sleep(Duration::from_millis(1));
-    }
-    let began = Instant::now();
-    program.signal(Signal::TERM);
-    assert_eq!(program.wait_for_end(program.pid()), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    expect_end(&program, &scratch);
+    a_stop_kills_what_hangs(Mode::Overlap, OnDisk::replace_behind_the_check);
 }
 
 /// Stops one generation on probation; both end, with all that is under way finished.
@@ -947,19 +937,18 @@ fn a_reload_asked_of_the_successor_waits_for_the_predecessor() {
 /// QUIT to one generation, on probation or while connections move, ends both at once.
 #[test]
 fn a_quit_in_a_reload_ends_both_generations_at_once() {
-    for (probation, moment) in [("20", "accepts, "), ("0.1", "is promoted")] {
+    for (probation, moment) in [("60", "accepts, "), ("0.1", "is promoted")] {
         for generation in [1, 2] {
             let scratch = Scratch::new();
             let program = lab(Mode::Overlap, &scratch, &["--reload-probation", probation]);
             let mut busy = program.client();
-            busy.get("/stream/2/20000").read_at_least(100);
+            busy.get("/stream/2/60000").read_at_least(100);
             program.signal(Signal::HUP);
             program.generation(2);
             program.logged_times(moment, 1);
             program.signal_to(program.generation(generation), Signal::QUIT);
-            let began = Instant::now();
+            // Sooner than the stream, which takes longer than a test waits.
             let code = program.wait_for_end(program.pid());
-            assert!(began.elapsed() < Duration::from_secs(5), "{moment} {generation}");
             assert_eq!(code, Some(4), "{moment} {generation}: {:#?}", program.log());
             if moment == "is promoted" && generation == 1 {
                 // The successor is the server, and was not told to end.
