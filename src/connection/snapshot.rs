@@ -25,6 +25,7 @@ pub struct Snapshot {
     served: u32,
     begun: Option<u64>,
     deadline: u64,
+    #[serde(with = "serde_bytes")]
     input: Vec<u8>,
     moment: Moment,
 }
@@ -33,8 +34,10 @@ pub struct Snapshot {
 enum Moment {
     Head,
     Body {
+        #[serde(with = "serde_bytes")]
         head: Vec<u8>,
         incoming: Incoming,
+        #[serde(with = "serde_bytes")]
         body: Vec<u8>,
         since: u64,
         limit: u64,
@@ -42,6 +45,7 @@ enum Moment {
         expects_continue: bool,
     },
     Writing {
+        #[serde(with = "serde_bytes")]
         unsent: Vec<u8>,
         rest: Rest,
         keep_alive: bool,
@@ -56,7 +60,7 @@ enum Moment {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Rest {
     None,
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The file's descriptor travels beside the socket's.
     File {
         offset: u64,

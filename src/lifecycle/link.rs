@@ -94,7 +94,7 @@ pub struct Holds {
 /// Bytes inside the packet, or behind it in a memfd, which is the packet's last descriptor.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Payload {
-    Inline(Vec<u8>),
+    Inline(#[serde(with = "serde_bytes")] Vec<u8>),
     Memfd,
 }
 

@@ -33,6 +33,7 @@ struct Listener {
 #[derive(Debug, Serialize, Deserialize)]
 struct Carried {
     version: u32,
+    #[serde(with = "serde_bytes")]
     bytes: Vec<u8>,
 }
 
