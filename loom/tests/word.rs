@@ -285,7 +285,7 @@ fn a_look_by_the_status_thread<S: Steps>(steps: S, answers: bool) {
             spawn(&connection, move |it| {
                 if !answers {
                     it.own(|_| ());
-                    if it.word.put_back() {
+                    if it.word.put_back(true) {
                         it.again.fetch_add(1, Ordering::AcqRel);
                     }
                     return;
