@@ -285,6 +285,7 @@ mod tests {
         is(None::<u64>, &[0]);
         is(Some((300u64, "é".to_owned())), &[1, 0xac, 2, 2, 0xc3, 0xa9]);
         is(vec![1u8, 200], &[2, 1, 200]);
+        is(serde_bytes::ByteBuf::from([1, 200]), &[2, 1, 200]);
         is(vec![1u64, 200], &[2, 1, 200, 1]);
         // The scope of an address of version 6 is not written.
         is(SocketAddr::from(([127, 0, 0, 1], 1)), &[0, 127, 0, 0, 1, 1]);
@@ -311,5 +312,6 @@ mod tests {
         let many = [255, 255, 255, 255, 255, 255, 255, 255, 127];
         is_not::<Vec<u64>>(&many, Error::DeserializeUnexpectedEnd);
         is_not::<Vec<u8>>(&many, Error::DeserializeUnexpectedEnd);
+        is_not::<serde_bytes::ByteBuf>(&many, Error::DeserializeUnexpectedEnd);
     }
 }
