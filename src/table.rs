@@ -194,6 +194,15 @@ impl Table {
         self.entries.iter().filter_map(|entry| Some((entry.source, entry.slot.as_ref()?)))
     }
 
+    /// All of them once, beginning at that index and around; each with the index behind it.
+    pub fn iter_from(&self, index: usize) -> impl Iterator<Item = (usize, &Arc<Slot>)> {
+        let (before, behind) = self.entries.split_at(index.min(self.entries.len()));
+        let at = before.len();
+        let behind = behind.iter().enumerate().map(move |(number, entry)| (at + number + 1, entry));
+        let before = before.iter().enumerate().map(|(number, entry)| (number + 1, entry));
+        behind.chain(before).filter_map(|(next, entry)| Some((next, entry.slot.as_ref()?)))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Slot>> {
         self.entries.iter().filter_map(|entry| entry.slot.as_ref())
     }
@@ -204,12 +213,25 @@ mod tests {
     use super::*;
     use crate::clock::Millis;
     use crate::connection::Connection;
-    use crate::slot::{Flags, Place};
+    use crate::slot::{Parked, Parking};
+
+    const PARKING: Parking = Parking {
+        parked: Parked {
+            on_readable: true,
+            on_writable: false,
+            refusable: true,
+            wants_stream: false,
+            movable: true,
+            shed: None,
+        },
+        deadline: Millis(0),
+        sheddable_at: Millis(0),
+    };
 
     #[test]
     fn a_stale_token_finds_nothing() {
         let mut table = Table::default();
-        let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, Flags::default(), Millis(0));
+        let make = |token| Slot::new(token, Connection::for_test(), PARKING);
         let first = table.insert(None, make).token();
         table.remove(first);
         let second = table.insert(None, make).token();
@@ -224,7 +246,7 @@ mod tests {
     #[test]
     fn connections_are_counted_by_address() {
         let mut table = Table::default();
-        let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, Flags::default(), Millis(0));
+        let make = |token| Slot::new(token, Connection::for_test(), PARKING);
         let source = |text: &str| Source::of(text.parse().expect("an address"));
         assert_eq!(source("[::ffff:10.0.0.1]:5"), source("10.0.0.1:6"));
         assert_eq!(source("[2001:db8:0:1::1]:5"), source("[2001:db8:0:1:ffff::2]:5"));
@@ -242,7 +264,7 @@ mod tests {
     #[test]
     fn those_of_an_address_are_found_without_a_look_at_others() {
         let mut table = Table::default();
-        let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, Flags::default(), Millis(0));
+        let make = |token| Slot::new(token, Connection::for_test(), PARKING);
         let source = |last| Source::V4([10, 0, 0, last]);
         let tokens: Vec<usize> = (0..12).map(|number| table.insert(Some(source(number % 3)), make).token()).collect();
         let of = |table: &Table, last| {
@@ -263,9 +285,22 @@ mod tests {
     }
 
     #[test]
+    fn a_look_goes_on_where_the_last_one_ended() {
+        let mut table = Table::default();
+        let make = |token| Slot::new(token, Connection::for_test(), PARKING);
+        let tokens: Vec<usize> = (0..5).map(|_| table.insert(None, make).token()).collect();
+        table.remove(tokens[3]);
+        let from = |index| table.iter_from(index).map(|(_, slot)| slot.token()).collect::<Vec<_>>();
+        assert_eq!(from(0), [tokens[0], tokens[1], tokens[2], tokens[4]]);
+        let (behind, _) = table.iter_from(0).nth(1).expect("a second one");
+        assert_eq!(from(behind), [tokens[2], tokens[4], tokens[0], tokens[1]]);
+        assert_eq!(from(99), from(0));
+    }
+
+    #[test]
     fn changes_by_address_are_followed() {
         let mut table = Table::default();
-        let make = |token| Slot::new(token, Connection::for_test(), Place::Idle, Flags::default(), Millis(0));
+        let make = |token| Slot::new(token, Connection::for_test(), PARKING);
         let source = |last| Source::V4([10, 0, 0, last]);
         let first = table.insert(Some(source(1)), make).token();
         assert!(table.take_changes(9).is_empty(), "nobody follows them");

@@ -1,7 +1,7 @@
 //! The threads that drive connections: the fixed pool, the ones beside it that may wait for clients, and the one that
 //! says how the server is while all the others are busy.
 
-use crate::connection::{CloseReason, Connection, InFlight, REFUSABLE, Role, Services, Turn, Verdict, Workspace};
+use crate::connection::{CloseReason, Connection, InFlight, Role, Services, Turn, Verdict, Workspace};
 use crate::mailbox::Mailbox;
 use crate::queue::Consumer;
 use crate::seldom::log_seldom;
@@ -135,24 +135,24 @@ impl<D: Clone + Send + 'static> Worker<D> {
             return;
         };
         if self.settle(slot, verdict).is_some() {
-            self.settle(slot, Verdict::Requeue(REFUSABLE));
+            self.settle(slot, Verdict::Requeue { refusable: true });
         }
     }
 
     /// Does what came of a turn. Answers the word if something has come just now, so that it goes on.
     fn settle(&self, slot: &Slot, verdict: Verdict) -> Option<Word> {
         match verdict {
-            Verdict::Park { place, flags, deadline } => {
-                if !slot.park(place, flags, deadline) {
+            Verdict::Park(parking) => {
+                if !slot.park(parking) {
                     return Some(slot.look_again());
                 }
-                if flags.wants_stream {
+                if parking.parked.wants_stream {
                     self.streamers.start(&self.done, &self.returns);
                     self.returns.send(Return::WantsStream(slot.token()));
                 }
             }
-            Verdict::Requeue(flags) => {
-                let entry = slot.requeue(flags);
+            Verdict::Requeue { refusable } => {
+                let entry = slot.requeue(refusable);
                 self.returns.send(Return::Again { token: slot.token(), entry });
             }
             Verdict::Close(reason) => {

@@ -72,7 +72,20 @@ const ORDER: &[(&str, &[&str])] = &[
     ("slot", &["clock", "connection", "sync"]),
     // Its `Phase` stands below the connections, what it moves to a successor above them.
     ("lifecycle", &["connection", "error", "number", "working_directory"]),
-    ("connection", &["clock", "config", "handler", "http", "lifecycle::Phase", "slot::Flags", "slot::Place", "seldom"]),
+    (
+        "connection",
+        &[
+            "clock",
+            "config",
+            "handler",
+            "http",
+            "lifecycle::Phase",
+            "slot::Parked",
+            "slot::Parking",
+            "slot::Shed",
+            "seldom",
+        ],
+    ),
     ("site", &["clock", "config", "date", "error", "handler", "http", "regular_file", "seldom", "working_directory"]),
     ("logging", &["closest", "config", "error", "generation", "seldom", "stdio", "clock", "working_directory"]),
     ("config", &["error", "http::accept::Coding", "http::head::HeadLimits", "listener::Address"]),

@@ -1,7 +1,7 @@
 //! The slot's word: the acceptor (the model's main thread), workers and the status thread at one connection.
 
 use handover_loom::check;
-use handover_loom::word::{AtomicWord, Flags, Notified, Place, Readiness, Word};
+use handover_loom::word::{AtomicWord, Notified, Parked, Readiness, Sched, Shed, Word};
 use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use loom::thread;
 use std::sync::{Arc, Mutex};
@@ -9,9 +9,16 @@ use std::sync::{Arc, Mutex};
 const PREEMPTIONS: usize = 4;
 
 const READABLE: Readiness = Readiness { readable: true, writable: true, closed: false, urgent: false };
-const REFUSABLE: Flags = Flags { refusable: true, wants_stream: false };
-const HALF_WAY: Flags = Flags { refusable: false, wants_stream: false };
-const WANTS_STREAM: Flags = Flags { refusable: false, wants_stream: true };
+const READING: Parked = Parked {
+    on_readable: true,
+    on_writable: false,
+    refusable: true,
+    wants_stream: false,
+    movable: true,
+    shed: Some(Shed::Idle),
+};
+const WAITING: Parked =
+    Parked { on_readable: false, wants_stream: true, refusable: false, movable: false, shed: None, ..READING };
 
 /// The steps as they are, or with one fault.
 trait Steps: Copy + Send + Sync + 'static {
@@ -20,19 +27,19 @@ trait Steps: Copy + Send + Sync + 'static {
     }
 
     /// An event, and as what the connection is parked again if it could not be moved then.
-    fn notify_to_move(self, word: &AtomicWord) -> Option<(Word, Place)> {
+    fn notify_to_move(self, word: &AtomicWord) -> Option<(Word, Option<Parked>)> {
         match self.notify(word) {
-            Notified::Enqueue(parked) => Some((parked, parked.place())),
+            Notified::Enqueue(seen) => Some((seen, seen.parked())),
             _ => None,
         }
     }
 
-    fn claim(self, word: &AtomicWord, seen: Word, to: Place) -> bool {
+    fn claim(self, word: &AtomicWord, seen: Word, to: Sched) -> bool {
         word.claim(seen, to)
     }
 
-    fn park(self, word: &AtomicWord, place: Place, flags: Flags) -> bool {
-        word.park(place, flags)
+    fn park(self, word: &AtomicWord, parked: Parked) -> bool {
+        word.park(parked)
     }
 
     fn freeze(self, word: &AtomicWord, parked: Word) {
@@ -55,10 +62,10 @@ impl Steps for Right {}
 struct ClaimsThePlace;
 
 impl Steps for ClaimsThePlace {
-    fn claim(self, word: &AtomicWord, seen: Word, to: Place) -> bool {
+    fn claim(self, word: &AtomicWord, seen: Word, to: Sched) -> bool {
         loop {
             let now = word.load();
-            if now.place() != seen.place() {
+            if now.sched() != seen.sched() {
                 return false;
             }
             if word.claim(now, to) {
@@ -73,10 +80,10 @@ impl Steps for ClaimsThePlace {
 struct LooksBeforeTheEvent;
 
 impl Steps for LooksBeforeTheEvent {
-    fn notify_to_move(self, word: &AtomicWord) -> Option<(Word, Place)> {
-        let place = word.load().place();
+    fn notify_to_move(self, word: &AtomicWord) -> Option<(Word, Option<Parked>)> {
+        let before = word.load().parked();
         match self.notify(word) {
-            Notified::Enqueue(parked) => Some((parked, place)),
+            Notified::Enqueue(seen) => Some((seen, before)),
             _ => None,
         }
     }
@@ -88,8 +95,8 @@ struct PassesByWhatRuns;
 
 impl Steps for PassesByWhatRuns {
     fn notify(self, word: &AtomicWord) -> Notified {
-        match word.load().place() {
-            Place::Running => Notified::Nothing,
+        match word.load().sched() {
+            Sched::Running => Notified::Nothing,
             _ => word.notify(READABLE),
         }
     }
@@ -100,8 +107,8 @@ impl Steps for PassesByWhatRuns {
 struct ParksAnyway;
 
 impl Steps for ParksAnyway {
-    fn park(self, word: &AtomicWord, place: Place, flags: Flags) -> bool {
-        while !word.park(place, flags) {
+    fn park(self, word: &AtomicWord, parked: Parked) -> bool {
+        while !word.park(parked) {
             word.look_again();
         }
         true
@@ -115,7 +122,7 @@ struct ForgetsTheEntry;
 impl Steps for ForgetsTheEntry {
     fn freeze(self, word: &AtomicWord, _: Word) {
         // As if there had been none when it was parked.
-        word.freeze(AtomicWord::parked(Place::Idle, REFUSABLE).load());
+        word.freeze(AtomicWord::parked(READING).load());
     }
 }
 
@@ -155,7 +162,7 @@ impl<S: Steps> Connection<S> {
     fn new(steps: S) -> Arc<Connection<S>> {
         Arc::new(Connection {
             steps,
-            word: AtomicWord::parked(Place::Idle, REFUSABLE),
+            word: AtomicWord::parked(READING),
             owned: AtomicBool::new(false),
             held: Mutex::default(),
             unread: AtomicU32::new(0),
@@ -205,8 +212,8 @@ impl<S: Steps> Connection<S> {
         }
     }
 
-    fn requeue(&self, flags: Flags) {
-        if self.word.requeue(flags) {
+    fn requeue(&self, refusable: bool) {
+        if self.word.requeue(refusable) {
             self.again.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -223,7 +230,7 @@ impl<S: Steps> Connection<S> {
     fn drive(&self) {
         loop {
             self.read();
-            if self.steps.park(&self.word, Place::Idle, REFUSABLE) {
+            if self.steps.park(&self.word, READING) {
                 return;
             }
             self.word.look_again();
@@ -240,7 +247,7 @@ impl<S: Steps> Connection<S> {
 
     fn assert_rests(&self) {
         let word = self.word.load();
-        assert!(word.is_parked(), "nobody has it, and it is {:?}", word.place());
+        assert!(word.is_parked(), "nobody has it, and it is {:?}", word.sched());
         assert_eq!(self.unread.load(Ordering::Acquire), 0, "an event was lost");
     }
 }
@@ -280,8 +287,8 @@ fn a_look_by_the_status_thread<S: Steps>(steps: S, answers: bool) {
             it.work();
         });
         let seen = connection.word.load();
-        let waits = seen.place() == Place::Queued && seen.is_refusable() && !seen.is_looked_after();
-        let status = (waits && steps.claim(&connection.word, seen, Place::Running)).then(|| {
+        let waits = seen.sched() == Sched::Queued && seen.is_refusable() && !seen.is_looked_after();
+        let status = (waits && steps.claim(&connection.word, seen, Sched::Running)).then(|| {
             spawn(&connection, move |it| {
                 if !answers {
                     it.own(|_| ());
@@ -291,9 +298,9 @@ fn a_look_by_the_status_thread<S: Steps>(steps: S, answers: bool) {
                     return;
                 }
                 it.read();
-                if !it.steps.park(&it.word, Place::Idle, REFUSABLE) {
+                if !it.steps.park(&it.word, READING) {
                     it.word.look_again();
-                    it.requeue(REFUSABLE);
+                    it.requeue(true);
                 }
             })
         });
@@ -318,8 +325,8 @@ fn a_queue_deadline_and_a_worker<S: Steps>(steps: S) {
                 held.half_written
             });
             match goes_on {
-                true => it.requeue(HALF_WAY),
-                false => assert!(it.word.park(Place::Idle, REFUSABLE), "nothing came"),
+                true => it.requeue(false),
+                false => assert!(it.word.park(READING), "nothing came"),
             }
         }
         popped
@@ -333,7 +340,7 @@ fn a_queue_deadline_and_a_worker<S: Steps>(steps: S) {
         });
         let seen = connection.word.load();
         connection.take_returns();
-        if seen.place() == Place::Queued && seen.is_refusable() && steps.claim(&connection.word, seen, Place::Expired) {
+        if seen.sched() == Sched::Queued && seen.is_refusable() && steps.claim(&connection.word, seen, Sched::Expired) {
             connection.own(|held| {
                 assert!(!held.half_written, "a 503 in the middle of an answer");
                 assert!(!held.finished, "a 503 behind an answer");
@@ -356,10 +363,12 @@ fn a_move_that_is_refused<S: Steps>(steps: S) {
             it.work();
         });
         connection.unread.fetch_add(1, Ordering::AcqRel);
-        if let Some((parked, place)) = steps.notify_to_move(&connection.word) {
+        if let Some((seen, parked)) = steps.notify_to_move(&connection.word) {
             connection.own(|_| ());
-            connection.word.freeze(parked);
-            connection.word.park(place, parked.flags());
+            connection.word.freeze(seen);
+            if let Some(parked) = parked {
+                connection.word.park(parked);
+            }
             // Watched anew, it has an event for what is there.
             connection.event();
         }
@@ -374,18 +383,18 @@ fn a_move_with_an_entry_in_the_channel<S: Steps>(steps: S) {
     check(PREEMPTIONS, move || {
         let connection = Connection::new(steps);
         connection.arrives();
-        assert!(connection.word.claim(connection.word.load(), Place::Running));
+        assert!(connection.word.claim(connection.word.load(), Sched::Running));
         connection.read();
-        assert!(connection.word.park(Place::Idle, REFUSABLE));
+        assert!(connection.word.park(READING));
         let worker = spawn(&connection, |it| {
             it.work();
             it.work();
         });
         let seen = connection.word.load();
-        if seen.is_parked() && steps.claim(&connection.word, seen, Place::Running) {
+        if seen.is_parked() && steps.claim(&connection.word, seen, Sched::Running) {
             connection.own(|_| ());
             steps.freeze(&connection.word, seen);
-            connection.word.park(seen.place(), seen.flags());
+            connection.word.park(seen.parked().expect("it was parked"));
         }
         connection.arrives();
         worker.join().unwrap();
@@ -406,8 +415,8 @@ fn a_hold_before_an_exec<S: Steps>(steps: S) {
         let held_back = matches!(steps.notify(&connection.word), Notified::Enqueue(_));
         let rests = connection.entries.load(Ordering::Acquire) == 0 && {
             let seen = connection.word.load();
-            match seen.place() {
-                Place::Queued => held_back || !steps.hold_counts(),
+            match seen.sched() {
+                Sched::Queued => held_back || !steps.hold_counts(),
                 _ => seen.is_parked(),
             }
         };
@@ -435,16 +444,16 @@ fn a_turn_that_is_over<S: Steps>(steps: S) {
         let worker = spawn(&connection, |it| {
             if it.pop() && it.word.begin().is_some() {
                 it.read();
-                it.requeue(HALF_WAY);
+                it.requeue(false);
             }
             it.work();
         });
         connection.arrives();
         connection.take_returns();
         let seen = connection.word.load();
-        if seen.is_parked() && steps.claim(&connection.word, seen, Place::Running) {
+        if seen.is_parked() && steps.claim(&connection.word, seen, Sched::Running) {
             connection.own(|_| ());
-            if connection.word.requeue(seen.flags()) {
+            if connection.word.requeue(seen.is_refusable()) {
                 connection.push();
             }
         }
@@ -463,7 +472,7 @@ fn a_grant_of_a_stream<S: Steps>(steps: S) {
             assert!(it.pop() && it.word.begin().is_some());
             loop {
                 it.read();
-                if it.steps.park(&it.word, Place::Waiting, WANTS_STREAM) {
+                if it.steps.park(&it.word, WAITING) {
                     return;
                 }
                 it.word.look_again();
@@ -472,7 +481,8 @@ fn a_grant_of_a_stream<S: Steps>(steps: S) {
         connection.arrives();
         let grant = |it: &Connection<S>| {
             let seen = it.word.load();
-            let grants = seen.is_parked() && seen.flags().wants_stream && steps.claim(&it.word, seen, Place::Queued);
+            let grants =
+                seen.parked().is_some_and(|parked| parked.wants_stream) && steps.claim(&it.word, seen, Sched::Queued);
             if grants {
                 it.push();
             }

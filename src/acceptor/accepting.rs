@@ -5,7 +5,7 @@ use crate::clock::Millis;
 use crate::connection::Connection;
 use crate::connection::socket::Socket;
 use crate::listener::{Accepted, Listener};
-use crate::slot::{Flags, Place, Slot};
+use crate::slot::Slot;
 use crate::table::Source;
 use mio::unix::SourceFd;
 use std::net::SocketAddr;
@@ -110,13 +110,11 @@ impl Acceptor {
     /// Gives a new connection its place.
     pub(super) fn open(&mut self, fd: OwnedFd, peer: Option<SocketAddr>) {
         let source = peer.map(Source::of);
-        let deadline = self.now.after(self.services.limits.idle_timeout);
         let connection = Connection::new(Socket::new(fd), peer);
-        let make =
-            |token| Slot::new(token, connection, Place::Idle, Flags { refusable: true, ..Flags::default() }, deadline);
-        let slot = self.table.insert(source, make).clone();
+        let parking = connection.parking(&self.services, self.now);
+        let slot = self.table.insert(source, |token| Slot::new(token, connection, parking)).clone();
         self.watch(&slot);
-        self.scan_until(deadline);
+        self.scan_until(parking.deadline);
     }
 
     /// At the limit: whether there is a place for who waits, if need be by closing a connection.

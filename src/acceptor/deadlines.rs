@@ -2,9 +2,9 @@
 
 use super::Acceptor;
 use crate::clock::Millis;
-use crate::connection::{CloseReason, Connection, Expiry, Unfinished};
+use crate::connection::{CloseReason, Expiry, Unfinished};
 use crate::http::Reject;
-use crate::slot::{Flags, Place, Slot, Word};
+use crate::slot::{Sched, Shed, Slot, Word};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,12 +29,16 @@ impl Acceptor {
                     _ => waiting.push((slot.clone(), seen)),
                 }
             }
-            let remaining = match seen.place() {
-                Place::Closed | Place::Frozen => continue,
-                Place::Running | Place::RunningAgain => self.tick() as i32,
-                Place::Queued if !seen.is_refusable() => self.tick() as i32,
-                Place::Queued => queue_timeout - slot.queued_for(self.now),
-                Place::Idle if draining && slot.remaining(self.now) > linger => {
+            let remaining = match seen.sched() {
+                Sched::Closed | Sched::Frozen => continue,
+                Sched::Running | Sched::RunningAgain => self.tick() as i32,
+                Sched::Queued if !seen.is_refusable() => self.tick() as i32,
+                Sched::Queued => queue_timeout - slot.queued_for(self.now),
+                Sched::Parked
+                    if draining
+                        && slot.remaining(self.now) > linger
+                        && seen.parked().is_some_and(|parked| parked.shed == Some(Shed::Idle)) =>
+                {
                     slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
                     linger
                 }
@@ -57,13 +61,13 @@ impl Acceptor {
 
     /// Acts on the deadline of a connection that is as it was seen.
     pub(super) fn expire(&mut self, slot: &Arc<Slot>, seen: Word) {
-        let place = seen.place();
-        if place == Place::Expired {
+        let sched = seen.sched();
+        if sched == Sched::Expired {
             self.close(slot, CloseReason::Refused(Reject::Overloaded));
             return;
         }
         // If a worker or an event was faster there is nothing to do: it has moved on.
-        let to = if place == Place::Queued { Place::Expired } else { Place::Running };
+        let to = if sched == Sched::Queued { Sched::Expired } else { Sched::Running };
         if !slot.claim(seen, to) {
             self.scan_within(self.tick());
             return;
@@ -71,15 +75,15 @@ impl Acceptor {
         let expiry = {
             let mut connection = slot.connection();
             let Some(connection) = connection.as_mut() else { return };
-            match place {
-                Place::Queued => connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.field()),
+            match sched {
+                Sched::Queued => connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.field()),
                 _ => connection.expire(&self.services, self.now, self.date.field()),
             }
         };
         match expiry {
             Expiry::Close(reason) => self.close(slot, reason),
             // A stale entry is in the channel, so it must never go there again: it stays this thread's.
-            Expiry::Until(_) | Expiry::Enqueue if place == Place::Queued => {
+            Expiry::Park | Expiry::Enqueue if sched == Sched::Queued => {
                 let deadline = self.now.after(self.services.limits.linger);
                 slot.set_deadline(deadline);
                 self.scan_until(deadline);
@@ -87,13 +91,15 @@ impl Acceptor {
                     self.discarding.push(slot.clone());
                 }
             }
-            Expiry::Until(deadline) => {
-                let lingers = slot.connection().as_ref().is_some_and(Connection::is_lingering);
-                slot.park(if lingers { Place::Idle } else { place }, Flags::default(), deadline);
-                self.scan_until(deadline);
+            Expiry::Park => {
+                let parking = slot.connection().as_ref().map(|one| one.parking(&self.services, self.now));
+                if let Some(parking) = parking {
+                    slot.park(parking);
+                    self.scan_until(parking.deadline);
+                }
             }
             Expiry::Enqueue => {
-                if slot.requeue(seen.flags()) {
+                if slot.requeue(seen.is_refusable()) {
                     self.enqueue(slot.clone());
                 }
             }
@@ -117,12 +123,12 @@ impl Acceptor {
         let slots: Vec<Arc<Slot>> = self.table.iter().cloned().collect();
         for slot in slots {
             let seen = slot.load();
-            let place = seen.place();
-            running |= matches!(place, Place::Running | Place::RunningAgain);
-            if !(seen.is_parked() || place == Place::Queued) {
+            let sched = seen.sched();
+            running |= matches!(sched, Sched::Running | Sched::RunningAgain);
+            if !(seen.is_parked() || sched == Sched::Queued) {
                 continue;
             }
-            if !slot.claim(seen, Place::Expired) {
+            if !slot.claim(seen, Sched::Expired) {
                 // A worker was faster.
                 running = true;
                 continue;
@@ -132,7 +138,7 @@ impl Acceptor {
             let counted = connection.socket().was_cut();
             let mut ended = connection.cut(&self.services, self.now, self.date.field());
             // What comes behind a last answer is thrown away, and no request.
-            if ended.is_none() && place == Place::Queued && !connection.is_lingering() && connection.has_unread() {
+            if ended.is_none() && sched == Sched::Queued && !connection.is_lingering() && connection.has_unread() {
                 connection.give_up(Reject::Overloaded, &self.services, self.now, self.date.field());
                 let age = Duration::from_millis(slot.queued_for(self.now).max(0) as u64);
                 ended = Some(Unfinished { what: "a request that no worker could take".into(), age });

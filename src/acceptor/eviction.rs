@@ -5,7 +5,7 @@ use crate::connection::socket::{Moved, Socket};
 use crate::connection::{CloseReason, Connection};
 use crate::http::{Reject, response};
 use crate::listener::{Accepted, Listener};
-use crate::slot::{Place, Slot, Word};
+use crate::slot::{Sched, Shed, Slot, Word};
 use crate::table::Source;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,24 +14,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A connection is not evicted before it has been waited for that long: its request, or the rest of it, may be on the
-/// way.
-const GRACE: Duration = Duration::from_secs(1);
-
 /// How long one that is too many for its address waits for another of it to end.
 const POSTPONED: Duration = Duration::from_millis(250);
 
 /// Connections chosen at a time, since choosing means a look at all of them.
 const CHOSEN: usize = 64;
-
-/// Why a connection can be spared, what costs its client less standing first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Spare {
-    /// No request has begun: the client expects that such a connection may close (RFC 9112 §9.5).
-    Idle,
-    /// A request that is late and that nobody has executed: it may be repeated (RFC 9110 §15.6.4).
-    Late,
-}
 
 impl Acceptor {
     /// Closes the connection that costs least to lose; `false` if none can be spared.
@@ -42,7 +29,7 @@ impl Acceptor {
                 Some(slot) => {
                     // Chosen some time ago, it may have become busy since then.
                     let seen = slot.load();
-                    if self.spare(&slot, seen).is_some() && self.evict_this(&slot, seen) {
+                    if slot.sheds(seen, self.now).is_some() && self.evict_this(&slot, seen) {
                         return true;
                     }
                 }
@@ -55,26 +42,12 @@ impl Acceptor {
         }
     }
 
-    /// Whether it has been waited for long enough to be spared. Every deadline of its kind began with its timeout.
-    fn spare(&self, slot: &Slot, seen: Word) -> Option<Spare> {
-        let limits = &self.services.limits;
-        let (spare, timeout) = match seen.place() {
-            Place::Idle => (Spare::Idle, limits.idle_timeout),
-            Place::Reading if seen.is_refusable() => (Spare::Late, limits.head_timeout),
-            // A body that comes faster than its least rate moves its deadline on, and is not late.
-            Place::Reading => (Spare::Late, limits.body_timeout),
-            _ => return None,
-        };
-        let late = timeout.saturating_sub(GRACE).as_millis() as i64;
-        (i64::from(slot.remaining(self.now)) <= late).then_some(spare)
-    }
-
     /// What can be spared, the first to go last: of the address that holds most connections the one that has been
     /// idle for longest, and so on with one less for that address.
     fn choose(&self) -> Vec<Arc<Slot>> {
         let mut spared = Vec::new();
         for (source, slot) in self.table.iter_with_sources() {
-            if let Some(spare) = self.spare(slot, slot.load()) {
+            if let Some(spare) = slot.sheds(slot.load(), self.now) {
                 spared.push((source, (spare, slot.remaining(self.now)), slot.token()));
             }
         }
@@ -103,7 +76,7 @@ impl Acceptor {
 
     /// Closes it, if it is as it was seen and nothing has come from its client meanwhile.
     fn evict_this(&mut self, slot: &Arc<Slot>, seen: Word) -> bool {
-        if !slot.claim(seen, Place::Running) {
+        if !slot.claim(seen, Sched::Running) {
             return false;
         }
         {
@@ -111,7 +84,7 @@ impl Acceptor {
             if let Some(connection) = guard.as_mut() {
                 if matches!(connection.socket().peek(), Ok(Moved::Bytes(_))) && !connection.is_lingering() {
                     drop(guard);
-                    if slot.requeue(seen.flags()) {
+                    if slot.requeue(seen.is_refusable()) {
                         self.enqueue(slot.clone());
                     }
                     return false;
@@ -143,7 +116,7 @@ impl Acceptor {
     pub(super) fn evict_idle_of(&mut self, source: Source) -> bool {
         loop {
             let held = self.table.iter_of(source).map(|slot| (slot, slot.load()));
-            let idle = held.filter(|(slot, seen)| self.spare(slot, *seen) == Some(Spare::Idle));
+            let idle = held.filter(|(slot, seen)| slot.sheds(*seen, self.now) == Some(Shed::Idle));
             let longest = idle.min_by_key(|(slot, _)| slot.remaining(self.now));
             let Some((slot, seen)) = longest.map(|(slot, seen)| (slot.clone(), seen)) else {
                 return false;
@@ -156,10 +129,10 @@ impl Acceptor {
 
     /// How many of that address's connections are more than an entry that a worker has not yet closed.
     fn in_use_by(&self, source: Source) -> usize {
-        let gone = |word: Word| match word.place() {
+        let gone = |word: Word| match word.sched() {
             // The worker has closed it, and that is on its way here.
-            Place::Closed => true,
-            Place::Queued | Place::Running | Place::RunningAgain => word.is_peer_closed(),
+            Sched::Closed => true,
+            Sched::Queued | Sched::Running | Sched::RunningAgain => word.is_peer_closed(),
             _ => false,
         };
         self.table.iter_of(source).filter(|slot| !gone(slot.load())).count()
@@ -176,6 +149,10 @@ impl Acceptor {
 
     /// Once more those who found no place, if one of their address has ended or their time is over.
     pub(super) fn admit_postponed(&mut self) {
+        // Written down for the successor, it is that one's to answer.
+        if self.hold.as_ref().is_some_and(|hold| !hold.is_open()) {
+            return;
+        }
         let freed = std::mem::take(&mut self.freed);
         let over = self.postponed.first().is_some_and(|(first, ..)| self.now >= *first);
         if freed.is_empty() && !over {

@@ -7,7 +7,7 @@ use super::Acceptor;
 use crate::clock::Millis;
 use crate::connection::{Restored, Snapshot, Unfinished};
 use crate::lifecycle::state::MovedConnection;
-use crate::slot::{Flags, Place, Slot};
+use crate::slot::{Sched, Slot};
 use crate::table::Source;
 use crossbeam_channel::Sender;
 use std::collections::{HashMap, HashSet};
@@ -70,7 +70,7 @@ pub(super) struct Hold {
     began: Millis,
     pub(super) ready: Vec<Arc<Slot>>,
     /// What was in a channel when the deadline came, by token, and is this thread's now.
-    taken: HashMap<usize, (Arc<Slot>, Flags)>,
+    taken: HashMap<usize, (Arc<Slot>, bool)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +117,8 @@ impl Acceptor {
             Some(hold) => hold,
             None => return self.next_scan = self.now,
         };
-        for (slot, flags) in taken.into_values() {
-            match slot.requeue(flags) {
+        for (slot, refusable) in taken.into_values() {
+            match slot.requeue(refusable) {
                 true => self.enqueue(slot),
                 false => self.waits(&slot),
             }
@@ -159,9 +159,7 @@ impl Acceptor {
     /// Whether something is there that ends by itself, but not soon: a listener that is closing, or a connection that holds
     /// code of the application's.
     fn hinders_hold(&self) -> bool {
-        let holds_application = |slot: &Arc<Slot>| {
-            slot.load().is_parked() && slot.connection().as_ref().is_some_and(|one| one.holds_application())
-        };
+        let holds_application = |slot: &Arc<Slot>| slot.load().parked().is_some_and(|parked| !parked.movable);
         !self.leaving.is_empty() || self.table.iter().any(holds_application)
     }
 
@@ -215,9 +213,9 @@ impl Acceptor {
         let ready: HashSet<usize> = hold.ready.iter().map(|slot| slot.token()).collect();
         for slot in self.table.iter() {
             let seen = slot.load();
-            let queued = seen.place() == Place::Queued && !ready.contains(&slot.token());
-            if queued && slot.claim(seen, Place::Running) {
-                hold.taken.insert(slot.token(), (slot.clone(), seen.flags()));
+            let queued = seen.sched() == Sched::Queued && !ready.contains(&slot.token());
+            if queued && slot.claim(seen, Sched::Running) {
+                hold.taken.insert(slot.token(), (slot.clone(), seen.is_refusable()));
             }
         }
     }
@@ -241,14 +239,14 @@ impl Acceptor {
         let has_taken = |slot: &Slot| self.hold.as_ref().is_some_and(|hold| hold.has_taken(slot));
         let mut queued = 0;
         for slot in self.table.iter() {
-            match slot.load().place() {
-                Place::Running | Place::RunningAgain if !without && !has_taken(slot) => return None,
-                Place::Queued => queued += 1,
+            match slot.load().sched() {
+                Sched::Running | Sched::RunningAgain if !without && !has_taken(slot) => return None,
+                Sched::Queued => queued += 1,
                 _ => {}
             }
         }
         // One that a worker has taken and not yet begun is neither in the channel nor here.
-        let is_queued = |slot: &&Arc<Slot>| slot.load().place() == Place::Queued;
+        let is_queued = |slot: &&Arc<Slot>| slot.load().sched() == Sched::Queued;
         let ready = self.hold.as_ref().map_or(0, |hold| hold.ready.iter().filter(is_queued).count());
         if !without && queued != ready {
             return None;
@@ -256,17 +254,17 @@ impl Acceptor {
         let mut moved = Vec::with_capacity(self.table.len());
         for slot in self.table.iter() {
             let (seen, taken) = (slot.load(), has_taken(slot));
-            match seen.place() {
-                Place::Running | Place::RunningAgain if taken => {}
-                Place::Closed | Place::Frozen | Place::Running | Place::RunningAgain => continue,
+            match seen.sched() {
+                Sched::Running | Sched::RunningAgain if taken => {}
+                Sched::Closed | Sched::Frozen | Sched::Running | Sched::RunningAgain => continue,
                 // Its 503 is out, and what its client still sends is thrown away there as it is here.
-                Place::Expired | Place::Queued => {}
+                Sched::Expired | Sched::Queued => {}
                 _ => debug_assert!(seen.is_parked()),
             }
             let mut guard = slot.connection();
             let Some(connection) = guard.as_mut() else { continue };
             // What is ready has no deadline until a worker has seen it.
-            let waits = taken || seen.place() == Place::Queued;
+            let waits = taken || seen.sched() == Sched::Queued;
             let remaining = if waits { READY_GRACE } else { slot.remaining(self.now) };
             let deadline = Millis(self.now.0 + u64::try_from(remaining).unwrap_or(0));
             match connection.snapshot(deadline) {

@@ -21,7 +21,7 @@ use crate::listener::Listener;
 use crate::mailbox::Inbox;
 use crate::queue::Producer;
 use crate::seldom::log_seldom;
-use crate::slot::{Notified, Place, Readiness, Slot};
+use crate::slot::{Notified, Readiness, Sched, Slot};
 use crate::table::{Source, Table};
 use crate::worker::{Return, Returns};
 use accepting::Leaving;
@@ -259,6 +259,7 @@ impl Acceptor {
             self.take_commands();
             self.send_overflow();
             self.admit_postponed();
+            self.look_for_room();
             if self.ready && self.accepting && self.hold.is_none() && self.now >= self.accept_again {
                 self.accept();
             }
@@ -308,6 +309,9 @@ impl Acceptor {
             return Some(ASKED_TICK);
         }
         let mut until = self.next_scan.min(self.resting.due());
+        if let Some(due) = self.streams.due() {
+            until = until.min(due);
+        }
         if let Some((first, ..)) = self.postponed.first() {
             until = until.min(*first);
         }
@@ -363,7 +367,7 @@ impl Acceptor {
     /// Throws away what a client sends that this thread has answered. A client that is faster than one look goes on
     /// with the next, until its deadline.
     fn discard(&mut self, slot: Arc<Slot>) {
-        if slot.load().place() != Place::Expired {
+        if slot.load().sched() != Sched::Expired {
             return;
         }
         let discarded = slot.connection().as_mut().map(Connection::discard);
@@ -406,7 +410,7 @@ impl Acceptor {
             return;
         }
         while let Some(slot) = self.overflow.pop_front() {
-            if slot.load().place() != Place::Queued {
+            if slot.load().sched() != Sched::Queued {
                 continue;
             }
             if let Err(error) = self.jobs.try_send(slot) {

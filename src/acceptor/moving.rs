@@ -6,7 +6,7 @@ use crate::connection::{Connection, Restored};
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point, test_time};
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::state::encode;
-use crate::slot::{Notified, Place, Readiness, Slot, Word};
+use crate::slot::{Notified, Parking, Readiness, Sched, Slot, Word};
 use crate::table::Source;
 use mio::unix::SourceFd;
 use std::collections::VecDeque;
@@ -33,6 +33,8 @@ pub(super) struct Migration {
     /// Told once when the successor does not answer any more.
     pub(super) stalled: Option<Box<dyn Fn() + Send>>,
     pub(super) next_id: u64,
+    /// Where the look for connections that can move goes on.
+    at: usize,
     /// Sent and not yet committed, at most [`UNACKNOWLEDGED`].
     pub(super) moving: Vec<Moving>,
     /// Acknowledged, their COMMIT to be sent in this order.
@@ -48,6 +50,7 @@ impl Migration {
             silent: false,
             stalled: Some(stalled),
             next_id: 0,
+            at: 0,
             moving: Vec::new(),
             commits: VecDeque::new(),
         }
@@ -117,22 +120,28 @@ impl Acceptor {
         if self.services.is_draining() {
             return;
         }
-        let movable = |slot: &&Arc<Slot>| {
-            let movable = |one: &Connection| !one.holds_application() && !one.ends_soon();
-            slot.load().is_parked() && slot.connection().as_ref().is_some_and(movable)
+        let movable = |slot: &Arc<Slot>| {
+            slot.load().parked().is_some_and(|parked| parked.movable)
+                && slot.connection().as_ref().is_some_and(|one| !one.ends_soon())
         };
         let room = UNACKNOWLEDGED - migration.moving.len().min(UNACKNOWLEDGED);
         let moves = migration.state.is_some();
-        let slots: Vec<Arc<Slot>> = self.table.iter().filter(movable).take(room).cloned().collect();
-        for slot in slots {
+        // From where the last look ended: to begin anew each time would be a look at all of them for each few that move.
+        let found = self.table.iter_from(migration.at).filter(|(_, slot)| movable(slot)).take(room);
+        let found: Vec<(usize, Arc<Slot>)> = found.map(|(behind, slot)| (behind, slot.clone())).collect();
+        if let Some((behind, _)) = found.last() {
+            migration.at = *behind;
+        }
+        for (_, slot) in found {
             if !moves {
                 self.end_soon(&slot);
                 continue;
             }
             let seen = slot.load();
-            if seen.is_parked() && slot.claim(seen, Place::Running) && !self.move_away(&slot, seen) {
+            let Some(parked) = seen.parked() else { continue };
+            if slot.claim(seen, Sched::Running) && !self.move_away(&slot, seen) {
                 let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
-                slot.park(seen.place(), seen.flags(), deadline);
+                slot.park_again(parked, deadline);
             }
         }
     }
@@ -175,7 +184,7 @@ impl Acceptor {
     pub(super) fn end_soon(&mut self, slot: &Slot) {
         if let Some(connection) = slot.connection().as_mut() {
             connection.end_soon();
-            if connection.is_idle() && slot.load().place() == Place::Idle {
+            if connection.is_idle() && slot.load().is_parked() {
                 slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
             }
         }
@@ -186,10 +195,12 @@ impl Acceptor {
     pub(super) fn unfreeze(&mut self, moving: &Moving) {
         let slot = &moving.slot;
         let deadline = self.now.after(Duration::from_millis(slot.remaining(self.now).max(0) as u64));
-        slot.park(moving.parked.place(), moving.parked.flags(), deadline);
-        if moving.parked.flags().wants_stream {
-            // It was taken for gone, and no event need tell of it.
-            self.streams.wait(slot.token(), &self.table);
+        if let Some(parked) = moving.parked.parked() {
+            slot.park_again(parked, deadline);
+            if parked.wants_stream {
+                // It was taken for gone, and no event need tell of it.
+                self.streams.wait(slot.token(), &self.table);
+            }
         }
         self.watch(slot);
         self.next_scan = self.now;
@@ -197,10 +208,12 @@ impl Acceptor {
 
     /// Goes on with a connection of the predecessor. Answers whose it is, and how much memory it brings.
     pub fn adopt(&mut self, restored: Restored) -> (Option<Source>, usize) {
-        let Restored { mut connection, place, flags, deadline, ready } = restored;
+        let Restored { mut connection, deadline, ready } = restored;
         let bytes = connection.bring_its_share(&self.services);
         let source = connection.peer().map(Source::of);
-        let slot = self.table.insert(source, |token| Slot::new(token, connection, place, flags, deadline)).clone();
+        // As in its state here; only its deadline was set before.
+        let parking = Parking { deadline, ..connection.parking(&self.services, self.now) };
+        let slot = self.table.insert(source, |token| Slot::new(token, connection, parking)).clone();
         // Edge-triggered, so registering says at once what is ready already.
         self.watch(&slot);
         self.scan_until(deadline);

@@ -1,11 +1,13 @@
 //! Who waits for a thread that may wait for its client, and who looks after what has waited long for a worker.
 
 use super::Acceptor;
+use crate::clock::Millis;
 use crate::queue::Producer;
-use crate::slot::{Place, Slot, Word};
+use crate::slot::{Sched, Slot, Word};
 use crate::table::Table;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How long a request has waited for a worker when the status thread looks at it, in milliseconds; less where it may not
 /// wait for much longer.
@@ -17,6 +19,10 @@ const SOME: usize = 64;
 /// When to look again whether the status thread can take more, in milliseconds.
 const STATUS_BUSY: u64 = 10;
 
+/// How often a few of those look again that found no room to be collected, and how many.
+const ROOM_AGAIN: Duration = Duration::from_millis(50);
+const ROOM_FOR: usize = 4;
+
 /// The threads that may wait for clients, as the acceptor sees them.
 pub(super) struct Streams {
     jobs: Producer<Arc<Slot>>,
@@ -26,11 +32,13 @@ pub(super) struct Streams {
     /// none.
     waiting: VecDeque<usize>,
     known: HashSet<usize>,
+    /// When those that found no room to be collected are to look again.
+    look_again: Millis,
 }
 
 impl Streams {
     pub fn new(jobs: Producer<Arc<Slot>>) -> Streams {
-        Streams { jobs, free: 0, waiting: VecDeque::new(), known: HashSet::new() }
+        Streams { jobs, free: 0, waiting: VecDeque::new(), known: HashSet::new(), look_again: Millis(0) }
     }
 
     /// Sees to it that what was sent is taken.
@@ -58,6 +66,24 @@ impl Streams {
         }
     }
 
+    /// When to look for room again, if somebody waits.
+    pub fn due(&self) -> Option<Millis> {
+        (!self.waiting.is_empty()).then_some(self.look_again)
+    }
+
+    /// Those that have waited longest of them that found no room to be collected: what others had may be free by now.
+    fn lack_room(&mut self, now: Millis, table: &Table) -> Vec<Arc<Slot>> {
+        if now < self.look_again {
+            return Vec::new();
+        }
+        self.look_again = now.after(ROOM_AGAIN);
+        let lacks_room = |slot: &&Arc<Slot>| {
+            slot.load().parked().is_some_and(|parked| parked.wants_stream && parked.movable && !parked.on_readable)
+        };
+        let waiting = self.waiting.iter().filter_map(|token| table.get(*token));
+        waiting.filter(lacks_room).take(ROOM_FOR).cloned().collect()
+    }
+
     /// Gives the threads that are free to those that have waited longest.
     pub fn grant(&mut self, table: &Table) {
         let mut at = 0;
@@ -66,15 +92,14 @@ impl Streams {
             let slot = table.get(token).map(|slot| (slot, slot.load()));
             match slot {
                 // It is looked at just now, and says so again when it still waits.
-                Some((_, seen)) if matches!(seen.place(), Place::Queued | Place::Running | Place::RunningAgain) => {
+                Some((_, seen)) if matches!(seen.sched(), Sched::Queued | Sched::Running | Sched::RunningAgain) => {
                     at += 1;
                     continue;
                 }
                 // Nobody but this thread takes what is parked. There is room: never more than there are threads.
                 Some((slot, seen))
-                    if seen.is_parked()
-                        && seen.flags().wants_stream
-                        && slot.claim(seen, Place::Queued)
+                    if seen.parked().is_some_and(|parked| parked.wants_stream)
+                        && slot.claim(seen, Sched::Queued)
                         && self.jobs.try_send(slot.clone()).is_ok() =>
                 {
                     self.free -= 1;
@@ -89,16 +114,28 @@ impl Streams {
 }
 
 impl Acceptor {
+    /// Lets a few of those look again that found no room to be collected while they wait for a thread.
+    pub(super) fn look_for_room(&mut self) {
+        if self.hold.is_some() || self.streams.due().is_none() {
+            return;
+        }
+        for slot in self.streams.lack_room(self.now, &self.table) {
+            if slot.claim(slot.load(), Sched::Queued) {
+                self.enqueue(slot);
+            }
+        }
+    }
+
     /// How long until the status thread looks at a connection, in milliseconds; `None` if it has, or need not.
     pub(super) fn wait_to_look_after(&self, slot: &Slot, seen: Word) -> Option<i32> {
-        let waits = seen.place() == Place::Queued && seen.is_refusable() && !seen.is_looked_after();
+        let waits = seen.sched() == Sched::Queued && seen.is_refusable() && !seen.is_looked_after();
         let patience = LOOKED_AFTER.min(self.services.limits.queue_timeout.as_millis() as i32 / 2);
         (waits && self.status.is_some()).then(|| patience - slot.queued_for(self.now))
     }
 
     /// Shows what has waited long for a worker to the status thread.
     pub(super) fn look_after(&mut self, slot: &Arc<Slot>, seen: Word) {
-        let Some(status) = self.status.as_ref().filter(|_| slot.claim(seen, Place::Running)) else { return };
+        let Some(status) = self.status.as_ref().filter(|_| slot.claim(seen, Sched::Running)) else { return };
         if let Err(error) = status.try_send(slot.clone()) {
             // It has as much as it can take for now. There is an entry in the channel still, or another is needed.
             let slot = error.into_inner();
@@ -114,9 +151,8 @@ impl Acceptor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Millis;
     use crate::connection::Connection;
-    use crate::slot::Flags;
+    use crate::slot::{Parked, Parking};
 
     /// While every thread was busy, each client that came and went left its token behind.
     #[test]
@@ -124,7 +160,9 @@ mod tests {
         let (jobs, _consumers) = crate::queue::queue(1, 1);
         let (mut streams, mut table) = (Streams::new(jobs), Table::default());
         let come = |table: &mut Table| {
-            let make = |token| Slot::new(token, Connection::for_test(), Place::Reading, Flags::default(), Millis(1));
+            let parked = Parked { on_readable: true, ..Parked::default() };
+            let parking = Parking { parked, deadline: Millis(1), sheddable_at: Millis(1) };
+            let make = |token| Slot::new(token, Connection::for_test(), parking);
             table.insert(None, make).token()
         };
         let stays = come(&mut table);

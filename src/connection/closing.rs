@@ -77,8 +77,8 @@ impl fmt::Display for CloseReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
     Close(CloseReason),
-    /// Park it again until then: it makes progress, or it lingers now.
-    Until(Millis),
+    /// Park it again: it makes progress, or it lingers now.
+    Park,
     /// Bytes have arrived meanwhile, or only a worker may end it.
     Enqueue,
 }
@@ -101,8 +101,7 @@ impl Connection {
             State::Head if is_blank(&self.input) => self.expire_idle(services, now),
             State::Head => self.give_up(Reject::HeadTimeout, services, now, date),
             State::Body(collecting) => {
-                let collects = collecting.collects(services);
-                let (_, reject) = collecting.deadline(&services.limits, collects);
+                let (_, reject) = collecting.deadline(&services.limits);
                 self.give_up(reject, services, now, date)
             }
             State::Waiting(_) => {
@@ -117,8 +116,8 @@ impl Connection {
             }
             State::Writing(writing) => {
                 let pace = Pace::of(&services.limits);
-                if let Some(until) = writing.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)) {
-                    return Expiry::Until(until);
+                if writing.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_some() {
+                    return Expiry::Park;
                 }
                 match writing.source {
                     // Dropping a reader runs the application's code: not on this thread.
@@ -163,13 +162,12 @@ impl Connection {
 
     fn linger_now(&mut self, reason: CloseReason, services: &Services, now: Millis) -> Expiry {
         self.socket.finish();
-        let until = now.after(services.limits.linger);
         self.input = Vec::new();
         self.hold = None;
         self.state = super::lingering(reason, &services.limits, now);
         // What has come already gives no new event.
         match self.discard() {
-            Discarded::All => Expiry::Until(until),
+            Discarded::All => Expiry::Park,
             Discarded::Some => Expiry::Enqueue,
             Discarded::End(reason) => Expiry::Close(reason),
         }

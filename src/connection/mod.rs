@@ -17,6 +17,7 @@ mod budget;
 mod closing;
 mod in_flight;
 mod pace;
+mod parking;
 mod snapshot;
 pub mod socket;
 pub mod stream;
@@ -39,7 +40,7 @@ use crate::http::head::{Scanner, is_blank};
 use crate::http::response::{HeadOptions, ResponseFraming, encode_fields, finish_head, push_field};
 use crate::http::{Reject, response};
 use crate::seldom::log_seldom;
-use crate::slot::{Flags, Place};
+use crate::slot::Parking;
 use budget::Hold;
 use pace::Pace;
 use socket::{Moved, Socket};
@@ -50,7 +51,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use stream::{BodySource, CONTINUE, Delimiter, Incoming, SharedBody, StreamWriter, body_deadline};
 use tiny_http::{Method, StatusCode};
-use workspace::READ_ROOM;
 use writing::{After, Progress, Source, Writing};
 
 /// Bytes of a body that are collected while it waits for a thread that may wait for its client.
@@ -61,8 +61,6 @@ const LINGERS: u32 = 10;
 const STATUS_HEAD: usize = 4096;
 /// What an allocator adds to the few pieces that a connection holds.
 const ALLOCATIONS: usize = 64;
-/// How a connection is parked of whose next request nobody has seen anything.
-pub const REFUSABLE: Flags = Flags { refusable: true, wants_stream: false };
 /// A body up to this size is copied behind its head and leaves in the same write.
 const INLINE_BODY: u64 = 16 * 1024;
 
@@ -124,25 +122,30 @@ struct Collecting {
     expects_continue: bool,
     /// Since when it waits for a thread that may wait for its client: it is too large for a handler that finds it whole.
     waits: Option<Millis>,
+    /// Whether it is read from meanwhile.
+    collects: bool,
     /// Its part of the memory for bodies that are collected all the same while they wait.
     beyond: Option<Hold>,
 }
 
 impl Collecting {
     /// Whether more of a body can be kept. Who waits to be told to send it is told by the handler that reads it.
-    fn collects(&mut self, services: &Services) -> bool {
+    fn may_collect(&mut self, services: &Services) -> bool {
         self.waits.is_none() || (!self.expects_continue && self.has_room(services))
     }
 
+    /// Room for all that can be collected of it, at once: bodies that each had a part of the room, and not enough, would
+    /// wait for each other.
     fn has_room(&mut self, services: &Services) -> bool {
-        let more = (2 * self.body.capacity()).min(COLLECTED).max(self.body.len() + READ_ROOM);
-        self.body.len() < COLLECTED && Hold::resize(&mut self.beyond, &services.collected, more)
+        let most = COLLECTED.max(self.body.len());
+        let all = self.declared.and_then(|declared| usize::try_from(declared).ok()).unwrap_or(most).min(most);
+        self.body.len() < COLLECTED && Hold::resize(&mut self.beyond, &services.collected, all)
     }
 
     /// When to give up on it, and why.
-    fn deadline(&self, limits: &Limits, collects: bool) -> (Millis, Reject) {
+    fn deadline(&self, limits: &Limits) -> (Millis, Reject) {
         match self.waits {
-            Some(since) if !collects => (since.after(limits.stream_wait), Reject::Overloaded),
+            Some(since) if !self.collects => (since.after(limits.stream_wait), Reject::Overloaded),
             _ => {
                 let received = self.body.len() as u64;
                 (body_deadline(self.since, received, limits.body_timeout, limits.body_rate), Reject::BodyTimeout)
@@ -156,6 +159,8 @@ struct Push {
     request: Request,
     head: Vec<u8>,
     pushed: Pushed,
+    /// Since when it waits.
+    since: Millis,
 }
 
 impl Push {
@@ -176,22 +181,27 @@ struct Pushed {
 /// What a turn ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Wait for the client until the deadline.
-    Park { place: Place, flags: Flags, deadline: Millis },
-    /// Let others have a turn first.
-    Requeue(Flags),
+    /// Wait for the client.
+    Park(Parking),
+    /// Let others have a turn first. `refusable`: nothing of a response is written.
+    Requeue { refusable: bool },
     /// Done with it.
     Close(CloseReason),
 }
 
 /// What a step decided: go on with the next state, or end the turn.
+#[derive(Clone, Copy)]
 enum Flow {
     Continue,
-    Stop(Verdict),
+    /// Nothing can be done before the client does something.
+    Park,
+    /// The turn is over.
+    Requeue,
+    Close(CloseReason),
 }
 
 fn close(reason: CloseReason) -> Flow {
-    Flow::Stop(Verdict::Close(reason))
+    Flow::Close(reason)
 }
 
 impl Connection {
@@ -242,7 +252,7 @@ impl Connection {
         // A Unix socket ends a read at passed descriptors (unix(7)), of which nothing else tells.
         turn.look(hides_bytes || self.peer.is_none());
         work.load(&mut self.input);
-        let verdict = loop {
+        let flow = loop {
             let flow = match std::mem::replace(&mut self.state, State::Head) {
                 State::Head => self.head(work, turn),
                 State::Body(collecting) => self.body(work, turn, collecting),
@@ -254,15 +264,22 @@ impl Connection {
                     self.linger(work, turn, reason, until, limit)
                 }
             };
-            if let Flow::Stop(verdict) = flow {
-                break verdict;
+            if !matches!(flow, Flow::Continue) {
+                break flow;
             }
         };
         work.save(&mut self.input);
-        match verdict {
-            Verdict::Close(_) => verdict,
-            Verdict::Park { .. } | Verdict::Requeue(_) if self.holds_its_share(&work.services) => verdict,
-            Verdict::Park { .. } | Verdict::Requeue(_) => self.shed(work),
+        self.verdict(flow, work)
+    }
+
+    /// What a turn ends with, if there is memory to wait in.
+    fn verdict(&mut self, flow: Flow, work: &mut Workspace) -> Verdict {
+        let waits = !matches!(flow, Flow::Close(_));
+        let flow = if waits && !self.holds_its_share(&work.services) { self.shed(work) } else { flow };
+        match flow {
+            Flow::Park => Verdict::Park(self.parking(&work.services, work.now)),
+            Flow::Continue | Flow::Requeue => Verdict::Requeue { refusable: matches!(self.state, State::Head) },
+            Flow::Close(reason) => Verdict::Close(reason),
         }
     }
 
@@ -305,22 +322,17 @@ impl Connection {
     }
 
     /// There is no memory for it to wait in. A request that nobody has executed is told to come again.
-    fn shed(&mut self, work: &mut Workspace) -> Verdict {
+    fn shed(&mut self, work: &mut Workspace) -> Flow {
         if let State::Writing(_) = self.state {
-            return Verdict::Close(CloseReason::Memory);
+            return Flow::Close(CloseReason::Memory);
         }
         // Dropping what an application pushes runs its code, and this is a thread where that may be.
         self.state = State::Head;
         match self.give_up(Reject::Overloaded, &work.services, work.now, work.date.field()) {
-            Expiry::Close(reason) => Verdict::Close(reason),
-            Expiry::Enqueue => Verdict::Requeue(Flags::default()),
-            Expiry::Until(deadline) => Verdict::Park { place: Place::Idle, flags: Flags::default(), deadline },
+            Expiry::Close(reason) => Flow::Close(reason),
+            Expiry::Enqueue => Flow::Requeue,
+            Expiry::Park => Flow::Park,
         }
-    }
-
-    fn park(&mut self, state: State, place: Place, flags: Flags, deadline: Millis) -> Flow {
-        self.state = state;
-        Flow::Stop(Verdict::Park { place, flags, deadline })
     }
 
     /// Reads once. `None` means that the socket is drained for this turn.
@@ -354,7 +366,7 @@ impl Connection {
             if !work.input().is_empty() {
                 // Threads that may wait for clients are few, and for those that need them.
                 if work.role == Role::Streamer || turn.is_over() {
-                    return Flow::Stop(Verdict::Requeue(REFUSABLE));
+                    return Flow::Requeue;
                 }
                 if self.scanner.is_fresh() && work.parse_ahead(self.peer) {
                     return self.request(work, turn, Ok(()));
@@ -383,23 +395,12 @@ impl Connection {
         if !is_blank(work.input()) {
             self.begun.get_or_insert(work.now);
         }
-        let limits = &work.services.limits;
-        match self.begun {
-            Some(begun) => {
-                let deadline = begun.after(limits.head_timeout);
-                // A trickle keeps it from ever being parked when the acceptor looks.
-                if work.now >= deadline {
-                    let method = announced_method(work.input());
-                    return self.refuse(work, turn, Reject::HeadTimeout, &method);
-                }
-                self.park(State::Head, Place::Reading, REFUSABLE, deadline)
-            }
-            None if work.services.is_draining() || self.last => {
-                let deadline = work.now.after(crate::config::DRAIN_LINGER);
-                self.park(State::Head, Place::Idle, REFUSABLE, deadline)
-            }
-            None => self.park(State::Head, Place::Idle, REFUSABLE, work.now.after(limits.idle_timeout)),
+        // A trickle keeps it from ever being parked when the acceptor looks.
+        if self.begun.is_some_and(|begun| work.now >= begun.after(work.services.limits.head_timeout)) {
+            let method = announced_method(work.input());
+            return self.refuse(work, turn, Reject::HeadTimeout, &method);
         }
+        Flow::Park
     }
 
     /// A complete head: decide how its body comes.
@@ -435,6 +436,7 @@ impl Connection {
             declared,
             expects_continue,
             waits: None,
+            collects: true,
             beyond: None,
         });
         self.body(work, turn, collecting)
@@ -475,7 +477,7 @@ impl Connection {
                 collecting.waits.get_or_insert(work.now);
             }
             let waits = collecting.waits.is_some();
-            let collects = collecting.collects(&work.services);
+            collecting.collects = collecting.may_collect(&work.services);
             if !waits && std::mem::take(&mut collecting.expects_continue) {
                 // Answers to earlier requests are out by now. 25 bytes that do not fit mean that the client reads
                 // nothing at all; it may send the body unasked (RFC 9110 §10.1.1), or run into its deadline.
@@ -483,20 +485,20 @@ impl Connection {
                     return close(CloseReason::from_error(&error));
                 }
             }
-            if collects && turn.is_over() {
+            if collecting.collects && turn.is_over() {
                 self.state = State::Body(collecting);
-                return Flow::Stop(Verdict::Requeue(Flags::default()));
+                return Flow::Requeue;
             }
-            match if collects { self.read(work, turn) } else { Ok(None) } {
+            match if collecting.collects { self.read(work, turn) } else { Ok(None) } {
                 Ok(Some(read)) => turn.moved(read as u64),
                 Ok(None) => {
-                    let (deadline, reject) = collecting.deadline(&work.services.limits, collects);
+                    let (deadline, reject) = collecting.deadline(&work.services.limits);
                     if work.now >= deadline {
                         return self.refuse(work, turn, reject, collecting.request.method());
                     }
                     collecting.request.shrink();
-                    let flags = Flags { wants_stream: waits, ..Flags::default() };
-                    return self.park(State::Body(collecting), Place::Reading, flags, deadline);
+                    self.state = State::Body(collecting);
+                    return Flow::Park;
                 }
                 Err(CloseReason::PeerClosed) => return close(CloseReason::PeerClosedInRequest),
                 Err(reason) => return close(reason),
@@ -631,15 +633,13 @@ impl Connection {
         let head = std::mem::take(&mut work.out);
         let mut request = work.take_request();
         request.shrink();
-        let deadline = work.now.after(work.services.limits.stream_wait);
-        let push = Box::new(Push { request, head, pushed });
-        let flags = Flags { wants_stream: true, ..Flags::default() };
-        self.park(State::Waiting(push), Place::Waiting, flags, deadline)
+        self.state = State::Waiting(Box::new(Push { request, head, pushed, since: work.now }));
+        Flow::Park
     }
 
     /// A response to push has got its thread.
     fn wait_or_push(&mut self, work: &mut Workspace, turn: &mut Turn<'_>, push: Box<Push>) -> Flow {
-        let Push { request, head, pushed } = *push;
+        let Push { request, head, pushed, .. } = *push;
         work.request = request;
         work.out.extend_from_slice(&head);
         self.push_or_wait(work, turn, pushed)
@@ -749,16 +749,16 @@ impl Connection {
             }
             Progress::TurnOver => {
                 self.keep(work, writing);
-                return Flow::Stop(Verdict::Requeue(Flags::default()));
+                return Flow::Requeue;
             }
             Progress::Blocked => {
                 let (now, pace) = (work.refresh_clock(), Pace::of(&work.services.limits));
-                let Some(deadline) = writing.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)) else {
+                if writing.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_none() {
                     work.out.clear();
                     return self.too_slow();
-                };
+                }
                 self.keep(work, writing);
-                return Flow::Stop(Verdict::Park { place: Place::Writing, flags: Flags::default(), deadline });
+                return Flow::Park;
             }
         }
         self.begun = None;
@@ -807,7 +807,8 @@ impl Connection {
                 }
                 Ok(None) if work.now >= until => return close(reason),
                 Ok(None) => {
-                    return self.park(State::Lingering { reason, until, limit }, Place::Idle, Flags::default(), until);
+                    self.state = State::Lingering { reason, until, limit };
+                    return Flow::Park;
                 }
                 Err(_) => return close(reason),
             }
@@ -816,7 +817,7 @@ impl Connection {
             return close(reason);
         }
         self.state = State::Lingering { reason, until, limit };
-        Flow::Stop(Verdict::Requeue(Flags::default()))
+        Flow::Requeue
     }
 }
 

@@ -46,6 +46,11 @@ impl Window {
         }
     }
 
+    /// When the client has to have taken its share, while a response waits.
+    pub fn ends(&self) -> Option<Millis> {
+        self.0.as_ref().map(|running| running.ends)
+    }
+
     /// The response waits. Answers until when; `None` if the client took too little of the window that has ended.
     /// `unsent` tells what the kernel still has.
     pub fn wait(&mut self, now: Millis, pace: Pace, unsent: impl FnOnce() -> u64) -> Option<Millis> {

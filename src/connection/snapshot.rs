@@ -10,8 +10,7 @@ use super::writing::{After, Source, Writing};
 use super::{Collecting, Connection, State};
 use crate::clock::Millis;
 use crate::handler::{Bytes, Request};
-use crate::http::head::{HeadLimits, Scanner, is_blank};
-use crate::slot::{Flags, Place};
+use crate::http::head::{HeadLimits, Scanner};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::net::SocketAddr;
@@ -118,11 +117,9 @@ impl Snapshot {
     }
 }
 
-/// What was restored, and how to park it.
+/// What was restored, and its deadline.
 pub struct Restored {
     pub connection: Connection,
-    pub place: Place,
-    pub flags: Flags,
     pub deadline: Millis,
     /// Whether it has bytes that no event will tell of: in exec mode perhaps whole requests, of a client that sent
     /// many and whose turn was over.
@@ -176,12 +173,10 @@ impl Connection {
     pub fn restore(snapshot: Snapshot, socket: OwnedFd, file: Option<Arc<File>>) -> Option<Restored> {
         let Snapshot { peer, served, begun, deadline, input, moment } = snapshot;
         let deadline = Millis(deadline);
-        let blank = is_blank(&input);
         // A body may wait for a thread, or for a word that its client waits for: no event would tell of that.
         let ready = !input.is_empty() || matches!(moment, Moment::Body { .. });
-        let refusable = Flags { refusable: true, ..Flags::default() };
-        let (state, place, flags) = match moment {
-            Moment::Head => (State::Head, if blank { Place::Idle } else { Place::Reading }, refusable),
+        let state = match moment {
+            Moment::Head => State::Head,
             Moment::Body { head, incoming, body, since, limit, declared, expects_continue } => {
                 let mut request = Request::empty();
                 // It was within its limits when it came; a successor's own may be tighter. But a head it must be.
@@ -202,9 +197,10 @@ impl Connection {
                     declared,
                     expects_continue,
                     waits: None,
+                    collects: true,
                     beyond: None,
                 };
-                (State::Body(Box::new(collecting)), Place::Reading, Flags::default())
+                State::Body(Box::new(collecting))
             }
             Moment::Writing { unsent, rest, keep_alive, line } => {
                 let source = match (rest, file) {
@@ -217,12 +213,11 @@ impl Connection {
                 let mut writing = Writing::new(source, after);
                 writing.unsent = unsent;
                 writing.line = line;
-                (State::Writing(Box::new(writing)), Place::Writing, Flags::default())
+                State::Writing(Box::new(writing))
             }
             Moment::Lingering { until } => {
                 let until = Millis(until);
-                let state = State::Lingering { reason: CloseReason::Finished, until, limit: until };
-                (state, Place::Idle, Flags::default())
+                State::Lingering { reason: CloseReason::Finished, until, limit: until }
             }
         };
         let connection = Connection {
@@ -238,7 +233,7 @@ impl Connection {
             // Taken when it has a place here.
             hold: None,
         };
-        Some(Restored { connection, place, flags, deadline, ready })
+        Some(Restored { connection, deadline, ready })
     }
 }
 

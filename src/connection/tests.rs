@@ -4,23 +4,32 @@
 //! and what is sent to it is there when the turn has ended. The limits differ, so that a deadline tells which it is.
 
 use super::socket::Socket;
-use super::{Budget, CloseReason, Connection, Durations, Expiry, InFlight, REFUSABLE, Role, Services, Stats, Turn};
+use super::{Budget, CloseReason, Connection, Durations, Expiry, InFlight, Role, Services, Stats, Turn};
 use super::{Verdict, Workspace};
 use crate::clock::Millis;
 use crate::config::{DRAIN_LINGER, Limits};
 use crate::handler::{Body, Handler, Request, Router};
 use crate::http::Reject;
 use crate::lifecycle::Phase;
-use crate::slot::{Flags, Place};
+use crate::slot::{Parked, Parking, Shed};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 const HELLO: &str = "GET /hello HTTP/1.1\r\nHost: test\r\n\r\n";
-/// Nobody else may have this connection's request, and it needs no thread that waits.
-const PLAIN: Flags = Flags { refusable: false, wants_stream: false };
-const WANTS_STREAM: Flags = Flags { refusable: false, wants_stream: true };
+const READS: Parked =
+    Parked { on_readable: true, on_writable: false, refusable: false, wants_stream: false, movable: true, shed: None };
+/// No request has begun.
+const IDLE: Parked = Parked { refusable: true, shed: Some(Shed::Idle), ..READS };
+const IN_HEAD: Parked = Parked { refusable: true, shed: Some(Shed::Late), ..READS };
+const IN_BODY: Parked = Parked { shed: Some(Shed::Late), ..READS };
+/// A body that a thread is to wait for.
+const UPLOAD: Parked = Parked { wants_stream: true, ..IN_BODY };
+/// A handler's own writing, for which a thread is to wait.
+const PUSH: Parked = Parked { on_readable: false, wants_stream: true, movable: false, ..READS };
+const WRITING: Parked = Parked { on_readable: false, on_writable: true, ..READS };
+const LINGERING: Parked = Parked { shed: Some(Shed::Idle), ..READS };
 
 fn limits() -> Limits {
     Limits {
@@ -144,32 +153,43 @@ impl Driven {
         assert_eq!(self.client.read(&mut [0]).expect("FIN and no WouldBlock"), 0);
     }
 
+    /// Its deadline has come and it waits on: until when.
+    #[track_caller]
+    fn waits_on_at(&mut self, at: Millis) -> Millis {
+        assert_eq!(self.expire_at(at), Expiry::Park);
+        self.connection.parking(&self.worker.services, at).deadline
+    }
+
     /// So long after the time at which the last turn of the worker ended.
     fn after(&self, duration: Duration) -> Millis {
         self.worker.now.after(duration)
     }
 }
 
-fn park(place: Place, flags: Flags, deadline: Millis) -> Verdict {
-    Verdict::Park { place, flags, deadline }
+/// What it waits for, and until when.
+#[track_caller]
+fn park(verdict: Verdict) -> (Parked, Millis) {
+    match verdict {
+        Verdict::Park(parking) => (parking.parked, parking.deadline),
+        _ => panic!("{verdict:?}, and not parked"),
+    }
 }
 
-/// It parks there, and answers until when.
+/// It waits for that, and answers until when.
 #[track_caller]
-fn parked(verdict: Verdict, place: Place, flags: Flags) -> Millis {
-    match verdict {
-        Verdict::Park { deadline, .. } if verdict == park(place, flags, deadline) => deadline,
-        _ => panic!("{verdict:?}, and not parked as {place:?} with {flags:?}"),
-    }
+fn parked(verdict: Verdict, parked: Parked) -> Millis {
+    let (found, deadline) = park(verdict);
+    assert_eq!(found, parked);
+    deadline
 }
 
 #[test]
 fn a_request_is_answered_and_the_next_one_waited_for() {
     let mut driven = Driven::new();
-    assert_eq!(driven.turn(), park(Place::Idle, REFUSABLE, driven.after(limits().idle_timeout)));
+    assert_eq!(park(driven.turn()), (IDLE, driven.after(limits().idle_timeout)));
     for served in 1..=3 {
         let verdict = driven.send(HELLO).turn();
-        assert_eq!(verdict, park(Place::Idle, REFUSABLE, driven.after(limits().idle_timeout)));
+        assert_eq!(park(verdict), (IDLE, driven.after(limits().idle_timeout)));
         driven.expect_answer("200 OK", "\r\n\r\nhello\n");
         assert!(driven.connection.is_idle() && driven.connection.held() == 0, "it holds nothing while it is idle");
         assert_eq!(driven.services().stats.total_served(), served);
@@ -184,7 +204,7 @@ fn a_head_in_pieces_has_one_deadline_from_its_first_byte() {
     for (at, byte) in HELLO.bytes().enumerate() {
         let verdict = driven.send([byte]).turn_at(began.after(Duration::from_secs(at as u64)));
         if at + 1 < HELLO.len() {
-            assert_eq!(verdict, park(Place::Reading, REFUSABLE, began.after(limits().head_timeout)), "at {at}");
+            assert_eq!(park(verdict), (IN_HEAD, began.after(limits().head_timeout)), "at {at}");
             assert!(!driven.connection.is_idle());
         }
     }
@@ -196,14 +216,14 @@ fn a_head_in_pieces_has_one_deadline_from_its_first_byte() {
 fn a_head_that_is_late_is_refused_by_the_worker_and_by_the_acceptor() {
     for by_worker in [true, false] {
         let mut driven = Driven::new();
-        let deadline = parked(driven.send("GET /hel").turn(), Place::Reading, REFUSABLE);
+        let deadline = parked(driven.send("GET /hel").turn(), IN_HEAD);
         assert!(driven.connection.unfinished(deadline).is_some_and(|it| it.what.contains("GET /hel")));
         let until = deadline.after(limits().linger);
         if by_worker {
             // A trickle keeps the acceptor from seeing it parked.
-            assert_eq!(driven.send("lo").turn_at(deadline), park(Place::Idle, PLAIN, until));
+            assert_eq!(park(driven.send("lo").turn_at(deadline)), (LINGERING, until));
         } else {
-            assert_eq!(driven.expire_at(deadline), Expiry::Until(until));
+            assert_eq!(driven.waits_on_at(deadline), until);
         }
         driven.expect_answer("408 Request Timeout", "request head not received in time\n");
         driven.expect_fin();
@@ -217,15 +237,15 @@ fn a_body_in_pieces_is_collected_before_its_handler_runs() {
     driven.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n");
     let verdict = driven.turn();
     let began = driven.worker.now;
-    assert_eq!(verdict, park(Place::Reading, PLAIN, began.after(limits().body_timeout)));
+    assert_eq!(park(verdict), (IN_BODY, began.after(limits().body_timeout)));
     // Each byte buys time: a thousand of them a second.
     let verdict = driven.send("12345").turn_at(began.after(Duration::from_secs(7)));
     let later = began.after(limits().body_timeout + Duration::from_millis(5));
-    assert_eq!(verdict, park(Place::Reading, PLAIN, later));
+    assert_eq!(park(verdict), (IN_BODY, later));
     assert_eq!(driven.received(), "");
     // What stands behind it is the next request.
     let verdict = driven.send("67890").send(HELLO).turn();
-    assert_eq!(verdict, park(Place::Idle, REFUSABLE, driven.after(limits().idle_timeout)));
+    assert_eq!(park(verdict), (IDLE, driven.after(limits().idle_timeout)));
     let received = driven.received();
     assert!(received.contains("\r\n\r\n1234567890HTTP/1.1 200 OK\r\n") && received.ends_with("hello\n"), "{received}");
 }
@@ -238,9 +258,9 @@ fn requests_that_come_together_have_their_turns_when_others_wait() {
         let verdict = driven.short_turn();
         if left > 0 {
             // The request that is here and has not begun may still be refused.
-            assert_eq!(verdict, Verdict::Requeue(REFUSABLE));
+            assert_eq!(verdict, Verdict::Requeue { refusable: true });
         } else {
-            assert_eq!(verdict, park(Place::Idle, REFUSABLE, driven.after(limits().idle_timeout)));
+            assert_eq!(park(verdict), (IDLE, driven.after(limits().idle_timeout)));
         }
         driven.expect_answer("200 OK", "hello\n");
         assert_eq!(driven.connection.is_idle(), left == 0);
@@ -251,8 +271,8 @@ fn requests_that_come_together_have_their_turns_when_others_wait() {
 fn a_body_that_is_late_is_refused() {
     let mut driven = Driven::new();
     driven.send("POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab");
-    let deadline = parked(driven.turn(), Place::Reading, PLAIN);
-    assert_eq!(driven.expire_at(deadline), Expiry::Until(deadline.after(limits().linger)));
+    let deadline = parked(driven.turn(), IN_BODY);
+    assert_eq!(driven.waits_on_at(deadline), deadline.after(limits().linger));
     driven.expect_answer("408 Request Timeout", "\n");
     driven.expect_fin();
     assert_eq!(driven.services().stats.total_refused(), 1);
@@ -262,11 +282,11 @@ fn a_body_that_is_late_is_refused() {
 fn a_client_that_waits_to_be_told_is_told_once() {
     let mut driven = Driven::new();
     driven.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
-    parked(driven.turn(), Place::Reading, PLAIN);
+    parked(driven.turn(), IN_BODY);
     assert_eq!(driven.received(), "HTTP/1.1 100 Continue\r\n\r\n");
-    parked(driven.send("bo").turn(), Place::Reading, PLAIN);
+    parked(driven.send("bo").turn(), IN_BODY);
     assert_eq!(driven.received(), "");
-    parked(driven.send("dy").turn(), Place::Idle, REFUSABLE);
+    parked(driven.send("dy").turn(), IDLE);
     driven.expect_answer("200 OK", "\r\n\r\nbody");
 }
 
@@ -275,13 +295,13 @@ fn a_body_that_outgrows_its_buffer_is_collected_until_a_thread_that_waits_is_fre
     let mut driven = Driven::new();
     let body = "b".repeat(3000);
     driven.send(format!("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 3000\r\n\r\n{}", &body[..500]));
-    let deadline = parked(driven.turn(), Place::Reading, WANTS_STREAM);
-    let more = parked(driven.send(&body[..2000]).turn(), Place::Reading, WANTS_STREAM);
+    let deadline = parked(driven.turn(), UPLOAD);
+    let more = parked(driven.send(&body[..2000]).turn(), UPLOAD);
     assert_eq!(more, deadline.after(Duration::from_secs(2)), "a thousand bytes buy a second");
     assert_eq!(driven.received(), "", "its handler has not run");
     driven.send(&body[..500]);
     let verdict = driven.streamers_turn();
-    assert_eq!(verdict, park(Place::Idle, REFUSABLE, driven.streamer.now.after(limits().idle_timeout)));
+    assert_eq!(park(verdict), (IDLE, driven.streamer.now.after(limits().idle_timeout)));
     driven.expect_answer("200 OK", &format!("\r\n\r\n{body}"));
 }
 
@@ -289,15 +309,15 @@ fn a_body_that_outgrows_its_buffer_is_collected_until_a_thread_that_waits_is_fre
 fn a_pushed_response_waits_for_a_thread_that_waits() {
     let mut driven = Driven::new();
     let verdict = driven.send("GET /push HTTP/1.1\r\nHost: test\r\n\r\n").turn();
-    assert_eq!(verdict, park(Place::Waiting, WANTS_STREAM, driven.after(limits().stream_wait)));
+    assert_eq!(park(verdict), (PUSH, driven.after(limits().stream_wait)));
     assert!(driven.connection.holds_application());
     // What has come behind it waits too, and no worker pushes.
-    parked(driven.send(HELLO).turn(), Place::Waiting, WANTS_STREAM);
+    parked(driven.send(HELLO).turn(), PUSH);
     assert_eq!(driven.received(), "", "a head leaves when what follows is decided");
     // Threads that may wait are for those that need them: the next request is a worker's.
-    assert_eq!(driven.streamers_turn(), Verdict::Requeue(REFUSABLE));
+    assert_eq!(driven.streamers_turn(), Verdict::Requeue { refusable: true });
     driven.expect_answer("200 OK", "\r\n\r\n7\r\npushed\n\r\n0\r\n\r\n");
-    parked(driven.turn(), Place::Idle, REFUSABLE);
+    parked(driven.turn(), IDLE);
     driven.expect_answer("200 OK", "hello\n");
 }
 
@@ -314,13 +334,13 @@ fn a_pushed_response_that_waited_too_long_is_dropped_by_a_worker() {
         })
     });
     let mut driven = Driven::with(routes, None);
-    let deadline = parked(driven.send("GET /push HTTP/1.1\r\nHost: test\r\n\r\n").turn(), Place::Waiting, WANTS_STREAM);
+    let deadline = parked(driven.send("GET /push HTTP/1.1\r\nHost: test\r\n\r\n").turn(), PUSH);
     assert_eq!(Arc::strong_count(&kept), 3);
     assert_eq!(driven.expire_at(deadline), Expiry::Enqueue);
     driven.expect_answer("503 Service Unavailable", "\n");
     driven.expect_fin();
     assert!(Arc::strong_count(&kept) == 3 && driven.connection.holds_application());
-    assert_eq!(driven.turn_at(deadline), park(Place::Idle, PLAIN, deadline.after(limits().linger)));
+    assert_eq!(park(driven.turn_at(deadline)), (LINGERING, deadline.after(limits().linger)));
     assert!(Arc::strong_count(&kept) == 2 && !driven.connection.holds_application());
 }
 
@@ -330,8 +350,7 @@ fn a_response_that_is_not_read_waits_for_its_client_and_goes_on() {
     driven.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n");
     let mut received = String::new();
     let mut waits = 0;
-    while let verdict @ Verdict::Park { place: Place::Writing, .. } = driven.turn() {
-        let deadline = parked(verdict, Place::Writing, PLAIN);
+    while let Verdict::Park(Parking { parked: WRITING, deadline, .. }) = driven.turn() {
         assert!(deadline <= driven.after(limits().write_timeout) && driven.connection.unfinished(deadline).is_some());
         waits += 1;
         received += &driven.received();
@@ -345,13 +364,13 @@ fn a_response_that_is_not_read_waits_for_its_client_and_goes_on() {
 #[test]
 fn a_client_that_takes_nothing_of_a_response_is_closed() {
     let mut driven = Driven::new();
-    let deadline = parked(driven.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n").turn(), Place::Writing, PLAIN);
+    let deadline = parked(driven.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n").turn(), WRITING);
     assert_eq!(deadline, driven.after(limits().write_timeout));
     assert_eq!(driven.expire_at(deadline), Expiry::Close(CloseReason::WriteTimeout));
     // What a reader gives is the application's, so a worker ends it.
     let mut driven = Driven::new();
     driven.send("GET /read HTTP/1.1\r\nHost: test\r\n\r\n");
-    let deadline = parked(driven.turn(), Place::Writing, PLAIN);
+    let deadline = parked(driven.turn(), Parked { movable: false, ..WRITING });
     assert_eq!(driven.expire_at(deadline), Expiry::Enqueue);
     assert_eq!(driven.turn_at(deadline), Verdict::Close(CloseReason::WriteTimeout));
 }
@@ -359,14 +378,14 @@ fn a_client_that_takes_nothing_of_a_response_is_closed() {
 #[test]
 fn a_refused_request_lingers_as_long_as_bytes_come_and_not_for_ever() {
     let mut driven = Driven::new();
-    let mut until = parked(driven.send("GET  /hello HTTP/1.1\r\n\r\n").turn(), Place::Idle, PLAIN);
+    let mut until = parked(driven.send("GET  /hello HTTP/1.1\r\n\r\n").turn(), LINGERING);
     let began = driven.worker.now;
     assert_eq!(until, began.after(limits().linger));
     driven.expect_answer("400 Bad Request", "\n");
     driven.expect_fin();
     loop {
         // Just before its time is up.
-        let next = parked(driven.send(HELLO).turn_at(Millis(until.0 - 1)), Place::Idle, PLAIN);
+        let next = parked(driven.send(HELLO).turn_at(Millis(until.0 - 1)), LINGERING);
         if next == until {
             break;
         }
@@ -388,7 +407,7 @@ fn a_client_that_asks_for_the_end_is_closed_when_nothing_more_has_come() {
     // With bytes unread a close would be a reset, so it lingers.
     let mut driven = Driven::new();
     let verdict = driven.send(last).send(HELLO).turn();
-    assert_eq!(verdict, park(Place::Idle, PLAIN, driven.after(limits().linger)));
+    assert_eq!(park(verdict), (LINGERING, driven.after(limits().linger)));
     driven.expect_answer("200 OK", "hello\n");
     driven.expect_fin();
     drop(driven.client.shutdown(std::net::Shutdown::Write));
@@ -408,7 +427,7 @@ fn a_client_that_goes_is_told_apart_by_where_it_was() {
             let mut driven = Driven::new();
             driven.send(sent);
             if !at_once {
-                assert!(matches!(driven.turn(), Verdict::Park { .. }), "{sent:?}");
+                assert!(matches!(driven.turn(), Verdict::Park(_)), "{sent:?}");
             }
             driven.client.shutdown(std::net::Shutdown::Write).expect("FIN");
             assert_eq!(driven.turn(), Verdict::Close(reason), "{sent:?}, {at_once}");
@@ -419,12 +438,12 @@ fn a_client_that_goes_is_told_apart_by_where_it_was() {
 #[test]
 fn an_idle_connection_ends_in_order_and_a_request_that_came_just_then_is_served() {
     let mut driven = Driven::new();
-    let deadline = parked(driven.turn(), Place::Idle, REFUSABLE);
+    let deadline = parked(driven.turn(), IDLE);
     driven.send(HELLO);
     assert_eq!(driven.expire_at(deadline), Expiry::Enqueue);
-    let deadline = parked(driven.turn(), Place::Idle, REFUSABLE);
+    let deadline = parked(driven.turn(), IDLE);
     driven.expect_answer("200 OK", "hello\n");
-    assert_eq!(driven.expire_at(deadline), Expiry::Until(deadline.after(limits().linger)));
+    assert_eq!(driven.waits_on_at(deadline), deadline.after(limits().linger));
     driven.expect_fin();
     assert!(driven.connection.is_lingering());
 }
@@ -434,9 +453,9 @@ fn while_the_server_drains_an_answer_is_the_last() {
     let mut driven = Driven::new();
     driven.turn();
     driven.services().phase.drain();
-    assert_eq!(driven.turn(), park(Place::Idle, REFUSABLE, driven.after(DRAIN_LINGER)));
+    assert_eq!(park(driven.turn()), (IDLE, driven.after(DRAIN_LINGER)));
     let verdict = driven.send(HELLO).turn();
-    assert_eq!(verdict, park(Place::Idle, PLAIN, driven.after(limits().linger)));
+    assert_eq!(park(verdict), (LINGERING, driven.after(limits().linger)));
     let received = driven.received();
     assert!(received.contains("Connection: close\r\n") && received.ends_with("hello\n"), "{received}");
     driven.expect_fin();
@@ -445,11 +464,11 @@ fn while_the_server_drains_an_answer_is_the_last() {
 #[test]
 fn a_request_that_there_is_no_memory_to_keep_is_told_to_come_again() {
     let mut driven = Driven::with(routes(), Some(1000));
-    parked(driven.turn(), Place::Idle, REFUSABLE);
-    parked(driven.send(format!("GET /hello HTTP/1.1\r\nX-A: {}", "a".repeat(500))).turn(), Place::Reading, REFUSABLE);
+    parked(driven.turn(), IDLE);
+    parked(driven.send(format!("GET /hello HTTP/1.1\r\nX-A: {}", "a".repeat(500))).turn(), IN_HEAD);
     assert!((500..=1000).contains(&driven.services().budget.held()), "{}", driven.services().budget.held());
     let verdict = driven.send("b".repeat(500)).turn();
-    assert_eq!(verdict, park(Place::Idle, PLAIN, driven.after(limits().linger)));
+    assert_eq!(park(verdict), (LINGERING, driven.after(limits().linger)));
     driven.expect_answer("503 Service Unavailable", "\n");
     driven.expect_fin();
     assert_eq!(driven.services().budget.held(), 0);
@@ -465,11 +484,11 @@ fn only_a_question_for_the_servers_state_is_answered_out_of_turn() {
     assert_eq!(driven.connection.look_after(&mut driven.worker), None);
     assert_eq!(driven.received(), "");
     driven.worker.role = Role::Worker;
-    parked(driven.turn(), Place::Idle, REFUSABLE);
+    parked(driven.turn(), IDLE);
     driven.expect_answer("200 OK", "hello\n");
     driven.worker.role = Role::Status;
     driven.send("GET /-/healthy HTTP/1.1\r\nHost: test\r\n\r\n").send(HELLO);
-    assert_eq!(driven.connection.look_after(&mut driven.worker), Some(Verdict::Requeue(REFUSABLE)));
+    assert_eq!(driven.connection.look_after(&mut driven.worker), Some(Verdict::Requeue { refusable: true }));
     driven.expect_answer("200 OK", "healthy\n");
     assert_eq!(driven.connection.look_after(&mut driven.worker), None);
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Bytes that a `Reader` body is read by.
 pub(super) const SCRATCH: usize = 16 * 1024;
 /// Room for reading behind the largest head.
-pub(super) const READ_ROOM: usize = 16 * 1024;
+const READ_ROOM: usize = 16 * 1024;
 
 /// Bytes that a worker's buffers take: the input, the request that was read from it, what a reader gives, and a
 /// response with a body small enough to be copied behind its head.

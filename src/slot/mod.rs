@@ -5,7 +5,7 @@
 
 mod word;
 
-pub use word::{AtomicWord, Flags, Notified, Place, Readiness, Word};
+pub use word::{AtomicWord, Notified, Parked, Readiness, Sched, Shed, Word};
 
 use crate::clock::Millis;
 use crate::connection::Connection;
@@ -13,10 +13,21 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// How an owner parks a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parking {
+    pub parked: Parked,
+    /// When the acceptor acts.
+    pub deadline: Millis,
+    /// From when on it may go for another, if it may.
+    pub sheddable_at: Millis,
+}
+
 /// One connection's place in the server.
 pub struct Slot {
     word: AtomicWord,
     deadline: AtomicU32,
+    sheddable_at: AtomicU32,
     queued_at: AtomicU32,
     token: usize,
     connection: Mutex<Option<Connection>>,
@@ -24,10 +35,11 @@ pub struct Slot {
 
 impl Slot {
     /// A connection that is parked until its first event.
-    pub fn new(token: usize, connection: Connection, place: Place, flags: Flags, deadline: Millis) -> Slot {
+    pub fn new(token: usize, connection: Connection, parking: Parking) -> Slot {
         Slot {
-            word: AtomicWord::parked(place, flags),
-            deadline: AtomicU32::new(wrap(deadline)),
+            word: AtomicWord::parked(parking.parked),
+            deadline: AtomicU32::new(wrap(parking.deadline)),
+            sheddable_at: AtomicU32::new(wrap(parking.sheddable_at)),
             queued_at: AtomicU32::new(0),
             token,
             connection: Mutex::new(Some(connection)),
@@ -45,10 +57,23 @@ impl Slot {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The owner parks it until then. `false` if an event came meanwhile: then it is still the owner's.
-    pub fn park(&self, place: Place, flags: Flags, deadline: Millis) -> bool {
+    /// The owner parks it. `false` if an event came meanwhile: then it is still the owner's.
+    pub fn park(&self, parking: Parking) -> bool {
+        self.set_deadline(parking.deadline);
+        self.sheddable_at.store(wrap(parking.sheddable_at), Ordering::Relaxed);
+        self.word.park(parking.parked)
+    }
+
+    /// The owner parks it as it was.
+    pub fn park_again(&self, parked: Parked, deadline: Millis) -> bool {
         self.set_deadline(deadline);
-        self.word.park(place, flags)
+        self.word.park(parked)
+    }
+
+    /// Why it may go for another now; it has been waited for.
+    pub fn sheds(&self, seen: Word, now: Millis) -> Option<Shed> {
+        let waited = wrap(now).wrapping_sub(self.sheddable_at.load(Ordering::Relaxed)) as i32 >= 0;
+        seen.parked()?.shed.filter(|_| waited)
     }
 
     /// The owner closes it: the socket goes, and nothing that still holds the slot can use it.
@@ -98,10 +123,22 @@ mod tests {
 
     const READABLE: Readiness = Readiness { readable: true, writable: true, closed: false, urgent: false };
     const WRITABLE: Readiness = Readiness { readable: false, writable: true, closed: false, urgent: false };
-    const REFUSABLE: Flags = Flags { refusable: true, wants_stream: false };
+    const READING: Parked = Parked {
+        on_readable: true,
+        on_writable: false,
+        refusable: true,
+        wants_stream: false,
+        movable: true,
+        shed: Some(Shed::Idle),
+    };
+    const WRITING: Parked = Parked { on_readable: false, on_writable: true, refusable: false, shed: None, ..READING };
+
+    fn parking(parked: Parked) -> Parking {
+        Parking { parked, deadline: Millis(1), sheddable_at: Millis(50) }
+    }
 
     fn slot() -> Slot {
-        Slot::new(7, Connection::for_test(), Place::Idle, REFUSABLE, Millis(100))
+        Slot::new(7, Connection::for_test(), Parking { deadline: Millis(100), ..parking(READING) })
     }
 
     fn is_enqueued(notified: Notified) -> bool {
@@ -117,9 +154,9 @@ mod tests {
         assert!(slot.begin().is_some_and(|word| !word.is_peer_closed()));
         assert_eq!(slot.begin(), None);
         assert_eq!(slot.notify(READABLE), Notified::Nothing);
-        assert!(!slot.park(Place::Idle, REFUSABLE, Millis(1)), "an event came");
+        assert!(!slot.park(parking(READING)), "an event came");
         slot.look_again();
-        assert!(slot.park(Place::Writing, Flags::default(), Millis(1)));
+        assert!(slot.park(parking(WRITING)));
         assert!(is_enqueued(slot.notify(WRITABLE)));
     }
 
@@ -129,7 +166,7 @@ mod tests {
         assert!(is_enqueued(slot.notify(READABLE)));
         let queued = slot.load();
         assert!(queued.is_refusable());
-        assert!(slot.claim(queued, Place::Expired));
+        assert!(slot.claim(queued, Sched::Expired));
         assert_eq!(slot.begin(), None);
         assert_eq!(slot.notify(READABLE), Notified::Discard);
         slot.close();
@@ -140,14 +177,14 @@ mod tests {
     /// and when it acted the connection was queued again, half-way through a response.
     #[test]
     fn what_was_seen_queued_is_not_claimed_once_it_is_queued_for_another_turn() {
-        for flags in [Flags::default(), REFUSABLE] {
+        for refusable in [false, true] {
             let slot = slot();
             assert!(is_enqueued(slot.notify(READABLE)));
             let seen = slot.load();
             assert!(slot.begin().is_some());
-            assert!(slot.requeue(flags), "its entry was popped");
-            assert_eq!(slot.load().place(), seen.place());
-            assert!(!slot.claim(seen, Place::Expired), "{flags:?}");
+            assert!(slot.requeue(refusable), "its entry was popped");
+            assert_eq!(slot.load().sched(), seen.sched());
+            assert!(!slot.claim(seen, Sched::Expired), "{refusable}");
         }
     }
 
@@ -156,14 +193,14 @@ mod tests {
         let slot = slot();
         assert!(is_enqueued(slot.notify(READABLE)));
         // Looked at and given back: the entry is still there, or was popped meanwhile and a new one is needed.
-        assert!(slot.claim(slot.load(), Place::Running));
+        assert!(slot.claim(slot.load(), Sched::Running));
         assert!(!slot.put_back(true) && slot.load().is_looked_after() && slot.load().is_refusable());
-        assert!(slot.claim(slot.load(), Place::Running));
+        assert!(slot.claim(slot.load(), Sched::Running));
         assert_eq!(slot.begin(), None, "popped while the status thread has it");
         assert!(slot.put_back(true));
         // Answered and parked with its entry still in the channel.
-        assert!(slot.claim(slot.load(), Place::Running));
-        assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)));
+        assert!(slot.claim(slot.load(), Sched::Running));
+        assert!(slot.park(parking(READING)));
         assert_eq!(slot.notify(READABLE), Notified::Waits, "there is an entry");
         assert!(slot.begin().is_some());
         assert_eq!(slot.begin(), None);
@@ -175,7 +212,7 @@ mod tests {
         let Notified::Enqueue(parked) = slot.notify(READABLE) else { panic!("it was parked") };
         slot.freeze(parked);
         assert_eq!(slot.notify(READABLE), Notified::Nothing);
-        assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)));
+        assert!(slot.park(parking(READING)));
         assert!(is_enqueued(slot.notify(READABLE)));
     }
 
@@ -185,18 +222,46 @@ mod tests {
     fn what_moves_with_an_entry_in_the_channel_gets_no_second_one() {
         let slot = slot();
         assert!(is_enqueued(slot.notify(READABLE)));
-        assert!(slot.claim(slot.load(), Place::Running));
-        assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)), "answered by the status thread");
+        assert!(slot.claim(slot.load(), Sched::Running));
+        assert!(slot.park(parking(READING)), "answered by the status thread");
         for popped in [false, true] {
             let seen = slot.load();
-            assert!(slot.claim(seen, Place::Running));
+            assert!(slot.claim(seen, Sched::Running));
             assert!(!popped || slot.begin().is_none());
             slot.freeze(seen);
-            assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)));
+            assert!(slot.park(parking(READING)));
             assert_eq!(is_enqueued(slot.notify(READABLE)), popped);
-            assert!(slot.claim(slot.load(), Place::Running));
-            assert!(slot.park(Place::Idle, REFUSABLE, Millis(1)));
+            assert!(slot.claim(slot.load(), Sched::Running));
+            assert!(slot.park(parking(READING)));
         }
+    }
+
+    #[test]
+    fn how_it_is_parked_is_read_as_it_was_said() {
+        for shed in [None, Some(Shed::Idle), Some(Shed::Late)] {
+            for bits in 0..1 << 5 {
+                let is = |bit: u32| bits & 1 << bit != 0;
+                let parked = Parked {
+                    on_readable: is(0),
+                    on_writable: is(1),
+                    refusable: is(2),
+                    wants_stream: is(3),
+                    movable: is(4),
+                    shed,
+                };
+                assert_eq!(AtomicWord::parked(parked).load().parked(), Some(parked));
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_shed_before_he_has_been_waited_for() {
+        let slot = slot();
+        let seen = slot.load();
+        assert_eq!(slot.sheds(seen, Millis(49)), None);
+        assert_eq!(slot.sheds(seen, Millis(50)), Some(Shed::Idle));
+        assert!(is_enqueued(slot.notify(READABLE)));
+        assert_eq!(slot.sheds(slot.load(), Millis(60)), None, "it is not parked");
     }
 
     #[test]

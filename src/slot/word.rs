@@ -10,8 +10,7 @@
 //!    ├──────────────────────────────────────┴──▶ Closed
 //!    └──▶ Frozen ──▶ parked again │ Closed (moved)
 //! ```
-//! Parked is one of `Idle` (waiting for a request), `Reading` (inside one), `Writing` (the client has to read first)
-//! and `Waiting` (for a thread that may wait for its client). Whoever moves the word out of parked or `Queued` owns the
+//! What a parked connection waits for stands in the word as well ([`Parked`]). Whoever moves the word out of parked or `Queued` owns the
 //! connection until moving it back: a worker by popping it from the channel, the acceptor and the status thread by
 //! [`AtomicWord::claim`].
 //!
@@ -23,15 +22,9 @@ use crate::sync::{AtomicU32, Ordering};
 /// What a connection's word says; see the graph above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Place {
-    /// Parked, nothing of a request has arrived.
-    Idle,
-    /// Parked inside a request, or lingering.
-    Reading,
-    /// Parked until the client has read.
-    Writing,
-    /// Parked with a response to push, until a thread is free that may wait for its client.
-    Waiting,
+pub enum Sched {
+    /// Nobody has it: an event that it waits for, or its deadline, decides what comes next. See [`Parked`].
+    Parked,
     /// In the channel, or on its way there.
     Queued,
     /// A worker has it, or for a moment the acceptor or the status thread.
@@ -46,51 +39,76 @@ pub enum Place {
     Closed,
 }
 
-const PLACES: [Place; 10] = [
-    Place::Idle,
-    Place::Reading,
-    Place::Writing,
-    Place::Waiting,
-    Place::Queued,
-    Place::Running,
-    Place::RunningAgain,
-    Place::Expired,
-    Place::Frozen,
-    Place::Closed,
-];
+const SCHEDS: [Sched; 7] =
+    [Sched::Parked, Sched::Queued, Sched::Running, Sched::RunningAgain, Sched::Expired, Sched::Frozen, Sched::Closed];
 
-const PLACE: u32 = 0xff;
+const SCHED: u32 = 0x7;
 /// The peer has closed its side.
-const PEER_CLOSED: u32 = 0x100;
+const PEER_CLOSED: u32 = 0x8;
 /// The peer has sent urgent data, at whose mark a read ends early.
-const URGENT: u32 = 0x200;
+const URGENT: u32 = 0x10;
 /// An entry of it stands in the channel, or is on its way there: there is never a second one.
-const IN_CHANNEL: u32 = 0x400;
+const IN_CHANNEL: u32 = 0x20;
 /// The status thread has looked at it since it was queued.
-const LOOKED_AFTER: u32 = 0x800;
-/// Nothing of a response is written and nobody has seen its request: a 503 may still be said.
-const REFUSABLE: u32 = 0x1000;
-/// Parked and waiting for a thread that may wait for its client.
-const WANTS_STREAM: u32 = 0x2000;
+const LOOKED_AFTER: u32 = 0x40;
+/// Of [`Parked`], one each.
+const ON_READABLE: u32 = 0x80;
+const ON_WRITABLE: u32 = 0x100;
+const REFUSABLE: u32 = 0x200;
+const WANTS_STREAM: u32 = 0x400;
+const MOVABLE: u32 = 0x800;
+const SHED_IDLE: u32 = 0x1000;
+const SHED_LATE: u32 = 0x2000;
 /// What stays when its owner gives it back.
 const KEPT: u32 = PEER_CLOSED | URGENT | IN_CHANNEL | TURNS;
 /// The number of its turn, around the wrap: so that a word that was seen is not taken for one that only looks the same.
 const TURNS: u32 = 0xffff_0000;
 const ONE_TURN: u32 = 0x1_0000;
 
-/// How an owner parks a connection, besides its place.
+/// Why a connection can be spared when places run out, what costs its client less standing first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shed {
+    /// No request has begun: the client expects that such a connection may close (RFC 9112 §9.5).
+    Idle,
+    /// A request that is late and that nobody has executed: it may be repeated (RFC 9110 §15.6.4).
+    Late,
+}
+
+/// What a parked connection waits for, and what may be done with it meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
-    /// Nothing of a response is written: a 503 may still be said.
+pub struct Parked {
+    /// Bytes of its client, or the client's end, wake it.
+    pub on_readable: bool,
+    /// Room to write wakes it.
+    pub on_writable: bool,
+    /// Nothing of a response is written and nobody has seen its request: once it is queued, a 503 may still be said.
     pub refusable: bool,
     /// It waits for a thread that may wait for its client.
     pub wants_stream: bool,
+    /// It holds no code of the application's: another process can go on with it.
+    pub movable: bool,
+    /// Whether it may go for another, once it has been waited for.
+    pub shed: Option<Shed>,
 }
 
-impl Flags {
+impl Parked {
     const fn bits(self) -> u32 {
-        (if self.refusable { REFUSABLE } else { 0 }) | (if self.wants_stream { WANTS_STREAM } else { 0 })
+        let shed = match self.shed {
+            None => 0,
+            Some(Shed::Idle) => SHED_IDLE,
+            Some(Shed::Late) => SHED_LATE,
+        };
+        bits(self.on_readable, ON_READABLE)
+            | bits(self.on_writable, ON_WRITABLE)
+            | bits(self.refusable, REFUSABLE)
+            | bits(self.wants_stream, WANTS_STREAM)
+            | bits(self.movable, MOVABLE)
+            | shed
     }
+}
+
+const fn bits(is: bool, bits: u32) -> u32 {
+    if is { bits } else { 0 }
 }
 
 /// The word as it was seen at one moment.
@@ -98,21 +116,30 @@ impl Flags {
 pub struct Word(u32);
 
 impl Word {
-    pub fn place(self) -> Place {
-        PLACES[(self.0 & PLACE) as usize]
+    pub fn sched(self) -> Sched {
+        SCHEDS[(self.0 & SCHED) as usize]
     }
 
     /// Whether nobody has it and an event or deadline decides what comes next.
     pub fn is_parked(self) -> bool {
-        matches!(self.place(), Place::Idle | Place::Reading | Place::Writing | Place::Waiting)
+        self.sched() == Sched::Parked
     }
 
-    pub fn flags(self) -> Flags {
-        Flags { refusable: self.0 & REFUSABLE != 0, wants_stream: self.0 & WANTS_STREAM != 0 }
+    /// How it is parked, if it is.
+    pub fn parked(self) -> Option<Parked> {
+        let has = |bits: u32| self.0 & bits != 0;
+        self.is_parked().then(|| Parked {
+            on_readable: has(ON_READABLE),
+            on_writable: has(ON_WRITABLE),
+            refusable: has(REFUSABLE),
+            wants_stream: has(WANTS_STREAM),
+            movable: has(MOVABLE),
+            shed: has(SHED_IDLE).then_some(Shed::Idle).or(has(SHED_LATE).then_some(Shed::Late)),
+        })
     }
 
     pub fn is_refusable(self) -> bool {
-        self.flags().refusable
+        self.0 & REFUSABLE != 0
     }
 
     pub fn is_peer_closed(self) -> bool {
@@ -129,8 +156,8 @@ impl Word {
         self.0 & LOOKED_AFTER != 0
     }
 
-    fn at(self, place: Place) -> Word {
-        Word(self.0 & !PLACE | place as u32)
+    fn at(self, sched: Sched) -> Word {
+        Word(self.0 & !SCHED | sched as u32)
     }
 
     fn next_turn(self) -> Word {
@@ -166,8 +193,8 @@ pub struct AtomicWord(AtomicU32);
 
 impl AtomicWord {
     /// Of a connection that is parked until its first event.
-    pub fn parked(place: Place, flags: Flags) -> AtomicWord {
-        AtomicWord(AtomicU32::new(place as u32 | flags.bits()))
+    pub fn parked(parked: Parked) -> AtomicWord {
+        AtomicWord(AtomicU32::new(Sched::Parked as u32 | parked.bits()))
     }
 
     pub fn load(&self) -> Word {
@@ -192,17 +219,15 @@ impl AtomicWord {
         let learned = (if ready.closed { PEER_CLOSED } else { 0 }) | (if ready.urgent { URGENT } else { 0 });
         let (_, notified) = self.update(|seen| {
             let word = Word(seen.0 | learned);
-            let wakes = match seen.place() {
-                Place::Idle | Place::Reading => ready.readable || ready.closed || ready.urgent,
-                Place::Writing => ready.writable,
-                _ => false,
-            };
-            match seen.place() {
+            let read = seen.0 & ON_READABLE != 0 && (ready.readable || ready.closed || ready.urgent);
+            let written = seen.0 & ON_WRITABLE != 0 && ready.writable;
+            let wakes = seen.is_parked() && (read || written);
+            match seen.sched() {
                 // An entry that the status thread has left behind serves for this as well.
-                _ if wakes && seen.0 & IN_CHANNEL != 0 => (word.at(Place::Queued), Notified::Waits),
-                _ if wakes => (Word(word.at(Place::Queued).0 | IN_CHANNEL), Notified::Enqueue(seen)),
-                Place::Running => (word.at(Place::RunningAgain), Notified::Nothing),
-                Place::Expired => (word, Notified::Discard),
+                _ if wakes && seen.0 & IN_CHANNEL != 0 => (word.at(Sched::Queued), Notified::Waits),
+                _ if wakes => (Word(word.at(Sched::Queued).0 | IN_CHANNEL), Notified::Enqueue(seen)),
+                Sched::Running => (word.at(Sched::RunningAgain), Notified::Nothing),
+                Sched::Expired => (word, Notified::Discard),
                 _ => (word, Notified::Nothing),
             }
         });
@@ -213,9 +238,9 @@ impl AtomicWord {
     pub fn begin(&self) -> Option<Word> {
         let (_, begun) = self.update(|seen| {
             let word = Word(seen.0 & !IN_CHANNEL);
-            match seen.place() {
-                Place::Queued => {
-                    let next = Word(word.next_turn().at(Place::Running).0 & KEPT | Place::Running as u32);
+            match seen.sched() {
+                Sched::Queued => {
+                    let next = Word(word.next_turn().at(Sched::Running).0 & KEPT | Sched::Running as u32);
                     (next, Some(next))
                 }
                 _ => (word, None),
@@ -225,37 +250,46 @@ impl AtomicWord {
     }
 
     /// The owner parks it. `false` if an event came meanwhile: then it is still the owner's.
-    pub fn park(&self, place: Place, flags: Flags) -> bool {
-        let (_, parked) = self.update(|seen| match seen.place() {
-            Place::RunningAgain => (seen, false),
-            _ => (Word(seen.0 & KEPT | flags.bits() | place as u32), true),
+    pub fn park(&self, parked: Parked) -> bool {
+        debug_assert!(parked.on_readable || parked.on_writable || parked.wants_stream, "nothing would ever wake it");
+        let (_, is_parked) = self.update(|seen| match seen.sched() {
+            Sched::RunningAgain => (seen, false),
+            sched => {
+                debug_assert!(matches!(sched, Sched::Running | Sched::Frozen), "{sched:?} has another owner");
+                (Word(seen.0 & KEPT | parked.bits() | Sched::Parked as u32), true)
+            }
         });
-        parked
+        is_parked
     }
 
     /// The owner looks again after [`AtomicWord::park`] refused.
     pub fn look_again(&self) -> Word {
-        let (_, word) = self.update(|seen| (seen.at(Place::Running), seen.at(Place::Running)));
+        let (_, word) = self.update(|seen| (seen.at(Sched::Running), seen.at(Sched::Running)));
         word
     }
 
     /// Takes it as it was seen, to act on what was seen. `false` if anything about it has changed since.
-    pub fn claim(&self, seen: Word, to: Place) -> bool {
-        let next = match seen.place() {
+    pub fn claim(&self, seen: Word, to: Sched) -> bool {
+        let next = match seen.sched() {
             // A turn begins, though not by a pop.
-            Place::Queued if to == Place::Running => seen.next_turn(),
+            Sched::Queued if to == Sched::Running => seen.next_turn(),
             _ => seen,
         };
         // Out of parked into the channel without an event: an entry follows.
-        let entry = if to == Place::Queued { IN_CHANNEL } else { 0 };
+        let entry = if to == Sched::Queued { IN_CHANNEL } else { 0 };
         let next = next.at(to).0 | entry;
         self.0.compare_exchange(seen.0, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// The owner wants another turn. `true`: an entry has to be put into the channel; `false`: one stands there.
-    pub fn requeue(&self, flags: Flags) -> bool {
-        let (seen, ()) =
-            self.update(|seen| (Word(seen.0 & KEPT | IN_CHANNEL | flags.bits() | Place::Queued as u32), ()));
+    ///
+    /// `refusable`: nothing of a response is written, and a 503 may be said.
+    pub fn requeue(&self, refusable: bool) -> bool {
+        let flags = IN_CHANNEL | bits(refusable, REFUSABLE);
+        let (seen, ()) = self.update(|seen| {
+            debug_assert!(matches!(seen.sched(), Sched::Running | Sched::RunningAgain), "{seen:?}");
+            (Word(seen.0 & KEPT | flags | Sched::Queued as u32), ())
+        });
         seen.0 & IN_CHANNEL == 0
     }
 
@@ -263,7 +297,7 @@ impl AtomicWord {
     /// as [`AtomicWord::requeue`].
     pub fn put_back(&self, looked: bool) -> bool {
         let flags = IN_CHANNEL | REFUSABLE | if looked { LOOKED_AFTER } else { 0 };
-        let (seen, ()) = self.update(|seen| (Word(seen.0 & KEPT | flags | Place::Queued as u32), ()));
+        let (seen, ()) = self.update(|seen| (Word(seen.0 & KEPT | flags | Sched::Queued as u32), ()));
         seen.0 & IN_CHANNEL == 0
     }
 
@@ -271,11 +305,11 @@ impl AtomicWord {
     /// into the channel. One that the status thread has left there stays, and there must not be a second.
     pub fn freeze(&self, parked: Word) {
         let entry = parked.0 & IN_CHANNEL;
-        self.update(|seen| (Word(seen.0 & (KEPT & !IN_CHANNEL | entry) | Place::Frozen as u32), ()));
+        self.update(|seen| (Word(seen.0 & (KEPT & !IN_CHANNEL | entry) | Sched::Frozen as u32), ()));
     }
 
     /// The owner has closed it.
     pub fn close(&self) {
-        self.0.store(Place::Closed as u32, Ordering::Release);
+        self.0.store(Sched::Closed as u32, Ordering::Release);
     }
 }

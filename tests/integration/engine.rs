@@ -136,6 +136,25 @@ fn an_upload_is_taken_while_slow_ones_have_every_thread_that_waits() {
     }
 }
 
+/// Each had a part of the room, none had enough, and all of them waited for each other.
+#[test]
+fn bodies_that_are_collected_do_not_wait_for_each_other() {
+    let server = TestServer::start(server(2).service(uploads()));
+    let _slow = begin_upload(&server);
+    let mut others: Vec<RawClient> = (0..40).map(|_| server.client()).collect();
+    for client in &mut others {
+        client.send("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 900000\r\n\r\n");
+    }
+    thread::scope(|scope| {
+        for client in &mut others {
+            scope.spawn(move || {
+                client.send(vec![b'y'; 900_000]);
+                assert_eq!(client.answer().text(), "900000 bytes\n");
+            });
+        }
+    });
+}
+
 /// What comes behind a last answer is thrown away. One connection with such bytes, and no worker to throw them away,
 /// was counted as a request that the stop had cut.
 #[test]
