@@ -26,7 +26,12 @@ impl Acceptor {
             if let Some(wait) = self.wait_to_look_after(slot, seen) {
                 match u64::try_from(wait) {
                     Ok(wait @ 1..) => sooner(wait),
-                    _ => waiting.push((slot.clone(), seen)),
+                    _ => {
+                        // Before its queue deadline counts, however late this thread is.
+                        waiting.push((slot.clone(), seen));
+                        sooner(self.tick());
+                        continue;
+                    }
                 }
             }
             let remaining = match seen.sched() {

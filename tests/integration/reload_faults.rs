@@ -1126,7 +1126,7 @@ fn a_deadline_that_probation_has_used_up_cuts_nothing_that_can_move() {
     program.generation(2);
     assert_eq!(program.wait_for_end(program.pid()), Some(3), "{:#?}", program.log());
     for client in &mut clients {
-        assert_eq!(client.send(&half).answer().status, 200);
+        assert_eq!(client.send(&half).answer().status, 200, "{:#?}", program.log());
     }
     drop(clients);
     assert_eq!(program.stop(), Some(0));
