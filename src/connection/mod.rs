@@ -129,6 +129,29 @@ struct Collecting {
 }
 
 impl Collecting {
+    /// Nothing is collected yet, and no thread is needed as far as is known.
+    fn new(
+        request: Request,
+        incoming: Incoming,
+        since: Millis,
+        limit: u64,
+        declared: Option<u64>,
+        expects_continue: bool,
+    ) -> Collecting {
+        Collecting {
+            request,
+            incoming,
+            body: Vec::new(),
+            since,
+            limit,
+            declared,
+            expects_continue,
+            waits: None,
+            collects: true,
+            beyond: None,
+        }
+    }
+
     /// Whether more of a body can be kept. Who waits to be told to send it is told by the handler that reads it.
     fn may_collect(&mut self, services: &Services) -> bool {
         self.waits.is_none() || (!self.expects_continue && self.has_room(services))
@@ -427,19 +450,9 @@ impl Connection {
             let method = work.request.method().clone();
             return self.refuse(work, turn, Reject::BodyTooLarge, &method);
         }
-        let collecting = Box::new(Collecting {
-            request: work.take_request(),
-            incoming: Incoming::new(framing),
-            body: Vec::new(),
-            since,
-            limit,
-            declared,
-            expects_continue,
-            waits: None,
-            collects: true,
-            beyond: None,
-        });
-        self.body(work, turn, collecting)
+        let (request, incoming) = (work.take_request(), Incoming::new(framing));
+        let collecting = Collecting::new(request, incoming, since, limit, declared, expects_continue);
+        self.body(work, turn, Box::new(collecting))
     }
 
     /// Body: collect it, then call the handler. One that is larger than the buffer is for a handler that reads it while it

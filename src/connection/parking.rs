@@ -19,43 +19,42 @@ impl Connection {
         // Nothing is woken by what it does not wait for, and nobody moves what has code of the application's.
         let nothing = Parked { movable: true, ..Parked::default() };
         let reads = Parked { on_readable: true, ..nothing };
-        let (parked, deadline) = match &self.state {
+        // What came, or its rest, may be on the way.
+        let waited_for = |since: Millis| since.after(SHED_GRACE);
+        let (parked, deadline, sheddable_at) = match &self.state {
             State::Head if self.begun.is_some() || !is_blank(&self.input) => {
                 let since = self.begun.unwrap_or(now);
-                (Parked { refusable: true, shed: Some(Shed::Late), ..reads }, since.after(limits.head_timeout))
+                let parked = Parked { refusable: true, shed: Some(Shed::Late), ..reads };
+                (parked, since.after(limits.head_timeout), waited_for(since))
             }
             State::Head => {
                 let ends = services.is_draining() || self.last;
                 let timeout = if ends { DRAIN_LINGER } else { limits.idle_timeout };
-                (Parked { refusable: true, shed: Some(Shed::Idle), ..reads }, now.after(timeout))
+                let parked = Parked { refusable: true, shed: Some(Shed::Idle), ..reads };
+                (parked, now.after(timeout), waited_for(now))
             }
             State::Body(collecting) => {
                 let (deadline, _) = collecting.deadline(limits);
                 // Where there is no room for more it is no use to be woken by more.
                 let on_readable = collecting.collects || collecting.expects_continue;
                 let wants_stream = collecting.waits.is_some();
-                (Parked { on_readable, wants_stream, shed: Some(Shed::Late), ..reads }, deadline)
+                // A body that comes faster than its least rate moves its deadline on, and is not late.
+                let in_time = Millis(deadline.0.saturating_sub(limits.body_timeout.as_millis() as u64));
+                (Parked { on_readable, wants_stream, shed: Some(Shed::Late), ..reads }, deadline, waited_for(in_time))
             }
             State::Waiting(push) => {
-                (Parked { wants_stream: true, movable: false, ..nothing }, push.since.after(limits.stream_wait))
+                let parked = Parked { wants_stream: true, movable: false, ..nothing };
+                (parked, push.since.after(limits.stream_wait), now)
             }
             State::Writing(writing) => {
                 let movable = !matches!(writing.source, Source::Reader { .. });
-                (Parked { on_writable: true, movable, ..nothing }, writing.window.ends().unwrap_or(now))
+                let parked = Parked { on_writable: true, movable, ..nothing };
+                (parked, writing.window.ends().unwrap_or(now), now)
             }
-            State::Lingering { until, .. } => (Parked { shed: Some(Shed::Idle), ..reads }, *until),
+            // After the last answer nothing is on the way.
+            State::Lingering { until, .. } => (Parked { shed: Some(Shed::Idle), ..reads }, *until, now),
             // Only a worker may end it, which is on its way.
-            State::Abandoned { until, .. } => (Parked { movable: false, ..reads }, *until),
-        };
-        // What came, or its rest, may be on the way; after the last answer nothing is.
-        let grace = if self.is_lingering() { now } else { now.after(SHED_GRACE) };
-        // A body that comes faster than its least rate moves its deadline on, and is not late.
-        let sheddable_at = match (&self.state, self.begun) {
-            (State::Body(_), _) => {
-                Millis(deadline.0.saturating_sub(limits.body_timeout.as_millis() as u64)).after(SHED_GRACE)
-            }
-            (State::Head, Some(begun)) => begun.after(SHED_GRACE),
-            _ => grace,
+            State::Abandoned { until, .. } => (Parked { movable: false, ..reads }, *until, now),
         };
         Parking { parked, deadline, sheddable_at }
     }

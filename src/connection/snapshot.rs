@@ -187,20 +187,8 @@ impl Connection {
                     return None;
                 }
                 request.parse(&head, &limits, peer).ok()?;
-                let since = Millis(since);
-                let collecting = Collecting {
-                    request,
-                    incoming,
-                    body,
-                    since,
-                    limit,
-                    declared,
-                    expects_continue,
-                    waits: None,
-                    collects: true,
-                    beyond: None,
-                };
-                State::Body(Box::new(collecting))
+                let empty = Collecting::new(request, incoming, Millis(since), limit, declared, expects_continue);
+                State::Body(Box::new(Collecting { body, ..empty }))
             }
             Moment::Writing { unsent, rest, keep_alive, line } => {
                 let source = match (rest, file) {

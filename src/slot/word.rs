@@ -10,9 +10,9 @@
 //!    ├──────────────────────────────────────┴──▶ Closed
 //!    └──▶ Frozen ──▶ parked again │ Closed (moved)
 //! ```
-//! What a parked connection waits for stands in the word as well ([`Parked`]). Whoever moves the word out of parked or `Queued` owns the
-//! connection until moving it back: a worker by popping it from the channel, the acceptor and the status thread by
-//! [`AtomicWord::claim`].
+//! What a parked connection waits for stands in the word as well ([`Parked`]). Whoever moves the word out of parked or
+//! `Queued` owns the connection until moving it back: a worker by popping it from the channel, the acceptor and the
+//! status thread by [`AtomicWord::claim`].
 //!
 //! To look and to act are one step: a claim names the word that was seen, all of it, with its flags and the number of
 //! its turn, and fails if anything about it has changed since. `loom/` checks this file with every order of its steps.
@@ -240,7 +240,7 @@ impl AtomicWord {
             let word = Word(seen.0 & !IN_CHANNEL);
             match seen.sched() {
                 Sched::Queued => {
-                    let next = Word(word.next_turn().at(Sched::Running).0 & KEPT | Sched::Running as u32);
+                    let next = Word(word.next_turn().0 & KEPT | Sched::Running as u32);
                     (next, Some(next))
                 }
                 _ => (word, None),
@@ -285,19 +285,20 @@ impl AtomicWord {
     ///
     /// `refusable`: nothing of a response is written, and a 503 may be said.
     pub fn requeue(&self, refusable: bool) -> bool {
-        let flags = IN_CHANNEL | bits(refusable, REFUSABLE);
-        let (seen, ()) = self.update(|seen| {
-            debug_assert!(matches!(seen.sched(), Sched::Running | Sched::RunningAgain), "{seen:?}");
-            (Word(seen.0 & KEPT | flags | Sched::Queued as u32), ())
-        });
-        seen.0 & IN_CHANNEL == 0
+        self.queue(bits(refusable, REFUSABLE))
     }
 
     /// Gives it back as it was when it was claimed out of `Queued`; `looked` if the status thread has had a look. Answers
     /// as [`AtomicWord::requeue`].
     pub fn put_back(&self, looked: bool) -> bool {
-        let flags = IN_CHANNEL | REFUSABLE | if looked { LOOKED_AFTER } else { 0 };
-        let (seen, ()) = self.update(|seen| (Word(seen.0 & KEPT | flags | Sched::Queued as u32), ()));
+        self.queue(REFUSABLE | bits(looked, LOOKED_AFTER))
+    }
+
+    fn queue(&self, flags: u32) -> bool {
+        let (seen, ()) = self.update(|seen| {
+            debug_assert!(matches!(seen.sched(), Sched::Running | Sched::RunningAgain), "{seen:?}");
+            (Word(seen.0 & KEPT | IN_CHANNEL | flags | Sched::Queued as u32), ())
+        });
         seen.0 & IN_CHANNEL == 0
     }
 

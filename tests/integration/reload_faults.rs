@@ -488,18 +488,17 @@ fn a_successor_killed_at_any_step_gives_back_what_was_not_committed() {
         assert_eq!(late.answer().text(), "chunk 1 of 2\nchunk 2 of 2\n", "{step}");
         late.expect_alive("/hello");
         drop(late);
-        let lost = expect_once(&program, &scratch, clients);
-        assert_eq!(program.processes(), [program.pid()]);
-        program.signal(Signal::TERM);
-        expect_lost_as_committed(&program, step, lost);
-        assert_eq!(program.exit().code, Some(0), "{step}");
+        expect_what_was_committed_lost(program, &scratch, step, clients);
     }
 }
 
-/// What was committed to a successor that was killed is lost, and nothing else.
+/// The old process serves on, and what was committed to a successor that was killed is lost, and nothing else.
 #[track_caller]
-fn expect_lost_as_committed(program: &Program, step: &str, lost: usize) {
-    assert_eq!(lost, migrated(program, 1), "{step}: {:#?}", program.log());
+fn expect_what_was_committed_lost(program: Program, scratch: &Scratch, step: &str, clients: Vec<RawClient>) {
+    let lost = expect_once(&program, scratch, clients);
+    assert_eq!(program.processes(), [program.pid()]);
+    program.signal(Signal::TERM);
+    assert_eq!(lost, migrated(&program, 1), "{step}: {:#?}", program.log());
     // Of the eight: nothing was acknowledged, one was, or all may have been.
     let expected = match step {
         "successor-connection" => 0..=0,
@@ -507,6 +506,7 @@ fn expect_lost_as_committed(program: &Program, step: &str, lost: usize) {
         _ => 1..=8,
     };
     assert!(expected.contains(&lost), "{step}: {lost} lost, and not {expected:?}");
+    assert_eq!(program.exit().code, Some(0), "{step}");
 }
 
 fn a_successor_that_stalls_is_killed(step: &str) {
@@ -517,11 +517,7 @@ fn a_successor_that_stalls_is_killed(step: &str) {
     expect_service(&program);
     late.expect_alive("/hello");
     drop(late);
-    let lost = expect_once(&program, &scratch, clients);
-    assert_eq!(program.processes(), [program.pid()]);
-    program.signal(Signal::TERM);
-    expect_lost_as_committed(&program, step, lost);
-    assert_eq!(program.exit().code, Some(0), "{step}");
+    expect_what_was_committed_lost(program, &scratch, step, clients);
 }
 
 /// A thread became free while the upload that waited for it was on its way to the successor. When it came back it had
