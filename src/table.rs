@@ -5,6 +5,7 @@ use foldhash::fast::RandomState;
 use std::collections::hash_map::Entry::Occupied;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// Bits of a token that are the index; the rest is the entry's generation, so that an event for a connection that has
@@ -28,19 +29,33 @@ pub struct Table {
 
 #[derive(Default)]
 struct Entry {
-    generation: usize,
+    generation: u32,
     slot: Option<Arc<Slot>>,
     source: Option<Source>,
-    /// Its neighbours among the entries of its address, by index.
-    before: Option<u32>,
-    behind: Option<u32>,
+    /// Its neighbours among the entries of its address.
+    before: Option<Index>,
+    behind: Option<Index>,
 }
 
 /// The entries of one address: how many, and the first of them.
 #[derive(Default)]
 struct Held {
     count: usize,
-    first: Option<u32>,
+    first: Option<Index>,
+}
+
+/// An entry's index, in four bytes also where there is none: each open connection has two of them.
+#[derive(Clone, Copy)]
+struct Index(NonZeroU32);
+
+impl Index {
+    fn new(index: usize) -> Option<Index> {
+        u32::try_from(index + 1).ok().and_then(NonZeroU32::new).map(Index)
+    }
+
+    fn get(self) -> usize {
+        self.0.get() as usize - 1
+    }
 }
 
 /// Whom a connection is from, as far as an address tells: of IPv6 the first 64 bits, which one host has for itself.
@@ -107,15 +122,15 @@ impl Table {
         if let Some(source) = source {
             let held = self.held.entry(source).or_default();
             held.count += 1;
-            behind = held.first.replace(index as u32);
+            behind = std::mem::replace(&mut held.first, Index::new(index));
             if let Some(behind) = behind {
-                self.entries[behind as usize].before = Some(index as u32);
+                self.entries[behind.get()].before = Index::new(index);
             }
             self.changed.iter_mut().for_each(|changed| _ = changed.insert(source));
         }
         let entry = &mut self.entries[index];
         (entry.source, entry.before, entry.behind) = (source, None, behind);
-        entry.slot.insert(Arc::new(make(entry.generation << INDEX_BITS | index)))
+        entry.slot.insert(Arc::new(make((entry.generation as usize) << INDEX_BITS | index)))
     }
 
     pub fn get(&self, token: usize) -> Option<&Arc<Slot>> {
@@ -129,7 +144,7 @@ impl Table {
         let index = token & INDEX_MASK;
         let entry = &mut self.entries[index];
         entry.slot = None;
-        entry.generation = (entry.generation + 1) % RESERVED;
+        entry.generation = ((entry.generation as usize + 1) % RESERVED) as u32;
         let (before, behind) = (entry.before.take(), entry.behind.take());
         let source = entry.source.take();
         if let Some(source) = source
@@ -137,11 +152,11 @@ impl Table {
         {
             held.get_mut().count -= 1;
             match before {
-                Some(before) => self.entries[before as usize].behind = behind,
+                Some(before) => self.entries[before.get()].behind = behind,
                 None => held.get_mut().first = behind,
             }
             if let Some(behind) = behind {
-                self.entries[behind as usize].before = before;
+                self.entries[behind.get()].before = before;
             }
             if held.get().count == 0 {
                 held.remove();
@@ -166,7 +181,7 @@ impl Table {
 
     /// Those of that address, and no others are looked at.
     pub fn iter_of(&self, source: Source) -> impl Iterator<Item = &Arc<Slot>> {
-        let entry = |index: u32| &self.entries[index as usize];
+        let entry = |index: Index| &self.entries[index.get()];
         let first = self.held.get(&source).and_then(|held| held.first);
         let all = std::iter::successors(first.map(entry), move |one| one.behind.map(entry));
         all.filter_map(|entry| entry.slot.as_ref())
@@ -227,6 +242,11 @@ mod tests {
         deadline: Millis(0),
         sheddable_at: Millis(0),
     };
+
+    #[test]
+    fn an_entry_is_small() {
+        assert!(size_of::<Entry>() <= 4 * size_of::<u64>(), "{}", size_of::<Entry>());
+    }
 
     #[test]
     fn a_stale_token_finds_nothing() {
