@@ -40,7 +40,7 @@ fuzz TARGET="" SECONDS="60":
     fi
     # The sanitizers' flags are for nightly toolchains; with this a stable one takes them too.
     export RUSTC_BOOTSTRAP=1
-    RUSTFLAGS="--cfg fuzzing" cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --no-default-features --example seeds
+    RUSTFLAGS="--cfg fuzzing" cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --no-default-features --features server --example seeds
     for target in ${1:-$(cargo fuzz list)}; do
         cargo fuzz run "$target" -- -max_total_time="$2" -max_len=20000 -rss_limit_mb=1024 -malloc_limit_mb=512
     done

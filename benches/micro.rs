@@ -1,45 +1,12 @@
 //! What the steps of a request cost one by one, in memory: `cargo bench --bench micro`.
-//!
-//! The modules that need no socket, and the leaves below them, are compiled into this program by their path. So nothing
-//! has to be public for its sake, nor is there a feature or a cfg that a user could meet.
 
-#[allow(dead_code, unused_imports, reason = "only what is measured is called")]
-#[path = "../src/clock.rs"]
-mod clock;
-#[allow(dead_code, unused_imports, reason = "only what is measured is called")]
-#[path = "../src/date.rs"]
-mod date;
-#[allow(dead_code, unused_imports, reason = "only what is measured is called")]
-#[path = "../src/handler/mod.rs"]
-mod handler;
-#[allow(dead_code, unused_imports, reason = "only what is measured is called")]
-#[path = "../src/http/mod.rs"]
-mod http;
-#[allow(dead_code, unused_imports, reason = "only what is measured is called")]
-#[path = "../src/number.rs"]
-mod number;
-#[allow(dead_code, unused_imports, reason = "only what is measured is called")]
-#[path = "../src/queue.rs"]
-mod queue;
-#[allow(dead_code, unused_imports, reason = "only what is measured is called")]
-#[path = "../src/seldom.rs"]
-mod seldom;
-
-#[allow(dead_code, unused_imports, reason = "only what is measured is called")]
-#[path = "../src/sync.rs"]
-mod sync;
-
-use divan::counter::{BytesCount, ItemsCount};
+use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use handler::{Handler, Request, Router};
-use http::chunked::Decoder;
-use http::framing::body_framing;
-use http::head::{Head, HeadLimits, Scanner};
-use http::response::{HeadOptions, ResponseFraming, encode_fields, finish_head};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use tiny_http::{Header, StatusCode};
+use handover::{Handler, Header, Request, Router, StatusCode};
+use http1::chunked::Decoder;
+use http1::framing::body_framing;
+use http1::head::{Head, HeadLimits, Scanner};
+use http1::response::{HeadOptions, ResponseFraming, encode_fields, finish_head};
 
 /// The server's defaults.
 const LIMITS: HeadLimits = HeadLimits { size: 16 << 10, target: 8 << 10, fields: 100 };
@@ -189,8 +156,7 @@ mod router {
         }
         let router =
             router.get("/item/{name}", |request: &mut Request| request.param("name").map_or(0, str::len).to_string());
-        let mut request = Request::empty();
-        request.parse(bytes, &LIMITS, None).expect("a valid head");
+        let mut request = Request::from_head(bytes).expect("a valid head");
         bencher.bench_local(|| router.handle(black_box(&mut request)));
     }
 
@@ -208,34 +174,4 @@ mod router {
     fn not_found(bencher: Bencher) {
         route(bencher, b"GET /nowhere/at/all HTTP/1.1\r\nHost: bench\r\n\r\n");
     }
-}
-
-/// That many connections at once through the work channel to another thread and back: what it costs that requests are
-/// not answered where they are seen. The state of a connection is one atomic word, as in the product.
-#[divan::bench(args = [1, 32])]
-fn hand_off(bencher: Bencher, at_once: usize) {
-    let (jobs, mut workers) = queue::queue::<Arc<AtomicU32>>(1024, 1);
-    let (returns, done) = crossbeam_channel::bounded::<()>(1024);
-    let work = workers.pop().expect("one was asked for");
-    let worker = thread::spawn(move || {
-        while let Some(slot) = work.next() {
-            slot.store(0, Ordering::Release);
-            if returns.send(()).is_err() {
-                return;
-            }
-        }
-    });
-    let slots: Vec<_> = (0..at_once).map(|_| Arc::new(AtomicU32::new(0))).collect();
-    bencher.counter(ItemsCount::new(at_once)).bench_local(|| {
-        for slot in &slots {
-            slot.store(1, Ordering::Release);
-            jobs.try_send(slot.clone()).expect("room for all");
-        }
-        jobs.call();
-        for _ in &slots {
-            done.recv().expect("the worker lives");
-        }
-    });
-    drop(jobs);
-    worker.join().expect("the worker does not panic");
 }

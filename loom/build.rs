@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::path::Path;
 
-const SOURCE: &str = "../src/queue.rs";
+const SOURCE: &str = "../src/engine/pool/work_queue.rs";
 
 /// The module's name, what stands in the source, and what stands there with the fault.
 const FAULTS: &[(&str, &str, &str)] = &[
@@ -13,13 +13,13 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("no_look_after_the_last", "self.look_after_the_rest();\n        Some(taken)", "Some(taken)"),
     (
         "searches_for_ever",
-        "if self.crew.end_rest(self.index) {\n            self.crew.searching.store(false, Ordering::SeqCst);\n        }",
-        "self.crew.end_rest(self.index);",
+        "if self.idle.end_rest(self.index) {\n            self.idle.searching.store(false, Ordering::SeqCst);\n        }",
+        "self.idle.end_rest(self.index);",
     ),
     (
         "woken_before_the_end",
-        "    sender: Sender<T>,\n    /// Behind the sender, because fields are dropped in their order.\n    crew: Everybody,",
-        "    crew: Everybody,\n    sender: Sender<T>,",
+        "    sender: Sender<T>,\n    /// Behind the sender, because fields are dropped in their order.\n    idle: WakeAllOnDrop,",
+        "    idle: WakeAllOnDrop,\n    sender: Sender<T>,",
     ),
 ];
 

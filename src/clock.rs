@@ -1,6 +1,6 @@
 //! The two clocks: monotonic milliseconds for deadlines, wall time for the Date field.
 
-use crate::date::Date;
+use http1::date::Date;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 

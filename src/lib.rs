@@ -28,44 +28,28 @@
 //! Requests and responses speak `tiny_http`'s vocabulary: [`Method`], [`StatusCode`], [`Header`], and [`Response`],
 //! which is `tiny_http::Response` with our [`Body`].
 
-mod acceptor;
-mod activation;
+mod api;
 mod clock;
 mod closest;
 mod config;
-mod connection;
-mod date;
+mod engine;
 mod error;
 mod generation;
-mod handler;
-mod http;
 mod lifecycle;
 mod listener;
 mod logging;
-mod mailbox;
-mod memory;
-mod number;
 mod program;
-mod queue;
-mod regular_file;
-mod resident;
-mod seldom;
 mod server;
 mod site;
-mod slot;
-mod stdio;
-mod sync;
-mod table;
-mod worker;
-mod working_directory;
+mod sys;
 
 /// What the fuzz targets call; in no other build.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::http::invariants::{chunked, decoder, framing, head, stream};
     pub use crate::lifecycle::invariants::{state, states};
     pub use crate::site::invariants::{below, dates, path, range};
+    pub use http1::invariants::{chunked, decoder, framing, head, stream};
 }
 
 #[cfg(test)]
@@ -75,6 +59,7 @@ mod cases;
 #[cfg(test)]
 mod properties;
 
+pub use api::{Body, Handler, IntoResponse, Request, RequestBody, Response, Router};
 pub use config::{
     Config, ConfigFile, DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION,
     DEFAULT_STOP_DEADLINE, DEFAULT_WORKER_STACK, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode,
@@ -82,7 +67,6 @@ pub use config::{
 };
 pub use error::Error;
 pub use generation::generation;
-pub use handler::{Body, Handler, IntoResponse, Request, RequestBody, Response, Router};
 pub use lifecycle::program::CHECK as CHECK_VARIABLE;
 /// For the tests of how a program checks itself.
 #[doc(hidden)]

@@ -3,11 +3,12 @@
 //! `HANDOVER_SEED` begins elsewhere; a failure names the seed and the bytes. The fuzz targets go further.
 
 use crate::cases::Case;
-use crate::date;
-use crate::http::head::{Head, HeadLimits};
-use crate::http::invariants::{self as http, Random};
+use crate::engine::connection::invariants as connection;
 use crate::lifecycle::invariants as lifecycle;
 use crate::site::invariants as site;
+use http1::date;
+use http1::head::{Head, HeadLimits};
+use http1::invariants::{self as http, Random};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, UNIX_EPOCH};
@@ -168,7 +169,7 @@ fn framing_is_decided_as_the_rfc_has_it() {
 fn ranges_lie_inside_of_the_file() {
     let values = pieces(|line| line.strip_prefix("Range: "));
     let with_size = |value: &Vec<u8>| [&[0, 0, 0, 0, 0, 0, 0, 11][..], value].concat();
-    hold(10_000, &values.iter().map(with_size).collect::<Vec<_>>(), site::range);
+    hold(10_000, &values.iter().map(with_size).collect::<Vec<_>>(), http::range);
 }
 
 #[test]
@@ -176,7 +177,7 @@ fn conditions_are_decided_as_the_rfc_has_it() {
     let mut values =
         pieces(|line| line.strip_prefix("If-").and_then(|field| field.split_once(": ")).map(|(_, value)| value));
     values.extend([b"\"tag\"".to_vec(), b"W/\"tag\", \"x\"".to_vec()]);
-    hold(4000, &values, site::dates);
+    hold(4000, &values, http::dates);
 }
 
 #[test]
@@ -225,9 +226,9 @@ fn nothing_outside_of_the_root_is_opened() {
 #[test]
 fn a_state_is_read_as_it_was_written_or_not_at_all() {
     for state in lifecycle::states() {
-        lifecycle::state(&state);
+        connection::state(&state);
     }
-    hold(10_000, &lifecycle::states(), lifecycle::state);
+    hold(10_000, &lifecycle::states(), connection::state);
 }
 
 #[test]
@@ -239,5 +240,5 @@ fn a_decoder_from_elsewhere_reads_on_or_refuses() {
             seeds.push([&[5, first, 1, second, 255, 255][..], b"5;a\r\nhello\r\n0\r\n\r\n"].concat());
         }
     }
-    hold(10_000, &seeds, http::decoder);
+    hold(10_000, &seeds, lifecycle::decoder);
 }

@@ -63,7 +63,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(mistake) => (&mut io::stderr(), format!("handover reload: {mistake} (try handover reload --help)\n"), 2),
         Ok(Some(request)) => match reload(&request) {
             Ok(done) => (&mut io::stdout(), format!("{done}\n"), 0),
-            Err(Failure(reason)) => (&mut io::stderr(), format!("handover reload: {reason}\n"), 1),
+            Err(CommandError(reason)) => (&mut io::stderr(), format!("handover reload: {reason}\n"), 1),
         },
     };
     // Whoever closed the stream does not want the text, and the exit code says the same.
@@ -73,13 +73,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 #[derive(Debug)]
 struct Request {
-    target: Target,
+    target: ReloadTarget,
     wait: Option<Duration>,
     program: String,
 }
 
 #[derive(Debug)]
-enum Target {
+enum ReloadTarget {
     Pid(Pid),
     File(PathBuf),
 }
@@ -95,11 +95,11 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, St
     };
     while let Some(argument) = parser.next().map_err(told)? {
         let another = match argument {
-            Arg::Long("pid-file") => Target::File(parser.value().map_err(told)?.into()),
+            Arg::Long("pid-file") => ReloadTarget::File(parser.value().map_err(told)?.into()),
             Arg::Long("pid") => {
                 let value = parser.value().map_err(told)?;
                 let pid = value.to_str().and_then(parse_pid);
-                Target::Pid(pid.ok_or_else(|| format!("--pid is {value:?}, allowed is a pid"))?)
+                ReloadTarget::Pid(pid.ok_or_else(|| format!("--pid is {value:?}, allowed is a pid"))?)
             }
             Arg::Long("wait") => {
                 wait = Some(match parser.optional_value() {
@@ -127,7 +127,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, St
         }
     }
     let target = target.ok_or("which server? give --pid-file FILE or --pid N")?;
-    if let (Target::Pid(_), Some(_)) = (&target, wait) {
+    if let (ReloadTarget::Pid(_), Some(_)) = (&target, wait) {
         return Err("--wait needs --pid-file: a pid does not show the new generation, which may have the same".into());
     }
     Ok(Some(Request { target, wait, program }))
@@ -135,11 +135,11 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, St
 
 /// Why nothing was reloaded, in one line.
 #[derive(Debug)]
-struct Failure(String);
+struct CommandError(String);
 
-impl Failure {
-    fn new(reason: fmt::Arguments<'_>) -> Failure {
-        Failure(reason.to_string())
+impl CommandError {
+    fn new(reason: fmt::Arguments<'_>) -> CommandError {
+        CommandError(reason.to_string())
     }
 }
 
@@ -169,12 +169,12 @@ fn rounded(time: Duration) -> String {
     format!("{}.{:02} s", hundredths / 100, hundredths % 100)
 }
 
-fn reload(request: &Request) -> Result<Done, Failure> {
+fn reload(request: &Request) -> Result<Done, CommandError> {
     // What is on disk now is what is asked for: a reload that began before may have read what was there before.
     let asked = outcome::now();
     let (pid, file) = match &request.target {
-        Target::Pid(pid) => (*pid, None),
-        Target::File(path) => {
+        ReloadTarget::Pid(pid) => (*pid, None),
+        ReloadTarget::File(path) => {
             let PidFile { pid, owner, stamp } = PidFile::read(path)?;
             // Both before the signal, or a quick successor's would be taken for the old ones.
             (pid, Some((path, owner, stamp, left_beside(path))))
@@ -193,31 +193,31 @@ fn reload(request: &Request) -> Result<Done, Failure> {
 
 /// The process with that pid, if it is the server: a pid file that was left behind may name one that has nothing to do
 /// with us, and HUP ends most of them. One that a user can write to names no process of another.
-fn find(pid: Pid, owner: Option<u32>, program: &str) -> Result<Process, Failure> {
+fn find(pid: Pid, owner: Option<u32>, program: &str) -> Result<Process, CommandError> {
     let process = Process::find(pid)
-        .ok_or_else(|| Failure::new(format_args!("there is no process {pid}; the server has ended")))?;
+        .ok_or_else(|| CommandError::new(format_args!("there is no process {pid}; the server has ended")))?;
     if let Some(owner) = owner.filter(|&owner| owner != 0 && owner != process.real_user) {
         let user = process.real_user;
-        return Err(Failure::new(format_args!(
+        return Err(CommandError::new(format_args!(
             "the pid file belongs to user {owner}, and process {pid} to user {user}: nothing is signalled"
         )));
     }
     if !process.is_called(program) {
         let name = &process.name;
-        return Err(Failure::new(format_args!(
+        return Err(CommandError::new(format_args!(
             "process {pid} is {name:?} and not {program:?}: is the pid an old one, or is --program missing?"
         )));
     }
     if !process.handles_hup {
-        return Err(Failure::new(format_args!("process {pid} does not handle HUP: it is starting, or ending")));
+        return Err(CommandError::new(format_args!("process {pid} does not handle HUP: it is starting, or ending")));
     }
     Ok(process)
 }
 
-fn ask(pid: Pid, process: &Process) -> Result<(), Failure> {
+fn ask(pid: Pid, process: &Process) -> Result<(), CommandError> {
     process.signal(Signal::HUP).map_err(|error| {
         let help = if error == rustix::io::Errno::PERM { "; run this as its user, or as root" } else { "" };
-        Failure::new(format_args!("cannot signal process {pid}: {error}{help}"))
+        CommandError::new(format_args!("cannot signal process {pid}: {error}{help}"))
     })
 }
 
@@ -241,7 +241,7 @@ struct Waiting<'r> {
 }
 
 impl Waiting<'_> {
-    fn outcome(mut self) -> Result<Done, Failure> {
+    fn outcome(mut self) -> Result<Done, CommandError> {
         let mut users = vec![0, self.process.effective_user, self.process.real_user];
         // Since when the pid file has been another, or none.
         let (mut changed, mut asked_again) = (None, false);
@@ -283,14 +283,14 @@ impl Waiting<'_> {
                 Some(_) => {}
                 None if named.is_none() && (enough || !running) => {
                     let (path, pid) = (self.path, self.pid);
-                    return Err(Failure::new(format_args!(
+                    return Err(CommandError::new(format_args!(
                         "the pid file {path:?} is gone, and process {pid} {}: has it another now, or was it stopped?",
                         if running { "still runs" } else { "has ended" }
                     )));
                 }
                 None if !running => {
                     let pid = self.pid;
-                    return Err(Failure::new(format_args!(
+                    return Err(CommandError::new(format_args!(
                         "process {pid} has ended and no other took over; see its log"
                     )));
                 }
@@ -298,7 +298,7 @@ impl Waiting<'_> {
             }
             if self.began.elapsed() >= self.patience {
                 let (pid, seconds) = (self.pid, self.patience.as_secs());
-                return Err(Failure::new(format_args!(
+                return Err(CommandError::new(format_args!(
                     "no new generation after {seconds} s; process {pid} {}",
                     if running { "still runs, and its log says what it waits for" } else { "has ended" }
                 )));
@@ -311,9 +311,9 @@ impl Waiting<'_> {
         self.left.as_ref().is_some_and(|before| before.stamp == left.stamp)
     }
 
-    fn told(&self, outcome: Outcome) -> Result<Done, Failure> {
+    fn told(&self, outcome: Outcome) -> Result<Done, CommandError> {
         match outcome.failure {
-            Some(reason) => Err(Failure::new(format_args!("nothing was reloaded: {}", words(&reason)))),
+            Some(reason) => Err(CommandError::new(format_args!("nothing was reloaded: {}", words(&reason)))),
             None => {
                 let to = i32::try_from(outcome.pid).ok().and_then(Pid::from_raw).unwrap_or(self.pid);
                 Ok(Done::Reloaded { from: self.pid, to, took: self.began.elapsed() })
@@ -339,20 +339,20 @@ struct PidFile {
 }
 
 impl PidFile {
-    fn read(path: &Path) -> Result<PidFile, Failure> {
+    fn read(path: &Path) -> Result<PidFile, CommandError> {
         let (text, meta) = small_file::read(path, PID_FILE).map_err(|error| {
             let help = match error.kind() {
                 io::ErrorKind::NotFound => "; is the server running, and with this --pid-file?",
                 _ => "",
             };
-            Failure::new(format_args!("cannot read the pid file {path:?}: {error}{help}"))
+            CommandError::new(format_args!("cannot read the pid file {path:?}: {error}{help}"))
         })?;
         // Anybody can give another's file a second name; one that has just been replaced has none.
         if meta.nlink() > 1 {
-            return Err(Failure::new(format_args!("the pid file {path:?} has other names: whose is it?")));
+            return Err(CommandError::new(format_args!("the pid file {path:?} has other names: whose is it?")));
         }
         let pid = text.lines().next().and_then(|line| parse_pid(line.trim()));
-        let pid = pid.ok_or_else(|| Failure::new(format_args!("there is no pid in {path:?}")))?;
+        let pid = pid.ok_or_else(|| CommandError::new(format_args!("there is no pid in {path:?}")))?;
         Ok(PidFile { pid, owner: meta.uid(), stamp: Stamp::of(&meta) })
     }
 }

@@ -4,106 +4,63 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each module of `src` may use of the others. A whole module stands below; a single item, written with its
-/// path, is a plain value or function that may be named from anywhere.
+/// The rooms of the library from the top to the ground, and what each uses of the others: only what stands below it.
+/// A room is a folder or a file; those inside of `engine` are rooms of their own.
 const ORDER: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "acceptor",
-            "activation",
+            "api",
             "clock",
             "config",
-            "connection",
+            "engine::acceptor",
+            "engine::connection",
+            "engine::mailbox",
+            "engine::memory",
+            "engine::pool",
             "error",
             "generation",
-            "handler",
             "lifecycle",
             "listener",
             "logging",
-            "mailbox",
-            "memory",
             "program",
-            "queue",
-            "stdio",
-            "worker",
+            "sys",
         ],
     ),
+    ("program", &["closest", "config", "engine::connection", "engine::memory", "error", "listener", "logging", "sys"]),
+    ("engine::memory", &["config", "engine::connection", "error"]),
     (
-        "acceptor",
+        "engine::acceptor",
         &[
             "clock",
             "config",
-            "connection",
-            "http",
+            "engine::connection",
+            "engine::mailbox",
+            "engine::pool",
+            "engine::slot",
+            "engine::table",
             "lifecycle",
             "listener",
-            "mailbox",
-            "queue",
-            "resident",
-            "slot",
-            "table",
-            "worker",
-            "seldom",
-        ],
-    ),
-    ("activation", &["error", "listener", "number"]),
-    // How settings are read, and what `--check` says of them; `config` is their values.
-    (
-        "program",
-        &[
-            "closest",
-            "config",
-            "connection",
-            "error",
-            "http",
-            "listener",
             "logging",
-            "memory",
-            "number",
-            "regular_file",
-            "stdio",
-            "working_directory",
+            "sys",
         ],
     ),
-    ("memory", &["config", "connection", "error", "number", "slot"]),
-    ("worker", &["connection", "mailbox", "queue", "slot", "seldom"]),
-    ("table", &["slot"]),
-    ("slot", &["clock", "connection", "sync"]),
-    // Its `Phase` stands below the connections, what it moves to a successor above them.
-    ("lifecycle", &["connection", "error", "number", "working_directory"]),
-    (
-        "connection",
-        &[
-            "clock",
-            "config",
-            "handler",
-            "http",
-            "lifecycle::Phase",
-            "slot::Parked",
-            "slot::Parking",
-            "slot::Shed",
-            "seldom",
-        ],
-    ),
-    ("site", &["clock", "config", "date", "error", "handler", "http", "regular_file", "seldom", "working_directory"]),
-    ("logging", &["closest", "config", "error", "generation", "seldom", "stdio", "clock", "working_directory"]),
-    ("config", &["error", "http::accept::Coding", "http::head::HeadLimits", "listener::Address"]),
-    ("listener", &["error", "number"]),
-    ("handler", &["http", "seldom"]),
-    ("http", &["number"]),
+    ("engine::pool", &["engine::connection", "engine::mailbox", "engine::slot", "engine::sync", "logging"]),
+    ("engine::table", &["engine::connection"]),
+    ("engine::connection", &["api", "clock", "config", "engine::slot", "lifecycle", "logging"]),
+    ("engine::slot", &["clock", "engine::sync"]),
+    ("engine::mailbox", &[]),
+    ("engine::sync", &[]),
+    ("engine", &[]),
+    ("site", &["api", "clock", "config", "error", "logging", "sys"]),
+    ("api", &["logging"]),
+    ("lifecycle", &["error", "listener", "sys"]),
+    ("logging", &["clock", "closest", "config", "error", "generation", "sys"]),
+    ("config", &["error", "listener"]),
+    ("listener", &["error"]),
+    ("sys", &[]),
+    ("clock", &[]),
     ("closest", &[]),
-    ("date", &[]),
-    ("mailbox", &[]),
-    ("number", &[]),
-    ("queue", &["sync"]),
-    ("regular_file", &[]),
-    ("resident", &[]),
-    ("sync", &[]),
-    ("working_directory", &["number"]),
-    ("stdio", &[]),
-    ("seldom", &["clock"]),
-    ("clock", &["date"]),
     ("error", &[]),
     ("generation", &[]),
 ];
@@ -123,11 +80,21 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
     rust.chain(directories.iter().flat_map(|directory| files_below(directory))).collect()
 }
 
-/// The module of `src` that a file belongs to.
+/// What a file is called as a module: `engine::table`, `server::overlap`; of a folder's `mod.rs` the folder.
 fn module(file: &Path) -> String {
-    let inside = file.strip_prefix(source()).expect("below src");
-    let first = inside.components().next().expect("a name").as_os_str().to_string_lossy();
-    first.strip_suffix(".rs").unwrap_or(&first).to_owned()
+    let inside = file.strip_prefix(source()).expect("below src").with_extension("");
+    let names: Vec<_> = inside.components().map(|name| name.as_os_str().to_string_lossy().into_owned()).collect();
+    let names = if names.len() > 1 && names.last().is_some_and(|name| name == "mod") {
+        &names[..names.len() - 1]
+    } else {
+        &names
+    };
+    names.join("::")
+}
+
+/// The room in which a module or an item of one stands.
+fn room(path: &str) -> Option<&'static str> {
+    ORDER.iter().map(|(room, _)| *room).filter(|room| allows(room, path)).max_by_key(|room| room.len())
 }
 
 /// Without comments, and without the unit tests, which may look where they like.
@@ -193,68 +160,115 @@ fn allows(allowed: &str, path: &str) -> bool {
     path.strip_prefix(allowed).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-#[test]
-fn each_module_uses_only_what_stands_below_it() {
-    let order: BTreeMap<&str, &[&str]> = ORDER.iter().copied().collect();
-    let (program, exports) = (program_modules(), exports());
-    let mut wrong = Vec::new();
-    let mut needed = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    for file in files_below(&source()) {
-        let module = module(&file);
-        let name = file.strip_prefix(source()).expect("below src").display().to_string();
-        // `lib.rs` re-exports; `testing.rs` and `properties.rs` belong to unit tests; the program has a test of its own.
-        if name == "lib.rs" || name == "properties.rs" || name.ends_with("/testing.rs") || program.contains(&module) {
-            continue;
+/// The library's files, without what belongs to unit tests, and the program, which has a test of its own.
+fn library_files() -> Vec<PathBuf> {
+    let program = program_modules();
+    let is_of_tests = |name: &str| name.ends_with("testing") || name.ends_with("::tests") || name == "properties";
+    let mut files = files_below(&source());
+    files.retain(|file| {
+        let name = module(file);
+        name != "lib" && !is_of_tests(&name) && !program.contains(&name)
+    });
+    files
+}
+
+/// The full paths of what a file uses by `crate::` and `super::`.
+fn uses(file: &Path) -> BTreeSet<String> {
+    let (code, exports, module) = (code(file), exports(), module(file));
+    let mut paths = BTreeSet::new();
+    for path in used(&code) {
+        let (first, rest) = path.split_once("::").map_or((path.as_str(), ""), |(first, rest)| (first, rest));
+        paths.insert(exports.get(first).map_or(path.clone(), |full| format!("{full}::{rest}")));
+    }
+    let above = module.rsplit_once("::").map_or("", |(above, _)| above);
+    for line in code.split("use super::").skip(1) {
+        read_tree(line, above, &mut paths);
+    }
+    // What a folder's own file takes from those in it, by their names or again from itself.
+    let own = if file.ends_with("mod.rs") { module.as_str() } else { "" };
+    if !own.is_empty() {
+        let inside: Vec<String> =
+            files_below(file.parent().expect("a folder")).iter().map(|file| self::module(file)).collect();
+        for line in code.split("\nuse ").chain(code.split("\npub use ")).skip(1) {
+            let mut found = BTreeSet::new();
+            read_tree(line, own, &mut found);
+            paths.extend(
+                found.into_iter().filter(|path| inside.iter().any(|module| module != own && allows(module, path))),
+            );
         }
-        let Some(allowed) = order.get(module.as_str()) else {
-            wrong.push(format!("{name}: module {module} has no place in the order"));
+    }
+    paths
+}
+
+#[test]
+fn each_room_uses_only_what_stands_below_it() {
+    let mut wrong = Vec::new();
+    let mut needed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for file in library_files() {
+        let module = module(&file);
+        let Some(own) = room(&module) else {
+            wrong.push(format!("{module} has no place in the order"));
             continue;
         };
-        seen.insert(module.clone());
-        let code = code(&file);
-        for path in used(&code) {
-            let (first, rest) = path.split_once("::").map_or((path.as_str(), ""), |(first, rest)| (first, rest));
-            let path = exports.get(first).map_or(path.clone(), |full| format!("{full}::{rest}"));
-            let own = path.split("::").next() == Some(module.as_str());
-            match allowed.iter().find(|allowed| allows(allowed, &path)) {
-                Some(allowed) => drop(needed.insert((module.clone(), *allowed))),
-                None if own => {}
-                None => wrong.push(format!("{name}: {module} must not use {path}")),
+        needed.entry(own).or_default();
+        for path in uses(&file) {
+            match room(&path) {
+                Some(other) if other == own => {}
+                Some(other) => drop(needed.entry(own).or_default().insert(other)),
+                None => wrong.push(format!("{module} uses {path}, which has no place in the order")),
             }
-        }
-        // A file of its own at the top would leave its module by one step, one in a directory by two.
-        let steps = if name.contains('/') { "super::super::" } else { "super::" };
-        if code.contains(steps) {
-            wrong.push(format!("{name}: {steps} hides what it uses, write crate::"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    let allowed = ORDER.iter().flat_map(|(module, below)| below.iter().map(|below| ((*module).to_owned(), *below)));
-    let idle: Vec<_> = allowed.filter(|allowed| !needed.contains(allowed)).collect();
-    assert!(idle.is_empty(), "in the order, but not used: {idle:?}");
-    let missing: Vec<&&str> = order.keys().filter(|module| !seen.contains(**module)).collect();
-    assert!(missing.is_empty(), "in the order, but not in src: {missing:?}");
-}
-
-#[test]
-fn the_order_has_no_circle() {
-    let mut left: BTreeMap<&str, Vec<&str>> = ORDER
-        .iter()
-        .map(|(module, below)| (*module, below.iter().copied().filter(|below| !below.contains("::")).collect()))
-        .collect();
-    while !left.is_empty() {
-        let lowest = left.iter().find(|(_, below)| below.iter().all(|below| !left.contains_key(below)));
-        let lowest = *lowest.unwrap_or_else(|| panic!("a circle among {:?}", left.keys())).0;
-        left.remove(lowest);
+    let told: BTreeMap<&str, BTreeSet<&str>> =
+        ORDER.iter().map(|(room, below)| (*room, below.iter().copied().collect())).collect();
+    for (room, uses) in &needed {
+        assert_eq!(Some(uses), told.get(room), "what {room} uses, and what the order says");
+    }
+    assert_eq!(needed.len(), told.len(), "rooms of the order that are not in src");
+    let place = |room: &str| ORDER.iter().position(|(other, _)| *other == room);
+    for (room, below) in ORDER {
+        let back: Vec<_> = below.iter().filter(|below| place(below) <= place(room)).collect();
+        assert!(back.is_empty(), "{room} uses what stands above it: {back:?}");
     }
 }
 
+/// Files that use each other need a third for what they share. What a folder's own file declares, those in the folder
+/// may use.
 #[test]
-fn http_is_bytes_only() {
-    for file in files_below(&source().join("http")) {
-        // To read an address is no I/O.
-        let code = code(&file).replace("std::net::Ipv6Addr", "");
+fn no_two_files_use_each_other_in_a_circle() {
+    let files = library_files();
+    let modules: BTreeSet<String> = files.iter().map(|file| module(file)).collect();
+    let file_of = |path: &str| modules.iter().filter(|module| allows(module, path)).max_by_key(|module| module.len());
+    let direct: BTreeMap<String, BTreeSet<String>> = files
+        .iter()
+        .map(|file| {
+            let own = module(file);
+            let others = uses(file).iter().filter_map(|path| file_of(path).cloned()).collect::<BTreeSet<_>>();
+            (own.clone(), others.into_iter().filter(|other| !allows(other, &own)).collect())
+        })
+        .collect();
+    let reaches = |from: &String| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+        while let Some(module) = next.pop() {
+            next.extend(direct[module].iter().filter(|other| seen.insert((*other).clone())));
+        }
+        seen
+    };
+    let all: BTreeMap<&String, BTreeSet<String>> = modules.iter().map(|module| (module, reaches(module))).collect();
+    let mut circles = Vec::new();
+    for module in modules.iter().filter(|module| all[module].contains(*module)) {
+        let with = direct[module].iter().filter(|other| all[other].contains(module)).collect::<Vec<_>>();
+        circles.push(format!("{module} and {with:?}"));
+    }
+    assert!(circles.is_empty(), "they use each other: {circles:#?}");
+}
+
+#[test]
+fn http1_is_bytes_only() {
+    for file in files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/http1/src")) {
+        // To read an address is no I/O, and a date is no clock.
+        let code = code(&file).replace("std::net::Ipv6Addr", "").replace("std::time::{Duration, UNIX_EPOCH}", "");
         for outside in OUTSIDE_WORLD {
             assert!(!code.contains(outside), "{} uses {outside}", file.display());
         }
@@ -265,7 +279,7 @@ fn http_is_bytes_only() {
 #[test]
 fn only_the_acceptor_watches() {
     for file in files_below(&source()) {
-        if module(&file) != "acceptor" {
+        if room(&module(&file)) != Some("engine::acceptor") {
             let code = code(&file);
             for name in ["Interest", "SourceFd", ".poll(", "Registry"] {
                 assert!(!code.contains(name), "{} has {name}", file.display());

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| handover::fuzzing::chunked(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| http1::invariants::chunked(bytes));

@@ -3,9 +3,14 @@
 
 pub mod sync;
 
-#[path = "../../src/queue.rs"]
+/// Where the product has them.
+pub mod engine {
+    pub use crate::sync;
+}
+
+#[path = "../../src/engine/pool/work_queue.rs"]
 pub mod queue;
-#[path = "../../src/slot/word.rs"]
+#[path = "../../src/engine/slot/word.rs"]
 pub mod word;
 
 /// The queue with one fault in each; see `build.rs`.

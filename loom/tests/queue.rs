@@ -12,7 +12,7 @@ trait Queue: 'static {
     type Consumer: Send;
     fn queue(capacity: usize, workers: usize) -> (Self::Producer, Vec<Self::Consumer>);
     fn send(producer: &Self::Producer);
-    fn call(producer: &Self::Producer);
+    fn wake_one(producer: &Self::Producer);
     fn next(consumer: &Self::Consumer) -> Option<()>;
 }
 
@@ -32,8 +32,8 @@ macro_rules! queue {
                 producer.try_send(()).expect("room");
             }
 
-            fn call(producer: &Self::Producer) {
-                producer.call();
+            fn wake_one(producer: &Self::Producer) {
+                producer.wake_one();
             }
 
             fn next(consumer: &Self::Consumer) -> Option<()> {
@@ -90,8 +90,8 @@ impl<Q: Queue> Sends<Q> {
         Q::send(self.0.as_ref().expect("it is there until the end"));
     }
 
-    fn call(&self) {
-        Q::call(self.0.as_ref().expect("it is there until the end"));
+    fn wake_one(&self) {
+        Q::wake_one(self.0.as_ref().expect("it is there until the end"));
     }
 }
 
@@ -132,7 +132,7 @@ fn every_job_is_taken<Q: Queue>() {
         let workers = start::<Q>(consumers, move || told.one_more());
         for _ in 0..2 {
             producer.send();
-            producer.call();
+            producer.wake_one();
         }
         begun.wait_for(2);
         drop(producer);
@@ -153,10 +153,10 @@ fn a_job_that_blocks_keeps_no_other_waiting<Q: Queue>(calls: bool) {
         });
         producer.send();
         if calls {
-            producer.call();
+            producer.wake_one();
         }
         producer.send();
-        producer.call();
+        producer.wake_one();
         begun.wait_for(2);
         drop(producer);
         workers.into_iter().for_each(|worker| worker.join().unwrap());

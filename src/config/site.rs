@@ -1,7 +1,7 @@
 //! What a configuration file says of the site, checked as far as text can be: nothing was opened yet.
 
 pub(crate) use super::cache::{CacheRule, Pattern};
-use crate::http::accept::Coding;
+use http1::accept::Coding;
 use std::path::PathBuf;
 use tiny_http::Header;
 
@@ -55,7 +55,7 @@ pub(crate) enum RouteAction {
     },
     Redirect {
         status: u16,
-        target: Target,
+        target: RedirectTarget,
     },
     /// Without a body, a status has its own text.
     Fixed {
@@ -124,16 +124,16 @@ impl std::fmt::Display for Prefix {
 
 /// Where a redirect leads: a path or a URL. `{path}` in it stands for what follows the prefix, with the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
+pub(crate) struct RedirectTarget {
     pub before: String,
     /// With `{path}`: what stands behind it.
     pub after: Option<String>,
 }
 
-impl Target {
+impl RedirectTarget {
     /// Reads it. The rest of a path must not become a part of the host (`https://example.org{path}` and a request for
     /// `.evil.com`), so it stands behind a slash that is behind the host.
-    pub fn parse(text: &str) -> Result<Target, &'static str> {
+    pub fn parse(text: &str) -> Result<RedirectTarget, &'static str> {
         let host_and_path = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
         match host_and_path {
             Some(rest) if rest.is_empty() || rest.starts_with(['/', '?', '#']) => {
@@ -162,11 +162,11 @@ impl Target {
                 return Err("allowed is {path} behind a slash of the path, as in /new/{path}");
             }
         }
-        Ok(Target { before: before.to_owned(), after: after.map(str::to_owned) })
+        Ok(RedirectTarget { before: before.to_owned(), after: after.map(str::to_owned) })
     }
 }
 
-impl std::fmt::Display for Target {
+impl std::fmt::Display for RedirectTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.after {
             None => f.write_str(&self.before),
@@ -200,7 +200,7 @@ mod tests {
         for good in
             ["/", "/new/{path}", "/new/{path}#top", "https://example.org", "http://example.org:80/{path}", "/a?b=c"]
         {
-            assert_eq!(Target::parse(good).expect(good).to_string(), good);
+            assert_eq!(RedirectTarget::parse(good).expect(good).to_string(), good);
         }
         for bad in [
             "",
@@ -222,7 +222,7 @@ mod tests {
             "/a\r\nb",
             "/a\\b",
         ] {
-            assert!(Target::parse(bad).is_err(), "{bad:?}");
+            assert!(RedirectTarget::parse(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -3,15 +3,15 @@
 
 use super::link::Message;
 use super::state::{
-    ExecState, Inheritance, InheritedListener, MAGIC, MovedConnection, State, decode, encode, versions,
+    ExecState, Inheritance, InheritedListener, MAGIC, MovedConnection, SavedDecoder, Snapshot, State, decode, encode,
+    versions,
 };
-use crate::connection::{Connection, Snapshot};
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use http1::chunked::Decoder;
 
 /// The state of exec mode, a snapshot and a message of overlap mode, with and without magic and version.
-pub fn state(bytes: &[u8]) {
+///
+/// `restored`: what holds for a connection that goes on with a snapshot.
+pub fn state(bytes: &[u8], restored: impl Fn(Snapshot)) {
     let versioned = versions().map(|version| [&MAGIC, &version.to_le_bytes(), bytes].concat());
     for bytes in versioned.chain([bytes.to_vec()]) {
         let bytes = &bytes[..];
@@ -49,17 +49,6 @@ fn stable<T: State>(bytes: &[u8]) -> Option<T> {
     decode(bytes).ok()
 }
 
-/// A connection that could be restored is written down as it was.
-fn restored(snapshot: Snapshot) {
-    let version = *versions().end();
-    let written = encode(snapshot.clone(), version);
-    let null = || OwnedFd::from(File::open("/dev/null").expect("/dev/null"));
-    if let Some(restored) = Connection::restore(snapshot, null(), Some(Arc::new(null().into()))) {
-        let (again, _) = restored.connection.snapshot(restored.deadline).expect("nothing in it is the application's");
-        assert_eq!(encode(again, version), written);
-    }
-}
-
 /// A state of each kind, to begin with, in each version.
 pub fn states() -> Vec<Vec<u8>> {
     let listener = InheritedListener { fd: 3, address: "127.0.0.1:8888".into(), file: Some((1, 2)), spare: Some(6) };
@@ -82,4 +71,13 @@ pub fn states() -> Vec<Vec<u8>> {
     let greeting = Message::Greeting { words: 2, state: encode(inheritance(), 2) };
     let all = [snapshots(1), messages, vec![state(1)], snapshots(2), vec![written(&greeting), state(2)]];
     all.concat()
+}
+
+/// A decoder as a successor gets it, perhaps from who means it ill, and what it then reads. The first byte says how long
+/// the decoder is.
+pub fn decoder(bytes: &[u8]) {
+    let Some((&length, rest)) = bytes.split_first() else { return };
+    let Some((written, input)) = rest.split_at_checked(usize::from(length % 32)) else { return };
+    let Ok(decoder) = postcard::from_bytes::<SavedDecoder>(written) else { return };
+    http1::invariants::decoder(&Decoder::from(decoder), input);
 }

@@ -1,5 +1,6 @@
 //! How a server begins, hands over and ends: the phase it is in, the signals that drive it, the state that moves.
 
+pub mod activation;
 mod anonymous;
 pub mod child;
 pub mod exec;

@@ -8,7 +8,7 @@
 //! its predecessor nothing afterwards. The manager reads one queue: what the predecessor sent before it told the
 //! successor arrives before anything the successor sends.
 
-use crate::number::decimal;
+use http1::number::decimal;
 use rustix::time::{ClockId, clock_gettime};
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -162,7 +162,7 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
         [b'/', ..] => SocketAddr::from_pathname(name),
-        // vsock is for virtual machines that tell their host; services are not given it.
+        // vsock is for virtual machines that tell their host; shared are not given it.
         _ => Err(io::Error::new(io::ErrorKind::Unsupported, "neither an absolute path nor an abstract name")),
     }
 }

@@ -5,7 +5,7 @@
 //! for a reload looks at the clock first, and what began later is the answer.
 
 use super::small_file::{self, Stamp, write_beside};
-use crate::number::decimal;
+use http1::number::decimal;
 use rustix::time::{ClockId, clock_gettime};
 use std::ffi::OsString;
 use std::fmt::Write;

@@ -4,7 +4,7 @@ use super::outcome::{self, Outcome, path_beside};
 use super::process::Process;
 use super::small_file::{open_there, write_beside};
 use crate::Error;
-use crate::number::decimal;
+use http1::number::decimal;
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::Pid;
@@ -355,7 +355,7 @@ fn own_line() -> String {
 
 /// The working directory may be another one, or gone, by the time the file is removed.
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    crate::working_directory::absolute(path).map_err(|error| refused(path, &error))
+    crate::sys::working_directory::absolute(path).map_err(|error| refused(path, &error))
 }
 
 fn held(path: &Path, pid: u32) -> Error {

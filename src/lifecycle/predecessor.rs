@@ -2,10 +2,9 @@
 
 use super::link::{self, HOLDS, Holds, Link, Message, Packet, Payload, Sent, test_point};
 use super::patience::Patience;
-use super::state::{Carried, Inheritance, decode};
+use super::state::{Carried, Inheritance, Snapshot, decode};
 use super::{Event, FromPredecessor};
 use crate::Error;
-use crate::connection::{Connection, Restored, Snapshot};
 use crossbeam_channel::Sender;
 use foldhash::fast::RandomState;
 use rustix::fs::FileType;
@@ -31,11 +30,10 @@ pub struct Predecessor {
 
 /// Connections that have not been committed, by id. The predecessor has a limit of them, and most go in the order they
 /// came.
-#[derive(Default)]
-struct Arriving(Vec<(u64, Restored)>);
+struct Arriving<R>(Vec<(u64, R)>);
 
-impl Arriving {
-    fn take(&mut self, id: u64) -> Option<Restored> {
+impl<R> Arriving<R> {
+    fn take(&mut self, id: u64) -> Option<R> {
         let at = self.0.iter().position(|(other, _)| *other == id)?;
         Some(self.0.remove(at).1)
     }
@@ -69,14 +67,19 @@ impl Files {
 
 /// What the predecessor says about connections: for whoever takes them over.
 pub trait Arrivals: Send + 'static {
+    /// A connection that can go on here.
+    type Restored: Send;
+
+    /// Makes one of what was written down and its descriptors. `None` if the pieces do not fit together.
+    fn restore(&self, snapshot: Snapshot, socket: OwnedFd, file: Option<Arc<File>>) -> Option<Self::Restored>;
     /// That one has become ours.
-    fn adopt(&self, restored: Restored);
+    fn adopt(&self, restored: Self::Restored);
     /// So many are its own.
     fn learn(&self, holds: Holds);
 }
 
 /// What a successor begins with.
-pub struct Begin {
+pub struct Hello {
     pub predecessor: Predecessor,
     pub inheritance: Inheritance,
     /// Each with its spare socket.
@@ -85,7 +88,7 @@ pub struct Begin {
 
 impl Predecessor {
     /// Hears what we inherit. Our stdin is the link; the real one takes its place.
-    pub fn hear() -> Result<Begin, String> {
+    pub fn receive_hello() -> Result<Hello, String> {
         let stdin = io::stdin();
         let link = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).map_err(|error| format!("no link: {error}"))?;
         let link = Link::of(link).map_err(|error| format!("stdin is no link: {error}"))?;
@@ -101,7 +104,7 @@ impl Predecessor {
         let real = descriptors.pop().ok_or("the predecessor passed on no stdin")?;
         rustix::stdio::dup2_stdin(&real).map_err(|error| format!("cannot take over stdin: {error}"))?;
         let listeners = with_spares(&inheritance, descriptors);
-        Ok(Begin { predecessor: Predecessor { link, words }, inheritance, listeners })
+        Ok(Hello { predecessor: Predecessor { link, words }, inheritance, listeners })
     }
 
     /// Whether it says what it holds.
@@ -121,7 +124,7 @@ impl Predecessor {
     pub fn listen(&self, events: Sender<Event>, arrivals: impl Arrivals) -> io::Result<JoinHandle<()>> {
         let link = self.link.clone();
         let run = move || {
-            let mut arriving = Arriving::default();
+            let mut arriving = Arriving(Vec::new());
             if let Err(error) = listen(&link, &events, &arrivals, &mut arriving) {
                 log::error!("cannot hear the predecessor: {error}");
             }
@@ -144,13 +147,18 @@ fn with_spares(inheritance: &Inheritance, descriptors: Vec<OwnedFd>) -> Vec<(Own
     descriptors.into_iter().flatten().zip(spares).collect()
 }
 
-fn listen(link: &Link, events: &Sender<Event>, arrivals: &impl Arrivals, arriving: &mut Arriving) -> io::Result<()> {
+fn listen<A: Arrivals>(
+    link: &Link,
+    events: &Sender<Event>,
+    arrivals: &A,
+    arriving: &mut Arriving<A::Restored>,
+) -> io::Result<()> {
     let mut files = Files::default();
     while let Some(Packet { message, mut descriptors, truncated }) = link.receive()? {
         let word = match message {
             Message::Connection { id, file, snapshot } => {
                 test_point("successor-connection");
-                let answer = match restore(snapshot, file, &mut descriptors, truncated, &mut files) {
+                let answer = match restore(arrivals, snapshot, file, &mut descriptors, truncated, &mut files) {
                     Ok(restored) => {
                         arriving.0.push((id, restored));
                         Message::Ack(id)
@@ -198,7 +206,13 @@ fn listen(link: &Link, events: &Sender<Event>, arrivals: &impl Arrivals, arrivin
 
 /// Says so as soon as there is room. If the predecessor reads nothing for long, what it knows to be acknowledged is run
 /// without its word: it takes nothing of that back while this process lives, and says COMMIT to nobody when it wakes.
-fn reply(link: &Link, answer: &Message, arriving: &mut Arriving, arrivals: &impl Arrivals, mut patience: Patience) {
+fn reply<A: Arrivals>(
+    link: &Link,
+    answer: &Message,
+    arriving: &mut Arriving<A::Restored>,
+    arrivals: &A,
+    mut patience: Patience,
+) {
     loop {
         match link.send(answer, &[]) {
             Ok(Sent::Yes) => return,
@@ -218,13 +232,14 @@ fn reply(link: &Link, answer: &Message, arriving: &mut Arriving, arrivals: &impl
     }
 }
 
-fn restore(
+fn restore<A: Arrivals>(
+    arrivals: &A,
     snapshot: Payload,
     file: bool,
     descriptors: &mut Vec<OwnedFd>,
     truncated: bool,
     files: &mut Files,
-) -> Result<Restored, String> {
+) -> Result<A::Restored, String> {
     if truncated {
         return Err("too many open files".into());
     }
@@ -233,7 +248,7 @@ fn restore(
     let file = if file { Some(descriptors.pop().ok_or("its file did not arrive")?) } else { None };
     let file = file.map(|file| files.share(file));
     let socket = descriptors.pop().ok_or("its socket did not arrive")?;
-    Connection::restore(snapshot, socket, file).ok_or_else(|| "its state does not fit together".into())
+    arrivals.restore(snapshot, socket, file).ok_or_else(|| "its state does not fit together".into())
 }
 
 #[cfg(test)]
@@ -241,19 +256,20 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    struct Ports(mpsc::Sender<Option<u16>>);
+    struct Ports(mpsc::Sender<u16>);
 
     impl Arrivals for Ports {
-        fn adopt(&self, restored: Restored) {
-            let _ = self.0.send(restored.connection.peer().map(|peer| peer.port()));
+        type Restored = u16;
+
+        fn restore(&self, snapshot: Snapshot, _: OwnedFd, _: Option<Arc<File>>) -> Option<u16> {
+            snapshot.peer.map(|peer| peer.port())
+        }
+
+        fn adopt(&self, restored: u16) {
+            let _ = self.0.send(restored);
         }
 
         fn learn(&self, _: Holds) {}
-    }
-
-    fn arrived() -> Restored {
-        let null = File::open("/dev/null").expect("/dev/null");
-        Connection::restore(Snapshot::samples().swap_remove(0), null.into(), None).expect("a sample")
     }
 
     /// A predecessor that is stopped and lives: once the link was given up, and it killed us when it woke.
@@ -267,13 +283,13 @@ mod tests {
         }
         let (sender, adopted) = mpsc::channel();
         let answer = thread::spawn(move || {
-            let mut arriving = Arriving(vec![(1, arrived()), (2, arrived()), (3, arrived())]);
+            let mut arriving = Arriving(vec![(1, 11), (2, 12), (3, 13)]);
             let patience = Patience::new(Duration::from_millis(50));
             reply(&ours, &Message::Ack(3), &mut arriving, &Ports(sender), patience);
             assert_eq!(arriving.0.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3]);
         });
         // Those that it knows to be acknowledged run; this one is not ours before it knows.
-        assert_eq!((adopted.recv(), adopted.recv()), (Ok(Some(1)), Ok(Some(1))));
+        assert_eq!((adopted.recv(), adopted.recv()), (Ok(11), Ok(12)));
         for _ in 0..acked {
             assert!(matches!(theirs.receive(), Ok(Some(Packet { message: Message::Ack(_), .. }))));
         }

@@ -1,6 +1,6 @@
 //! Another process, as proc(5) shows it.
 
-use crate::number::decimal;
+use http1::number::decimal;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use std::fs::{self, File};

@@ -1,8 +1,8 @@
 //! The program on disk, as it was started: what a reload runs afresh.
 
 use super::child::{Child, How};
-use crate::number::decimal;
-use crate::working_directory;
+use crate::sys::working_directory;
+use http1::number::decimal;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::WaitStatus;
 use std::env;

@@ -12,11 +12,15 @@
 //! - Version 2 is version 1, and behind it what that did not know: the listeners' spare sockets. Several connections may
 //!   name the same descriptor of a file, which an exec'ed successor then owns once.
 
+mod connection;
 pub mod v1;
 mod v2;
 
-use crate::connection::Snapshot;
-use crate::number::decimal;
+#[cfg(any(test, fuzzing))]
+pub use connection::SavedDecoder;
+pub use connection::{RemainingBody, SavedFraming, SavedState, Snapshot};
+
+use http1::number::decimal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;

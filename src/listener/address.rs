@@ -1,7 +1,7 @@
 //! Where to listen, as it is written and what it stands for.
 
 use crate::Error;
-use crate::number::decimal;
+use http1::number::decimal;
 use socket2::{Domain, Socket, Type};
 use std::fmt;
 use std::io;

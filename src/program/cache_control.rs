@@ -1,6 +1,6 @@
 //! What `control` of `[[cache]]` may say.
 
-use crate::http::{is_token_byte, list_elements};
+use http1::{is_token_byte, list_elements};
 
 /// Whether a Cache-Control field may have that value (RFC 9111 §5.2): directives, and seconds where these are digits.
 pub fn is_cache_control(value: &str) -> bool {

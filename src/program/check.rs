@@ -1,10 +1,10 @@
 //! What `--check` says: all that would run, and the memory that it can take.
 
 use super::settings::SETTINGS;
-use crate::connection::{connection_buffers, worker_buffers};
+use crate::engine::connection::{connection_buffers, worker_buffers};
+use crate::engine::memory::{IDLE, Plan, kibibytes, mebibytes};
 use crate::listener::Address;
 use crate::logging;
-use crate::memory::{IDLE, Plan, kibibytes, mebibytes};
 use crate::{Config, Error};
 use rustix::fs::{Access, access};
 use std::fmt::{self, Write};

@@ -12,7 +12,7 @@ pub type Table<'t> = DeTable<'t>;
 
 /// `key = value`.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'t> {
+pub struct KeyValue<'t> {
     pub key: &'t str,
     /// Where the key stands.
     pub at: usize,
@@ -21,20 +21,20 @@ pub struct Entry<'t> {
 
 /// What is wrong, and where.
 #[derive(Debug)]
-pub struct Fault {
+pub struct DocumentError {
     pub at: usize,
     pub what: String,
 }
 
 /// Reads a document.
-pub fn parse(text: &str) -> Result<Table<'_>, Fault> {
+pub fn parse(text: &str) -> Result<Table<'_>, DocumentError> {
     DeTable::parse(text).map(Spanned::into_inner).map_err(|error| bare_text(text, fault(text, &error)))
 }
 
 /// The entries of a table in the order of the file, in which mistakes are looked for.
-pub fn entries<'t>(table: &'t Table<'t>) -> Vec<Entry<'t>> {
-    let mut entries: Vec<Entry<'t>> =
-        table.iter().map(|(key, value)| Entry { key: key.get_ref(), at: key.span().start, value }).collect();
+pub fn entries<'t>(table: &'t Table<'t>) -> Vec<KeyValue<'t>> {
+    let mut entries: Vec<KeyValue<'t>> =
+        table.iter().map(|(key, value)| KeyValue { key: key.get_ref(), at: key.span().start, value }).collect();
     entries.sort_by_key(|entry| entry.at);
     entries
 }
@@ -51,11 +51,11 @@ pub fn unsigned(integer: &DeInteger<'_>) -> Option<u64> {
     u64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
-fn fault(text: &str, error: &toml::de::Error) -> Fault {
+fn fault(text: &str, error: &toml::de::Error) -> DocumentError {
     let (message, span) = (error.message(), error.span().unwrap_or(0..0));
     let at = span.start;
     if message == "duplicate key" || message.starts_with("cannot extend value") {
-        return Fault { at, what: twice(text, span, message == "duplicate key") };
+        return DocumentError { at, what: twice(text, span, message == "duplicate key") };
     }
     let (what, expected) = message.split_once(", expected ").unwrap_or((message, "nothing"));
     let expected = expected.split(", ").filter(|&expected| expected != "nothing");
@@ -65,7 +65,7 @@ fn fault(text: &str, error: &toml::de::Error) -> Fault {
         let expected = if expected == "newline" { "the end of the line" } else { expected };
         let _ = write!(what, "{comma} {expected}");
     }
-    Fault { at, what }
+    DocumentError { at, what }
 }
 
 /// What is wrong with a key that stands in the way of an earlier one: the last of its path, or one on the way.
@@ -109,14 +109,14 @@ fn is_array_of_tables(earlier: &str, header: &str) -> bool {
 }
 
 /// The parser takes `root = ./public` for a number that is malformed. What was forgotten are the quotes.
-fn bare_text(text: &str, fault: Fault) -> Fault {
+fn bare_text(text: &str, fault: DocumentError) -> DocumentError {
     let before = text.get(..fault.at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let value = before[line_start..].find('=').map(|equals| line_start + equals + 1);
     let value = value.map(|at| (at + (text[at..].len() - text[at..].trim_start().len()), text[at..].trim_start()));
     match value {
         Some((at, value)) if value.starts_with(['.', '/', '~', ':', '*', '<', '@']) => {
-            Fault { at, what: "text stands in quotes".to_owned() }
+            DocumentError { at, what: "text stands in quotes".to_owned() }
         }
         _ => fault,
     }

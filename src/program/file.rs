@@ -1,16 +1,16 @@
 //! The configuration file: TOML in, [`Config`] out, and every mistake with its place.
 
 use super::cache_control::is_cache_control;
-use super::document::{self, Entry, Value, entries, tables, unsigned};
+use super::document::{self, KeyValue, Value, entries, tables, unsigned};
 use super::settings::{SETTINGS, SITE_KEYS, Setting, meant};
-use super::value::{self, Given, Wrong};
+use super::value::{self, Given, ValueError};
 use crate::Error;
-use crate::config::site::{CacheRule, DirectoryOptions, Pattern, Prefix, RouteAction, RouteConfig, Target};
+use crate::config::site::{CacheRule, DirectoryOptions, Pattern, Prefix, RedirectTarget, RouteAction, RouteConfig};
 use crate::config::{Config, ConfigFile, on_one_line};
-use crate::http::accept::Coding;
-use crate::http::{is_same_name, is_token_byte};
-use crate::number::decimal;
-use crate::{regular_file, working_directory};
+use crate::sys::{regular_file, working_directory};
+use http1::accept::Coding;
+use http1::number::decimal;
+use http1::{is_same_name, is_token_byte};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tiny_http::Header;
@@ -131,7 +131,7 @@ impl Reader<'_> {
         Ok(self.config)
     }
 
-    fn entry(&mut self, entry: &Entry) -> Result<(), Error> {
+    fn entry(&mut self, entry: &KeyValue) -> Result<(), Error> {
         let key = entry.key;
         if let (true, Some(application)) = (SITE_KEYS.contains(&key), self.application) {
             return Err(
@@ -202,8 +202,8 @@ impl Reader<'_> {
         };
         let given = value::Value { given, base: Some(&self.base) };
         setting.apply(&mut self.config, &given).map_err(|wrong| match wrong {
-            Wrong::Value(what) => self.refuse(key, value, &what),
-            Wrong::Whole(what) => self.error(value.span().start, &format!("{key}: {what}")),
+            ValueError::Value(what) => self.refuse(key, value, &what),
+            ValueError::Whole(what) => self.error(value.span().start, &format!("{key}: {what}")),
         })
     }
 
@@ -235,14 +235,14 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn action(&self, route: &Value, table: &[Entry]) -> Result<RouteAction, Error> {
+    fn action(&self, route: &Value, table: &[KeyValue]) -> Result<RouteAction, Error> {
         let find = |key: &str| table.iter().find(|entry| entry.key == key);
         let (directory, redirect) = (find("directory"), find("redirect"));
         let (status, body, content_type) = (find("status"), find("body"), find("content_type"));
-        let is_option = |entry: &&Entry| DirectoryOptions::KEYS.contains(&entry.key);
+        let is_option = |entry: &&KeyValue| DirectoryOptions::KEYS.contains(&entry.key);
         let mut options_said = table.iter().filter(is_option);
         // Each of these would be without effect, and so was meant in another way.
-        let beside = |with: &str, others: &[Option<&Entry>]| match others.iter().flatten().next() {
+        let beside = |with: &str, others: &[Option<&KeyValue>]| match others.iter().flatten().next() {
             Some(entry) => Err(self.wrong_key(entry, &format!("does not go with {with}"))),
             None => Ok(()),
         };
@@ -260,7 +260,7 @@ impl Reader<'_> {
         if let Some(redirect) = redirect {
             beside("redirect", &[body, content_type])?;
             let target = self.text("redirect", redirect.value)?;
-            let target = Target::parse(target).map_err(|what| self.refuse("redirect", redirect.value, what))?;
+            let target = RedirectTarget::parse(target).map_err(|what| self.refuse("redirect", redirect.value, what))?;
             let status = match status {
                 None => REDIRECT_STATUS,
                 Some(entry) => self
@@ -302,7 +302,7 @@ impl Reader<'_> {
         Ok(RouteAction::Fixed { status: code, body })
     }
 
-    fn directory_option(&self, options: &mut DirectoryOptions, entry: &Entry) -> Result<(), Error> {
+    fn directory_option(&self, options: &mut DirectoryOptions, entry: &KeyValue) -> Result<(), Error> {
         match entry.key {
             "listing" => {
                 let DeValue::Boolean(listing) = *entry.value.get_ref() else {
@@ -466,7 +466,7 @@ impl Reader<'_> {
     }
 
     /// The entries of a table.
-    fn table<'v>(&self, key: &str, value: &'v Value<'v>) -> Result<Vec<Entry<'v>>, Error> {
+    fn table<'v>(&self, key: &str, value: &'v Value<'v>) -> Result<Vec<KeyValue<'v>>, Error> {
         match value.get_ref() {
             DeValue::Table(table) => Ok(entries(table)),
             _ => Err(self.refuse(key, value, "allowed is a table")),
@@ -481,7 +481,7 @@ impl Reader<'_> {
         }
     }
 
-    fn unknown(&self, entry: &Entry, known: &[&str]) -> Error {
+    fn unknown(&self, entry: &KeyValue, known: &[&str]) -> Error {
         let is_flag = SETTINGS.iter().any(|setting| setting.only().is_some() && setting.name == entry.key);
         let help = match meant(entry.key, known) {
             Some(meant) => format!(", did you mean {meant}?"),
@@ -491,7 +491,7 @@ impl Reader<'_> {
         self.error(entry.at, &format!("unknown key {}{help}", on_one_line(entry.key)))
     }
 
-    fn wrong_key(&self, entry: &Entry, what: &str) -> Error {
+    fn wrong_key(&self, entry: &KeyValue, what: &str) -> Error {
         self.error(entry.at, &format!("{} {what}", on_one_line(entry.key)))
     }
 

@@ -5,9 +5,9 @@
 
 use super::file;
 use super::settings::{Group, Only, SETTINGS, Setting, meant};
-use super::value::{Given, Value, Wrong};
+use super::value::{Given, Value, ValueError};
 use crate::config::on_one_line;
-use crate::stdio::{MOMENT, Stream};
+use crate::sys::stdio::{MOMENT, Stream};
 use crate::{Config, Error};
 use lexopt::{Arg, Parser};
 use std::ffi::OsString;
@@ -97,8 +97,8 @@ impl Said {
                 let flag = setting.name;
                 let value = Value { given: Given::Argument(raw), base: None };
                 let wrong = |wrong| match wrong {
-                    Wrong::Value(what) => Error::usage(format_args!("--{flag} is {raw:?}, {what}")),
-                    Wrong::Whole(what) => Error::usage(format_args!("--{flag}: {what}")),
+                    ValueError::Value(what) => Error::usage(format_args!("--{flag} is {raw:?}, {what}")),
+                    ValueError::Whole(what) => Error::usage(format_args!("--{flag}: {what}")),
                 };
                 overrule(config, setting);
                 setting.apply(config, &value).map_err(wrong)

@@ -2,7 +2,7 @@
 //! flags, the configuration file and both texts follow from this table; README.md and examples/handover.toml are held
 //! to it by the tests below. Its default is what `Config::default()` has.
 
-use super::value::{Value, Wrong};
+use super::value::{Value, ValueError};
 use crate::closest::closest;
 use crate::config::{
     BODY_RATE, BUFFERED_BODY, Config, DEFAULT_LISTEN, HEAD_SIZE, HEADER_COUNT, MAX_CONNECTIONS, MAX_WORKERS,
@@ -421,7 +421,7 @@ impl Setting {
     }
 
     /// Reads the value, and sets it.
-    pub fn apply(&self, config: &mut Config, value: &Value<'_>) -> Result<(), Wrong> {
+    pub fn apply(&self, config: &mut Config, value: &Value<'_>) -> Result<(), ValueError> {
         match &self.kind {
             Kind::Addresses => config.listen.push(value.address()?),
             Kind::Number(place, allowed) => *place(config) = value.number(allowed)?,

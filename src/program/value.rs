@@ -2,7 +2,7 @@
 
 use crate::config::{ReloadMode, size_text};
 use crate::listener::Address;
-use crate::number::decimal;
+use http1::number::decimal;
 use std::ffi::OsStr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub const MAX_SECONDS: u64 = 365 * 24 * 60 * 60;
 
 /// What is wrong with a value; whoever reads it knows the name and how it was written.
 #[derive(Debug)]
-pub enum Wrong {
+pub enum ValueError {
     /// To go behind "NAME is VALUE, ".
     Value(String),
     /// To go behind "NAME: ".
@@ -41,13 +41,13 @@ pub enum Given<'v> {
 }
 
 impl Value<'_> {
-    pub fn address(&self) -> Result<Address, Wrong> {
+    pub fn address(&self) -> Result<Address, ValueError> {
         let text = match self.given {
             Given::Argument(argument) => argument.to_str().ok_or_else(not_utf8)?,
             Given::String(text) => text,
-            _ => return Err(Wrong::Value("allowed is HOST:PORT, [V6]:PORT or unix:PATH in quotes".into())),
+            _ => return Err(ValueError::Value("allowed is HOST:PORT, [V6]:PORT or unix:PATH in quotes".into())),
         };
-        let whole = |error: crate::Error| Wrong::Whole(error.to_string());
+        let whole = |error: crate::Error| ValueError::Whole(error.to_string());
         match (text.parse().map_err(whole)?, self.base.and_then(Path::to_str)) {
             // Once more, since what the path became may be too long for a socket.
             (Address::Unix(path), Some(base)) if path.is_relative() => {
@@ -58,28 +58,29 @@ impl Value<'_> {
     }
 
     /// A path; of a file, relative to the directory that the file is in.
-    pub fn path(&self) -> Result<PathBuf, Wrong> {
+    pub fn path(&self) -> Result<PathBuf, ValueError> {
         let path = match self.given {
             Given::Argument(argument) => Path::new(argument),
             Given::String(text) if !text.is_empty() && !text.contains('\0') => Path::new(text),
-            _ => return Err(Wrong::Value("allowed is a path in quotes".into())),
+            _ => return Err(ValueError::Value("allowed is a path in quotes".into())),
         };
         Ok(self.base.map_or_else(|| path.to_owned(), |base| base.join(path)))
     }
 
-    pub fn number(&self, allowed: &RangeInclusive<usize>) -> Result<usize, Wrong> {
+    pub fn number(&self, allowed: &RangeInclusive<usize>) -> Result<usize, ValueError> {
         let number = match self.given {
             Given::Argument(argument) => decimal(argument.to_str().ok_or_else(not_utf8)?),
             Given::Integer(number) => usize::try_from(number).ok(),
             _ => None,
         };
         let number = number.filter(|number| allowed.contains(number));
-        number
-            .ok_or_else(|| Wrong::Value(format!("allowed is a whole number, {} to {}", allowed.start(), allowed.end())))
+        number.ok_or_else(|| {
+            ValueError::Value(format!("allowed is a whole number, {} to {}", allowed.start(), allowed.end()))
+        })
     }
 
     /// Bytes, or with K, M or G that many times 1,024.
-    pub fn size(&self, allowed: &RangeInclusive<u64>) -> Result<u64, Wrong> {
+    pub fn size(&self, allowed: &RangeInclusive<u64>) -> Result<u64, ValueError> {
         let size = match self.given {
             Given::Argument(argument) => bytes(argument.to_str().ok_or_else(not_utf8)?),
             Given::String(text) => bytes(text),
@@ -87,18 +88,18 @@ impl Value<'_> {
             _ => None,
         };
         let size = size.ok_or_else(|| match self.given {
-            Given::Argument(_) => Wrong::Value("allowed are bytes, or a number with K, M or G: 64K, 10M".into()),
-            _ => Wrong::Value("allowed are bytes, or a number with K, M or G in quotes: \"64K\", \"10M\"".into()),
+            Given::Argument(_) => ValueError::Value("allowed are bytes, or a number with K, M or G: 64K, 10M".into()),
+            _ => ValueError::Value("allowed are bytes, or a number with K, M or G in quotes: \"64K\", \"10M\"".into()),
         })?;
         if allowed.contains(&size) {
             return Ok(size);
         }
         let (low, high) = (size_text(*allowed.start()), size_text(*allowed.end()));
-        Err(Wrong::Value(format!("allowed is {low} to {high}")))
+        Err(ValueError::Value(format!("allowed is {low} to {high}")))
     }
 
     /// An argument has no exponent and no sign.
-    pub fn seconds(&self, least: Duration) -> Result<Duration, Wrong> {
+    pub fn seconds(&self, least: Duration) -> Result<Duration, ValueError> {
         let seconds = match self.given {
             Given::Argument(argument) => {
                 let text = argument.to_str().ok_or_else(not_utf8)?;
@@ -113,17 +114,17 @@ impl Value<'_> {
         let allowed = least..=Duration::from_secs(MAX_SECONDS);
         seconds
             .filter(|seconds| allowed.contains(seconds))
-            .ok_or_else(|| Wrong::Value(format!("allowed are seconds, {} to {MAX_SECONDS}", least.as_secs_f64())))
+            .ok_or_else(|| ValueError::Value(format!("allowed are seconds, {} to {MAX_SECONDS}", least.as_secs_f64())))
     }
 
-    pub fn boolean(&self) -> Result<bool, Wrong> {
+    pub fn boolean(&self) -> Result<bool, ValueError> {
         match self.given {
             Given::Boolean(value) => Ok(value),
-            _ => Err(Wrong::Value("allowed is true or false".into())),
+            _ => Err(ValueError::Value("allowed is true or false".into())),
         }
     }
 
-    pub fn reload_mode(&self) -> Result<ReloadMode, Wrong> {
+    pub fn reload_mode(&self) -> Result<ReloadMode, ValueError> {
         let text = match self.given {
             Given::Argument(argument) => argument.to_str(),
             Given::String(text) => Some(text),
@@ -133,14 +134,14 @@ impl Value<'_> {
             (Some("auto"), _) => Ok(ReloadMode::Auto),
             (Some("overlap"), _) => Ok(ReloadMode::Overlap),
             (Some("exec"), _) => Ok(ReloadMode::Exec),
-            (_, Given::Argument(_)) => Err(Wrong::Value("allowed is auto, overlap or exec".into())),
-            _ => Err(Wrong::Value("allowed is \"auto\", \"overlap\" or \"exec\"".into())),
+            (_, Given::Argument(_)) => Err(ValueError::Value("allowed is auto, overlap or exec".into())),
+            _ => Err(ValueError::Value("allowed is \"auto\", \"overlap\" or \"exec\"".into())),
         }
     }
 }
 
-fn not_utf8() -> Wrong {
-    Wrong::Value("which is not UTF-8".into())
+fn not_utf8() -> ValueError {
+    ValueError::Value("which is not UTF-8".into())
 }
 
 fn bytes(text: &str) -> Option<u64> {

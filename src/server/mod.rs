@@ -1,15 +1,17 @@
 //! The server: wires the threads, and owns the order in which they start and stop.
 
 mod overlap;
+mod relay;
 mod reload;
 mod role;
 mod running;
 
 use crate::Error;
-use crate::acceptor::{Policy, schedule};
+use crate::api::{Closure, Handler, IntoResponse, Request};
 use crate::config::{Config, Limits};
+use crate::engine::acceptor::{Policy, schedule};
+use crate::engine::memory::{self, Plan};
 use crate::generation::generation;
-use crate::handler::{Closure, Handler, IntoResponse, Request};
 use crate::lifecycle::Event;
 use crate::lifecycle::notify::Notifier;
 use crate::lifecycle::pid_file::PidFile;
@@ -19,12 +21,11 @@ use crate::lifecycle::state::Carried;
 use crate::lifecycle::{link, state};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{self, Log};
-use crate::memory::{self, Plan};
 use crate::program::{check, flags};
-use crate::stdio::{MOMENT, Stream};
+use crate::sys::stdio::{MOMENT, Stream};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use role::Role;
-use running::{Outside, Running};
+use running::{ProcessContext, Running};
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
@@ -210,15 +211,15 @@ impl Builder {
             }
         };
         let addresses = config.addresses()?;
-        let role::Beginning { listeners, obsolete, mut origin } = match role {
-            None => role::Beginning::default(),
+        let role::Startup { listeners, obsolete, mut inherited } = match role {
+            None => role::Startup::default(),
             Some(role) => role.begin(&addresses)?,
         };
         // It is written when this process has become the server: not before a predecessor has promoted it.
         let path = config.pid_file.as_deref().filter(|_| !config.check);
-        let legacy = std::mem::take(&mut origin.legacy);
-        let pid_file = match (&origin.predecessor, generation()) {
-            (Some(predecessor), _) => PidFile::prepare(path, Some((origin.inheritance.pid, legacy)))
+        let legacy = std::mem::take(&mut inherited.legacy);
+        let pid_file = match (&inherited.predecessor, generation()) {
+            (Some(predecessor), _) => PidFile::prepare(path, Some((inherited.inheritance.pid, legacy)))
                 .inspect_err(|error| predecessor.hears_why(error))?,
             (None, 1) => PidFile::prepare(path, None)?,
             (None, _) => PidFile::after_exec(path, legacy),
@@ -231,7 +232,7 @@ impl Builder {
             addresses,
             listeners,
             obsolete,
-            origin,
+            inherited,
             carry,
             program,
             log,
@@ -252,7 +253,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     /// Inherited ones that the configuration no longer names.
     obsolete: Vec<Listener>,
-    origin: role::Origin,
+    inherited: role::Inherited,
     carry: Option<Arc<Carry>>,
     program: &'static Program,
     log: Option<Arc<Log>>,
@@ -363,7 +364,7 @@ impl Server {
             handler,
             listeners,
             obsolete,
-            origin,
+            inherited,
             carry,
             program,
             log,
@@ -372,14 +373,22 @@ impl Server {
             received,
             ..
         } = self;
-        raise_descriptor_limit(&mut config.limits, origin.predecessor.is_some());
+        raise_descriptor_limit(&mut config.limits, inherited.predecessor.is_some());
         let bound: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
         let notifier = Notifier::from_env();
-        let outside = Outside { program, carry, log, pid_file, notifier, signals, sender: events, events: received };
-        let predecessor = origin.predecessor.clone();
-        let mut running =
-            Running::start(&config, memory.as_ref().map(Plan::budget), handler, listeners, obsolete, origin, outside)
-                .inspect_err(|error| predecessor.iter().for_each(|predecessor| predecessor.hears_why(error)))?;
+        let context =
+            ProcessContext { program, carry, log, pid_file, notifier, signals, sender: events, events: received };
+        let predecessor = inherited.predecessor.clone();
+        let mut running = Running::start(
+            &config,
+            memory.as_ref().map(Plan::budget),
+            handler,
+            listeners,
+            obsolete,
+            inherited,
+            context,
+        )
+        .inspect_err(|error| predecessor.iter().for_each(|predecessor| predecessor.hears_why(error)))?;
         drop(predecessor);
         running.accept()?;
         if let Some(memory) = &memory {

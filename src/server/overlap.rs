@@ -2,20 +2,17 @@
 //!
 //! Until PROMOTE nothing is given away, and whatever goes wrong we serve on as if nothing had happened.
 
+use super::relay::Relay;
 use super::reload::check_timeout;
 use super::running::{Pause, Reloaded, Running, Waited};
-use crate::acceptor::Command;
 use crate::config::Config;
-use crate::connection::Restored;
+use crate::engine::acceptor::Command;
 use crate::generation::generation;
-use crate::lifecycle::link::{HOLDS, Holds, MAX_DESCRIPTORS, Message, payload, test_point, test_time};
+use crate::lifecycle::link::{HOLDS, MAX_DESCRIPTORS, Message, payload, test_point, test_time};
 use crate::lifecycle::patience::Patience;
-use crate::lifecycle::predecessor::Arrivals;
 use crate::lifecycle::state::Inheritance;
-use crate::lifecycle::successor::{Answers, PATIENCE, Spoken, Successor};
+use crate::lifecycle::successor::{PATIENCE, Spoken, Successor};
 use crate::lifecycle::{Event, FromSuccessor};
-use crate::mailbox::Mailbox;
-use crate::worker::Returns;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -30,52 +27,13 @@ const PROBATION_STOP: Duration = Duration::from_secs(5);
 /// How long a successor that has not said READY may take to answer a stop.
 const UNREADY_PATIENCE: Duration = Duration::from_millis(250);
 
-/// Passes what the other process says about connections to the acceptor.
-pub(super) struct ToAcceptor {
-    pub(super) commands: Mailbox<Command>,
-    pub(super) returns: Returns,
-}
-
-impl ToAcceptor {
-    fn tell(&self, command: Command) {
-        // The acceptor ends only when no connection is left to be acknowledged. One that has ended has no use for a
-        // connection that arrives, and dropping it closes it.
-        self.commands.put(command);
-        self.returns.wake();
-    }
-}
-
-impl Answers for ToAcceptor {
-    fn acked(&self, id: u64) {
-        self.tell(Command::Acked(id));
-    }
-
-    fn refused(&self, id: u64) {
-        self.tell(Command::Refused(id));
-    }
-
-    fn wishes(&self, address: Option<Vec<u8>>) {
-        self.tell(Command::Spare(address));
-    }
-}
-
-impl Arrivals for ToAcceptor {
-    fn adopt(&self, restored: Restored) {
-        self.tell(Command::Adopt(Box::new(restored)));
-    }
-
-    fn learn(&self, holds: Holds) {
-        self.tell(Command::Learn(holds));
-    }
-}
-
 impl Running {
     /// Hands over to a successor. If it fails before PROMOTE, everything is as before.
     pub(super) fn reload_by_overlap(&mut self, config: &Config, again: &mut bool) -> Reloaded {
         let began = Instant::now();
         let mut until_ready = Patience::new(check_timeout());
         let mut probation = Patience::new(config.reload_probation);
-        log::info!("reloading: checking {}", self.outside.program.path().display());
+        log::info!("reloading: checking {}", self.context.program.path().display());
         let spoken = match self.check_program(&mut until_ready, again) {
             Ok(reads) => Spoken::with(&reads),
             Err(no) => return no,
@@ -107,8 +65,8 @@ impl Running {
             self.became_server();
             return no;
         }
-        self.outside.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
-        self.outside.pid_file.handed_over();
+        self.context.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
+        self.context.pid_file.handed_over();
         log::info!("reloading: successor {pid} is promoted");
         self.handed_over_to = Some(pid);
         let spent = until_ready.spent() + probation.spent();
@@ -138,15 +96,15 @@ impl Running {
         // SAFETY: the acceptor owns the listeners, and closes them only when the main thread tells it to.
         let descriptors: Vec<BorrowedFd<'_>> =
             numbers.iter().map(|number| unsafe { BorrowedFd::borrow_raw(*number) }).collect();
-        let answers = ToAcceptor { commands: self.commands.clone(), returns: self.returns.clone() };
-        let events = self.outside.sender.clone();
-        let legacy = self.outside.pid_file.legacy(false);
-        Successor::start(self.outside.program, spoken, inheritance, &legacy, &descriptors, events, answers)
+        let answers = Relay { commands: self.commands.clone(), to_acceptor: self.to_acceptor.clone() };
+        let events = self.context.sender.clone();
+        let legacy = self.context.pid_file.legacy(false);
+        Successor::start(self.context.program, spoken, inheritance, &legacy, &descriptors, events, answers)
     }
 
     /// Waits, and passes by what an earlier successor said. Time is up only when the successor has said nothing that is
     /// still on its way to us.
-    fn hear(&self, successor: &Successor, patience: &mut Patience) -> Waited {
+    fn next_from(&self, successor: &Successor, patience: &mut Patience) -> Waited {
         let (mut over, mut silent) = (false, false);
         loop {
             let until = if over { Instant::now() + RECEIVING } else { patience.next_look() };
@@ -154,7 +112,7 @@ impl Running {
             over = patience.is_over();
             if over
                 && matches!(waited, Waited::Time)
-                && let Ok(event) = self.outside.events.try_recv()
+                && let Ok(event) = self.context.events.try_recv()
             {
                 waited = if matches!(event, Event::PoolEnded) { Waited::Over } else { Waited::Event(event) };
             }
@@ -177,7 +135,7 @@ impl Running {
     ) -> Result<Vec<String>, Reloaded> {
         let mut said = String::new();
         loop {
-            match self.hear(successor, patience) {
+            match self.next_from(successor, patience) {
                 Waited::Event(Event::Successor(_, FromSuccessor::Ready { kept })) => return Ok(kept),
                 Waited::Event(Event::Successor(_, FromSuccessor::Failed(reason))) => said = format!(": {reason}"),
                 Waited::Event(Event::Successor(..)) => {
@@ -204,7 +162,7 @@ impl Running {
         again: &mut bool,
     ) -> Result<(), Reloaded> {
         loop {
-            match self.hear(successor, patience) {
+            match self.next_from(successor, patience) {
                 Waited::Time => return Ok(()),
                 Waited::Event(Event::Successor(_, FromSuccessor::Stopping)) => {
                     log::info!("the successor was told to stop, and so are we");
@@ -235,13 +193,13 @@ impl Running {
         let _ = successor.link.send_within(&Message::Stop { at_once }, &[], PATIENCE);
         // It has accepted clients, which have the same time as at any stop; ours begin to end as well.
         if matches!(no, Reloaded::Stop) {
-            self.services.phase.drain();
+            self.shared.phase.drain();
         }
         let time = if at_once { PATIENCE } else { config.stop_deadline };
         let (mut no, mut serves, mut again) = (no, ready, false);
         let mut patience = Patience::new(if serves { time } else { time.min(UNREADY_PATIENCE) });
         loop {
-            let event = match self.hear(&successor, &mut patience) {
+            let event = match self.next_from(&successor, &mut patience) {
                 Waited::Event(event) => event,
                 Waited::Time => break,
                 // Without workers there is nothing to go on with.
@@ -272,11 +230,11 @@ impl Running {
         let how = successor.end(Duration::ZERO);
         log::info!("the successor ended: {how}");
         if serves && successor.was_killed() {
-            self.services.stats.cut();
+            self.shared.stats.cut();
         }
         if again {
             // The channel cannot be closed: we hold both ends.
-            let _ = self.outside.sender.send(Event::Reload);
+            let _ = self.context.sender.send(Event::Reload);
         }
         no
     }
@@ -294,7 +252,7 @@ impl Running {
         let time = test_time("HANDOVER_TEST_PROMOTION_TIMEOUT", PROMOTION_TIMEOUT);
         let mut patience = Patience::new(time);
         loop {
-            match self.hear(successor, &mut patience) {
+            match self.next_from(successor, &mut patience) {
                 Waited::Event(Event::Successor(_, FromSuccessor::Promoted)) => return Ok(()),
                 Waited::Event(Event::Successor(_, FromSuccessor::Gone)) => {
                     let how = successor.end(PATIENCE);
@@ -335,7 +293,7 @@ impl Running {
             state: spoken.state,
             link: successor.link.clone(),
             stalled: Box::new({
-                let (events, pid) = (self.outside.sender.clone(), successor.pid());
+                let (events, pid) = (self.context.sender.clone(), successor.pid());
                 move || {
                     let _ = events.send(Event::Successor(pid, FromSuccessor::Stalled));
                 }
@@ -346,7 +304,7 @@ impl Running {
         let mut stopping = false;
         let mut moved = None;
         loop {
-            match self.hear(&successor, &mut deadline) {
+            match self.next_from(&successor, &mut deadline) {
                 Waited::Over => break,
                 Waited::Event(Event::Successor(_, word @ (FromSuccessor::Gone | FromSuccessor::Stalled))) => {
                     if stopping && matches!(word, FromSuccessor::Gone) {
@@ -361,7 +319,7 @@ impl Running {
                         continue;
                     }
                     self.became_server();
-                    self.outside.notifier.main_again(std::process::id(), &self.status());
+                    self.context.notifier.main_again(std::process::id(), &self.status());
                     // Every connection that was not committed is ours, and the listeners always were.
                     return Reloaded::Failed(format!("the successor is gone ({how}); this process takes over again"));
                 }
@@ -375,7 +333,7 @@ impl Running {
                     if !std::mem::replace(&mut stopping, true) {
                         // The successor stops: what is left here ends here, and it waits for our listeners.
                         deadline.shorten(config.stop_deadline);
-                        self.services.phase.drain();
+                        self.shared.phase.drain();
                         self.command(Command::Drain { patience: Duration::ZERO, sole_holder: false, alone: true });
                         let _ = successor.link.send_within(&Message::ListenersClosed, &[], PATIENCE);
                     }
@@ -405,11 +363,11 @@ impl Running {
     /// successor's stood in the file, and may have been slow.
     fn hears_of_another_reload(&mut self) -> bool {
         let mut again = false;
-        if let Some(signals) = &mut self.outside.signals {
+        if let Some(signals) = &mut self.context.signals {
             signals.suspend();
             again |= signals.take_pending_reload();
         }
-        while let Ok(event) = self.outside.events.try_recv() {
+        while let Ok(event) = self.context.events.try_recv() {
             again |= matches!(event, Event::Reload);
         }
         again
@@ -417,7 +375,7 @@ impl Running {
 
     /// Whether connections have moved since the last look, or this is the first.
     fn still_moves(&self, moved: &mut Option<usize>) -> bool {
-        let now = self.services.stats.total_migrated();
+        let now = self.shared.stats.total_migrated();
         moved.replace(now) != Some(now)
     }
 
@@ -442,7 +400,7 @@ impl Running {
         let _ = successor.link.send_within(
             &Message::Finished {
                 counters: counters.into(),
-                cut: self.services.stats.total_cut() as u64,
+                cut: self.shared.stats.total_cut() as u64,
                 reload_again: again,
             },
             &[],

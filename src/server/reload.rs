@@ -2,8 +2,8 @@
 
 use super::Carry;
 use super::running::{Reloaded, Running, Waited};
-use crate::acceptor::{Command, Held, HoldOrder, NotHeld};
 use crate::config::Config;
+use crate::engine::acceptor::{Command, Held, HoldOrder, NotHeld};
 use crate::generation::generation;
 use crate::lifecycle::link::test_time;
 use crate::lifecycle::patience::Patience;
@@ -43,7 +43,7 @@ impl Running {
     pub(super) fn reload_by_exec(&mut self, config: &Config, again: &mut bool) -> Reloaded {
         let began = Instant::now();
         let deadline = began + config.reload_deadline;
-        log::info!("reloading: checking {}", self.outside.program.path().display());
+        log::info!("reloading: checking {}", self.context.program.path().display());
         let version = match self.check_program(&mut Patience::new(check_timeout()), again) {
             Ok(Reads { states, .. }) => match state::common(&states) {
                 Some(version) => version,
@@ -82,15 +82,15 @@ impl Running {
                 log::info!("reload: handlers took longer than expected, trying again");
             }
             // So that clients wait for a small part of the time only.
-            let pause = (lasted * HOLD_SHARE).min(deadline.saturating_duration_since(Instant::now()));
-            if let Err(no) = self.pause(pause, again) {
+            let serve_for = (lasted * HOLD_SHARE).min(deadline.saturating_duration_since(Instant::now()));
+            if let Err(no) = self.serve_for(serve_for, again) {
                 return no;
             }
         }
     }
 
     /// Goes on serving for a while, and sees what happens meanwhile.
-    pub(super) fn pause(&self, duration: Duration, again: &mut bool) -> Result<(), Reloaded> {
+    pub(super) fn serve_for(&self, duration: Duration, again: &mut bool) -> Result<(), Reloaded> {
         let until = Instant::now() + duration;
         loop {
             match self.wait(Some(until)) {
@@ -102,8 +102,8 @@ impl Running {
     }
 
     /// Sees what has happened meanwhile.
-    fn look_up(&self, again: &mut bool) -> Result<(), Reloaded> {
-        while let Ok(event) = self.outside.events.try_recv() {
+    fn poll_events(&self, again: &mut bool) -> Result<(), Reloaded> {
+        while let Ok(event) = self.context.events.try_recv() {
             self.during_reload(event, again)?;
         }
         Ok(())
@@ -127,7 +127,7 @@ impl Running {
     /// Runs the program on disk as a check. It is killed if it takes too long, or if we are to stop.
     /// Answers what it reads.
     pub(super) fn check_program(&self, patience: &mut Patience, again: &mut bool) -> Result<Reads, Reloaded> {
-        let program = self.outside.program;
+        let program = self.context.program;
         let mut check = program
             .start_check(true)
             .map_err(|error| Reloaded::Failed(format!("cannot run {}: {error}", program.path().display())))?;
@@ -142,7 +142,7 @@ impl Running {
                         check_timeout().as_secs_f64()
                     )));
                 }
-                None => self.pause(CHECK_POLL, again)?,
+                None => self.serve_for(CHECK_POLL, again)?,
             }
         }
     }
@@ -155,21 +155,21 @@ impl Running {
                 recv(answered) -> answer => match answer {
                     Ok(answer) => return Ok(answer),
                     // The acceptor has ended, which is noticed as the end of the pool.
-                    Err(_) => self.pause(HOLD_PAUSE, again)?,
+                    Err(_) => self.serve_for(HOLD_PAUSE, again)?,
                 },
                 // We hold a sender, so there is one.
-                recv(self.outside.events) -> event => self.during_reload(event.unwrap_or(Event::StopNow), again)?,
+                recv(self.context.events) -> event => self.during_reload(event.unwrap_or(Event::StopNow), again)?,
             }
         }
     }
 
     fn execute(&mut self, connections: Vec<MovedConnection>, version: u32, again: &mut bool) -> Reloaded {
         // From here on signals are pending in the kernel: the successor gets them.
-        if let Some(signals) = &mut self.outside.signals {
+        if let Some(signals) = &mut self.context.signals {
             signals.suspend();
         }
         let no = self.execute_quietly(connections, version, again);
-        if let Some(signals) = &mut self.outside.signals
+        if let Some(signals) = &mut self.context.signals
             && let Err(error) = signals.resume()
         {
             log::error!("{error}");
@@ -178,7 +178,7 @@ impl Running {
     }
 
     fn execute_quietly(&self, connections: Vec<MovedConnection>, version: u32, again: &mut bool) -> Reloaded {
-        if let Err(no) = self.look_up(again) {
+        if let Err(no) = self.poll_events(again) {
             return no;
         }
         let carried = match self.carried() {
@@ -197,12 +197,12 @@ impl Running {
             reload_again: *again,
         };
         let moved = connections.len();
-        log::info!("reloading: executing {} with {moved} connections", self.outside.program.path().display());
+        log::info!("reloading: executing {} with {moved} connections", self.context.program.path().display());
         log::logger().flush();
-        let (legacy, state) = (self.outside.pid_file.legacy(true), ExecState { inheritance, connections });
-        let error = exec::hand_over(self.outside.program, state, version, &legacy);
-        self.outside.pid_file.keep();
-        Reloaded::Failed(format!("cannot execute {}: {error}", self.outside.program.path().display()))
+        let (legacy, state) = (self.context.pid_file.legacy(true), ExecState { inheritance, connections });
+        let error = exec::hand_over(self.context.program, state, version, &legacy);
+        self.context.pid_file.keep();
+        Reloaded::Failed(format!("cannot execute {}: {error}", self.context.program.path().display()))
     }
 
     /// What the application saves, on a thread of its own: a handler that was cut may hold a lock that it waits for.
@@ -227,7 +227,7 @@ impl Running {
 
     /// What the application carries over.
     pub(super) fn carried(&self) -> Result<Option<Carried>, String> {
-        let carried = match &self.outside.carry {
+        let carried = match &self.context.carry {
             None => None,
             Some(carry) => Some(self.saved(carry)?),
         };

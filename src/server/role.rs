@@ -1,13 +1,14 @@
 //! What this process was started as: the first, or a successor; and which listeners that leaves to bind.
 
+use crate::Error;
 use crate::generation::succeed;
+use crate::lifecycle::activation;
 use crate::lifecycle::exec;
 use crate::lifecycle::pid_file::Legacy;
-use crate::lifecycle::predecessor::{Begin, Predecessor};
+use crate::lifecycle::predecessor::{Hello, Predecessor};
 use crate::lifecycle::program;
 use crate::lifecycle::state::{ExecState, Inheritance, InheritedListener, MovedConnection};
 use crate::listener::{Address, Listener};
-use crate::{Error, activation};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,12 +20,12 @@ pub enum Role {
     /// This process was the predecessor until execve.
     Exec(ExecState, Legacy),
     /// The predecessor runs beside us.
-    Overlap(Begin, Legacy),
+    Overlap(Hello, Legacy),
 }
 
 /// What a server begins with, besides its configuration.
 #[derive(Default)]
-pub struct Origin {
+pub struct Inherited {
     pub inheritance: Inheritance,
     pub connections: Vec<MovedConnection>,
     pub predecessor: Option<Predecessor>,
@@ -33,10 +34,10 @@ pub struct Origin {
 
 /// Its listeners, those it inherited and no longer needs, and the rest.
 #[derive(Default)]
-pub struct Beginning {
+pub struct Startup {
     pub listeners: Vec<Listener>,
     pub obsolete: Vec<Listener>,
-    pub origin: Origin,
+    pub inherited: Inherited,
 }
 
 impl Role {
@@ -62,7 +63,7 @@ impl Role {
         }
         if program::is_successor() {
             let legacy = Legacy::read(&told, |_| None);
-            let begin = Predecessor::hear().map_err(failed)?;
+            let begin = Predecessor::receive_hello().map_err(failed)?;
             succeed(begin.inheritance.generation);
             return Ok(Role::Overlap(begin, legacy));
         }
@@ -77,18 +78,18 @@ impl Role {
     }
 
     /// Binds what is new, keeps what was inherited.
-    pub fn begin(self, addresses: &[Address]) -> Result<Beginning, Error> {
+    pub fn begin(self, addresses: &[Address]) -> Result<Startup, Error> {
         let (mut inheritance, connections, predecessor, descriptors, legacy) = match self {
             Role::First => {
                 let (listeners, obsolete) = bind_or_keep(addresses, activation::inherited_from_env()?, false)?;
-                return Ok(Beginning { listeners, obsolete, origin: Origin::default() });
+                return Ok(Startup { listeners, obsolete, inherited: Inherited::default() });
             }
             Role::Exec(ExecState { inheritance, connections }, legacy) => {
                 let own = |listener: &InheritedListener| (exec::own(listener.fd), listener.spare.map(exec::own));
                 let descriptors = inheritance.listeners.iter().map(own).collect();
                 (inheritance, connections, None, descriptors, legacy)
             }
-            Role::Overlap(Begin { predecessor, inheritance, listeners }, legacy) => {
+            Role::Overlap(Hello { predecessor, inheritance, listeners }, legacy) => {
                 (inheritance, Vec::new(), Some(predecessor), listeners, legacy)
             }
         };
@@ -96,7 +97,7 @@ impl Role {
         // In exec mode there is no way back: one listener that cannot be bound must not end all others.
         let (listeners, obsolete) = bind_or_keep(addresses, inherited, predecessor.is_none())
             .inspect_err(|error| predecessor.iter().for_each(|predecessor| predecessor.hears_why(error)))?;
-        Ok(Beginning { listeners, obsolete, origin: Origin { inheritance, connections, predecessor, legacy } })
+        Ok(Startup { listeners, obsolete, inherited: Inherited { inheritance, connections, predecessor, legacy } })
     }
 }
 

@@ -1,15 +1,19 @@
 //! A server that runs, seen from the main thread: its threads, what it waits for, and how it stops.
 
-use super::overlap::ToAcceptor;
-use super::role::Origin;
+use super::relay::Relay;
+use super::role::Inherited;
 use super::{Carry, Ended};
 use crate::Error;
-use crate::acceptor::{Acceptor, Command, Jobs, WAKER};
+use crate::api::Handler;
 use crate::clock::Millis;
 use crate::config::{Config, ReloadMode};
-use crate::connection::{Budget, Connection, Durations, Role, Services, Stats};
+use crate::engine::acceptor::{Acceptor, Command, Jobs, WAKER};
+use crate::engine::connection::{Budget, Connection, Durations, Role, Shared, Stats};
+use crate::engine::mailbox::{Mailbox, mailbox};
+use crate::engine::memory::{ACCEPTOR_STACK, STATUS_STACK};
+use crate::engine::pool::work_queue::queue;
+use crate::engine::pool::worker::{AcceptorHandle, Streamers, Worker};
 use crate::generation::generation;
-use crate::handler::Handler;
 use crate::lifecycle::link::Message;
 use crate::lifecycle::notify::Notifier;
 use crate::lifecycle::pid_file::PidFile;
@@ -20,10 +24,6 @@ use crate::lifecycle::state::{Counters, InheritedListener, MovedConnection};
 use crate::lifecycle::{Event, FromPredecessor, Phase, exec};
 use crate::listener::Listener;
 use crate::logging::Log;
-use crate::mailbox::{Mailbox, mailbox};
-use crate::memory::{ACCEPTOR_STACK, STATUS_STACK};
-use crate::queue::queue;
-use crate::worker::{Returns, Streamers, Worker};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::cell::Cell;
 use std::io;
@@ -52,7 +52,7 @@ const STATUS_QUEUE: usize = 64;
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a running server has besides its threads.
-pub struct Outside {
+pub struct ProcessContext {
     pub program: &'static Program,
     pub carry: Option<Arc<Carry>>,
     pub log: Option<Arc<Log>>,
@@ -65,15 +65,15 @@ pub struct Outside {
 
 /// A running server, seen from the main thread.
 pub struct Running {
-    pub(super) services: Arc<Services>,
+    pub(super) shared: Arc<Shared>,
     acceptor: AcceptorThread,
     pub(super) workers: Vec<JoinHandle<()>>,
     streamers: Arc<Streamers<Arc<Pool>>>,
     pub(super) commands: Mailbox<Command>,
-    pub(super) returns: Returns,
+    pub(super) to_acceptor: AcceptorHandle,
     /// The listeners' descriptors, which the acceptor owns, for a successor.
     pub(super) listeners: Vec<InheritedListener>,
-    pub(super) outside: Outside,
+    pub(super) context: ProcessContext,
     /// Of the generations before.
     pub(super) before: Counters,
     /// While it still runs beside us.
@@ -122,25 +122,25 @@ impl Running {
         handler: Box<dyn Handler>,
         listeners: Vec<Listener>,
         obsolete: Vec<Listener>,
-        origin: Origin,
-        outside: Outside,
+        inherited: Inherited,
+        context: ProcessContext,
     ) -> Result<Running, Error> {
         let failed = |what: &str, error: io::Error| Error::runtime(format_args!("cannot start {what}"), error);
-        let Origin { inheritance, connections, predecessor, .. } = origin;
-        if let (Some(carry), Some(carried)) = (&outside.carry, inheritance.carried) {
+        let Inherited { inheritance, connections, predecessor, .. } = inherited;
+        if let (Some(carry), Some(carried)) = (&context.carry, inheritance.carried) {
             (carry.restore)(carried);
         }
         if inheritance.reload_again {
             // The channel cannot be closed: we hold both ends.
-            let _ = outside.sender.send(Event::Reload);
+            let _ = context.sender.send(Event::Reload);
         }
         let poll = mio::Poll::new().map_err(|error| failed("the poller", error))?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(|error| failed("the poller", error))?;
-        let (returned, from_workers) = mailbox();
-        let returns = Returns::new(returned, Arc::new(waker));
+        let (messages, from_workers) = mailbox();
+        let to_acceptor = AcceptorHandle::new(messages, Arc::new(waker));
         let streamers = config.streamers();
         let threads = config.workers + streamers + 1;
-        let services = Arc::new(Services {
+        let shared = Arc::new(Shared {
             limits: config.limits.clone().clamped(),
             handler,
             status_routes: config.status_routes,
@@ -156,7 +156,7 @@ impl Running {
         let (stream_jobs, stream_consumers) = queue(streamers, streamers);
         let (status_jobs, status_consumers) = queue(STATUS_QUEUE, 1);
         let (commands, commanded) = mailbox();
-        let pool = Arc::new(Pool(outside.sender.clone()));
+        let pool = Arc::new(Pool(context.sender.clone()));
         let descriptors = listeners.iter().map(|listener| {
             let (address, file) = listener.inheritance();
             InheritedListener { fd: listener.as_raw_fd(), address: address.to_owned(), file, spare: listener.spare() }
@@ -164,7 +164,7 @@ impl Running {
         let descriptors = descriptors.collect();
         let jobs = Jobs { workers: jobs, streamers: stream_jobs, status: config.status_routes.then_some(status_jobs) };
         let mut acceptor =
-            Acceptor::new(poll, listeners, jobs, from_workers, returns.clone(), commanded, services.clone())
+            Acceptor::new(poll, listeners, jobs, from_workers, to_acceptor.clone(), commanded, shared.clone())
                 .map_err(|error| failed("the poller", error))?;
         if config.announce {
             acceptor.give_back_at_rest();
@@ -185,14 +185,14 @@ impl Running {
             }
         }
         let make = {
-            let (returns, services) = (returns.clone(), services.clone());
+            let (to_acceptor, shared) = (to_acceptor.clone(), shared.clone());
             Arc::new(move |role, index: usize, jobs, done, streamers| Worker {
                 role,
                 index,
                 jobs,
-                returns: returns.clone(),
-                services: services.clone(),
-                in_flight: services.in_flight[index].clone(),
+                to_acceptor: to_acceptor.clone(),
+                shared: shared.clone(),
+                in_flight: shared.in_flight[index].clone(),
                 streamers,
                 done,
             })
@@ -215,14 +215,14 @@ impl Running {
         }
         let acceptor = AcceptorThread::start(acceptor).map_err(|error| failed("the acceptor", error))?;
         Ok(Running {
-            services,
+            shared,
             acceptor,
             workers,
             streamers,
             commands,
-            returns,
+            to_acceptor,
             listeners: descriptors,
-            outside,
+            context,
             before: inheritance.counters,
             promoted: predecessor.is_none(),
             handed_over_to: None,
@@ -249,8 +249,8 @@ impl Running {
             }
             let next = [until, self.beat.get()].into_iter().flatten().min();
             let event = match next {
-                Some(next) => self.outside.events.recv_deadline(next),
-                None => self.outside.events.recv().map_err(RecvTimeoutError::from),
+                Some(next) => self.context.events.recv_deadline(next),
+                None => self.context.events.recv().map_err(RecvTimeoutError::from),
             };
             match event {
                 Ok(Event::PoolEnded) | Err(RecvTimeoutError::Disconnected) => return Waited::Over,
@@ -262,7 +262,7 @@ impl Running {
 
     /// What a service manager hears now and then: that we live, and live figures.
     fn tell_manager(&self, now: Instant) {
-        let notifier = &self.outside.notifier;
+        let notifier = &self.context.notifier;
         if !notifier.is_active() {
             self.beat.set(None);
             return;
@@ -289,14 +289,14 @@ impl Running {
                 Err(error) => log::error!("{error}"),
                 Ok(()) => {}
             }
-            self.outside.notifier.ready(&self.status());
+            self.context.notifier.ready(&self.status());
             self.tell_manager(Instant::now());
             return Ok(());
         };
-        let arrivals = ToAcceptor { commands: self.commands.clone(), returns: self.returns.clone() };
+        let arrivals = Relay { commands: self.commands.clone(), to_acceptor: self.to_acceptor.clone() };
         // It ends when the predecessor does.
         predecessor
-            .listen(self.outside.sender.clone(), arrivals)
+            .listen(self.context.sender.clone(), arrivals)
             .map_err(|error| Error::runtime(format_args!("cannot listen to the predecessor"), error))?;
         let kept = self.listeners.iter().map(|listener| listener.address.clone()).collect();
         predecessor
@@ -316,7 +316,7 @@ impl Running {
         self.promoted = true;
         self.handed_over_to = None;
         self.command(Command::OwnFiles);
-        self.outside.pid_file.became_server(generation())
+        self.context.pid_file.became_server(generation())
     }
 
     /// Waits for what happens until the server has ended; `None` if its threads failed.
@@ -328,7 +328,7 @@ impl Running {
                 Waited::Event(Event::Reopen) => self.reopen_log(),
                 Waited::Event(Event::Successor(..) | Event::PoolEnded) => {}
                 Waited::Event(Event::Predecessor(word)) => {
-                    if let Some(stop) = self.heed(word) {
+                    if let Some(stop) = self.on_predecessor(word) {
                         return Some(match stop {
                             Event::StopNow => self.stop_at_once(),
                             _ => self.stop(config),
@@ -351,10 +351,10 @@ impl Running {
     }
 
     /// Does what the predecessor says. Answers the stop that it passes on, if it does.
-    fn heed(&mut self, word: FromPredecessor) -> Option<Event> {
+    fn on_predecessor(&mut self, word: FromPredecessor) -> Option<Event> {
         match word {
             FromPredecessor::Promote(carried) => {
-                if let (Some(carry), Some(carried)) = (&self.outside.carry, carried) {
+                if let (Some(carry), Some(carried)) = (&self.context.carry, carried) {
                     (carry.restore)(carried);
                 }
                 self.became_server();
@@ -370,9 +370,9 @@ impl Running {
             FromPredecessor::ListenersClosed => self.sole_holder = true,
             FromPredecessor::Finished { counters, cut, reload_again } => {
                 self.before = counters;
-                self.services.stats.cut_before(cut as usize);
-                if self.services.phase.is_ready() {
-                    self.cut_by_reloads = self.services.stats.total_cut();
+                self.shared.stats.cut_before(cut as usize);
+                if self.shared.phase.is_ready() {
+                    self.cut_by_reloads = self.shared.stats.total_cut();
                 }
                 self.reload_later |= reload_again;
             }
@@ -385,7 +385,7 @@ impl Running {
                     self.became_server();
                 }
                 if std::mem::take(&mut self.reload_later) {
-                    let _ = self.outside.sender.send(Event::Reload);
+                    let _ = self.context.sender.send(Event::Reload);
                 }
             }
         }
@@ -423,8 +423,8 @@ impl Running {
     fn reload(&mut self, config: &Config) -> Option<Ended> {
         loop {
             let mut again = false;
-            self.outside.pid_file.reload_begins();
-            self.outside.notifier.reloading();
+            self.context.pid_file.reload_begins();
+            self.context.notifier.reloading();
             let reloaded = match self.reload_mode(config) {
                 ReloadMode::Overlap => self.reload_by_overlap(config, &mut again),
                 _ => self.reload_by_exec(config, &mut again),
@@ -433,18 +433,18 @@ impl Running {
                 Reloaded::HandedOver => return Some(Ended::HandedOver),
                 Reloaded::Ended(ended) => return Some(ended),
                 Reloaded::Stop => {
-                    self.outside.pid_file.reload_failed(generation(), "the server was told to stop");
+                    self.context.pid_file.reload_failed(generation(), "the server was told to stop");
                     return Some(self.stop(config));
                 }
                 Reloaded::StopNow => {
-                    self.outside.pid_file.reload_failed(generation(), "the server was told to stop at once");
+                    self.context.pid_file.reload_failed(generation(), "the server was told to stop at once");
                     return Some(self.stop_at_once());
                 }
                 Reloaded::Failed(reason) => {
-                    self.outside.pid_file.reload_failed(generation(), &reason);
-                    self.cut_by_reloads = self.services.stats.total_cut();
+                    self.context.pid_file.reload_failed(generation(), &reason);
+                    self.cut_by_reloads = self.shared.stats.total_cut();
                     log::error!("reload failed, serving on: {reason}");
-                    self.outside.notifier.ready(&format!("reload failed: {reason}"));
+                    self.context.notifier.ready(&format!("reload failed: {reason}"));
                 }
             }
             if !again {
@@ -466,7 +466,7 @@ impl Running {
         }
         // The variable may have been meant for the one who started us.
         let watched = std::process::id() == 1 || std::env::var_os("SUPERVISOR_ENABLED").is_some() || in_foreground();
-        if self.outside.notifier.is_active() && !watched { ReloadMode::Overlap } else { ReloadMode::Exec }
+        if self.context.notifier.is_active() && !watched { ReloadMode::Overlap } else { ReloadMode::Exec }
     }
 
     pub(super) fn inherited_listeners(&self) -> Vec<InheritedListener> {
@@ -475,10 +475,10 @@ impl Running {
 
     /// Ends the threads and says the last line.
     pub(super) fn finish(mut self, ended: Option<Ended>) -> Result<Ended, Error> {
-        let signals = self.outside.signals.take();
+        let signals = self.context.signals.take();
         let counters = self.counters();
-        let cut = self.services.stats.total_cut();
-        let panicked = self.services.stats.total_panicked();
+        let cut = self.shared.stats.total_cut();
+        let panicked = self.shared.stats.total_panicked();
         // "stopped: " is said where nobody serves on.
         let end = match self.handed_over_to {
             Some(pid) => format!("handed over to {pid}"),
@@ -513,7 +513,7 @@ impl Running {
 
     /// Counted by this generation and those before.
     pub(super) fn counters(&self) -> Counters {
-        let (stats, before) = (&self.services.stats, &self.before);
+        let (stats, before) = (&self.shared.stats, &self.before);
         Counters {
             served: before.served + stats.total_served() as u64,
             refused: before.refused + stats.total_refused() as u64,
@@ -527,9 +527,9 @@ impl Running {
     pub(super) fn stop(&mut self, config: &Config) -> Ended {
         let began = self.first_stop.get().unwrap_or_else(Instant::now);
         log::info!("stopping: waiting up to {:.1} s for what is pending", config.stop_deadline.as_secs_f64());
-        self.services.phase.become_lame_duck();
+        self.shared.phase.become_lame_duck();
         if self.promoted {
-            self.outside.notifier.stopping();
+            self.context.notifier.stopping();
         }
         // On probation: then the predecessor stops too. Promoted: it may still have connections of its own.
         self.tell_predecessor(&if self.promoted { Message::Stop { at_once: false } } else { Message::Stopping });
@@ -549,7 +549,7 @@ impl Running {
                 return self.stop_at_once();
             }
         }
-        self.services.phase.drain();
+        self.shared.phase.drain();
         self.command(Command::Drain {
             patience: config.stop_deadline / 4,
             sole_holder: self.sole_holder,
@@ -571,7 +571,7 @@ impl Running {
 
     /// Requests that were cut by what is going on now. What a reload cut that is over is no part of how we end.
     fn cut_now(&self) -> usize {
-        self.services.stats.total_cut() - self.cut_by_reloads
+        self.shared.stats.total_cut() - self.cut_by_reloads
     }
 
     /// Cuts what is left, and says how that ended.
@@ -604,12 +604,12 @@ impl Running {
                 Waited::Event(Event::Reload) => {
                     log::warn!("no reload: the server is stopping");
                     if self.promoted {
-                        self.outside.pid_file.reload_begins();
-                        self.outside.pid_file.reload_failed(generation(), "the server is stopping");
+                        self.context.pid_file.reload_begins();
+                        self.context.pid_file.reload_failed(generation(), "the server is stopping");
                     }
                 }
                 Waited::Event(Event::Predecessor(word)) => {
-                    if let Some(Event::StopNow) = self.heed(word) {
+                    if let Some(Event::StopNow) = self.on_predecessor(word) {
                         return Pause::SecondStop;
                     }
                 }
@@ -620,10 +620,10 @@ impl Running {
     /// Ends what is left at the deadline, each request logged.
     pub(super) fn cut(&self) -> usize {
         let now = Millis::now();
-        let stats = &self.services.stats;
-        for flight in &self.services.in_flight {
+        let stats = &self.shared.stats;
+        for flight in &self.shared.in_flight {
             if let Some(cut) = flight.cut(now) {
-                self.services.cut(&cut);
+                self.shared.cut(&cut);
             }
         }
         let (done, cut) = bounded(0);
@@ -642,7 +642,7 @@ impl Running {
     }
 
     pub(super) fn reopen_log(&self) {
-        if let Some(log) = &self.outside.log {
+        if let Some(log) = &self.context.log {
             log.reopen();
         }
     }
@@ -650,7 +650,7 @@ impl Running {
     pub(super) fn command(&self, command: Command) {
         // An acceptor that has failed is noticed by the pool's end.
         self.commands.put(command);
-        self.returns.wake();
+        self.to_acceptor.wake();
     }
 
     fn join(self) {

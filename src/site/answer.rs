@@ -1,13 +1,11 @@
 //! From what was found, or not found, to a response.
 
-use super::cache::Content;
-use super::conditional::{self, Validators, Verdict};
-use super::range::{self, Part, Selection};
-use crate::date::Date;
-use crate::handler::{Body, Bytes, IntoResponse, Request, Response, known_header};
-use crate::http::accept::Coding;
-use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
+use super::content::{Content, read_at_once};
+use crate::api::{Body, Bytes, IntoResponse, Request, Response, known_header};
+use http1::accept::Coding;
+use http1::conditional::{self, Validators, Verdict};
+use http1::date::Date;
+use http1::range::{self, Part, Selection};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -49,12 +47,6 @@ pub(super) struct About<'t> {
 /// a socket takes at the least before it is full (the default of `tcp_wmem`).
 const READ_AT_ONCE: u64 = 16 * 1024;
 
-/// Now in seconds since 1970: from the clock that the Date field is made of, so that no Last-Modified that is cut off at
-/// "now" can be later than Date.
-pub(super) fn now() -> u64 {
-    clock_gettime(ClockId::RealtimeCoarse).tv_sec.try_into().unwrap_or(0)
-}
-
 /// The answer where there is nothing to serve.
 pub(super) fn refuse(status: u16) -> Response {
     let response = StatusCode(status).into_response();
@@ -72,7 +64,7 @@ impl Representation<'_> {
     pub fn answer(self, request: &Request, now: u64) -> io::Result<Response> {
         let Representation { content, about } = self;
         let validators = Validators { etag: about.etag, modified: about.modified, is_dated: about.is_dated };
-        match conditional::evaluate(request, validators) {
+        match conditional::evaluate(request.fields(), validators) {
             // A 304 repeats what a cache needs to find its copy; other fields would only confuse it (§15.4.5).
             Verdict::NotModified => {
                 let response = Body::empty().into_response_with(304, Vec::new());
@@ -84,7 +76,7 @@ impl Representation<'_> {
         }
         // Range is defined for GET only (§14.2), so a HEAD describes the whole.
         let get = *request.method() == Method::Get;
-        let selection = match get && conditional::if_range_holds(request, validators, now) {
+        let selection = match get && conditional::if_range_holds(request.fields(), validators, now) {
             true => range::select(request.header_values("Range"), about.length),
             false => Selection::Whole,
         };
@@ -121,11 +113,12 @@ pub(super) fn answer_unmeasured(
     content_type: &str,
     cache_control: Option<&str>,
 ) -> Response {
-    let mut response = match conditional::evaluate(request, Validators { etag: "", modified: None, is_dated: false }) {
-        Verdict::NotModified => return Body::empty().into_response_with(304, Vec::new()),
-        Verdict::Failed => return refuse(412),
-        Verdict::Proceed => Body::reader(file, None).into_response_with(200, Vec::new()),
-    };
+    let mut response =
+        match conditional::evaluate(request.fields(), Validators { etag: "", modified: None, is_dated: false }) {
+            Verdict::NotModified => return Body::empty().into_response_with(304, Vec::new()),
+            Verdict::Failed => return refuse(412),
+            Verdict::Proceed => Body::reader(file, None).into_response_with(200, Vec::new()),
+        };
     if let Some(control) = cache_control {
         response.add_header(known_header("Cache-Control", control));
     }
@@ -213,26 +206,6 @@ impl About<'_> {
         let body = Body::reader(Multipart { content, pieces }, Some(length));
         let content_type = format!("multipart/byteranges; boundary={boundary}");
         self.onto_typed(body.into_response_with(206, Vec::new()), &content_type)
-    }
-}
-
-/// One pread(2). It gives less where the file ends before.
-pub(super) fn read_at_once(file: &File, offset: u64, length: usize) -> Result<Vec<u8>, Errno> {
-    let mut bytes: Vec<u8> = Vec::with_capacity(length);
-    if length == 0 {
-        return Ok(bytes);
-    }
-    loop {
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), offset) {
-            // A network file system may be interrupted.
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-            Ok(_) => {
-                // The capacity, and so what was read, may be more; and the file may have grown.
-                bytes.truncate(length);
-                return Ok(bytes);
-            }
-        }
     }
 }
 
@@ -367,7 +340,7 @@ mod tests {
 
     #[test]
     fn dates_at_the_end_of_time_do_not_panic() {
-        for modified in [0, crate::date::LAST, crate::date::LAST + 1, u64::MAX] {
+        for modified in [0, http1::date::LAST, http1::date::LAST + 1, u64::MAX] {
             let mut representation = alphabet();
             representation.about.modified = Some(modified);
             assert!(representation.answer(&request("GET", "/", &[]), modified).is_ok());

@@ -8,15 +8,14 @@
 //! What is in memory belongs to its tag, however old both are. The bytes of an open file are those of the moment at which
 //! they are sent, so with each hit it is asked whether it is as it was when it was opened.
 
-use super::answer;
+use super::content::{Content, read_at_once, wall_clock};
 use super::source::{Selected, Version};
+use crate::api::Bytes;
 use crate::clock::Millis;
-use crate::handler::Bytes;
-use crate::http::accept::{Coding, Ranking};
 use foldhash::fast::RandomState;
+use http1::accept::{Coding, Ranking};
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -45,7 +44,7 @@ pub(super) struct Cache {
 }
 
 /// By name.
-type Shelf = HashMap<Arc<[u8]>, Arc<Entry>, RandomState>;
+type Shelf = HashMap<Arc<[u8]>, Arc<CachedFile>, RandomState>;
 
 #[derive(Default)]
 struct Shelves {
@@ -53,13 +52,13 @@ struct Shelves {
     /// they are looked through.
     shelves: Vec<((usize, Ranking), Shelf)>,
     /// In the order in which they go, but for those that were used since they were last looked at.
-    clock: VecDeque<Arc<Entry>>,
+    clock: VecDeque<Arc<CachedFile>>,
     bytes: usize,
     open: usize,
 }
 
 /// A file, or the variant of it that some client likes best, as it was when last looked up.
-pub(super) struct Entry {
+pub(super) struct CachedFile {
     pub content: Content,
     pub version: Version,
     pub etag: String,
@@ -72,13 +71,6 @@ pub(super) struct Entry {
     checked: AtomicU32,
     used: AtomicBool,
     kept: bool,
-}
-
-/// Where its bytes are.
-#[derive(Clone)]
-pub(super) enum Content {
-    File(Arc<File>),
-    Bytes(Bytes),
 }
 
 impl Cache {
@@ -96,12 +88,12 @@ impl Cache {
         ranking: Ranking,
         now: Millis,
         find: impl FnOnce() -> Result<Selected, E>,
-    ) -> Result<Arc<Entry>, E>
+    ) -> Result<Arc<CachedFile>, E>
     where
         E: From<Errno>,
     {
         if self.room == 0 {
-            return find().map(|selected| Arc::new(Entry::new((root, ranking, name.into()), selected)));
+            return find().map(|selected| Arc::new(CachedFile::new((root, ranking, name.into()), selected)));
         }
         let known = self.get(root, name, ranking);
         if let Some(entry) = known.as_ref().filter(|entry| entry.is_believed(now) && entry.is_unchanged()) {
@@ -122,8 +114,8 @@ impl Cache {
             }
             self.remove(&entry);
         }
-        let mut entry = Entry::new((root, ranking, name.into()), selected);
-        if entry.version.is_older_than(answer::now(), self.settled) {
+        let mut entry = CachedFile::new((root, ranking, name.into()), selected);
+        if entry.version.is_older_than(wall_clock(), self.settled) {
             entry.content.load(&entry.version)?;
             entry.kept = entry.bytes() <= self.room;
         }
@@ -146,13 +138,13 @@ impl Cache {
         self.shelves.read().unwrap_or_else(PoisonError::into_inner).clock.len()
     }
 
-    fn get(&self, root: usize, name: &[u8], ranking: Ranking) -> Option<Arc<Entry>> {
+    fn get(&self, root: usize, name: &[u8], ranking: Ranking) -> Option<Arc<CachedFile>> {
         let shelves = self.shelves.read().unwrap_or_else(PoisonError::into_inner);
         let (_, shelf) = &shelves.shelves[shelves.place(root, ranking)?];
         shelf.get(name).cloned()
     }
 
-    fn insert(&self, entry: Arc<Entry>) {
+    fn insert(&self, entry: Arc<CachedFile>) {
         let mut shelves = self.shelves.write().unwrap_or_else(PoisonError::into_inner);
         // Another worker may have been as fast.
         shelves.take(&entry);
@@ -185,7 +177,7 @@ impl Cache {
         }
     }
 
-    fn remove(&self, entry: &Arc<Entry>) {
+    fn remove(&self, entry: &Arc<CachedFile>) {
         let mut shelves = self.shelves.write().unwrap_or_else(PoisonError::into_inner);
         if shelves.take_this(entry) {
             shelves.clock.retain(|other| !Arc::ptr_eq(other, entry));
@@ -200,7 +192,7 @@ impl Shelves {
     }
 
     /// Takes out what stands under its key.
-    fn take(&mut self, entry: &Entry) {
+    fn take(&mut self, entry: &CachedFile) {
         let (root, ranking, name) = &entry.key;
         let place = self.place(*root, *ranking);
         let known = place.and_then(|place| self.shelves[place].1.get(name)).cloned();
@@ -211,7 +203,7 @@ impl Shelves {
     }
 
     /// Takes it out of the tables, if it is still there.
-    fn take_this(&mut self, entry: &Arc<Entry>) -> bool {
+    fn take_this(&mut self, entry: &Arc<CachedFile>) -> bool {
         let (root, ranking, name) = &entry.key;
         let Some(place) = self.place(*root, *ranking) else { return false };
         let shelf = &mut self.shelves[place].1;
@@ -228,10 +220,10 @@ impl Shelves {
     }
 }
 
-impl Entry {
-    fn new(key: (usize, Ranking, Arc<[u8]>), selected: Selected) -> Entry {
+impl CachedFile {
+    fn new(key: (usize, Ranking, Arc<[u8]>), selected: Selected) -> CachedFile {
         let Selected { file, version, coding, varies } = selected;
-        Entry {
+        CachedFile {
             content: Content::File(Arc::new(file)),
             etag: version.etag(),
             version,
@@ -295,7 +287,7 @@ impl Content {
         if version.length > SMALL {
             return Ok(());
         }
-        let bytes = answer::read_at_once(file, 0, version.length as usize)?;
+        let bytes = read_at_once(file, 0, version.length as usize)?;
         if bytes.len() as u64 == version.length && Version::now(file)? == *version {
             *self = Content::Bytes(Bytes::Shared(bytes.into()));
         }
@@ -339,11 +331,11 @@ mod tests {
             file.set_modified(SystemTime::now() - Duration::from_secs(age)).expect("a time");
         }
 
-        fn find(&self, name: &str) -> Option<Arc<Entry>> {
+        fn find(&self, name: &str) -> Option<Arc<CachedFile>> {
             self.find_ranked(name, Ranking::default())
         }
 
-        fn find_ranked(&self, name: &str, ranking: Ranking) -> Option<Arc<Entry>> {
+        fn find_ranked(&self, name: &str, ranking: Ranking) -> Option<Arc<CachedFile>> {
             let find = || {
                 self.lookups.set(self.lookups.get() + 1);
                 let source = Source { root: &self.root, precompressed: &Coding::ALL };

@@ -3,8 +3,8 @@
 use super::root::{Root, cannot_serve};
 use crate::Error;
 use crate::clock::Millis;
-use crate::seldom::log_seldom;
-use crate::working_directory;
+use crate::logging::rate_limit::log_rate_limited;
+use crate::sys::working_directory;
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -97,7 +97,7 @@ impl Current {
             Err(errno) => {
                 if !self.failing.swap(true, Ordering::Relaxed) {
                     let (path, error) = (&self.path, std::io::Error::from(errno));
-                    log_seldom!(warn, "cannot open {path:?} anew, serving what it was until it can be: {error}");
+                    log_rate_limited!(warn, "cannot open {path:?} anew, serving what it was until it can be: {error}");
                 }
                 return None;
             }

@@ -1,23 +1,24 @@
 //! A directory of files as a [`Handler`].
 
 use super::answer::{self, About, Representation, refuse};
-use super::cache::{Cache, Content, Entry};
+use super::cache::{Cache, CachedFile};
+use super::content::{Content, wall_clock};
 use super::content_type::MediaTypes;
 use super::current::{Current, Held};
+use super::fields::{Fields, SiteShared};
 use super::listing::{self, Place};
-use super::path::{self, Name};
+use super::path::{self, ENCODED, Name};
 use super::root::Root;
-use super::routes::{Fields, Shared};
 use super::source::{Found, Source};
 use crate::Error;
+use crate::api::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::clock::Millis;
 use crate::config::DEFAULT_FILE_CACHE;
 use crate::config::site::{CacheRule, DirectoryOptions};
-use crate::handler::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
-use crate::http::accept::{Coding, Ranking, accepts_html};
-use crate::http::response::encode_headers;
-use crate::seldom::log_seldom;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use crate::logging::rate_limit::log_rate_limited;
+use http1::accept::{Coding, Ranking, accepts_html};
+use http1::response::encode_headers;
+use percent_encoding::percent_encode;
 use rustix::io::Errno;
 use std::borrow::Cow;
 use std::fs::File;
@@ -134,7 +135,7 @@ impl Files {
     }
 
     /// The same with these media types and rules, served in that way; its files are kept with those of other roots.
-    pub(super) fn configured(mut self, shared: &Shared, options: &DirectoryOptions) -> Files {
+    pub(super) fn configured(mut self, shared: &SiteShared, options: &DirectoryOptions) -> Files {
         self.precompressed = options.precompressed.clone();
         let (kept, types, cache) = (shared.kept.clone(), shared.types.clone(), shared.rules.clone());
         Files { kept, types, cache, listing: options.listing, ..self }
@@ -173,39 +174,45 @@ impl Files {
         let ranking = self.ranking(request);
         let mut held = Held::new(&self.current);
         let mut found = self.find(&held, &file_name, ranking, now);
-        if let Err(Missing::Root) = found {
+        if let Err(LookupError::Root) = found {
             held = held.renewed();
             found = self.find(&held, &file_name, ranking, now);
         }
         let wanted = Wanted { request, name, below, held: &held, now };
         Answer::Bare(match found {
             Ok(entry) => return self.serve_usual(&entry, &file_name, &wanted, fields),
-            Err(Missing::Length(file)) => self.serve_unmeasured(file, &file_name, &wanted),
-            Err(Missing::Directory) if !name.directory => redirect(name, request),
+            Err(LookupError::Length(file)) => self.serve_unmeasured(file, &file_name, &wanted),
+            Err(LookupError::Directory) if !name.directory => redirect(name, request),
             // An index.html that is a directory, a FIFO. 404 and not 403, since no permission would change it (RFC 9110
             // §15.5.5).
-            Err(Missing::Directory | Missing::Nothing) => refuse(404),
-            Err(Missing::Failed(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG)) => self.without(&wanted),
+            Err(LookupError::Directory | LookupError::Nothing) => refuse(404),
+            Err(LookupError::Failed(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG)) => self.without(&wanted),
             // A directory that may be searched but not listed (mode 711) still has its index.
-            Err(Missing::Failed(Errno::ACCESS))
+            Err(LookupError::Failed(Errno::ACCESS))
                 if !name.directory && held.root().is_some_and(|root| root.has_directory(below)) =>
             {
                 redirect(name, request)
             }
             // It has been got once, and is held since.
-            Err(Missing::Root) => refuse(503),
-            Err(Missing::Failed(errno)) => failed(errno.into(), &file_name),
+            Err(LookupError::Root) => refuse(503),
+            Err(LookupError::Failed(errno)) => failed(errno.into(), &file_name),
         })
     }
 
     /// The file of that name below the root, as it is, or was up to a second ago.
-    fn find(&self, held: &Held<'_>, name: &[u8], ranking: Ranking, now: Millis) -> Result<Arc<Entry>, Missing> {
+    fn find(
+        &self,
+        held: &Held<'_>,
+        name: &[u8],
+        ranking: Ranking,
+        now: Millis,
+    ) -> Result<Arc<CachedFile>, LookupError> {
         let found = self.kept.find(held.number, name, ranking, now, || {
-            match self.source(held.root().ok_or(Missing::Root)?).find(name, ranking)? {
+            match self.source(held.root().ok_or(LookupError::Root)?).find(name, ranking)? {
                 Found::File(selected) => Ok(selected),
-                Found::Unmeasured(file) => Err(Missing::Length(file)),
-                Found::Directory => Err(Missing::Directory),
-                Found::Nothing => Err(Missing::Nothing),
+                Found::Unmeasured(file) => Err(LookupError::Length(file)),
+                Found::Directory => Err(LookupError::Directory),
+                Found::Nothing => Err(LookupError::Nothing),
             }
         });
         // Whoever replaced the root has had its files forgotten, but this one came after that.
@@ -220,7 +227,13 @@ impl Files {
     }
 
     /// Answers with a file that is there. The fields of the usual answer are encoded once for as long as it is kept.
-    fn serve_usual(&self, entry: &Entry, file_name: &[u8], wanted: &Wanted<'_>, fields: Option<&Fields>) -> Answer {
+    fn serve_usual(
+        &self,
+        entry: &CachedFile,
+        file_name: &[u8],
+        wanted: &Wanted<'_>,
+        fields: Option<&Fields>,
+    ) -> Answer {
         let Some(fields) = fields.filter(|_| entry.is_kept() && wanted.request.is_plain_get()) else {
             return Answer::Bare(self.serve(entry, file_name, wanted, false));
         };
@@ -265,9 +278,9 @@ impl Files {
         }
         match self.find(held, fallback.as_bytes(), self.ranking(request), now) {
             Ok(entry) => self.serve(&entry, fallback.as_bytes(), wanted, true),
-            Err(Missing::Length(file)) => self.serve_unmeasured(file, fallback.as_bytes(), wanted),
-            Err(Missing::Directory | Missing::Nothing | Missing::Root) => refuse(404),
-            Err(Missing::Failed(errno)) => failed(errno.into(), fallback.as_bytes()),
+            Err(LookupError::Length(file)) => self.serve_unmeasured(file, fallback.as_bytes(), wanted),
+            Err(LookupError::Directory | LookupError::Nothing | LookupError::Root) => refuse(404),
+            Err(LookupError::Failed(errno)) => failed(errno.into(), fallback.as_bytes()),
         }
     }
 
@@ -279,8 +292,8 @@ impl Files {
     }
 
     /// Answers with the file of that name below the root; `by_accept` if Accept had a part in its selection.
-    fn serve(&self, entry: &Entry, file_name: &[u8], wanted: &Wanted<'_>, by_accept: bool) -> Response {
-        let now = answer::now();
+    fn serve(&self, entry: &CachedFile, file_name: &[u8], wanted: &Wanted<'_>, by_accept: bool) -> Response {
+        let now = wall_clock();
         let about = About {
             length: entry.version.length,
             // Of the file, also for a variant: the coding is no part of the type (RFC 9110 §8.4).
@@ -316,7 +329,7 @@ pub(super) enum Answer {
 }
 
 /// Why there is no file that could be kept.
-enum Missing {
+enum LookupError {
     Directory,
     Nothing,
     /// There is one, but nobody knows how long it is.
@@ -326,9 +339,9 @@ enum Missing {
     Failed(Errno),
 }
 
-impl From<Errno> for Missing {
-    fn from(errno: Errno) -> Missing {
-        Missing::Failed(errno)
+impl From<Errno> for LookupError {
+    fn from(errno: Errno) -> LookupError {
+        LookupError::Failed(errno)
     }
 }
 
@@ -375,9 +388,6 @@ fn index_of(directory: &[u8]) -> Cow<'static, [u8]> {
     }
 }
 
-/// Everything but the unreserved characters of RFC 3986 §2.3.
-pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
 /// From `/a/b?c` to `/a/b/?c`, so that the relative links of the index start in the directory.
 ///
 /// 301, not 308: both are permanent, and what 308 adds, that the method stays (RFC 9110 §15.4.9), is no matter for GET
@@ -398,8 +408,8 @@ fn redirect(name: &Name<'_>, request: &Request) -> Response {
 fn failed(error: std::io::Error, name: &[u8]) -> Response {
     let status = Errno::from_io_error(&error).map_or(500, status_for);
     match status {
-        500 => log_seldom!(error, "cannot serve {:?}: {error}", String::from_utf8_lossy(name)),
-        503 => log_seldom!(warn, "cannot serve {:?} now: {error}", String::from_utf8_lossy(name)),
+        500 => log_rate_limited!(error, "cannot serve {:?}: {error}", String::from_utf8_lossy(name)),
+        503 => log_rate_limited!(warn, "cannot serve {:?} now: {error}", String::from_utf8_lossy(name)),
         _ => {}
     }
     refuse(status)
@@ -710,7 +720,7 @@ mod tests {
         let response = site.send("GET", "/big", &[("Range", "bytes=1000-150000")]);
         assert_eq!(value(&response, "Content-Range"), Some("bytes 1000-150000/200000"));
         let body = response.into_reader();
-        assert!(matches!(body.kind, crate::handler::Kind::File { offset: 1000, end: 150_001, .. }));
+        assert!(matches!(body.kind, crate::api::Kind::File { offset: 1000, end: 150_001, .. }));
         let response = site.send("GET", "/big", &[("Range", "bytes=0-9,100000-199999")]);
         let (length, body) = read(response);
         assert_eq!(length, Some(body.len() as u64));
@@ -893,7 +903,7 @@ mod tests {
                 Content::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
                 Content::File(_) => panic!("in memory"),
             },
-            Err(Missing::Root) => "another root".to_owned(),
+            Err(LookupError::Root) => "another root".to_owned(),
             Err(_) => panic!("a file"),
         };
         let (early, late) = (Held::new(&files.current), Held::new(&files.current));

@@ -1,14 +1,8 @@
-//! What holds for any path, range and date. Each function panics where it does not: the fuzz targets call them with
+//! What holds for any path. Each function panics where it does not: the fuzz targets call them with
 //! what a fuzzer makes up, the tests with mutated requests.
 
-use super::conditional::{self, Validators, Verdict};
-use super::files::ENCODED;
-use super::path::name;
-use super::range::{self, MAX_RANGES, Part, Selection};
+use super::path::{ENCODED, name};
 use super::root::{Resolver, Root};
-use crate::date::{self, Date};
-use crate::handler::Request;
-use crate::http::head::HeadLimits;
 use percent_encoding::{percent_decode, percent_encode};
 use rustix::fs::{fstat, stat};
 use std::collections::BTreeSet;
@@ -17,100 +11,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-
-/// A request with these fields, if they can stand in one.
-fn request(method: &str, fields: &[(&str, &[u8])]) -> Option<Request> {
-    let mut head = format!("{method} / HTTP/1.1\r\nHost: x\r\n").into_bytes();
-    for (name, value) in fields {
-        if value.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
-            return None;
-        }
-        head.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
-    }
-    head.extend_from_slice(b"\r\n");
-    let mut request = Request::empty();
-    let limits = HeadLimits { size: 60_000, target: 100, fields: 100 };
-    (head.len() < limits.size && request.parse(&head, &limits, None).is_ok()).then_some(request)
-}
-
-/// Range fields, one a line, behind eight bytes that are the size of the representation.
-pub fn range(bytes: &[u8]) {
-    let Some((size, values)) = bytes.split_first_chunk() else { return };
-    // Small sizes are where the edges are.
-    let size = u64::from_le_bytes(*size);
-    let size = if size % 2 == 0 { size >> 56 } else { size };
-    let values: Vec<&[u8]> = values.split(|&byte| byte == b'\n').collect();
-    let again = |value: String| range::select([value.as_bytes()].into_iter(), size);
-    let selection = range::select(values.iter().copied(), size);
-    assert!(values.len() == 1 || selection == Selection::Whole);
-    let inside = |part: &Part| {
-        assert!(part.length > 0 && part.start.checked_add(part.length).is_some_and(|end| end <= size));
-        let shown = part.content_range(size);
-        let (first, last) = (part.start, part.start + part.length - 1);
-        assert_eq!(shown, format!("bytes {first}-{last}/{size}"));
-        format!("{first}-{last}")
-    };
-    match &selection {
-        Selection::Whole | Selection::Unsatisfiable => {}
-        Selection::Part(part) => assert_eq!(again(format!("bytes={}", inside(part))), selection),
-        Selection::Parts(parts) => {
-            assert!((2..=MAX_RANGES).contains(&parts.len()));
-            assert!(parts.is_sorted_by(|one, next| one.start + one.length <= next.start));
-            let asked: Vec<String> = parts.iter().map(inside).collect();
-            assert_eq!(again(format!("bytes={}", asked.join(", "))), selection);
-        }
-    }
-    // What selects something for a file selects the same for a longer one, unless it counts from the end.
-    if let (Selection::Part(part), false) = (&selection, values[0].contains(&b'-') && values[0].contains(&b',')) {
-        let suffix = values[0].iter().position(|&byte| byte == b'-').is_some_and(|at| values[0][..at].ends_with(b"="));
-        if let (false, Some(larger)) = (suffix || part.start + part.length == size, size.checked_mul(2)) {
-            assert_eq!(range::select(values.iter().copied(), larger), selection);
-        }
-    }
-}
-
-/// A value of a conditional field.
-pub fn dates(value: &[u8]) {
-    const ETAG: &str = "\"tag\"";
-    let Some(probe) = request("GET", &[("If-Modified-Since", value)]) else { return };
-    // As the head gives it, without the white space around it.
-    let date = conditional::parse_date(probe.header_bytes("If-Modified-Since").unwrap_or_default());
-    let evaluate = |method: &str, field: &str, modified: u64| {
-        let request = request(method, &[(field, value)]).expect("as before");
-        conditional::evaluate(&request, Validators { etag: ETAG, modified: Some(modified), is_dated: true })
-    };
-    if let Some(date) = date {
-        assert!(date <= date::LAST);
-        let written = Date(date).to_string();
-        assert_eq!(conditional::parse_date(written.as_bytes()), Some(date), "{written}");
-    }
-    for modified in [0, date.unwrap_or(7).saturating_sub(1), date.unwrap_or(7), date.unwrap_or(7) + 1] {
-        let (seen, unseen) = match date {
-            Some(date) if modified <= date => (Verdict::NotModified, Verdict::Proceed),
-            Some(_) => (Verdict::Proceed, Verdict::Failed),
-            None => (Verdict::Proceed, Verdict::Proceed),
-        };
-        assert_eq!(evaluate("GET", "If-Modified-Since", modified), seen);
-        assert_eq!(evaluate("POST", "If-Modified-Since", modified), Verdict::Proceed);
-        assert_eq!(evaluate("GET", "If-Unmodified-Since", modified), unseen);
-
-        // What matches a tag strongly matches it weakly.
-        let (if_match, if_none) = (evaluate("GET", "If-Match", modified), evaluate("GET", "If-None-Match", modified));
-        assert!(if_match != Verdict::NotModified && if_none != Verdict::Failed);
-        assert!(if_match == Verdict::Failed || if_none == Verdict::NotModified);
-        assert_eq!(evaluate("POST", "If-None-Match", modified) == Verdict::Failed, if_none == Verdict::NotModified);
-
-        let request = request("GET", &[("If-Range", value)]).expect("as before");
-        let holds = |now: u64, is_dated: bool| {
-            let validators = Validators { etag: ETAG, modified: Some(modified), is_dated };
-            conditional::if_range_holds(&request, validators, now)
-        };
-        let tagged = value.trim_ascii() == ETAG.as_bytes();
-        assert_eq!(holds(modified + 1, true), tagged || date == Some(modified));
-        assert_eq!(holds(modified, true), tagged);
-        assert_eq!(holds(modified + 1, false), tagged);
-    }
-}
 
 /// RFC 3986 §5.2.4, step by step.
 fn remove_dot_segments(path: &str) -> String {

@@ -1,9 +1,9 @@
 //! What a directory without an index shows: its entries, as a page.
 
-use super::files::ENCODED;
+use super::path::ENCODED;
 use super::root::Root;
-use crate::date::Date;
-use crate::handler::{Body, Response, known_header};
+use crate::api::{Body, Response, known_header};
+use http1::date::Date;
 use percent_encoding::percent_encode;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, RawDir, Stat, fstat, statat};
@@ -65,7 +65,7 @@ pub(super) fn answer(root: &Root, directory: &OwnedFd, place: &Place<'_>) -> io:
 ///
 /// Its order is that of the page: directories first, and names as people sort them, whose case does not matter as long
 /// as something else differs.
-struct Entry {
+struct Listed {
     is_directory: bool,
     name: Box<[u8]>,
     /// In bytes, of a file.
@@ -74,32 +74,32 @@ struct Entry {
     modified: u64,
 }
 
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> Ordering {
+impl Ord for Listed {
+    fn cmp(&self, other: &Listed) -> Ordering {
         let kind = other.is_directory.cmp(&self.is_directory);
         let folded = || self.name.iter().map(u8::to_ascii_lowercase).cmp(other.name.iter().map(u8::to_ascii_lowercase));
         kind.then_with(folded).then_with(|| self.name.cmp(&other.name))
     }
 }
 
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+impl PartialOrd for Listed {
+    fn partial_cmp(&self, other: &Listed) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
+impl PartialEq for Listed {
+    fn eq(&self, other: &Listed) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Entry {}
+impl Eq for Listed {}
 
 /// What was read of a directory.
 struct Names {
     /// Those that come first in the order of the page, as many as may be held.
-    first: Vec<Entry>,
+    first: Vec<Listed>,
     /// How many there are; [`MAX_READ`] and one if there are more.
     seen: usize,
 }
@@ -109,7 +109,7 @@ impl Names {
         let mut buffer = Vec::with_capacity(8 * 1024);
         let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
         // The last one on top, to go when there are too many.
-        let mut first: BinaryHeap<Entry> = BinaryHeap::new();
+        let mut first: BinaryHeap<Listed> = BinaryHeap::new();
         let (mut held, mut seen) = (0, 0);
         while let Some(entry) = entries.next() {
             let entry = entry?;
@@ -122,7 +122,7 @@ impl Names {
                 break;
             }
             let is_directory = entry.file_type() == FileType::Directory;
-            let entry = Entry { is_directory, name: name.into(), length: 0, modified: 0 };
+            let entry = Listed { is_directory, name: name.into(), length: 0, modified: 0 };
             held += entry.held();
             first.push(entry);
             while held > MAX_HELD
@@ -203,7 +203,7 @@ fn page(root: &Root, directory: &OwnedFd, place: &Place<'_>) -> io::Result<Vec<u
     Ok(page)
 }
 
-impl Entry {
+impl Listed {
     // The types of `Stat` differ from one architecture to the next.
     #[allow(clippy::unnecessary_cast)]
     fn take(&mut self, stat: &Stat) {
@@ -214,7 +214,7 @@ impl Entry {
 
     /// What it takes, its place in a list and what an allocator adds included.
     fn held(&self) -> usize {
-        size_of::<Entry>() + self.name.len() + 16
+        size_of::<Listed>() + self.name.len() + 16
     }
 
     /// Its row. Relative links, so that they are right behind a proxy that takes a prefix off the path.
@@ -248,7 +248,7 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// As people read it: `999 B`, `1.5 KiB`; nothing for a directory.
-struct Size<'e>(&'e Entry);
+struct Size<'e>(&'e Listed);
 
 impl fmt::Display for Size<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -391,7 +391,7 @@ mod tests {
 
     #[test]
     fn sizes_and_dates_are_for_people() {
-        let entry = |length, is_directory| Entry { is_directory, name: Box::default(), length, modified: 0 };
+        let entry = |length, is_directory| Listed { is_directory, name: Box::default(), length, modified: 0 };
         for (length, text) in [
             (0, "0 B"),
             (1023, "1023 B"),

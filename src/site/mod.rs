@@ -21,15 +21,15 @@
 
 mod answer;
 mod cache;
-mod conditional;
+mod content;
 mod content_type;
 mod current;
+mod fields;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
 mod listing;
 mod path;
-mod range;
 mod root;
 mod routes;
 mod source;

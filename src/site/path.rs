@@ -1,6 +1,10 @@
 //! The path of a request as a name below the root. Text only: nothing here looks at a file.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use std::borrow::Cow;
+
+/// Everything but the unreserved characters of RFC 3986 §2.3.
+pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What a path names.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,7 +17,7 @@ pub(super) struct Name<'p> {
 
 /// Why a path names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum PathError {
     /// A `%` without two hexadecimal digits: no URI at all (RFC 3986 §2.1), so 400.
     Malformed,
     /// A segment with an encoded slash or NUL. It is a valid URI, in which `%2F` is data and no delimiter
@@ -25,12 +29,12 @@ pub(super) enum Refusal {
     Hidden,
 }
 
-impl Refusal {
+impl PathError {
     /// The status that answers it.
     pub fn status(self) -> u16 {
         match self {
-            Refusal::Malformed => 400,
-            Refusal::NoSuchName | Refusal::Hidden => 404,
+            PathError::Malformed => 400,
+            PathError::NoSuchName | PathError::Hidden => 404,
         }
     }
 }
@@ -43,9 +47,9 @@ const WELL_KNOWN: &[u8] = b".well-known";
 /// Escapes are decoded exactly once and before dot segments go, since `%2e` is the same as `.` (RFC 3986 §6.2.2.2).
 /// Dot segments go as in RFC 3986 §5.2.4, where `..` at the root stays at the root; so what comes out never points
 /// above it. Empty segments are dropped after that, as the file system would. A backslash is a character like others.
-pub(super) fn name(path: &str) -> Result<Name<'_>, Refusal> {
+pub(super) fn name(path: &str) -> Result<Name<'_>, PathError> {
     // `*` and the like are no paths.
-    let relative = path.strip_prefix('/').ok_or(Refusal::NoSuchName)?.as_bytes();
+    let relative = path.strip_prefix('/').ok_or(PathError::NoSuchName)?.as_bytes();
     if is_plain(relative) {
         let directory = relative.is_empty() || relative.ends_with(b"/");
         let bytes = relative.strip_suffix(b"/").unwrap_or(relative);
@@ -66,7 +70,7 @@ pub(super) fn name(path: &str) -> Result<Name<'_>, Refusal> {
     let mut bytes = Vec::with_capacity(relative.len());
     for segment in kept.iter().filter(|segment| !segment.is_empty()) {
         if segment.starts_with(b".") && !(bytes.is_empty() && &**segment == WELL_KNOWN) {
-            return Err(Refusal::Hidden);
+            return Err(PathError::Hidden);
         }
         if !bytes.is_empty() {
             bytes.push(b'/');
@@ -89,7 +93,7 @@ fn is_plain(relative: &[u8]) -> bool {
 }
 
 /// Percent-decodes one segment; unlike `percent_encoding`, which lets malformed escapes through as they are.
-fn decode(segment: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
+fn decode(segment: &[u8]) -> Result<Cow<'_, [u8]>, PathError> {
     if !segment.contains(&b'%') {
         return Ok(segment.into());
     }
@@ -101,9 +105,9 @@ fn decode(segment: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
             decoded.push(*byte);
             continue;
         }
-        let [high, low, tail @ ..] = tail else { return Err(Refusal::Malformed) };
+        let [high, low, tail @ ..] = tail else { return Err(PathError::Malformed) };
         match hex(*high)? << 4 | hex(*low)? {
-            0 | b'/' => return Err(Refusal::NoSuchName),
+            0 | b'/' => return Err(PathError::NoSuchName),
             byte => decoded.push(byte),
         }
         rest = tail;
@@ -111,19 +115,19 @@ fn decode(segment: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
     Ok(decoded.into())
 }
 
-fn hex(digit: u8) -> Result<u8, Refusal> {
-    char::from(digit).to_digit(16).map(|value| value as u8).ok_or(Refusal::Malformed)
+fn hex(digit: u8) -> Result<u8, PathError> {
+    char::from(digit).to_digit(16).map(|value| value as u8).ok_or(PathError::Malformed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn file(bytes: &str) -> Result<Name<'static>, Refusal> {
+    fn file(bytes: &str) -> Result<Name<'static>, PathError> {
         Ok(Name { bytes: bytes.as_bytes().to_vec().into(), directory: false })
     }
 
-    fn directory(bytes: &str) -> Result<Name<'static>, Refusal> {
+    fn directory(bytes: &str) -> Result<Name<'static>, PathError> {
         Ok(Name { bytes: bytes.as_bytes().to_vec().into(), directory: true })
     }
 
@@ -137,7 +141,7 @@ mod tests {
         assert_eq!(name("/%61"), file("a"));
         assert_eq!(name("/a.b..c"), file("a.b..c"));
         assert_eq!(name("/a\\..\\b"), file("a\\..\\b"));
-        assert_eq!(name("*"), Err(Refusal::NoSuchName));
+        assert_eq!(name("*"), Err(PathError::NoSuchName));
     }
 
     #[test]
@@ -145,10 +149,10 @@ mod tests {
         assert_eq!(name("/%252e%252e/a"), file("%2e%2e/a"));
         assert_eq!(name("/%2525"), file("%25"));
         for path in ["/%", "/a%2", "/%zz", "/%2", "/%+1", "/%-1", "/a/%%"] {
-            assert_eq!(name(path), Err(Refusal::Malformed), "{path}");
+            assert_eq!(name(path), Err(PathError::Malformed), "{path}");
         }
         for path in ["/a%00", "/%00/..", "/a%2Fb", "/..%2f..%2fetc", "/%2e%2e%2f"] {
-            assert_eq!(name(path), Err(Refusal::NoSuchName), "{path}");
+            assert_eq!(name(path), Err(PathError::NoSuchName), "{path}");
         }
     }
 
@@ -176,7 +180,7 @@ mod tests {
     fn hidden_names_stay_hidden() {
         for path in ["/.git/config", "/.env", "/a/.b", "/%2eenv", "/...", "/.well-known/.a", "/a/.well-known/b", "//.e"]
         {
-            assert_eq!(name(path), Err(Refusal::Hidden), "{path}");
+            assert_eq!(name(path), Err(PathError::Hidden), "{path}");
         }
         assert_eq!(name("/.well-known/acme"), file(".well-known/acme"));
         assert_eq!(name("/.well-known/"), directory(".well-known"));

@@ -3,18 +3,18 @@
 use super::answer::refuse;
 use super::cache::Cache;
 use super::content_type::MediaTypes;
-use super::files::{Answer, ENCODED, Files};
-use super::path::{self, Name};
+use super::fields::{Fields, SiteShared};
+use super::files::{Answer, Files};
+use super::path::{self, ENCODED, Name};
 use super::welcome::Welcome;
-use crate::config::site::{CacheRule, DirectoryOptions, Prefix, RouteAction, RouteConfig, Target};
-use crate::handler::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
-use crate::http::is_same_name;
-use crate::regular_file;
+use crate::api::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
+use crate::config::site::{DirectoryOptions, Prefix, RedirectTarget, RouteAction, RouteConfig};
+use crate::sys::regular_file;
 use crate::{Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
 use std::path::Path;
 use std::sync::Arc;
-use tiny_http::{Header, StatusCode};
+use tiny_http::StatusCode;
 
 /// The largest error page: each answer has a copy of it, as long as its client takes to read it.
 const MAX_PAGE: u64 = 64 * 1024;
@@ -57,17 +57,10 @@ struct Route {
     shown: String,
 }
 
-/// What all directories of a site have in common.
-pub(super) struct Shared {
-    pub kept: Arc<Cache>,
-    pub types: Arc<MediaTypes>,
-    pub rules: Arc<[CacheRule]>,
-}
-
 enum Action {
     Files(Files),
     Welcome,
-    Redirect { status: u16, target: Target },
+    Redirect { status: u16, target: RedirectTarget },
     Fixed { status: u16, body: Option<(String, String)> },
 }
 
@@ -86,7 +79,7 @@ impl Site {
         let site = &config.site;
         let types = Arc::new(MediaTypes::new(site.mime.clone()));
         let kept = Arc::new(Cache::new(config.file_cache()));
-        let shared = Shared { kept, types, rules: site.cache.clone().into() };
+        let shared = SiteShared { kept, types, rules: site.cache.clone().into() };
         let mut routes = vec![Route::behind_all(config, &shared)?];
         for (number, route) in site.routes.iter().enumerate() {
             // What stands for everything in the file comes before the fallback.
@@ -171,7 +164,7 @@ impl Handler for Site {
 }
 
 impl Route {
-    fn open(config: &Config, number: usize, route: &RouteConfig, shared: &Shared) -> Result<Route, Error> {
+    fn open(config: &Config, number: usize, route: &RouteConfig, shared: &SiteShared) -> Result<Route, Error> {
         let prefix = route.prefix.clone();
         if prefix.is_everything()
             && let Some(root) = &config.root
@@ -204,7 +197,7 @@ impl Route {
     }
 
     /// What answers where no route of the file does.
-    fn behind_all(config: &Config, shared: &Shared) -> Result<Route, Error> {
+    fn behind_all(config: &Config, shared: &SiteShared) -> Result<Route, Error> {
         let (action, shown) = match &config.root {
             None => {
                 for key in DirectoryOptions::KEYS {
@@ -263,54 +256,10 @@ fn read_page(path: &Path) -> Result<Vec<u8>, String> {
     regular_file::read(path, MAX_PAGE, "it is not a regular file", &too_large)
 }
 
-/// What the configuration adds to the answers of a route.
-pub(super) struct Fields {
-    all: Vec<Header>,
-    /// Cache-Control of `[headers]`: for what no rule has said it of.
-    cache_control: Option<Header>,
-}
-
-impl Fields {
-    /// The fields of `[headers]`, and a route's own in their place.
-    fn new(site: &[Header], own: &[Header]) -> Fields {
-        let mut fields = Fields { all: Vec::new(), cache_control: None };
-        for header in site.iter().filter(|header| !has(own, header)) {
-            match header.field.equiv("Cache-Control") {
-                true => _ = fields.cache_control.get_or_insert_with(|| header.clone()),
-                false => fields.all.push(header.clone()),
-            }
-        }
-        fields.all.extend_from_slice(own);
-        fields
-    }
-
-    pub(super) fn onto(&self, mut response: Response) -> Response {
-        // What a file says in Vary stays true whatever else is said there; several such fields are one list.
-        let replaced = |header: &Header| has(&self.all, header) && !header.field.equiv("Vary");
-        if response.headers().iter().any(replaced) {
-            let mut kept = response.headers().to_vec();
-            kept.retain(|header| !replaced(header));
-            let status = response.status_code().0;
-            response = response.into_reader().into_response_with(status, kept);
-        }
-        let ruled = response.headers().iter().any(|header| header.field.equiv("Cache-Control"));
-        let inherited = self.cache_control.iter().filter(|_| !ruled);
-        for field in self.all.iter().chain(inherited) {
-            response.add_header(field.clone());
-        }
-        response
-    }
-}
-
-fn has(fields: &[Header], header: &Header) -> bool {
-    let name = header.field.as_str().as_str();
-    fields.iter().any(|field| is_same_name(field.field.as_str().as_bytes(), name.as_bytes()))
-}
-
 /// The rest of a path in a Location: segments stay segments.
 const ENCODED_PATH: &AsciiSet = &ENCODED.remove(b'/');
 
-fn redirect(status: u16, target: &Target, request: &Request, name: &Name<'_>, below: &[u8]) -> Response {
+fn redirect(status: u16, target: &RedirectTarget, request: &Request, name: &Name<'_>, below: &[u8]) -> Response {
     let mut location = target.before.clone();
     if let Some(after) = &target.after {
         location.extend(percent_encode(below, ENCODED_PATH));

@@ -1,8 +1,8 @@
 //! The files below the root: from a name, and what a client accepts, to an open file.
 
-use super::answer;
+use super::content::read_at_once;
 use super::root::Root;
-use crate::http::accept::{Coding, Ranking};
+use http1::accept::{Coding, Ranking};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
@@ -52,7 +52,7 @@ impl Source<'_> {
             _ => return Ok(Found::Nothing),
         }
         let (file, version) = (File::from(opened), Version::of(&stat));
-        if version.length == 0 && !answer::read_at_once(&file, 0, 1)?.is_empty() {
+        if version.length == 0 && !read_at_once(&file, 0, 1)?.is_empty() {
             return Ok(Found::Unmeasured(file));
         }
         let plain = Selected { file, version, coding: None, varies: false };

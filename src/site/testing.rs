@@ -1,7 +1,7 @@
 //! What the tests of the site share.
 
-use crate::handler::{Request, Response};
-use crate::http::head::HeadLimits;
+use crate::api::{Request, Response};
+use http1::head::HeadLimits;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};

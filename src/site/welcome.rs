@@ -1,9 +1,9 @@
 //! The page that the program shows when no directory was named.
 
-use super::answer::{self, About, Representation, refuse};
-use super::cache::Content;
+use super::answer::{About, Representation, refuse};
+use super::content::{Content, wall_clock};
 use super::path::{self, Name};
-use crate::handler::{Bytes, Handler, IntoResponse, READ_ONLY, Request, Response, refuse_unless_read};
+use crate::api::{Bytes, Handler, IntoResponse, READ_ONLY, Request, Response, refuse_unless_read};
 
 /// A small built-in site that says what this is, how to serve a directory and how to stop.
 ///
@@ -69,7 +69,7 @@ impl Welcome {
         };
         let representation = Representation { content: Content::Bytes(Bytes::Static(page.content.as_bytes())), about };
         // Bytes of the program cannot fail to be read.
-        representation.answer(request, answer::now()).unwrap_or_else(IntoResponse::into_response)
+        representation.answer(request, wall_clock()).unwrap_or_else(IntoResponse::into_response)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Version 1 of the state. The link's first words have parts of it, too.
 
-use super::InheritedListener;
-use crate::connection::Snapshot;
+use super::{InheritedListener, Snapshot};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,0 +1,322 @@
+//! The request as a handler sees it.
+
+use http1::head::{Fields, Head, HeadLimits};
+use http1::{Reject, head, is_same_name};
+use percent_encoding::percent_decode;
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::fmt;
+use std::io::{self, Cursor, Read};
+use std::net::SocketAddr;
+use tiny_http::{HTTPVersion, Header, Method};
+
+/// Room that is made at once for a body that is collected, if it said that it is as large.
+const READ_AT_ONCE: u64 = 1 << 20;
+
+/// A request: its raw bytes, what they say, and its body.
+///
+/// The accessors of `tiny_http::Request` are here under the same names; `header`, `path`, `query` and `param`
+/// read the raw bytes and are cheaper than `headers`.
+pub struct Request {
+    bytes: Vec<u8>,
+    head: Head,
+    version: HTTPVersion,
+    headers: OnceCell<Vec<Header>>,
+    params: Vec<(String, String)>,
+    remote: Option<SocketAddr>,
+    body: RequestBody,
+    length: Option<u64>,
+}
+
+impl Request {
+    /// A request that came over no connection, for the tests of a handler. `None` for what is no whole and valid head.
+    ///
+    /// ```
+    /// use handover::{Handler, Request, Router};
+    ///
+    /// let router = Router::new().get("/hello/{name}", |request: &mut Request| request.param("name").map(str::to_owned));
+    /// let mut request = Request::from_head(b"GET /hello/ada HTTP/1.1\r\nHost: test\r\n\r\n").expect("a head");
+    /// assert_eq!(router.handle(&mut request).status_code().0, 200);
+    /// ```
+    pub fn from_head(head: &[u8]) -> Option<Request> {
+        let lines = head.iter().filter(|&&byte| byte == b'\n').count();
+        let limits = HeadLimits { size: usize::from(u16::MAX), target: head.len(), fields: lines };
+        let mut request = Request::empty();
+        (request.parse_ahead(head, &limits, None) == Some(head.len())).then_some(request)
+    }
+
+    /// This body instead of none; for the tests of a handler, as [`from_head`](Request::from_head).
+    #[must_use]
+    pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Request {
+        let body = body.into();
+        let length = body.len() as u64;
+        self.set_body(RequestBody::buffered(body), Some(length));
+        self
+    }
+
+    pub(crate) fn empty() -> Request {
+        Request {
+            bytes: Vec::new(),
+            head: Head::default(),
+            version: HTTPVersion(1, 1),
+            headers: OnceCell::new(),
+            params: Vec::new(),
+            remote: None,
+            body: RequestBody::empty(),
+            length: None,
+        }
+    }
+
+    /// Reads a complete head; what it allocated for earlier requests is used again.
+    pub(crate) fn parse(&mut self, head: &[u8], limits: &HeadLimits, remote: Option<SocketAddr>) -> Result<(), Reject> {
+        self.begin(head, remote);
+        self.head.parse(&self.bytes, limits)?;
+        self.version = HTTPVersion(1, self.head.minor);
+        Ok(())
+    }
+
+    /// Reads the head in front of `input` if that is whole and right, and answers its length.
+    pub(crate) fn parse_ahead(
+        &mut self,
+        input: &[u8],
+        limits: &HeadLimits,
+        remote: Option<SocketAddr>,
+    ) -> Option<usize> {
+        let length = self.head.parse_ahead(input, limits)?;
+        self.begin(&input[..length], remote);
+        self.version = HTTPVersion(1, self.head.minor);
+        Some(length)
+    }
+
+    fn begin(&mut self, head: &[u8], remote: Option<SocketAddr>) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(head);
+        self.headers.take();
+        self.params.clear();
+        self.remote = remote;
+        self.body = RequestBody::empty();
+        self.length = None;
+    }
+
+    pub(crate) fn set_body(&mut self, body: RequestBody, length: Option<u64>) {
+        self.body = body;
+        self.length = length;
+    }
+
+    pub(crate) fn set_params(&mut self, params: Vec<(String, String)>) {
+        self.params = params;
+    }
+
+    /// What conditions are evaluated on.
+    pub(crate) fn fields(&self) -> Fields<'_> {
+        Fields { head: &self.head, bytes: &self.bytes }
+    }
+
+    pub(crate) fn head(&self) -> (&Head, &[u8]) {
+        (&self.head, &self.bytes)
+    }
+
+    /// Bytes that it keeps on the heap, without a streamed body.
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.capacity() + self.head.fields.capacity() * size_of::<head::Field>()
+    }
+
+    /// Keeps no more than it needs, for a request that has to wait.
+    pub(crate) fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.head.fields.shrink_to_fit();
+    }
+
+    /// Drops the body, and with it a streamed one's hold on the connection.
+    pub(crate) fn release_body(&mut self) {
+        self.body = RequestBody::empty();
+    }
+
+    /// Whether it is a GET of the whole, whatever the client has: without Range and preconditions (RFC 9110 §13.1).
+    pub(crate) fn is_plain_get(&self) -> bool {
+        let special = |name: &[u8]| match name {
+            [b'i' | b'I', b'f' | b'F', b'-', ..] => true,
+            name => is_same_name(name, b"range"),
+        };
+        *self.method() == Method::Get && !self.head.fields.iter().any(|field| special(field.name.in_bytes(&self.bytes)))
+    }
+
+    /// Method and target, the beginning of the request line.
+    pub(crate) fn line_bytes(&self) -> &[u8] {
+        let line = &self.bytes[..usize::from(self.head.target.end)];
+        line.strip_prefix(b"\r\n").unwrap_or(line)
+    }
+
+    /// The target as [`url`](Request::url) says it, and the path as sent; both cheaper than text.
+    fn target_bytes(&self) -> &[u8] {
+        self.head.target.in_bytes(&self.bytes)
+    }
+
+    pub(crate) fn path_bytes(&self) -> &[u8] {
+        self.head.path.in_bytes(&self.bytes)
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// The request target as sent: usually path and query.
+    pub fn url(&self) -> &str {
+        ascii(self.target_bytes())
+    }
+
+    /// The path, percent-encoded as sent; `*` for `OPTIONS *`, and `/` where an absolute target has none.
+    pub fn path(&self) -> &str {
+        match ascii(self.path_bytes()) {
+            "" => "/",
+            path => path,
+        }
+    }
+
+    /// The query without its `?`, percent-encoded as sent.
+    pub fn query(&self) -> Option<&str> {
+        self.head.query.map(|query| ascii(query.in_bytes(&self.bytes)))
+    }
+
+    /// The host, with its port if it has one: from an absolute target, else from Host (RFC 9112 §3.3).
+    pub fn host(&self) -> Option<&str> {
+        self.head.host.map(|host| ascii(host.in_bytes(&self.bytes)))
+    }
+
+    /// The part of the path that the router's `{name}` matched, percent-decoded.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of that field as text; `None` where it is missing or not UTF-8. Names ignore case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.header_bytes(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// The first value of that field as bytes.
+    pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
+        self.header_values(name).next()
+    }
+
+    /// Every value of that field, in order.
+    pub fn header_values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.head.all(&self.bytes, name)
+    }
+
+    /// The fields as `tiny_http` headers, made when first asked for. Values that are not ASCII are left out.
+    pub fn headers(&self) -> &[Header] {
+        self.headers.get_or_init(|| {
+            let fields = self.head.fields.iter();
+            fields
+                .filter_map(|&head::Field { name, value }| {
+                    Header::from_bytes(name.in_bytes(&self.bytes), value.in_bytes(&self.bytes)).ok()
+                })
+                .collect()
+        })
+    }
+
+    /// The version; 1.1 for every minor version above.
+    pub fn http_version(&self) -> &HTTPVersion {
+        &self.version
+    }
+
+    /// Bytes of the body: Content-Length, or what was collected of a chunked body; `None` for a chunked body that
+    /// is still on its way.
+    pub fn body_length(&self) -> Option<usize> {
+        self.length.and_then(|length| usize::try_from(length).ok())
+    }
+
+    /// The client's address; `None` on a Unix socket.
+    pub fn remote_addr(&self) -> Option<&SocketAddr> {
+        self.remote.as_ref()
+    }
+
+    /// Reads the body. Up to `buffered_body` bytes are there already; a larger body waits for the client.
+    pub fn as_reader(&mut self) -> &mut dyn Read {
+        &mut self.body
+    }
+
+    /// Takes the body, for a response that streams it; what stays is empty.
+    pub fn take_body(&mut self) -> RequestBody {
+        std::mem::replace(&mut self.body, RequestBody::empty())
+    }
+
+    /// The whole body, at most as large as the limit for this request.
+    pub fn body_bytes(&mut self) -> io::Result<Vec<u8>> {
+        match self.take_body().0 {
+            BodyKind::Buffered(cursor) if cursor.position() == 0 => Ok(cursor.into_inner()),
+            BodyKind::Buffered(cursor) => Ok(cursor.get_ref()[cursor.position() as usize..].to_vec()),
+            BodyKind::Streamed(mut body) => {
+                // What a client only says that it will send costs no more than this.
+                let declared = self.length.map_or(0, |length| length.min(READ_AT_ONCE));
+                let mut bytes = Vec::with_capacity(declared as usize);
+                while body.read_behind(&mut bytes)? > 0 {}
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Request({} {} HTTP/{})", self.method(), self.url(), self.version)
+    }
+}
+
+/// The body of a request, to be read.
+pub struct RequestBody(BodyKind);
+
+enum BodyKind {
+    Buffered(Cursor<Vec<u8>>),
+    Streamed(Box<dyn ReadBehind + Send>),
+}
+
+/// A body that can be collected without a buffer between.
+pub(crate) trait ReadBehind: Read {
+    /// Waits for more of the body and appends it, into the spare room if there is any; of a body whose length is known,
+    /// room is only made for what is left of it. 0 is the end.
+    fn read_behind(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize>;
+}
+
+impl RequestBody {
+    pub(crate) fn empty() -> RequestBody {
+        RequestBody::buffered(Vec::new())
+    }
+
+    pub(crate) fn buffered(bytes: Vec<u8>) -> RequestBody {
+        RequestBody(BodyKind::Buffered(Cursor::new(bytes)))
+    }
+
+    pub(crate) fn streamed(body: impl ReadBehind + Send + 'static) -> RequestBody {
+        RequestBody(BodyKind::Streamed(Box::new(body)))
+    }
+}
+
+impl Read for RequestBody {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            BodyKind::Buffered(cursor) => cursor.read(buf),
+            BodyKind::Streamed(body) => body.read(buf),
+        }
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            BodyKind::Buffered(_) => "RequestBody(buffered)",
+            BodyKind::Streamed(_) => "RequestBody(streamed)",
+        })
+    }
+}
+
+/// The parser lets only ASCII into targets and hosts.
+fn ascii(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or("")
+}
+
+/// Percent-decodes a path segment; what is not UTF-8 becomes U+FFFD.
+pub(super) fn decode(segment: &str) -> Cow<'_, str> {
+    percent_decode(segment.as_bytes()).decode_utf8_lossy()
+}

@@ -1,0 +1,380 @@
+//! The values of settings, their defaults and where these come from. How they are read is `crate::program`.
+//!
+//! `site` is what a file says of the site.
+
+mod cache;
+pub mod site;
+
+pub use site::SiteConfig;
+
+use crate::Error;
+use crate::listener::Address;
+use http1::head::HeadLimits;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where a server listens unless told otherwise: the port of the Tornado recipe.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
+/// Threads in the pool. Parked connections hold none, so a few serve thousands.
+pub const DEFAULT_WORKERS: usize = 4;
+/// How long a stop waits for what is pending: `max_wait` of the Tornado recipe.
+pub const DEFAULT_STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a predecessor keeps its connections after its successor accepts, ready to take over again.
+pub const DEFAULT_RELOAD_PROBATION: Duration = Duration::from_secs(2);
+/// How long a reload may take until what is left is cut: it must end long before the next one.
+pub const DEFAULT_RELOAD_DEADLINE: Duration = Duration::from_secs(60);
+/// How long an exec reload may hold new work back.
+pub const DEFAULT_EXEC_STALL: Duration = Duration::from_secs(2);
+/// What files that are asked for often may take together. Nothing of it is taken before they are asked for.
+pub const DEFAULT_FILE_CACHE: usize = 1024 * 1024;
+/// Stack of a worker. Only pages that were touched count; a handler may go about 200 KiB deep.
+pub const DEFAULT_WORKER_STACK: usize = 256 * 1024;
+/// How long a stop waits for a request on an idle connection before it says FIN.
+pub const DRAIN_LINGER: Duration = Duration::from_secs(1);
+/// The most workers a pool may have.
+pub const MAX_WORKERS: usize = 1024;
+/// The most connections a server may hold open.
+pub const MAX_CONNECTIONS: usize = 1 << 20;
+/// What a worker's stack may be: below, a handler does not get far; above is a slip.
+pub const WORKER_STACK: RangeInclusive<u64> = 64 << 10..=1 << 30;
+/// Spans in a head are 16 bits wide.
+pub const HEAD_SIZE: RangeInclusive<u64> = 256..=65_535;
+pub const HEADER_COUNT: RangeInclusive<usize> = 1..=10_000;
+pub const BUFFERED_BODY: RangeInclusive<u64> = 0..=1 << 30;
+pub const BODY_RATE: RangeInclusive<u64> = 1..=1 << 30;
+
+/// What one client may cost. Every limit is on by default.
+///
+/// ```
+/// let limits = handover::Limits { body_size: 10 << 20, ..Default::default() };
+/// assert_eq!(limits.head_size, 16 * 1024);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request head, at most 65,535; more is 431. Default 16 KiB.
+    pub head_size: usize,
+    /// Bytes of a request target; more is 414. Default 8 KiB.
+    pub target_size: usize,
+    /// Header fields in a request; more is 431. Default 100.
+    pub header_count: usize,
+    /// Bytes of a request body, unless the handler says otherwise; more is 413. Default 1 MiB.
+    pub body_size: u64,
+    /// Bytes of a body collected before the handler starts; a larger one is streamed to it, on a thread that may wait
+    /// for the client, and while none is free it is collected too, up to 1 MiB. Default 64 KiB.
+    pub buffered_body: usize,
+    /// From the first byte of a head to its last; later is 408. Default 10 s.
+    pub head_timeout: Duration,
+    /// What a body may take before `body_rate` counts; later is 408. Default 10 s.
+    pub body_timeout: Duration,
+    /// Bytes per second that a body must bring on average once `body_timeout` has passed.
+    /// Default 500, as in Apache's `mod_reqtimeout`.
+    pub body_rate: u64,
+    /// How long a connection may wait between requests. Default 30 s.
+    pub idle_timeout: Duration,
+    /// The window in which a client has to take its share of a response that waits for it. Default 30 s.
+    pub write_timeout: Duration,
+    /// Bytes per second that a client has to take on average in each such window, and in any case one byte.
+    /// Default 100: a tenth of what the slowest modem link brings.
+    pub write_rate: u64,
+    /// How long a ready request may wait for a worker; then 503 with Retry-After. Default 5 s.
+    pub queue_timeout: Duration,
+    /// How long a request may wait for a thread that may wait for its client, while all of them (half as many as workers,
+    /// at least one) do so for others and nothing more of it can be collected; then 503. Default 30 s.
+    pub stream_wait: Duration,
+    /// After the last answer: how long what the client still sends is read and thrown away,
+    /// so that the answer is not lost to a reset. Default 1 s.
+    pub linger: Duration,
+    /// Open connections. At the limit the longest idle one of the address that holds most goes for a new one; if
+    /// none is idle, a request that is late in coming. Default 1,024.
+    pub connections: usize,
+    /// Open connections from one address, of IPv6 from one /64. At the limit its longest idle one goes for a new
+    /// one; if none is idle, the new one is told 503. Default none. Behind a proxy all come from one address.
+    pub connections_per_ip: Option<NonZeroU32>,
+    /// Requests that a connection may have; the last answer says `Connection: close`. Default none.
+    pub requests: Option<NonZeroU32>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            head_size: 16 * 1024,
+            target_size: 8 * 1024,
+            header_count: 100,
+            body_size: 1024 * 1024,
+            buffered_body: 64 * 1024,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            body_rate: 500,
+            idle_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            write_rate: 100,
+            queue_timeout: Duration::from_secs(5),
+            stream_wait: Duration::from_secs(30),
+            linger: Duration::from_secs(1),
+            connections: 1024,
+            connections_per_ip: None,
+            requests: None,
+        }
+    }
+}
+
+/// The longest deadline: they are kept in 32 bits of milliseconds.
+const LONGEST: Duration = Duration::from_secs(20 * 24 * 60 * 60);
+
+impl Limits {
+    /// With every deadline at most 20 days; whoever asks for more means never.
+    pub(crate) fn clamped(mut self) -> Limits {
+        for deadline in [
+            &mut self.head_timeout,
+            &mut self.body_timeout,
+            &mut self.idle_timeout,
+            &mut self.write_timeout,
+            &mut self.queue_timeout,
+            &mut self.stream_wait,
+            &mut self.linger,
+        ] {
+            *deadline = (*deadline).min(LONGEST);
+        }
+        self
+    }
+
+    pub(crate) fn head(&self) -> HeadLimits {
+        HeadLimits { size: self.head_size, target: self.target_size, fields: self.header_count }
+    }
+}
+
+/// How a reload runs the program afresh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReloadMode {
+    /// `Overlap` where a service manager is told the new pid (NOTIFY_SOCKET) and nothing else watches the old one; else
+    /// `Exec`.
+    #[default]
+    Auto,
+    /// The successor is a new process that runs beside its predecessor for a while.
+    Overlap,
+    /// The process executes the program itself: the pid stays, and there is one process's memory.
+    Exec,
+}
+
+/// Everything the program's flags and its configuration file say; an application gets the same by
+/// [`Config::from_args`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; empty means [`DEFAULT_LISTEN`].
+    pub listen: Vec<Address>,
+    /// The positional ROOT, or `root` of the file, if given: the directory that the program serves.
+    pub root: Option<PathBuf>,
+    /// What else the program serves.
+    pub site: SiteConfig,
+    /// Threads in the pool, 1 to 1,024. Default 4. Half as many, at least one, are started beside them when the first
+    /// request needs one: for handlers that read a large body while it arrives, and for those that push.
+    pub workers: usize,
+    /// Stack of a worker in bytes. Default 256 KiB.
+    pub worker_stack: usize,
+    /// What one client may cost.
+    pub limits: Limits,
+    /// The most that the process may keep resident, in bytes; connections, buffers and stacks that are at their
+    /// defaults are derived from it. What an application's own handlers allocate comes on top. Default none.
+    pub memory: Option<u64>,
+    /// What files that are asked for often may take of it, in bytes; 0 keeps none. Default a sixteenth of `memory`, or
+    /// 1 MiB without it.
+    pub file_cache: Option<usize>,
+    /// How long a stop waits for what is pending. Default 10 s.
+    pub stop_deadline: Duration,
+    /// How long to go on serving, with `/-/ready` at 503, before a stop. Default 0.
+    pub lame_duck: Duration,
+    /// How a reload runs the program afresh. Default `Auto`.
+    pub reload: ReloadMode,
+    /// How long a predecessor stays ready to take over again. Default 2 s.
+    pub reload_probation: Duration,
+    /// How long a reload may take until what is left is cut. Default 60 s.
+    pub reload_deadline: Duration,
+    /// How long an exec reload may hold new work back. Default 2 s.
+    pub exec_stall: Duration,
+    /// Where the pid of the serving process stands; beside it, with `.outcome` behind the name, what came of the last
+    /// reload.
+    pub pid_file: Option<PathBuf>,
+    /// Where the log goes; `None` is stderr.
+    pub log_file: Option<PathBuf>,
+    /// The configuration file that the settings came from, if there is one.
+    pub file: Option<ConfigFile>,
+    /// Check the settings, print what would run, bind nothing.
+    pub check: bool,
+    /// Answer `/-/healthy` and `/-/ready`. Default true.
+    pub status_routes: bool,
+    /// Take TERM, INT, QUIT, HUP, USR1 and USR2 for this process. Default true; the first server to run gets them.
+    pub signals: bool,
+    /// Wait for processes that the server has not started, as pid 1 has to. Default false: it is not for an application
+    /// that has children of its own.
+    pub reap_orphans: bool,
+    /// Print `listening on …` and `ready …` on stdout. Default false; true when the settings came from the command line.
+    pub announce: bool,
+}
+
+impl Default for Config {
+    // It stands in several places and is large.
+    fn default() -> Config {
+        Config {
+            listen: Vec::new(),
+            root: None,
+            site: SiteConfig::default(),
+            workers: DEFAULT_WORKERS,
+            worker_stack: DEFAULT_WORKER_STACK,
+            limits: Limits::default(),
+            memory: None,
+            file_cache: None,
+            stop_deadline: DEFAULT_STOP_DEADLINE,
+            lame_duck: Duration::ZERO,
+            reload: ReloadMode::default(),
+            reload_probation: DEFAULT_RELOAD_PROBATION,
+            reload_deadline: DEFAULT_RELOAD_DEADLINE,
+            exec_stall: DEFAULT_EXEC_STALL,
+            pid_file: None,
+            log_file: None,
+            file: None,
+            check: false,
+            status_routes: true,
+            signals: true,
+            reap_orphans: false,
+            announce: false,
+        }
+    }
+}
+
+impl Config {
+    /// Threads that may wait for clients.
+    pub(crate) fn streamers(&self) -> usize {
+        (self.workers / 2).max(1)
+    }
+
+    /// Refuses what cannot work, naming the setting and what is allowed.
+    pub fn validate(&self) -> Result<(), Error> {
+        let limits = &self.limits;
+        let within = |key: &str, field: &str, value: u64, low: u64, high: u64| match (low..=high).contains(&value) {
+            true => Ok(()),
+            false => Err(self.out_of_range(key, field, value, low, high)),
+        };
+        within("workers", "workers", self.workers as u64, 1, MAX_WORKERS as u64)?;
+        within("worker_stack", "worker_stack", self.worker_stack as u64, *WORKER_STACK.start(), *WORKER_STACK.end())?;
+        within("max_head", "head_size", limits.head_size as u64, *HEAD_SIZE.start(), *HEAD_SIZE.end())?;
+        within("max_target", "target_size", limits.target_size as u64, 16, limits.head_size as u64)?;
+        let (low, high) = HEADER_COUNT.into_inner();
+        within("max_headers", "header_count", limits.header_count as u64, low as u64, high as u64)?;
+        within("max_connections", "connections", limits.connections as u64, 1, MAX_CONNECTIONS as u64)?;
+        within("body_rate", "body_rate", limits.body_rate, *BODY_RATE.start(), *BODY_RATE.end())?;
+        let buffered = limits.buffered_body as u64;
+        within("buffered_body", "buffered_body", buffered, *BUFFERED_BODY.start(), *BUFFERED_BODY.end())?;
+        Ok(())
+    }
+
+    fn out_of_range(&self, key: &str, field: &str, value: u64, low: u64, high: u64) -> Error {
+        // Somebody who wrote a file knows the key, an application the field.
+        let name = self.line(key).map_or(field, |_| key);
+        self.error(key, format_args!("{name} is {value}, allowed is {low} to {high}"))
+    }
+
+    /// A configuration error about what that key of the file says; with its place, if it came from there.
+    pub(crate) fn error(&self, key: &str, what: std::fmt::Arguments<'_>) -> Error {
+        match self.file.as_ref().and_then(|file| Some((file, file.place(key)?))) {
+            Some((file, (line, column))) => Error::config(format_args!("{}:{line}:{column}: {what}", file.shown())),
+            None => Error::config(what),
+        }
+    }
+
+    /// The line of the file that says it.
+    pub(crate) fn line(&self, key: &str) -> Option<usize> {
+        self.file.as_ref()?.place(key).map(|(line, _)| line)
+    }
+
+    /// A flag says otherwise than the file.
+    pub(crate) fn overrule(&mut self, key: &str) {
+        if let Some(file) = &mut self.file {
+            file.places.retain(|(other, _)| other != key);
+        }
+    }
+
+    /// What files that are asked for often may take, the default filled in.
+    pub(crate) fn file_cache(&self) -> usize {
+        let share = self.memory.map_or(DEFAULT_FILE_CACHE, |memory| (memory / 16).min(64 << 20) as usize);
+        self.file_cache.unwrap_or(share)
+    }
+
+    /// Where to listen, the default filled in.
+    pub(crate) fn addresses(&self) -> Result<Vec<Address>, Error> {
+        if self.listen.is_empty() {
+            return Ok(vec![DEFAULT_LISTEN.parse()?]);
+        }
+        // The same twice would be kept once and bound once more with each reload.
+        let mut addresses: Vec<Address> = Vec::new();
+        for address in &self.listen {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        Ok(addresses)
+    }
+}
+
+/// The configuration file that settings came from.
+#[derive(Clone, Debug)]
+pub struct ConfigFile {
+    path: PathBuf,
+    /// Line and column of the value of each key.
+    places: Vec<(String, (usize, usize))>,
+}
+
+impl ConfigFile {
+    /// Its path, absolute even where it was named by a relative one.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// With places still to be noted.
+    pub(crate) fn new(path: PathBuf) -> ConfigFile {
+        ConfigFile { path, places: Vec::new() }
+    }
+
+    /// Remembers line and column of a key's value.
+    pub(crate) fn note(&mut self, key: &str, place: (usize, usize)) {
+        self.places.push((key.to_owned(), place));
+    }
+
+    /// The path as it stands in messages.
+    pub(crate) fn shown(&self) -> String {
+        on_one_line(&self.path.to_string_lossy())
+    }
+
+    fn place(&self, key: &str) -> Option<(usize, usize)> {
+        self.places.iter().find(|(other, _)| other == key).map(|(_, place)| *place)
+    }
+}
+
+/// Text for a message, which is one line, without the quotes and escapes of `{:?}`.
+pub fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    push_on_one_line(&mut line, text);
+    line
+}
+
+/// The same behind what stands there already.
+pub fn push_on_one_line(line: &mut String, text: &str) {
+    for character in text.chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+}
+
+/// Bytes the way that sizes are written: with K, M or G where that is exact.
+pub fn size_text(bytes: u64) -> String {
+    match bytes {
+        0 => "0".to_owned(),
+        _ if bytes.is_multiple_of(1 << 30) => format!("{}G", bytes >> 30),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{}M", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 10) => format!("{}K", bytes >> 10),
+        _ => bytes.to_string(),
+    }
+}

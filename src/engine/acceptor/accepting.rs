@@ -1,0 +1,199 @@
+//! New connections: taking them, making place for them, and closing a listener without resetting any.
+
+use super::{Acceptor, DRAIN_TICK};
+use crate::clock::Millis;
+use crate::engine::connection::Connection;
+use crate::engine::connection::Slot;
+use crate::engine::connection::socket::Socket;
+use crate::engine::table::ClientNet;
+use crate::listener::{Accepted, Listener};
+use mio::unix::SourceFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Connections accepted before parked ones are looked at again.
+const ACCEPTS: usize = 64;
+
+/// How long to leave the listener alone when descriptors or places have run out.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Between two lines that say that accepting is refused.
+const REMINDER: Duration = Duration::from_secs(60);
+
+/// At least that long passes between the end of new handshakes and the close: a SYN that the kernel was just handling is
+/// in SYN_RECV by then.
+const REFUSAL_SETTLES: Duration = Duration::from_millis(10);
+
+/// How long to wait for handshakes where the kernel does not tell about them.
+const BLIND_WAIT: Duration = Duration::from_secs(1);
+
+/// A listener that takes no new handshakes, and goes once those under way are served.
+pub(super) struct Leaving {
+    pub(super) listener: Listener,
+    pub(super) since: Millis,
+    pub(super) until: Millis,
+    /// When to ask for handshakes again: it means that the kernel looks at every socket on the host.
+    pub(super) ask_again: Millis,
+}
+
+impl Acceptor {
+    pub(super) fn accept(&mut self) {
+        // Edge-triggered: from here on only a listener that is left with some waiting makes this true again.
+        self.ready = false;
+        let listeners = std::mem::take(&mut self.listeners);
+        for listener in &listeners {
+            self.accept_from(listener, self.shared.limits.connections);
+        }
+        self.listeners = listeners;
+    }
+
+    /// Accepts what waits, as far as there are places. Answers whether the queue is empty now.
+    pub(super) fn accept_from(&mut self, listener: &Listener, limit: usize) -> bool {
+        let mut skipped = 0;
+        for _ in 0..ACCEPTS {
+            if self.open_connections() >= limit && !self.make_place(listener, limit) {
+                return false;
+            }
+            match listener.accept() {
+                Accepted::Connection(fd, peer) => {
+                    self.refused = None;
+                    self.admit(fd, peer);
+                }
+                Accepted::Empty => {
+                    self.exhausted = None;
+                    self.refused = None;
+                    return true;
+                }
+                // Nobody fails as often as that: it is no error of the connections.
+                Accepted::Skipped(error) if skipped + 1 == ACCEPTS => return self.is_refused(listener, &error),
+                Accepted::Skipped(error) => {
+                    skipped += 1;
+                    log::debug!("a connection failed before it was accepted: {error}");
+                }
+                Accepted::Refused(error) => return self.is_refused(listener, &error),
+                Accepted::Exhausted(error) => {
+                    if self.is_exhausted(listener, &error) {
+                        continue;
+                    }
+                    self.ready = true;
+                    self.accept_again = self.now.after(BACK_OFF);
+                    return false;
+                }
+            }
+        }
+        self.ready = true;
+        false
+    }
+
+    /// Accepting does not work at all: tries again later, and says so now and then. Answers that the queue is not known
+    /// to be empty.
+    fn is_refused(&mut self, listener: &Listener, error: &std::io::Error) -> bool {
+        if self.refused.is_none_or(|said| self.now.since(said) >= REMINDER) {
+            log::error!("cannot accept on {}, trying again until it works: {error}", listener.bound());
+            self.refused = Some(self.now);
+        }
+        self.ready = true;
+        self.accept_again = self.now.after(BACK_OFF);
+        false
+    }
+
+    pub(super) fn admit(&mut self, fd: OwnedFd, peer: Option<SocketAddr>) {
+        let source = peer.map(ClientNet::of);
+        self.shared.stats.accepted();
+        match (peer, source) {
+            (Some(peer), Some(source)) if !self.has_room_for(source) => self.postpone(fd, peer),
+            _ => self.open(fd, peer),
+        }
+    }
+
+    /// Gives a new connection its place.
+    pub(super) fn open(&mut self, fd: OwnedFd, peer: Option<SocketAddr>) {
+        let source = peer.map(ClientNet::of);
+        let connection = Connection::new(Socket::new(fd), peer);
+        let parking = connection.parking(&self.shared, self.now);
+        let slot = self.table.insert(source, |token| Slot::new(token, connection, parking)).clone();
+        self.watch(&slot);
+        self.scan_until(parking.deadline);
+    }
+
+    /// At the limit: whether there is a place for who waits, if need be by closing a connection.
+    pub(super) fn make_place(&mut self, listener: &Listener, limit: usize) -> bool {
+        self.take_messages();
+        if self.open_connections() < limit {
+            return true;
+        }
+        // Nobody goes for nobody; who comes later is an event.
+        if !has_more(listener) {
+            return false;
+        }
+        if !self.wish_beside(None) && self.evict() {
+            return true;
+        }
+        self.to_acceptor.want_places(true);
+        self.take_messages();
+        if self.open_connections() < limit {
+            self.to_acceptor.want_places(self.shared.is_draining());
+            return true;
+        }
+        self.full = true;
+        self.ready = true;
+        self.accept_again = self.now.after(BACK_OFF);
+        false
+    }
+
+    /// First half of a close that resets nobody: no new handshakes. For the sole holder of the listeners; what the
+    /// service manager keeps is left to it, at once and with its queue.
+    pub fn leave(&mut self, listeners: Vec<Listener>, patience: Duration) {
+        let until = self.now.after(patience);
+        for mut listener in listeners {
+            if listener.is_shared() {
+                // Closing is not enough: while another copy lives, the poller goes on reporting it.
+                let _ = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd()));
+                continue;
+            }
+            listener.refuse_new();
+            self.leaving.push(Leaving { listener, since: self.now, until, ask_again: self.now.after(REFUSAL_SETTLES) });
+        }
+    }
+
+    /// Second half: goes on accepting until no handshake is left and the queue is empty, then closes.
+    pub(super) fn close_leaving(&mut self) {
+        for mut leaving in std::mem::take(&mut self.leaving) {
+            let settled = self.now.since(leaving.since);
+            // First the handshakes, then the queue: what ended its handshake in between is in the queue.
+            let ask = self.now >= leaving.ask_again;
+            if ask {
+                leaving.ask_again = self.now.after(Duration::from_millis(DRAIN_TICK));
+            }
+            let pending = !ask || leaving.listener.has_handshakes().unwrap_or(settled < BLIND_WAIT);
+            // What has connected is served, limit or not.
+            let empty = self.accept_from(&leaving.listener, usize::MAX);
+            let quiet = empty && !pending;
+            if !quiet && self.now < leaving.until {
+                self.leaving.push(leaving);
+                continue;
+            }
+            if !quiet {
+                let bound = leaving.listener.bound();
+                log::warn!("closed {bound} while clients were still connecting; some may be reset");
+            }
+            for (fd, peer) in leaving.listener.close() {
+                self.admit(fd, Some(peer));
+            }
+        }
+    }
+
+    pub(super) fn own_files(&mut self, own: bool) {
+        for listener in &mut self.listeners {
+            listener.own_file(own);
+        }
+    }
+}
+
+/// Whether accept(2) would give something.
+fn has_more(listener: &Listener) -> bool {
+    let mut fds = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+}

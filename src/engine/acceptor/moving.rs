@@ -1,0 +1,243 @@
+//! Connections on their way to a successor, or from a predecessor.
+
+use super::Acceptor;
+use crate::clock::Millis;
+use crate::engine::connection::Slot;
+use crate::engine::connection::{Connection, Restored};
+use crate::engine::slot::{Notified, Parking, Readiness, Sched, Word};
+use crate::engine::table::ClientNet;
+use crate::lifecycle::link::{Link, Message, Sent, payload, test_point, test_time};
+use crate::lifecycle::patience::Patience;
+use crate::lifecycle::state::encode;
+use mio::unix::SourceFd;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connections on their way to the successor at a time.
+const UNACKNOWLEDGED: usize = 128;
+
+/// How long the successor may say nothing while it has connections to acknowledge.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections on their way to the successor.
+pub(super) struct Migration {
+    /// The version of the state to write. Without one nothing can move.
+    pub(super) state: Option<u32>,
+    pub(super) link: Link,
+    /// For the next answer, while some are awaited.
+    pub(super) patience: Patience,
+    /// Whether it was over at the last look.
+    pub(super) silent: bool,
+    /// Told once when the successor does not answer any more.
+    pub(super) stalled: Option<Box<dyn Fn() + Send>>,
+    pub(super) next_id: u64,
+    /// Where the look for connections that can move goes on.
+    at: usize,
+    /// Sent and not yet committed, at most [`UNACKNOWLEDGED`].
+    pub(super) moving: Vec<Moving>,
+    /// Acknowledged, their COMMIT to be sent in this order.
+    pub(super) commits: VecDeque<u64>,
+}
+
+impl Migration {
+    pub(super) fn new(state: Option<u32>, link: Link, stalled: Box<dyn Fn() + Send>) -> Migration {
+        Migration {
+            state,
+            link,
+            patience: Patience::new(test_time("HANDOVER_TEST_ACK_TIMEOUT", ACK_TIMEOUT)),
+            silent: false,
+            stalled: Some(stalled),
+            next_id: 0,
+            at: 0,
+            moving: Vec::new(),
+            commits: VecDeque::new(),
+        }
+    }
+
+    /// The successor has read something, or answered.
+    pub(super) fn goes_on(&mut self) {
+        self.patience.renew();
+        self.silent = false;
+    }
+
+    /// Whether the successor has been silent for too long, and nothing that it said is still on its way: what was
+    /// received a moment ago has come here by the next look.
+    fn has_stalled(&mut self) -> bool {
+        if self.moving.is_empty() {
+            self.goes_on();
+        }
+        let over = self.patience.is_over() && !self.link.has_unread();
+        std::mem::replace(&mut self.silent, over) && over
+    }
+
+    pub(super) fn take(&mut self, id: u64) -> Option<Moving> {
+        let at = self.moving.iter().position(|moving| moving.id == id)?;
+        Some(self.moving.remove(at))
+    }
+}
+
+pub(super) struct Moving {
+    id: u64,
+    pub(super) slot: Arc<Slot>,
+    /// As it was parked.
+    pub(super) parked: Word,
+}
+
+impl Acceptor {
+    /// Moves what is parked, and says COMMIT for what the successor has.
+    pub(super) fn migrate(&mut self) {
+        let Some(migration) = &mut self.migration else { return };
+        while let Some(&id) = migration.commits.front() {
+            test_point("predecessor-acked");
+            match migration.link.send(&Message::Commit(id), &[]) {
+                Ok(Sent::Yes) => {}
+                // An error is the end of the link, which the thread that listens to it notices too.
+                Ok(Sent::Later) | Err(_) => break,
+            }
+            test_point("predecessor-commit");
+            migration.commits.pop_front();
+            migration.goes_on();
+            if let Some(moving) = migration.take(id) {
+                // Only our copy is closed: nothing is shut down, the description lives on in the successor.
+                if let Some(connection) = moving.slot.connection().as_mut() {
+                    connection.set_moved();
+                }
+                moving.slot.close();
+                let source = self.table.remove(moving.slot.token());
+                if !self.postponed.is_empty() {
+                    self.freed.extend(source);
+                }
+                self.shared.stats.migrated();
+            }
+        }
+        if migration.has_stalled()
+            && let Some(stalled) = migration.stalled.take()
+        {
+            stalled();
+        }
+        if self.shared.is_draining() {
+            return;
+        }
+        let movable = |slot: &Arc<Slot>| {
+            slot.load().parked().is_some_and(|parked| parked.movable)
+                && slot.connection().as_ref().is_some_and(|one| !one.ends_soon())
+        };
+        let room = UNACKNOWLEDGED - migration.moving.len().min(UNACKNOWLEDGED);
+        let moves = migration.state.is_some();
+        // From where the last look ended: to begin anew each time would be a look at all of them for each few that move.
+        let found = self.table.iter_from(migration.at).filter(|(_, slot)| movable(slot)).take(room);
+        let found: Vec<(usize, Arc<Slot>)> = found.map(|(behind, slot)| (behind, slot.clone())).collect();
+        if let Some((behind, _)) = found.last() {
+            migration.at = *behind;
+        }
+        for (_, slot) in found {
+            if !moves {
+                self.end_soon(&slot);
+                continue;
+            }
+            let seen = slot.load();
+            let Some(parked) = seen.parked() else { continue };
+            if slot.claim(seen, Sched::Running) && !self.move_away(&slot, seen) {
+                let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
+                slot.park_again(parked, deadline);
+            }
+        }
+    }
+
+    /// FREEZE and SEND for a connection that is this thread's, and was parked as said. `false` if it cannot move now.
+    pub(super) fn move_away(&mut self, slot: &Arc<Slot>, parked: Word) -> bool {
+        let Some(migration) = &mut self.migration else { return false };
+        let Some(version) = migration.state else { return false };
+        if migration.moving.len() >= UNACKNOWLEDGED || migration.stalled.is_none() || self.shared.is_draining() {
+            return false;
+        }
+        let guard = slot.connection();
+        let Some(connection) = guard.as_ref().filter(|connection| !connection.ends_soon()) else { return false };
+        let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
+        let Some((snapshot, file)) = connection.snapshot(deadline) else { return false };
+        let id = migration.next_id;
+        match send_connection(&migration.link, id, connection, encode(snapshot, version), file) {
+            Ok(Sent::Yes) => {
+                test_point("predecessor-sent");
+                // Closing our copy later would not be enough: epoll goes on reporting a description that lives
+                // elsewhere. No event can come in between, since this thread is the one that asks for them.
+                if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_raw_fd())) {
+                    log::warn!("cannot stop watching a connection that moves: {error}");
+                }
+                drop(guard);
+                migration.next_id += 1;
+                slot.freeze(parked);
+                migration.moving.push(Moving { id, slot: slot.clone(), parked });
+                true
+            }
+            Ok(Sent::Later) => false,
+            Err(error) => {
+                log::debug!("a connection could not be sent to the successor: {error}");
+                false
+            }
+        }
+    }
+
+    /// A connection that cannot move ends politely: with its next response, or soon.
+    pub(super) fn end_soon(&mut self, slot: &Slot) {
+        if let Some(connection) = slot.connection().as_mut() {
+            connection.end_soon();
+            if connection.is_idle() && slot.load().is_parked() {
+                slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
+            }
+        }
+        self.next_scan = self.now;
+    }
+
+    /// A connection on its way stays here after all.
+    pub(super) fn unfreeze(&mut self, moving: &Moving) {
+        let slot = &moving.slot;
+        let deadline = self.now.after(Duration::from_millis(slot.remaining(self.now).max(0) as u64));
+        if let Some(parked) = moving.parked.parked() {
+            slot.park_again(parked, deadline);
+            if parked.wants_stream {
+                // It was taken for gone, and no event need tell of it.
+                self.streams.wait(slot.token(), &self.table);
+            }
+        }
+        self.watch(slot);
+        self.next_scan = self.now;
+    }
+
+    /// Goes on with a connection of the predecessor. Answers whose it is, and how much memory it brings.
+    pub fn adopt(&mut self, restored: Restored) -> (Option<ClientNet>, usize) {
+        let Restored { mut connection, deadline, ready } = restored;
+        let bytes = connection.bring_its_share(&self.shared);
+        let source = connection.peer().map(ClientNet::of);
+        // As in its state here; only its deadline was set before.
+        let parking = Parking { deadline, ..connection.parking(&self.shared, self.now) };
+        let slot = self.table.insert(source, |token| Slot::new(token, connection, parking)).clone();
+        // Edge-triggered, so registering says at once what is ready already.
+        self.watch(&slot);
+        self.scan_until(deadline);
+        let readable = Readiness { readable: true, ..Readiness::default() };
+        if ready && matches!(slot.notify(readable), Notified::Enqueue(_)) {
+            self.enqueue(slot);
+        }
+        (source, bytes)
+    }
+}
+
+fn send_connection(
+    link: &Link,
+    id: u64,
+    connection: &Connection,
+    snapshot: Vec<u8>,
+    file: Option<RawFd>,
+) -> io::Result<Sent> {
+    let (snapshot, memfd) = payload(snapshot)?;
+    let message = Message::Connection { id, file: file.is_some(), snapshot };
+    let mut descriptors = vec![connection.socket().as_fd()];
+    // SAFETY: the file belongs to the connection, which is borrowed for the whole call.
+    descriptors.extend(file.map(|file| unsafe { BorrowedFd::borrow_raw(file) }));
+    descriptors.extend(memfd.as_ref().map(AsFd::as_fd));
+    link.send(&message, &descriptors)
+}

@@ -1,0 +1,209 @@
+//! Why a connection ends, and what the acceptor does when a deadline has passed.
+
+use super::close_reason::CloseReason;
+use super::pace::Pace;
+use super::socket::Moved;
+use super::writing::ResponseBody;
+use super::{Connection, State, Unfinished};
+use crate::clock::Millis;
+use http1::head::is_blank;
+use http1::{Reject, response};
+
+use super::workspace::Shared;
+
+/// What the acceptor does with a connection whose deadline has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    Close(CloseReason),
+    /// Park it again: it makes progress, or it lingers now.
+    Park,
+    /// Bytes have arrived meanwhile, or only a worker may end it.
+    Enqueue,
+}
+
+/// How far [`Connection::discard`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discarded {
+    /// The socket is empty; what comes later is an event.
+    All,
+    /// There is more. To close now would be a reset, and could cost the client its answer.
+    Some,
+    /// The client has closed.
+    End(CloseReason),
+}
+
+impl Connection {
+    /// A deadline of a parked connection has passed. Never waits: prepared bytes go out in one write, or not at all.
+    pub fn expire(&mut self, shared: &Shared, now: Millis, date: &[u8]) -> Expiry {
+        match &mut self.state {
+            State::ReadingHead if is_blank(&self.input) => self.expire_idle(shared, now),
+            State::ReadingHead => self.give_up(Reject::HeadTimeout, shared, now, date),
+            State::ReadingBody(collecting) => {
+                let (_, reject) = collecting.deadline(&shared.limits);
+                self.give_up(reject, shared, now, date)
+            }
+            State::AwaitingPermit(_) => {
+                let state = std::mem::replace(&mut self.state, State::ReadingHead);
+                let expiry = self.give_up(Reject::Overloaded, shared, now, date);
+                // Dropping a handler's closure runs the application's code: not on this thread.
+                if let (State::AwaitingPermit(push), State::Lingering { reason, until, limit }) = (state, &self.state) {
+                    self.state = State::Refused { push, reason: *reason, until: *until, limit: *limit };
+                    return Expiry::Enqueue;
+                }
+                expiry
+            }
+            State::Writing(writing) => {
+                let pace = Pace::of(&shared.limits);
+                if writing.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_some() {
+                    return Expiry::Park;
+                }
+                match writing.source {
+                    // Dropping a reader runs the application's code: not on this thread.
+                    ResponseBody::Reader { .. } => {
+                        writing.expired = true;
+                        Expiry::Enqueue
+                    }
+                    _ => {
+                        self.socket.reset_on_close();
+                        Expiry::Close(CloseReason::WriteTimeout)
+                    }
+                }
+            }
+            State::Lingering { reason, .. } | State::Refused { reason, .. } => Expiry::Close(*reason),
+        }
+    }
+
+    fn expire_idle(&mut self, shared: &Shared, now: Millis) -> Expiry {
+        let reason = if shared.is_draining() || self.last { CloseReason::Stopping } else { CloseReason::IdleTimeout };
+        match self.socket.peek() {
+            Ok(Moved::Bytes(_)) => Expiry::Enqueue,
+            Ok(Moved::End) => Expiry::Close(CloseReason::PeerClosed),
+            Err(_) => Expiry::Close(CloseReason::Reset),
+            Ok(Moved::WouldBlock) => {
+                // A request may be on its way: FIN first, and what still comes is read and not run, so that the
+                // client sees an orderly end instead of a reset.
+                self.linger_now(reason, shared, now)
+            }
+        }
+    }
+
+    /// Answers for a request that will not be served, and closes.
+    pub fn give_up(&mut self, reject: Reject, shared: &Shared, now: Millis, date: &[u8]) -> Expiry {
+        log::debug!("refused: {reject} ({})", reject.status());
+        shared.stats.refused();
+        let mut answer = Vec::new();
+        response::encode_plain(&mut answer, reject.status(), reject.name(), reject.fields(), date);
+        // If it does not fit at once the client has not read earlier answers either; it gets the end alone.
+        let _ = self.socket.send(&answer, false);
+        self.linger_now(CloseReason::Refused(reject), shared, now)
+    }
+
+    fn linger_now(&mut self, reason: CloseReason, shared: &Shared, now: Millis) -> Expiry {
+        self.socket.finish();
+        self.input = Vec::new();
+        self.hold = None;
+        self.state = super::lingering(reason, &shared.limits, now);
+        // What has come already gives no new event.
+        match self.discard() {
+            Discarded::All => Expiry::Park,
+            Discarded::Some => Expiry::Enqueue,
+            Discarded::End(reason) => Expiry::Close(reason),
+        }
+    }
+
+    /// Whether bytes wait that no worker has seen.
+    pub fn has_unread(&self) -> bool {
+        matches!(self.socket.peek(), Ok(Moved::Bytes(_)))
+    }
+
+    /// It cannot move to the successor: it ends with its next response.
+    pub fn end_soon(&mut self) {
+        self.last = true;
+    }
+
+    /// Whether it ends with its next response.
+    pub fn ends_soon(&self) -> bool {
+        self.last
+    }
+
+    /// The successor has it.
+    pub fn set_moved(&mut self) {
+        self.moved = true;
+    }
+
+    /// Whether it holds code of the application's: a reader or a closure.
+    pub fn holds_application(&self) -> bool {
+        match &self.state {
+            State::AwaitingPermit(_) | State::Refused { .. } => true,
+            State::Writing(writing) => matches!(writing.source, ResponseBody::Reader { .. }),
+            _ => false,
+        }
+    }
+
+    /// Whether nothing of a request has arrived and nothing of a response is left: the client loses nothing.
+    pub fn is_idle(&self) -> bool {
+        match self.state {
+            State::ReadingHead => is_blank(&self.input),
+            State::Lingering { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it only waits for the client to close.
+    pub fn is_lingering(&self) -> bool {
+        matches!(self.state, State::Lingering { .. })
+    }
+
+    /// Reads and throws away what has come, as much as the acceptor has time for.
+    pub fn discard(&mut self) -> Discarded {
+        let mut sink = [0; 4096];
+        for _ in 0..64 {
+            match self.socket.read(&mut sink) {
+                Ok(Moved::Bytes(_)) => {}
+                Ok(Moved::WouldBlock) => return Discarded::All,
+                Ok(Moved::End) | Err(_) => {
+                    return Discarded::End(match self.state {
+                        State::Lingering { reason, .. } => reason,
+                        _ => CloseReason::Internal,
+                    });
+                }
+            }
+        }
+        Discarded::Some
+    }
+
+    /// What is under way on it, for a message; `None` if there is nothing of a request.
+    pub fn unfinished(&self, now: Millis) -> Option<Unfinished> {
+        let what = match &self.state {
+            State::ReadingHead if is_blank(&self.input) => return None,
+            State::Lingering { .. } | State::Refused { .. } => return None,
+            State::ReadingHead => {
+                let line = self.input.split(|&b| b == b'\r' || b == b'\n').find(|line| !line.is_empty());
+                let line = String::from_utf8_lossy(line.unwrap_or_default()).into_owned();
+                format!("{line:.200?} (its head was incomplete)")
+            }
+            State::ReadingBody(collecting) => {
+                format!("{} {} (its body was incomplete)", collecting.request.method(), collecting.request.url())
+            }
+            State::AwaitingPermit(push) => {
+                format!("{} {} (it waited to stream)", push.request.method(), push.request.url())
+            }
+            State::Writing(writing) => format!("{} (its response was not taken)", writing.line),
+        };
+        Some(Unfinished { what, age: now.since(self.begun.unwrap_or(now)) })
+    }
+
+    /// Ends it at the stop deadline: a request that has not been executed gets a 408. Answers what was cut, for the
+    /// log; `None` if there was nothing of a request.
+    pub fn cut(&mut self, shared: &Shared, now: Millis, date: &[u8]) -> Option<Unfinished> {
+        let cut = self.unfinished(now)?;
+        match self.state {
+            State::ReadingHead | State::ReadingBody(_) => {
+                self.give_up(Reject::HeadTimeout, shared, now, date);
+            }
+            // What it holds may be the application's: it is dropped when this server is, not now.
+            _ => self.socket.cut(),
+        }
+        Some(cut)
+    }
+}

@@ -1,0 +1,178 @@
+//! A parked connection written down for a successor, and one that goes on with what was written down.
+
+use super::close_reason::CloseReason;
+use super::socket::Socket;
+use super::stream::Incoming;
+use super::writing::{After, ResponseBody, Writing};
+use super::{Collecting, Connection, State};
+use crate::api::{Bytes, Request};
+use crate::clock::Millis;
+use crate::lifecycle::state::{RemainingBody, SavedFraming, SavedState, Snapshot};
+use http1::head::{HeadLimits, Scanner};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+impl From<&Incoming> for SavedFraming {
+    fn from(incoming: &Incoming) -> SavedFraming {
+        match incoming {
+            Incoming::Length(left) => SavedFraming::Length(*left),
+            Incoming::Chunked(decoder) => SavedFraming::Chunked(decoder.into()),
+        }
+    }
+}
+
+impl From<SavedFraming> for Incoming {
+    fn from(saved: SavedFraming) -> Incoming {
+        match saved {
+            SavedFraming::Length(left) => Incoming::Length(left),
+            SavedFraming::Chunked(decoder) => Incoming::Chunked(decoder.into()),
+        }
+    }
+}
+
+/// Of a connection that was accepted, and of which nothing has been read.
+pub fn fresh(peer: SocketAddr, deadline: Millis) -> Snapshot {
+    let (input, deadline) = (Vec::new(), deadline.0);
+    Snapshot { peer: Some(peer), served: 0, begun: None, deadline, input, state: SavedState::ReadingHead }
+}
+
+/// What was restored, and its deadline.
+pub struct Restored {
+    pub connection: Connection,
+    pub deadline: Millis,
+    /// Whether it has bytes that no event will tell of: in exec mode perhaps whole requests, of a client that sent
+    /// many and whose turn was over.
+    pub ready: bool,
+}
+
+impl Connection {
+    /// The connection as it is, with the descriptor of the file it sends; `None` while only this process can go on
+    /// with it, because code of the application is part of what comes next. The connection stays usable.
+    pub fn snapshot(&self, deadline: Millis) -> Option<(Snapshot, Option<RawFd>)> {
+        let mut file_to_send = None;
+        let state = match &self.state {
+            State::ReadingHead => SavedState::ReadingHead,
+            State::ReadingBody(collecting) => SavedState::ReadingBody {
+                head: collecting.request.head().1.to_vec(),
+                framing: (&collecting.incoming).into(),
+                body: collecting.body.clone(),
+                since: collecting.since.0,
+                limit: collecting.limit,
+                declared: collecting.declared,
+                expects_continue: collecting.expects_continue,
+            },
+            State::AwaitingPermit(_) | State::Refused { .. } => return None,
+            State::Writing(writing) => {
+                let remaining = match &writing.source {
+                    ResponseBody::None => RemainingBody::None,
+                    ResponseBody::Bytes { bytes, at } => RemainingBody::Bytes(bytes[*at..].to_vec()),
+                    ResponseBody::File { file, offset, end, .. } => {
+                        file_to_send = Some(file.as_raw_fd());
+                        RemainingBody::File { offset: *offset, end: *end }
+                    }
+                    ResponseBody::Reader { .. } => return None,
+                };
+                let keep_alive = matches!(writing.after, After::Head);
+                SavedState::Writing {
+                    unsent: writing.unsent.clone(),
+                    remaining,
+                    keep_alive,
+                    line: writing.line.clone(),
+                }
+            }
+            State::Lingering { until, .. } => SavedState::Lingering { until: until.0 },
+        };
+        let snapshot = Snapshot {
+            peer: self.peer,
+            served: self.served,
+            begun: self.begun.map(|begun| begun.0),
+            deadline: deadline.0,
+            input: self.input.clone(),
+            state,
+        };
+        Some((snapshot, file_to_send))
+    }
+
+    /// A connection that goes on where the snapshot was taken. `None` if the pieces do not fit together.
+    pub fn restore(snapshot: Snapshot, socket: OwnedFd, file: Option<Arc<File>>) -> Option<Restored> {
+        let Snapshot { peer, served, begun, deadline, input, state } = snapshot;
+        let deadline = Millis(deadline);
+        // A body may wait for a thread, or for a word that its client waits for: no event would tell of that.
+        let ready = !input.is_empty() || matches!(state, SavedState::ReadingBody { .. });
+        let state = match state {
+            SavedState::ReadingHead => State::ReadingHead,
+            SavedState::ReadingBody { head, framing, body, since, limit, declared, expects_continue } => {
+                let mut request = Request::empty();
+                // It was within its limits when it came; a successor's own may be tighter. But a head it must be.
+                let lines = head.iter().filter(|&&b| b == b'\n').count();
+                let limits = HeadLimits { size: usize::from(u16::MAX), target: head.len(), fields: lines };
+                let complete = Scanner::default().scan(&head, &limits).ok()?;
+                if complete != Some(head.len()) {
+                    return None;
+                }
+                request.parse(&head, &limits, peer).ok()?;
+                let empty = Collecting::new(request, framing.into(), Millis(since), limit, declared, expects_continue);
+                State::ReadingBody(Box::new(Collecting { body, ..empty }))
+            }
+            SavedState::Writing { unsent, remaining, keep_alive, line } => {
+                let source = match (remaining, file) {
+                    (RemainingBody::None, _) => ResponseBody::None,
+                    (RemainingBody::Bytes(bytes), _) => ResponseBody::Bytes { bytes: Bytes::Owned(bytes), at: 0 },
+                    (RemainingBody::File { offset, end }, Some(file)) => ResponseBody::file(file, offset, end),
+                    (RemainingBody::File { .. }, None) => return None,
+                };
+                let after = if keep_alive { After::Head } else { After::Linger(CloseReason::Finished) };
+                let mut writing = Writing::new(source, after);
+                writing.unsent = unsent;
+                writing.line = line;
+                State::Writing(Box::new(writing))
+            }
+            SavedState::Lingering { until } => {
+                let until = Millis(until);
+                State::Lingering { reason: CloseReason::Finished, until, limit: until }
+            }
+        };
+        let connection = Connection {
+            socket: Arc::new(Socket::new(socket)),
+            peer,
+            served,
+            begun: begun.map(Millis),
+            scanner: Scanner::default(),
+            last: false,
+            moved: false,
+            input,
+            state,
+            // Taken when it has a place here.
+            hold: None,
+        };
+        Some(Restored { connection, deadline, ready })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn restore(head: &[u8]) -> Option<Restored> {
+        let mut snapshot = Snapshot::samples().swap_remove(1);
+        let SavedState::ReadingBody { head: own, .. } = &mut snapshot.state else { panic!("{snapshot:?}") };
+        *own = head.to_vec();
+        let (one, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+        Connection::restore(snapshot, one.into(), None)
+    }
+
+    #[test]
+    fn a_head_that_is_none_is_refused_and_does_not_panic() {
+        let head = b"POST / HTTP/1.1\r\nHost: x\r\n\r\n";
+        assert!(restore(head).is_some());
+        for cut in 0..head.len() {
+            assert!(restore(&head[..cut]).is_none(), "cut at {cut}");
+        }
+        assert!(restore(&[head, &b"GET "[..]].concat()).is_none());
+        // Beyond what the offsets of a head can say.
+        let large = [b"POST / HTTP/1.1\r\nHost: x\r\nA: ", &[b'a'; 70_000][..], b"\r\n\r\n"].concat();
+        assert!(restore(&large).is_none());
+    }
+}

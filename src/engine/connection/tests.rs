@@ -1,0 +1,494 @@
+//! A connection without a server: each test drives it turn by turn, and says what each turn ended with.
+//!
+//! The client is the other end of a pair of Unix sockets, in the same thread: what it sends is there when the turn begins,
+//! and what is sent to it is there when the turn has ended. The limits differ, so that a deadline tells which it is.
+
+use super::socket::Socket;
+use super::{Budget, CloseReason, Connection, Durations, Expiry, InFlight, Role, Shared, Stats, Turn};
+use super::{Verdict, WorkerContext};
+use crate::api::{Body, Handler, Request, Router};
+use crate::clock::Millis;
+use crate::config::{DRAIN_LINGER, Limits};
+use crate::engine::slot::{Parked, Parking, Shed};
+use crate::lifecycle::Phase;
+use http1::Reject;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+const HELLO: &str = "GET /hello HTTP/1.1\r\nHost: test\r\n\r\n";
+const READS: Parked =
+    Parked { on_readable: true, on_writable: false, refusable: false, wants_stream: false, movable: true, shed: None };
+/// No request has begun.
+const IDLE: Parked = Parked { refusable: true, shed: Some(Shed::Idle), ..READS };
+const IN_HEAD: Parked = Parked { refusable: true, shed: Some(Shed::Late), ..READS };
+const IN_BODY: Parked = Parked { shed: Some(Shed::Late), ..READS };
+/// A body that a thread is to wait for.
+const UPLOAD: Parked = Parked { wants_stream: true, ..IN_BODY };
+/// A handler's own writing, for which a thread is to wait.
+const PUSH: Parked = Parked { on_readable: false, wants_stream: true, movable: false, ..READS };
+const WRITING: Parked = Parked { on_readable: false, on_writable: true, ..READS };
+const LINGERING: Parked = Parked { shed: Some(Shed::Idle), ..READS };
+
+fn limits() -> Limits {
+    Limits {
+        head_timeout: Duration::from_secs(100),
+        body_timeout: Duration::from_secs(200),
+        body_rate: 1000,
+        idle_timeout: Duration::from_secs(300),
+        write_timeout: Duration::from_secs(400),
+        stream_wait: Duration::from_secs(500),
+        linger: Duration::from_secs(600),
+        buffered_body: 1000,
+        ..Limits::default()
+    }
+}
+
+fn routes() -> Router {
+    Router::new()
+        .get("/hello", |_| "hello\n")
+        .post("/echo", |request: &mut Request| request.body_bytes())
+        .get("/large", |_| vec![b'x'; 1_000_000])
+        .get("/push", |_| Body::stream(|writer| writer.write_all(b"pushed\n")))
+        .get("/read", |_| Body::reader(std::io::repeat(b'x'), None))
+}
+
+/// A connection, its client, and the threads that drive it in turn.
+struct Driven {
+    connection: Connection,
+    worker: WorkerContext,
+    streamer: WorkerContext,
+    client: UnixStream,
+}
+
+impl Driven {
+    fn new() -> Driven {
+        Driven::with(routes(), None)
+    }
+
+    /// With that application, and so many bytes for what waits.
+    fn with(handler: impl Handler, memory: Option<u64>) -> Driven {
+        let in_flight = [(); 2].map(|()| Arc::new(InFlight::default()));
+        let shared = Arc::new(Shared {
+            limits: limits(),
+            handler: Box::new(handler),
+            status_routes: true,
+            phase: Phase::default(),
+            stats: Stats::new(2),
+            in_flight: in_flight.to_vec(),
+            durations: Durations::default(),
+            budget: Budget::new(memory),
+            collected: Budget::new(None),
+        });
+        let [worker, streamer] = in_flight;
+        let worker = WorkerContext::new(shared.clone(), Role::Worker, 0, worker);
+        let streamer = WorkerContext::new(shared, Role::Streamer, 1, streamer);
+        let (ours, client) = UnixStream::pair().expect("a socket pair");
+        ours.set_nonblocking(true).expect("an open socket");
+        client.set_nonblocking(true).expect("an open socket");
+        Driven { connection: Connection::new(Socket::new(ours.into()), None), worker, streamer, client }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.worker.shared
+    }
+
+    fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Driven {
+        self.client.write_all(bytes.as_ref()).expect("room in the socket");
+        self
+    }
+
+    /// A turn on a worker, for which nobody else waits.
+    fn turn(&mut self) -> Verdict {
+        self.worker.begin_turn();
+        self.turn_at(self.worker.now)
+    }
+
+    /// The same, at that time.
+    fn turn_at(&mut self, now: Millis) -> Verdict {
+        self.worker.now = now;
+        let verdict = self.connection.drive(&mut self.worker, &mut Turn::new(&|| false), false);
+        self.worker.end_turn();
+        verdict
+    }
+
+    /// A turn on a worker that ends after one request.
+    fn short_turn(&mut self) -> Verdict {
+        self.worker.begin_turn();
+        self.connection.drive(&mut self.worker, &mut Turn::of_one_request(), false)
+    }
+
+    /// A turn on a thread that may wait for the client.
+    fn streamers_turn(&mut self) -> Verdict {
+        self.streamer.begin_turn();
+        self.connection.drive(&mut self.streamer, &mut Turn::new(&|| false), false)
+    }
+
+    /// The acceptor finds that a deadline has passed.
+    fn expire_at(&mut self, now: Millis) -> Expiry {
+        self.connection.expire(&self.worker.shared, now, b"")
+    }
+
+    /// What has come at the client since the last time.
+    fn received(&mut self) -> String {
+        let mut bytes = Vec::new();
+        // It ends with WouldBlock, or with FIN.
+        let _ = self.client.read_to_end(&mut bytes);
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    /// One answer has come, and it is that.
+    #[track_caller]
+    fn expect_answer(&mut self, status: &str, ends: &str) {
+        let received = self.received();
+        assert!(received.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{received:?}");
+        assert!(received.ends_with(ends), "{received:?}");
+        assert_eq!(received.matches("HTTP/1.1 ").count(), 1, "{received:?}");
+    }
+
+    /// The client sees FIN behind all that it was sent.
+    #[track_caller]
+    fn expect_fin(&mut self) {
+        assert_eq!(self.client.read(&mut [0]).expect("FIN and no WouldBlock"), 0);
+    }
+
+    /// Its deadline has come and it waits on: until when.
+    #[track_caller]
+    fn waits_on_at(&mut self, at: Millis) -> Millis {
+        assert_eq!(self.expire_at(at), Expiry::Park);
+        self.connection.parking(&self.worker.shared, at).deadline
+    }
+
+    /// So long after the time at which the last turn of the worker ended.
+    fn after(&self, duration: Duration) -> Millis {
+        self.worker.now.after(duration)
+    }
+}
+
+/// What it waits for, and until when.
+#[track_caller]
+fn park(verdict: Verdict) -> (Parked, Millis) {
+    match verdict {
+        Verdict::Park(parking) => (parking.parked, parking.deadline),
+        _ => panic!("{verdict:?}, and not parked"),
+    }
+}
+
+/// It waits for that, and answers until when.
+#[track_caller]
+fn parked(verdict: Verdict, parked: Parked) -> Millis {
+    let (found, deadline) = park(verdict);
+    assert_eq!(found, parked);
+    deadline
+}
+
+#[test]
+fn a_request_is_answered_and_the_next_one_waited_for() {
+    let mut driven = Driven::new();
+    assert_eq!(park(driven.turn()), (IDLE, driven.after(limits().idle_timeout)));
+    for served in 1..=3 {
+        let verdict = driven.send(HELLO).turn();
+        assert_eq!(park(verdict), (IDLE, driven.after(limits().idle_timeout)));
+        driven.expect_answer("200 OK", "\r\n\r\nhello\n");
+        assert!(driven.connection.is_idle() && driven.connection.held() == 0, "it holds nothing while it is idle");
+        assert_eq!(driven.shared().stats.total_served(), served);
+    }
+}
+
+#[test]
+fn a_head_in_pieces_has_one_deadline_from_its_first_byte() {
+    let mut driven = Driven::new();
+    driven.turn();
+    let began = driven.worker.now;
+    for (at, byte) in HELLO.bytes().enumerate() {
+        let verdict = driven.send([byte]).turn_at(began.after(Duration::from_secs(at as u64)));
+        if at + 1 < HELLO.len() {
+            assert_eq!(park(verdict), (IN_HEAD, began.after(limits().head_timeout)), "at {at}");
+            assert!(!driven.connection.is_idle());
+        }
+    }
+    driven.expect_answer("200 OK", "hello\n");
+    assert!(driven.connection.is_idle());
+}
+
+#[test]
+fn a_head_that_is_late_is_refused_by_the_worker_and_by_the_acceptor() {
+    for by_worker in [true, false] {
+        let mut driven = Driven::new();
+        let deadline = parked(driven.send("GET /hel").turn(), IN_HEAD);
+        assert!(driven.connection.unfinished(deadline).is_some_and(|it| it.what.contains("GET /hel")));
+        let until = deadline.after(limits().linger);
+        if by_worker {
+            // A trickle keeps the acceptor from seeing it parked.
+            assert_eq!(park(driven.send("lo").turn_at(deadline)), (LINGERING, until));
+        } else {
+            assert_eq!(driven.waits_on_at(deadline), until);
+        }
+        driven.expect_answer("408 Request Timeout", "request head not received in time\n");
+        driven.expect_fin();
+        assert!(driven.connection.is_lingering() && driven.connection.unfinished(deadline).is_none());
+    }
+}
+
+#[test]
+fn a_body_in_pieces_is_collected_before_its_handler_runs() {
+    let mut driven = Driven::new();
+    driven.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n");
+    let verdict = driven.turn();
+    let began = driven.worker.now;
+    assert_eq!(park(verdict), (IN_BODY, began.after(limits().body_timeout)));
+    // Each byte buys time: a thousand of them a second.
+    let verdict = driven.send("12345").turn_at(began.after(Duration::from_secs(7)));
+    let later = began.after(limits().body_timeout + Duration::from_millis(5));
+    assert_eq!(park(verdict), (IN_BODY, later));
+    assert_eq!(driven.received(), "");
+    // What stands behind it is the next request.
+    let verdict = driven.send("67890").send(HELLO).turn();
+    assert_eq!(park(verdict), (IDLE, driven.after(limits().idle_timeout)));
+    let received = driven.received();
+    assert!(received.contains("\r\n\r\n1234567890HTTP/1.1 200 OK\r\n") && received.ends_with("hello\n"), "{received}");
+}
+
+#[test]
+fn requests_that_come_together_have_their_turns_when_others_wait() {
+    let mut driven = Driven::new();
+    driven.send(HELLO.repeat(3));
+    for left in (0..3).rev() {
+        let verdict = driven.short_turn();
+        if left > 0 {
+            // The request that is here and has not begun may still be refused.
+            assert_eq!(verdict, Verdict::Requeue { refusable: true });
+        } else {
+            assert_eq!(park(verdict), (IDLE, driven.after(limits().idle_timeout)));
+        }
+        driven.expect_answer("200 OK", "hello\n");
+        assert_eq!(driven.connection.is_idle(), left == 0);
+    }
+}
+
+#[test]
+fn a_body_that_is_late_is_refused() {
+    let mut driven = Driven::new();
+    driven.send("POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab");
+    let deadline = parked(driven.turn(), IN_BODY);
+    assert_eq!(driven.waits_on_at(deadline), deadline.after(limits().linger));
+    driven.expect_answer("408 Request Timeout", "\n");
+    driven.expect_fin();
+    assert_eq!(driven.shared().stats.total_refused(), 1);
+}
+
+#[test]
+fn a_client_that_waits_to_be_told_is_told_once() {
+    let mut driven = Driven::new();
+    driven.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    parked(driven.turn(), IN_BODY);
+    assert_eq!(driven.received(), "HTTP/1.1 100 Continue\r\n\r\n");
+    parked(driven.send("bo").turn(), IN_BODY);
+    assert_eq!(driven.received(), "");
+    parked(driven.send("dy").turn(), IDLE);
+    driven.expect_answer("200 OK", "\r\n\r\nbody");
+}
+
+#[test]
+fn a_body_that_outgrows_its_buffer_is_collected_until_a_thread_that_waits_is_free() {
+    let mut driven = Driven::new();
+    let body = "b".repeat(3000);
+    driven.send(format!("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 3000\r\n\r\n{}", &body[..500]));
+    let deadline = parked(driven.turn(), UPLOAD);
+    let more = parked(driven.send(&body[..2000]).turn(), UPLOAD);
+    assert_eq!(more, deadline.after(Duration::from_secs(2)), "a thousand bytes buy a second");
+    assert_eq!(driven.received(), "", "its handler has not run");
+    driven.send(&body[..500]);
+    let verdict = driven.streamers_turn();
+    assert_eq!(park(verdict), (IDLE, driven.streamer.now.after(limits().idle_timeout)));
+    driven.expect_answer("200 OK", &format!("\r\n\r\n{body}"));
+}
+
+#[test]
+fn a_pushed_response_waits_for_a_thread_that_waits() {
+    let mut driven = Driven::new();
+    let verdict = driven.send("GET /push HTTP/1.1\r\nHost: test\r\n\r\n").turn();
+    assert_eq!(park(verdict), (PUSH, driven.after(limits().stream_wait)));
+    assert!(driven.connection.holds_application());
+    // What has come behind it waits too, and no worker pushes.
+    parked(driven.send(HELLO).turn(), PUSH);
+    assert_eq!(driven.received(), "", "a head leaves when what follows is decided");
+    // Threads that may wait are for those that need them: the next request is a worker's.
+    assert_eq!(driven.streamers_turn(), Verdict::Requeue { refusable: true });
+    driven.expect_answer("200 OK", "\r\n\r\n7\r\npushed\n\r\n0\r\n\r\n");
+    parked(driven.turn(), IDLE);
+    driven.expect_answer("200 OK", "hello\n");
+}
+
+/// Dropping what an application pushes runs its code, which the acceptor must not.
+#[test]
+fn a_pushed_response_that_waited_too_long_is_dropped_by_a_worker() {
+    let kept = Arc::new(());
+    let given = kept.clone();
+    let routes = Router::new().get("/push", move |_| {
+        let given = given.clone();
+        Body::stream(move |writer| {
+            let _given = &given;
+            writer.write_all(b"pushed\n")
+        })
+    });
+    let mut driven = Driven::with(routes, None);
+    let deadline = parked(driven.send("GET /push HTTP/1.1\r\nHost: test\r\n\r\n").turn(), PUSH);
+    assert_eq!(Arc::strong_count(&kept), 3);
+    assert_eq!(driven.expire_at(deadline), Expiry::Enqueue);
+    driven.expect_answer("503 Service Unavailable", "\n");
+    driven.expect_fin();
+    assert!(Arc::strong_count(&kept) == 3 && driven.connection.holds_application());
+    assert_eq!(park(driven.turn_at(deadline)), (LINGERING, deadline.after(limits().linger)));
+    assert!(Arc::strong_count(&kept) == 2 && !driven.connection.holds_application());
+}
+
+#[test]
+fn a_response_that_is_not_read_waits_for_its_client_and_goes_on() {
+    let mut driven = Driven::new();
+    driven.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n");
+    let mut received = String::new();
+    let mut waits = 0;
+    while let Verdict::Park(Parking { parked: WRITING, deadline, .. }) = driven.turn() {
+        assert!(deadline <= driven.after(limits().write_timeout) && driven.connection.unfinished(deadline).is_some());
+        waits += 1;
+        received += &driven.received();
+    }
+    received += &driven.received();
+    let (_, body) = received.split_once("\r\n\r\n").expect("a head");
+    assert!(waits > 1 && body.len() == 1_000_000 && body.bytes().all(|byte| byte == b'x'), "{waits}, {}", body.len());
+    assert!(driven.connection.is_idle() && driven.connection.held() == 0);
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_a_response_is_closed() {
+    let mut driven = Driven::new();
+    let deadline = parked(driven.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n").turn(), WRITING);
+    assert_eq!(deadline, driven.after(limits().write_timeout));
+    assert_eq!(driven.expire_at(deadline), Expiry::Close(CloseReason::WriteTimeout));
+    // What a reader gives is the application's, so a worker ends it.
+    let mut driven = Driven::new();
+    driven.send("GET /read HTTP/1.1\r\nHost: test\r\n\r\n");
+    let deadline = parked(driven.turn(), Parked { movable: false, ..WRITING });
+    assert_eq!(driven.expire_at(deadline), Expiry::Enqueue);
+    assert_eq!(driven.turn_at(deadline), Verdict::Close(CloseReason::WriteTimeout));
+}
+
+#[test]
+fn a_refused_request_lingers_as_long_as_bytes_come_and_not_for_ever() {
+    let mut driven = Driven::new();
+    let mut until = parked(driven.send("GET  /hello HTTP/1.1\r\n\r\n").turn(), LINGERING);
+    let began = driven.worker.now;
+    assert_eq!(until, began.after(limits().linger));
+    driven.expect_answer("400 Bad Request", "\n");
+    driven.expect_fin();
+    loop {
+        // Just before its time is up.
+        let next = parked(driven.send(HELLO).turn_at(Millis(until.0 - 1)), LINGERING);
+        if next == until {
+            break;
+        }
+        until = next;
+    }
+    assert_eq!(until, began.after(limits().linger * 10));
+    assert_eq!(driven.received(), "", "what comes behind it is not run");
+    let reason = CloseReason::Refused(Reject::RequestLine);
+    assert_eq!(driven.expire_at(until), Expiry::Close(reason));
+    assert_eq!(driven.turn_at(until), Verdict::Close(reason));
+}
+
+#[test]
+fn a_client_that_asks_for_the_end_is_closed_when_nothing_more_has_come() {
+    let last = "GET /hello HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    let mut driven = Driven::new();
+    assert_eq!(driven.send(last).turn(), Verdict::Close(CloseReason::Finished));
+    driven.expect_answer("200 OK", "hello\n");
+    // With bytes unread a close would be a reset, so it lingers.
+    let mut driven = Driven::new();
+    let verdict = driven.send(last).send(HELLO).turn();
+    assert_eq!(park(verdict), (LINGERING, driven.after(limits().linger)));
+    driven.expect_answer("200 OK", "hello\n");
+    driven.expect_fin();
+    drop(driven.client.shutdown(std::net::Shutdown::Write));
+    assert_eq!(driven.turn(), Verdict::Close(CloseReason::Finished));
+}
+
+#[test]
+fn a_client_that_goes_is_told_apart_by_where_it_was() {
+    for (sent, reason) in [
+        ("", CloseReason::PeerClosed),
+        ("\r\n", CloseReason::PeerClosed),
+        (HELLO, CloseReason::PeerClosed),
+        ("GET /he", CloseReason::PeerClosedInRequest),
+        ("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\na", CloseReason::PeerClosedInRequest),
+    ] {
+        for at_once in [true, false] {
+            let mut driven = Driven::new();
+            driven.send(sent);
+            if !at_once {
+                assert!(matches!(driven.turn(), Verdict::Park(_)), "{sent:?}");
+            }
+            driven.client.shutdown(std::net::Shutdown::Write).expect("FIN");
+            assert_eq!(driven.turn(), Verdict::Close(reason), "{sent:?}, {at_once}");
+        }
+    }
+}
+
+#[test]
+fn an_idle_connection_ends_in_order_and_a_request_that_came_just_then_is_served() {
+    let mut driven = Driven::new();
+    let deadline = parked(driven.turn(), IDLE);
+    driven.send(HELLO);
+    assert_eq!(driven.expire_at(deadline), Expiry::Enqueue);
+    let deadline = parked(driven.turn(), IDLE);
+    driven.expect_answer("200 OK", "hello\n");
+    assert_eq!(driven.waits_on_at(deadline), deadline.after(limits().linger));
+    driven.expect_fin();
+    assert!(driven.connection.is_lingering());
+}
+
+#[test]
+fn while_the_server_drains_an_answer_is_the_last() {
+    let mut driven = Driven::new();
+    driven.turn();
+    driven.shared().phase.drain();
+    assert_eq!(park(driven.turn()), (IDLE, driven.after(DRAIN_LINGER)));
+    let verdict = driven.send(HELLO).turn();
+    assert_eq!(park(verdict), (LINGERING, driven.after(limits().linger)));
+    let received = driven.received();
+    assert!(received.contains("Connection: close\r\n") && received.ends_with("hello\n"), "{received}");
+    driven.expect_fin();
+}
+
+#[test]
+fn a_request_that_there_is_no_memory_to_keep_is_told_to_come_again() {
+    let mut driven = Driven::with(routes(), Some(1000));
+    parked(driven.turn(), IDLE);
+    parked(driven.send(format!("GET /hello HTTP/1.1\r\nX-A: {}", "a".repeat(500))).turn(), IN_HEAD);
+    assert!((500..=1000).contains(&driven.shared().budget.held()), "{}", driven.shared().budget.held());
+    let verdict = driven.send("b".repeat(500)).turn();
+    assert_eq!(park(verdict), (LINGERING, driven.after(limits().linger)));
+    driven.expect_answer("503 Service Unavailable", "\n");
+    driven.expect_fin();
+    assert_eq!(driven.shared().budget.held(), 0);
+}
+
+/// For the thread that answers while every worker is busy.
+#[test]
+fn only_a_question_for_the_servers_state_is_answered_out_of_turn() {
+    let mut driven = Driven::new();
+    driven.worker.role = Role::Status;
+    driven.send(HELLO);
+    driven.worker.begin_turn();
+    assert_eq!(driven.connection.look_after(&mut driven.worker), None);
+    assert_eq!(driven.received(), "");
+    driven.worker.role = Role::Worker;
+    parked(driven.turn(), IDLE);
+    driven.expect_answer("200 OK", "hello\n");
+    driven.worker.role = Role::Status;
+    driven.send("GET /-/healthy HTTP/1.1\r\nHost: test\r\n\r\n").send(HELLO);
+    assert_eq!(driven.connection.look_after(&mut driven.worker), Some(Verdict::Requeue { refusable: true }));
+    driven.expect_answer("200 OK", "healthy\n");
+    assert_eq!(driven.connection.look_after(&mut driven.worker), None);
+}

@@ -1,0 +1,4 @@
+//! The fixed number of threads that drive connections, and the channel that they take them from.
+
+pub mod work_queue;
+pub mod worker;

@@ -1,0 +1,239 @@
+//! The threads that drive connections: the fixed pool, the ones beside it that may wait for clients, and the one that
+//! says how the server is while all the others are busy.
+
+use crate::engine::connection::Slot;
+use crate::engine::connection::{CloseReason, Connection, InFlight, Role, Shared, Turn, Verdict, WorkerContext};
+use crate::engine::mailbox::Mailbox;
+use crate::engine::pool::work_queue::Consumer;
+use crate::engine::slot::Word;
+use crate::logging::rate_limit::log_rate_limited;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// What the acceptor hears from the workers.
+#[derive(Clone, Copy, Debug)]
+pub enum ToAcceptor {
+    /// The connection with that token is gone.
+    Closed(usize),
+    /// It wants another turn, for which it needs an `entry` in the channel unless one stands there.
+    Again { token: usize, entry: bool },
+    /// It is parked and waits for a thread that may wait for its client.
+    WantsStream(usize),
+    /// So many of these threads are free now.
+    Streamers(usize),
+}
+
+/// The way back to the acceptor. It has no part in ending the pool: that is the work channel's alone.
+#[derive(Clone)]
+pub struct AcceptorHandle {
+    mailbox: Mailbox<ToAcceptor>,
+    waker: Arc<mio::Waker>,
+    /// Whether the acceptor waits for places to become free.
+    wants_places: Arc<AtomicBool>,
+}
+
+impl AcceptorHandle {
+    pub fn new(mailbox: Mailbox<ToAcceptor>, waker: Arc<mio::Waker>) -> AcceptorHandle {
+        AcceptorHandle { mailbox, waker, wants_places: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Tells the acceptor. It is woken for a closed connection only if it waits for one: else it learns of it soon
+    /// enough, and a system call is saved for each connection.
+    pub fn send(&self, messages: ToAcceptor) {
+        // The acceptor goes when no connection is left, so nobody misses what is sent after that.
+        self.mailbox.put(messages);
+        let wake = match messages {
+            ToAcceptor::Closed(_) => self.wants_places.load(Ordering::SeqCst),
+            ToAcceptor::Again { .. } | ToAcceptor::WantsStream(_) | ToAcceptor::Streamers(_) => true,
+        };
+        if wake {
+            self.wake();
+        }
+    }
+
+    pub fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("cannot wake the acceptor: {error}");
+        }
+    }
+
+    /// The acceptor says whether it waits for closed connections; it must look at the mailbox once more afterwards.
+    pub fn want_places(&self, wants: bool) {
+        self.wants_places.store(wants, Ordering::SeqCst);
+    }
+}
+
+/// What one of these threads is started with.
+pub struct Worker<D> {
+    pub role: Role,
+    /// Of all these threads, in their order.
+    pub index: usize,
+    pub jobs: Consumer<Arc<Slot>>,
+    pub to_acceptor: AcceptorHandle,
+    pub shared: Arc<Shared>,
+    pub in_flight: Arc<InFlight>,
+    /// Threads that are started when the first connection waits for one.
+    pub streamers: Arc<Streamers<D>>,
+    /// Its part in the pool, dropped when the thread ends; the last one tells the main thread.
+    pub done: D,
+}
+
+impl<D: Clone + Send + 'static> Worker<D> {
+    /// Starts the thread.
+    pub fn spawn(self, stack: usize) -> io::Result<JoinHandle<()>> {
+        let name = match self.role {
+            Role::Worker => format!("worker-{}", self.index),
+            Role::Streamer => format!("stream-{}", self.index),
+            Role::Status => "status".to_owned(),
+        };
+        thread::Builder::new().name(name).stack_size(stack).spawn(move || self.run())
+    }
+
+    /// Works until the acceptor has dropped its end of the channel and the channel is empty.
+    fn run(self) {
+        let mut work = WorkerContext::new(self.shared.clone(), self.role, self.index, self.in_flight.clone());
+        while let Some(slot) = self.jobs.next() {
+            match self.role {
+                Role::Status => self.look_after(&mut work, &slot),
+                // A stale entry: the acceptor has answered for it.
+                Role::Worker | Role::Streamer => {
+                    if let Some(word) = slot.begin() {
+                        self.drive(&mut work, &slot, word);
+                    }
+                }
+            }
+            if self.role == Role::Streamer {
+                self.to_acceptor.send(ToAcceptor::Streamers(1));
+            }
+        }
+        drop(self.done);
+    }
+
+    fn drive(&self, work: &mut WorkerContext, slot: &Slot, mut word: Word) {
+        let others_wait = || self.jobs.others_wait() || self.shared.phase.is_holding();
+        let mut turn = Turn::new(&others_wait);
+        loop {
+            let verdict = self
+                .guarded(work, slot, |connection, work| Some(connection.drive(work, &mut turn, word.hides_bytes())));
+            match verdict.and_then(|verdict| self.settle(slot, verdict)) {
+                Some(again) => word = again,
+                None => return,
+            }
+        }
+    }
+
+    /// Every worker is busy, and this one was taken out of the channel: answers it if it asks for the server's state.
+    fn look_after(&self, work: &mut WorkerContext, slot: &Slot) {
+        let looked = self.guarded(work, slot, |connection, work| connection.look_after(work));
+        let Some(verdict) = looked else {
+            // Nobody else may be answered before his turn.
+            if slot.put_back(true) {
+                self.to_acceptor.send(ToAcceptor::Again { token: slot.token(), entry: true });
+            }
+            return;
+        };
+        if self.settle(slot, verdict).is_some() {
+            self.settle(slot, Verdict::Requeue { refusable: true });
+        }
+    }
+
+    /// Does what came of a turn. Answers the word if something has come just now, so that it goes on.
+    fn settle(&self, slot: &Slot, verdict: Verdict) -> Option<Word> {
+        match verdict {
+            Verdict::Park(parking) => {
+                if !slot.park(parking) {
+                    return Some(slot.look_again());
+                }
+                if parking.parked.wants_stream {
+                    self.streamers.start(&self.done, &self.to_acceptor);
+                    self.to_acceptor.send(ToAcceptor::WantsStream(slot.token()));
+                }
+            }
+            Verdict::Requeue { refusable } => {
+                let entry = slot.requeue(refusable);
+                self.to_acceptor.send(ToAcceptor::Again { token: slot.token(), entry });
+            }
+            Verdict::Close(reason) => {
+                log::debug!("connection closed: {reason}");
+                slot.close();
+                self.to_acceptor.send(ToAcceptor::Closed(slot.token()));
+            }
+        }
+        None
+    }
+
+    fn guarded(
+        &self,
+        work: &mut WorkerContext,
+        slot: &Slot,
+        run: impl FnOnce(&mut Connection, &mut WorkerContext) -> Option<Verdict>,
+    ) -> Option<Verdict> {
+        let mut guard = slot.connection();
+        let Some(connection) = guard.as_mut() else {
+            return Some(Verdict::Close(CloseReason::Internal));
+        };
+        work.begin_turn();
+        // Handlers are guarded where they are called; this is for a reader that panics, or a mistake of ours.
+        let verdict = catch_unwind(AssertUnwindSafe(|| run(connection, work)));
+        work.end_turn();
+        verdict.unwrap_or_else(|_| {
+            log_rate_limited!(error, "a connection was closed because of a panic");
+            Some(Verdict::Close(CloseReason::Internal))
+        })
+    }
+}
+
+/// The threads that may wait for clients, started when the first connection waits for one.
+pub struct Streamers<D> {
+    /// Those that do not run yet.
+    missing: Mutex<Vec<MakeStreamer<D>>>,
+    running: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether any is missing, which is asked for each connection that waits.
+    any_missing: AtomicBool,
+    stack: usize,
+}
+
+/// Makes one of them, its part in the pool excepted, which lasts only while somebody runs.
+type MakeStreamer<D> = Box<dyn Fn(D, Arc<Streamers<D>>) -> Worker<D> + Send>;
+
+impl<D: Clone + Send + 'static> Streamers<D> {
+    pub fn new(stack: usize, missing: Vec<MakeStreamer<D>>) -> Streamers<D> {
+        Streamers {
+            any_missing: AtomicBool::new(!missing.is_empty()),
+            missing: Mutex::new(missing),
+            running: Mutex::default(),
+            stack,
+        }
+    }
+
+    /// Starts those that do not run yet. One that cannot be started is tried again when the next connection waits.
+    fn start(self: &Arc<Self>, done: &D, to_acceptor: &AcceptorHandle) {
+        if !self.any_missing.load(Ordering::Acquire) {
+            return;
+        }
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = missing.len();
+        missing.retain(|make| match make(done.clone(), self.clone()).spawn(self.stack) {
+            Ok(thread) => {
+                self.running.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+                false
+            }
+            Err(error) => {
+                log_rate_limited!(error, "cannot start a thread that waits for clients: {error}");
+                true
+            }
+        });
+        self.any_missing.store(!missing.is_empty(), Ordering::Release);
+        let started = before - missing.len();
+        drop(missing);
+        to_acceptor.send(ToAcceptor::Streamers(started));
+    }
+
+    /// Those that run, for whoever waits for their end.
+    pub fn take_running(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

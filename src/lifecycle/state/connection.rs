@@ -1,0 +1,221 @@
+//! A parked connection as it is written down: the same in every version of the state so far, so it stays as it is.
+//!
+//! Descriptors do not travel in the bytes; they follow beside them. Times are CLOCK_MONOTONIC in milliseconds, the same
+//! in every process of a host.
+
+use http1::chunked::{Decoder, State, Within};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// A parked connection without its descriptors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub peer: Option<SocketAddr>,
+    pub served: u32,
+    pub begun: Option<u64>,
+    pub deadline: u64,
+    #[serde(with = "serde_bytes")]
+    pub input: Vec<u8>,
+    pub state: SavedState,
+}
+
+/// What it was doing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum SavedState {
+    ReadingHead,
+    ReadingBody {
+        #[serde(with = "serde_bytes")]
+        head: Vec<u8>,
+        framing: SavedFraming,
+        #[serde(with = "serde_bytes")]
+        body: Vec<u8>,
+        since: u64,
+        limit: u64,
+        declared: Option<u64>,
+        expects_continue: bool,
+    },
+    Writing {
+        #[serde(with = "serde_bytes")]
+        unsent: Vec<u8>,
+        remaining: RemainingBody,
+        keep_alive: bool,
+        line: String,
+    },
+    Lingering {
+        until: u64,
+    },
+}
+
+/// The rest of a response.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum RemainingBody {
+    None,
+    Bytes(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The file's descriptor travels beside the socket's.
+    File {
+        offset: u64,
+        end: u64,
+    },
+}
+
+/// Where in its framing a request body is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum SavedFraming {
+    /// Bytes still to come.
+    Length(u64),
+    Chunked(SavedDecoder),
+}
+
+/// Where a decoder of the chunked coding is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedDecoder {
+    state: SavedDecoderState,
+    overhead: u16,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum SavedDecoderState {
+    Size { size: u64, digits: u8 },
+    Extension { size: u64, at: SavedWithin },
+    SizeLf { size: u64 },
+    Data { left: u64 },
+    DataCr,
+    DataLf,
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    EndLf,
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum SavedWithin {
+    BeforeSemicolon,
+    AfterQuoted,
+    BeforeName,
+    Name,
+    AfterName,
+    BeforeValue,
+    Token,
+    Quoted,
+    QuotedPair,
+}
+
+/// Both ways between what is written down and what works.
+macro_rules! same_variants {
+    ($one:ident, $other:ident: $($variant:ident $({ $($field:ident),+ })?),+) => {
+        impl From<$one> for $other {
+            fn from(value: $one) -> $other {
+                match value {
+                    $($one::$variant $({ $($field),+ })? => $other::$variant $({ $($field: $field.into()),+ })?,)+
+                }
+            }
+        }
+
+        impl From<$other> for $one {
+            fn from(value: $other) -> $one {
+                match value {
+                    $($other::$variant $({ $($field),+ })? => $one::$variant $({ $($field: $field.into()),+ })?,)+
+                }
+            }
+        }
+    };
+}
+
+same_variants!(Within, SavedWithin:
+    BeforeSemicolon, AfterQuoted, BeforeName, Name, AfterName, BeforeValue, Token, Quoted, QuotedPair);
+same_variants!(State, SavedDecoderState:
+    Size { size, digits }, Extension { size, at }, SizeLf { size }, Data { left }, DataCr, DataLf, TrailerStart,
+    TrailerName, TrailerValue, TrailerLf, EndLf, Done);
+
+impl From<&Decoder> for SavedDecoder {
+    fn from(decoder: &Decoder) -> SavedDecoder {
+        let (state, overhead) = decoder.saved();
+        SavedDecoder { state: state.into(), overhead }
+    }
+}
+
+impl From<SavedDecoder> for Decoder {
+    fn from(SavedDecoder { state, overhead }: SavedDecoder) -> Decoder {
+        Decoder::resume(state.into(), overhead)
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl Snapshot {
+    /// One for each state, and each way in which a body comes and a response goes.
+    pub fn samples() -> Vec<Snapshot> {
+        let body = |framing: SavedFraming| SavedState::ReadingBody {
+            head: b"POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n".to_vec(),
+            framing,
+            body: b"abc".to_vec(),
+            since: 1,
+            limit: 1 << 20,
+            declared: Some(9),
+            expects_continue: true,
+        };
+        let writing = |remaining: RemainingBody| SavedState::Writing {
+            unsent: b"HTTP/1.1 200 OK\r\n".to_vec(),
+            remaining,
+            keep_alive: true,
+            line: "GET /a".into(),
+        };
+        let states = [
+            SavedState::ReadingHead,
+            body(SavedFraming::Length(6)),
+            body(SavedFraming::Chunked((&Decoder::default()).into())),
+            writing(RemainingBody::None),
+            writing(RemainingBody::Bytes(b"hello".to_vec())),
+            writing(RemainingBody::File { offset: 1, end: 9 }),
+            SavedState::Lingering { until: 2 },
+        ];
+        let peer = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
+        let snapshot = |state| Snapshot {
+            peer,
+            served: 1,
+            begun: Some(1),
+            deadline: 2,
+            input: b"GET /b HTTP/1.1\r\n".to_vec(),
+            state,
+        };
+        states.into_iter().map(snapshot).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A change here is a new version of the state.
+    #[test]
+    fn a_decoder_is_written_as_it_was_at_first() {
+        use State::*;
+        let plain = [DataCr, DataLf, TrailerStart, TrailerName, TrailerValue, TrailerLf, EndLf, Done];
+        let places = [
+            Within::BeforeSemicolon,
+            Within::AfterQuoted,
+            Within::BeforeName,
+            Within::Name,
+            Within::AfterName,
+            Within::BeforeValue,
+            Within::Token,
+            Within::Quoted,
+            Within::QuotedPair,
+        ];
+        let mut all = vec![
+            (Size { size: 300, digits: 200 }, vec![0, 0xac, 2, 200]),
+            (SizeLf { size: 300 }, vec![2, 0xac, 2]),
+            (Data { left: 300 }, vec![3, 0xac, 2]),
+        ];
+        all.extend(plain.into_iter().zip(4..).map(|(state, number)| (state, vec![number])));
+        all.extend(places.into_iter().zip(0..).map(|(at, number)| (Extension { size: 1, at }, vec![1, 1, number])));
+        for (state, mut written) in all {
+            written.extend([0x80, 0x20]);
+            let saved = SavedDecoder::from(&Decoder::resume(state, 4096));
+            assert_eq!(postcard::to_allocvec(&saved).as_deref(), Ok(&written[..]), "{state:?}");
+            let read: SavedDecoder = postcard::from_bytes(&written).expect("what was written");
+            assert_eq!(Decoder::from(read).saved(), (state, 4096));
+        }
+    }
+}

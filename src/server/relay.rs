@@ -1,0 +1,58 @@
+//! What the other generation says about connections, on its way to the acceptor.
+
+use crate::engine::acceptor::Command;
+use crate::engine::connection::{Connection, Restored};
+use crate::engine::mailbox::Mailbox;
+use crate::engine::pool::worker::AcceptorHandle;
+use crate::lifecycle::link::Holds;
+use crate::lifecycle::predecessor::Arrivals;
+use crate::lifecycle::state::Snapshot;
+use crate::lifecycle::successor::Answers;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Passes what the other process says about connections to the acceptor.
+pub(super) struct Relay {
+    pub(super) commands: Mailbox<Command>,
+    pub(super) to_acceptor: AcceptorHandle,
+}
+
+impl Relay {
+    fn tell(&self, command: Command) {
+        // The acceptor ends only when no connection is left to be acknowledged. One that has ended has no use for a
+        // connection that arrives, and dropping it closes it.
+        self.commands.put(command);
+        self.to_acceptor.wake();
+    }
+}
+
+impl Answers for Relay {
+    fn acked(&self, id: u64) {
+        self.tell(Command::Acked(id));
+    }
+
+    fn refused(&self, id: u64) {
+        self.tell(Command::Refused(id));
+    }
+
+    fn wishes(&self, address: Option<Vec<u8>>) {
+        self.tell(Command::Spare(address));
+    }
+}
+
+impl Arrivals for Relay {
+    type Restored = Restored;
+
+    fn restore(&self, snapshot: Snapshot, socket: OwnedFd, file: Option<Arc<File>>) -> Option<Restored> {
+        Connection::restore(snapshot, socket, file)
+    }
+
+    fn adopt(&self, restored: Restored) {
+        self.tell(Command::Adopt(Box::new(restored)));
+    }
+
+    fn learn(&self, holds: Holds) {
+        self.tell(Command::Learn(holds));
+    }
+}
