@@ -47,9 +47,9 @@ mod sys;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::lifecycle::invariants::{state, states};
-    pub use crate::site::invariants::{below, dates, path, range};
-    pub use http1::invariants::{chunked, decoder, framing, head, stream};
+    pub use crate::engine::connection::invariants::state;
+    pub use crate::lifecycle::invariants::{decoder, states};
+    pub use crate::site::invariants::{below, path};
 }
 
 #[cfg(test)]
