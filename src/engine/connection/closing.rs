@@ -1,15 +1,17 @@
 //! Why a connection ends, and what the acceptor does when a deadline has passed.
 
 use super::close_reason::CloseReason;
+use super::context::WorkerContext;
 use super::pace::Pace;
+use super::shared::Shared;
 use super::socket::Moved;
+use super::turn::{self, Turn};
 use super::writing::ResponseBody;
-use super::{Connection, State, Unfinished};
+use super::{Connection, Flow, State, Unfinished, close};
 use crate::clock::Millis;
+use crate::config::Limits;
 use http1::head::is_blank;
 use http1::{Reject, response};
-
-use super::workspace::Shared;
 
 /// What the acceptor does with a connection whose deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,9 @@ pub enum Discarded {
     /// The client has closed.
     End(CloseReason),
 }
+
+/// How many times `linger` a connection lingers at most while bytes keep coming.
+const LINGERS: u32 = 10;
 
 impl Connection {
     /// A deadline of a parked connection has passed. Never waits: prepared bytes go out in one write, or not at all.
@@ -102,7 +107,8 @@ impl Connection {
         self.socket.finish();
         self.input = Vec::new();
         self.hold = None;
-        self.state = super::lingering(reason, &shared.limits, now);
+        self.state = State::ReadingHead;
+        self.start_linger(reason, &shared.limits, now);
         // What has come already gives no new event.
         match self.discard() {
             Discarded::All => Expiry::Park,
@@ -205,5 +211,42 @@ impl Connection {
             _ => self.socket.cut(),
         }
         Some(cut)
+    }
+
+    /// Begins to linger.
+    pub(super) fn start_linger(&mut self, reason: CloseReason, limits: &Limits, now: Millis) {
+        self.wait_for_end(reason, now.after(limits.linger), now.after(limits.linger * LINGERS));
+    }
+
+    /// Lingering: throws away what comes, until the client closes too or the time is up (RFC 9112 §9.6). While bytes
+    /// still come, the client may not have looked for the answer yet.
+    pub(super) fn linger(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &mut Turn<'_>,
+        reason: CloseReason,
+        mut until: Millis,
+        limit: Millis,
+    ) -> Flow {
+        while turn.bytes() < turn::BYTES {
+            match self.read(work, turn) {
+                Ok(Some(read)) => {
+                    turn.moved(read as u64);
+                    work.clear_input();
+                    until = work.now.after(work.shared.limits.linger).min(limit);
+                }
+                Ok(None) if work.now >= until => return close(reason),
+                Ok(None) => {
+                    self.wait_for_end(reason, until, limit);
+                    return Flow::Park;
+                }
+                Err(_) => return close(reason),
+            }
+        }
+        if work.refresh_clock() >= until {
+            return close(reason);
+        }
+        self.wait_for_end(reason, until, limit);
+        Flow::Requeue
     }
 }

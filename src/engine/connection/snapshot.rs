@@ -1,10 +1,11 @@
 //! A parked connection written down for a successor, and one that goes on with what was written down.
 
 use super::close_reason::CloseReason;
+use super::receive::Collecting;
 use super::socket::Socket;
 use super::stream::Incoming;
 use super::writing::{After, ResponseBody, Writing};
-use super::{Collecting, Connection, State};
+use super::{Connection, State};
 use crate::api::{Bytes, Request};
 use crate::clock::Millis;
 use crate::lifecycle::state::{RemainingBody, SavedFraming, SavedState, Snapshot};

@@ -1,11 +1,11 @@
 //! A response on its way out: pulled as the client makes room, never pushed against it.
 
 use super::close_reason::CloseReason;
+use super::context::SCRATCH;
 use super::pace::Window;
 use super::socket::{Moved, Socket};
 use super::stream::Delimiter;
 use super::turn::{self, Turn};
-use super::workspace::SCRATCH;
 use crate::api::Bytes;
 use http1::response;
 use rustix::io::Errno;

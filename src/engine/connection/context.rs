@@ -1,17 +1,17 @@
-//! What a worker lends to the connection whose turn it is, and what all connections share.
+//! What a worker lends to the connection whose turn it is.
 
-use super::budget::Budget;
-use super::in_flight::{Durations, InFlight, Unfinished};
+use super::in_flight::InFlight;
+use super::shared::Shared;
 use super::socket::Socket;
-use crate::api::{Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
+use crate::api::Request;
 use crate::clock::{DateCache, Millis};
 use crate::config::Limits;
-use crate::lifecycle::Phase;
 use http1::Reject;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// A body up to this size is copied behind its head and leaves in the same write.
+pub(super) const INLINE_BODY: u64 = 16 * 1024;
 /// Bytes that a `Reader` body is read by.
 pub(super) const SCRATCH: usize = 16 * 1024;
 /// Room for reading behind the largest head.
@@ -20,7 +20,7 @@ const READ_ROOM: usize = 16 * 1024;
 /// Bytes that a worker's buffers take: the input, the request that was read from it, what a reader gives, and a
 /// response with a body small enough to be copied behind its head.
 pub const fn worker_buffers(limits: &Limits) -> usize {
-    limits.head_size + READ_ROOM + limits.head_size + SCRATCH + super::INLINE_BODY as usize
+    limits.head_size + READ_ROOM + limits.head_size + SCRATCH + INLINE_BODY as usize
 }
 
 /// Bytes that a parked connection can hold at the most: a request with its buffered body, and what came behind it.
@@ -201,168 +201,5 @@ impl WorkerContext {
 
     pub(super) fn take_request(&mut self) -> Request {
         std::mem::replace(&mut self.request, Request::empty())
-    }
-}
-
-/// What all connections share.
-pub struct Shared {
-    pub limits: Limits,
-    pub handler: Box<dyn Handler>,
-    pub status_routes: bool,
-    pub phase: Phase,
-    pub stats: Stats,
-    /// What each thread executes, by its index.
-    pub in_flight: Vec<Arc<InFlight>>,
-    pub durations: Durations,
-    /// What parked connections may hold together.
-    pub budget: Arc<Budget>,
-    /// What bodies may hold together that are collected while they wait for a thread: part of it, if there is a limit.
-    pub collected: Arc<Budget>,
-}
-
-impl Shared {
-    /// Whether every response now says `Connection: close`.
-    pub fn is_draining(&self) -> bool {
-        self.phase.is_draining()
-    }
-
-    /// Whether a connection may have another request.
-    pub fn keeps_connections(&self) -> bool {
-        self.phase.keeps_connections()
-    }
-
-    /// A request was cut by a deadline.
-    pub fn cut(&self, cut: &Unfinished) {
-        self.stats.cut();
-        log::warn!("cut {} after {:.1} s", cut.what, cut.age.as_secs_f64());
-    }
-
-    pub(super) fn body_limit(&self, head: &Request) -> u64 {
-        self.handler.body_limit(head).unwrap_or(self.limits.body_size)
-    }
-
-    /// What Allow says where TRACE is refused, if that is known.
-    pub(super) fn allow(&self, head: &Request) -> Option<String> {
-        match self.is_status_route(head.path_bytes()) {
-            true => Some(READ_ONLY.to_owned()),
-            false => self.handler.allow(head),
-        }
-    }
-
-    fn is_status_route(&self, path: &[u8]) -> bool {
-        self.status_routes && matches!(path, b"/-/healthy" | b"/-/ready")
-    }
-
-    /// What the server answers itself: `OPTIONS *`, and its state for load balancers and supervisors.
-    ///
-    /// `stuck`: every worker is busy, and has been for a while.
-    pub(super) fn own_route(&self, request: &Request, stuck: bool) -> Option<Response> {
-        let path = request.path_bytes();
-        if path == b"*" {
-            return Some(().into_response());
-        }
-        if !self.is_status_route(path) {
-            return None;
-        }
-        let (status, text) = match path {
-            b"/-/healthy" => (200, "healthy\n"),
-            b"/-/ready" if !self.phase.is_ready() => (503, "stopping\n"),
-            _ if stuck => (503, "busy\n"),
-            _ => (200, "ready\n"),
-        };
-        let answer = || {
-            let no_store = known_header("Cache-Control", "no-store");
-            text.into_response().with_status_code(status).with_header(no_store)
-        };
-        Some(refuse_unless_read(request.method()).unwrap_or_else(answer))
-    }
-}
-
-/// Counters. One cell a worker, so that counting a request is never contended.
-pub struct Stats {
-    served: Box<[AtomicUsize]>,
-    refused: AtomicUsize,
-    panicked: AtomicUsize,
-    accepted: AtomicUsize,
-    cut: AtomicUsize,
-    migrated: AtomicUsize,
-}
-
-impl Stats {
-    pub fn new(workers: usize) -> Stats {
-        // 16 words apart: 128 bytes on 64 bits, which is two cache lines, as the prefetcher takes them.
-        Stats {
-            served: (0..workers * 16).map(|_| AtomicUsize::new(0)).collect(),
-            refused: AtomicUsize::new(0),
-            panicked: AtomicUsize::new(0),
-            accepted: AtomicUsize::new(0),
-            cut: AtomicUsize::new(0),
-            migrated: AtomicUsize::new(0),
-        }
-    }
-
-    pub(super) fn served(&self, worker: usize) {
-        // Only that worker writes it, so nothing is lost between the two.
-        let cell = &self.served[worker * 16];
-        cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    }
-
-    /// A request was refused by the server itself.
-    pub fn refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn panicked(&self) {
-        self.panicked.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A connection was accepted.
-    pub fn accepted(&self) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A connection has moved to the successor.
-    pub fn migrated(&self) {
-        self.migrated.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Connections that this process has moved to its successor.
-    pub fn total_migrated(&self) -> usize {
-        self.migrated.load(Ordering::Relaxed)
-    }
-
-    /// A request was cut.
-    pub fn cut(&self) {
-        self.cut.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The predecessor has cut that many.
-    pub fn cut_before(&self, requests: usize) {
-        self.cut.fetch_add(requests, Ordering::Relaxed);
-    }
-
-    /// Requests that the stop deadline has cut.
-    pub fn total_cut(&self) -> usize {
-        self.cut.load(Ordering::Relaxed)
-    }
-
-    /// Requests answered by this process, the refused ones among them.
-    pub fn total_served(&self) -> usize {
-        self.served.iter().map(|cell| cell.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Requests that the server refused by itself: 4xx and 503.
-    pub fn total_refused(&self) -> usize {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    /// Handlers of this process that panicked.
-    pub fn total_panicked(&self) -> usize {
-        self.panicked.load(Ordering::Relaxed)
-    }
-
-    /// Connections accepted by this process.
-    pub fn total_accepted(&self) -> usize {
-        self.accepted.load(Ordering::Relaxed)
     }
 }

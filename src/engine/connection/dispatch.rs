@@ -1,0 +1,195 @@
+//! From a complete head to the handler: what is called, on which thread, and what it may wait for.
+
+use super::close_reason::CloseReason;
+use super::context::Role;
+use super::context::WorkerContext;
+use super::pace::Pace;
+use super::receive::Collecting;
+use super::stream::{BodySource, Delimiter, Incoming, SharedBody, StreamWriter};
+use super::turn::Turn;
+use super::writing::ResponseBody;
+use super::{Connection, Flow, close};
+use crate::api::{IntoResponse, Request, RequestBody, Response, StreamFn};
+use crate::clock::Millis;
+use crate::logging::rate_limit::log_rate_limited;
+use http1::Reject;
+use http1::framing::{BodyFraming, body_framing, expects_continue};
+use http1::head::Scanner;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tiny_http::{Method, StatusCode};
+
+/// A response that its handler pushes, its head already encoded.
+pub(super) struct Push {
+    pub(super) request: Request,
+    pub(super) head: Vec<u8>,
+    pub(super) pushed: Pushed,
+    /// Since when it waits.
+    pub(super) since: Millis,
+}
+
+impl Push {
+    pub(super) fn held(&self) -> usize {
+        let body = self.pushed.body.as_ref().map_or(0, SharedBody::held);
+        size_of::<Push>() + self.request.held() + self.head.capacity() + body
+    }
+}
+
+/// A pushed response behind its head.
+pub(super) struct Pushed {
+    pub(super) push: StreamFn,
+    pub(super) delimiter: Delimiter,
+    pub(super) keep_alive: bool,
+    pub(super) body: Option<SharedBody>,
+}
+
+impl Connection {
+    /// A complete head: decide how its body comes.
+    pub(super) fn dispatch(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &mut Turn<'_>,
+        parsed: Result<(), Reject>,
+    ) -> Flow {
+        turn.request();
+        self.scanner = Scanner::default();
+        let since = *self.begun.get_or_insert(work.now);
+        let (framing, expects_continue) = match parsed.and_then(|()| expected_body(&work.request)) {
+            Ok(decided) => decided,
+            Err(reject) => {
+                let method = work.request.method().clone();
+                return self.refuse(work, turn, reject, &method);
+            }
+        };
+        if framing == BodyFraming::None {
+            return self.run(work, turn);
+        }
+        let limit = work.shared.body_limit(&work.request);
+        let declared = match framing {
+            BodyFraming::Length(length) => Some(length),
+            BodyFraming::None | BodyFraming::Chunked => None,
+        };
+        if declared.is_some_and(|declared| declared > limit) {
+            let method = work.request.method().clone();
+            return self.refuse(work, turn, Reject::BodyTooLarge, &method);
+        }
+        let (request, incoming) = (work.take_request(), Incoming::new(framing));
+        let collecting = Collecting::new(request, incoming, since, limit, declared, expects_continue);
+        self.read_body(work, turn, Box::new(collecting))
+    }
+
+    /// Calls a handler that reads its body while it arrives, on a thread that may wait for the client.
+    pub(super) fn stream_body(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &mut Turn<'_>,
+        collecting: Collecting,
+    ) -> Flow {
+        let Collecting { request, incoming, body, limit, declared, expects_continue, .. } = collecting;
+        let rest = work.take_input();
+        // The time it waited for the thread is not the client's.
+        let body = BodySource::new(self.socket.clone(), incoming, Millis::now(), limit, &work.shared.limits)
+            .starting_with(body, rest)
+            .expecting_continue(expects_continue);
+        let body = SharedBody::from(body);
+        work.request = request;
+        work.request.set_body(RequestBody::streamed(body.clone()), declared);
+        let response = self.run_handler(work);
+        work.request.release_body();
+        // If the body failed, what the handler made of that is less true than the reason itself.
+        if let Some(reject) = body.failure() {
+            drop(response);
+            let method = work.request.method().clone();
+            return self.refuse(work, turn, reject, &method);
+        }
+        self.start_response(work, turn, response, Some(body))
+    }
+
+    /// Calls the handler for a request whose body is complete.
+    pub(super) fn run(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>) -> Flow {
+        let response = self.run_handler(work);
+        self.start_response(work, turn, response, None)
+    }
+
+    pub(super) fn run_handler(&mut self, work: &mut WorkerContext) -> Response {
+        if let Some(response) = work.shared.own_route(&work.request, work.role == Role::Status) {
+            return response;
+        }
+        work.begin_flight(&self.socket);
+        // A handler that panics leaves its own data as its own locks say; ours it only had by `&mut Request`, which
+        // the next parse overwrites.
+        let response = catch_unwind(AssertUnwindSafe(|| work.shared.handler.handle(&mut work.request)));
+        work.refresh_clock();
+        response.unwrap_or_else(|panic| {
+            work.shared.stats.panicked();
+            let (method, url) = (work.request.method(), work.request.url());
+            log_rate_limited!(error, "handler panicked: {} ({method} {url})", panic_text(&*panic));
+            StatusCode(500).into_response()
+        })
+    }
+
+    /// Pushes at once where a thread may wait for the client; else parks with the encoded head until one is free.
+    pub(super) fn stream_or_wait(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, pushed: Pushed) -> Flow {
+        if work.role == Role::Streamer {
+            return self.run_stream(work, turn, pushed);
+        }
+        let head = std::mem::take(&mut work.out);
+        let mut request = work.take_request();
+        request.shrink();
+        self.wait_for_permit(Push { request, head, pushed, since: work.now });
+        Flow::Park
+    }
+
+    /// A response to push has got its thread.
+    pub(super) fn acquire_permit(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, push: Box<Push>) -> Flow {
+        let Push { request, head, pushed, .. } = *push;
+        work.request = request;
+        work.out.extend_from_slice(&head);
+        self.stream_or_wait(work, turn, pushed)
+    }
+
+    /// Runs a handler that pushes, on this thread, until it has ended.
+    pub(super) fn run_stream(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, pushed: Pushed) -> Flow {
+        let Pushed { push, delimiter, keep_alive, body } = pushed;
+        work.begin_flight(&self.socket);
+        let pace = Pace::of(&work.shared.limits);
+        let mut writer = StreamWriter::new(&self.socket, &mut work.out, delimiter, pace);
+        let outcome = catch_unwind(AssertUnwindSafe(|| push(&mut writer)));
+        let sent = match outcome {
+            Ok(pushed) => pushed.and_then(|()| writer.end()),
+            Err(panic) => {
+                work.shared.stats.panicked();
+                let (method, url) = (work.request.method(), work.request.url());
+                log_rate_limited!(error, "handler panicked while pushing: {} ({method} {url})", panic_text(&*panic));
+                Err(io::Error::other("handler panicked"))
+            }
+        };
+        work.refresh_clock();
+        work.out.clear();
+        match sent {
+            Ok(()) => self.finish_head(work, turn, ResponseBody::None, keep_alive, body),
+            Err(error) => {
+                log::debug!("pushed response ended early: {error}");
+                match CloseReason::from_error(&error) {
+                    CloseReason::WriteTimeout => self.too_slow(),
+                    reason => close(reason),
+                }
+            }
+        }
+    }
+}
+
+/// How the body comes, and whether the client waits to be told to send it.
+fn expected_body(request: &Request) -> Result<(BodyFraming, bool), Reject> {
+    let (head, bytes) = request.head();
+    // RFC 9110 §9.3.8: TRACE echoes what may hold secrets, so it is off.
+    if head.method == Method::Trace {
+        return Err(Reject::MethodNotAllowed);
+    }
+    Ok((body_framing(head, bytes)?, expects_continue(head, bytes)?))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

@@ -1,0 +1,212 @@
+//! From a handler's response, or a refusal, to bytes that leave as the client makes room.
+
+use super::close_reason::CloseReason;
+use super::context::INLINE_BODY;
+use super::context::WorkerContext;
+use super::dispatch::Pushed;
+use super::pace::Pace;
+use super::stream::{Delimiter, SharedBody};
+use super::turn::Turn;
+use super::writing::{After, Progress, ResponseBody, Writing};
+use super::{Connection, Flow, close};
+use crate::api::{Body, IntoResponse, Kind, Response, StreamFn};
+use crate::logging::rate_limit::log_rate_limited;
+use http1::Reject;
+use http1::response::{self, HeadOptions, ResponseFraming, encode_fields, finish_head, push_field};
+use std::io::{self, Read};
+use tiny_http::{Method, StatusCode};
+
+impl Connection {
+    /// Encodes the head, and goes on to the body.
+    pub(super) fn start_response(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &mut Turn<'_>,
+        response: Response,
+        body: Option<SharedBody>,
+    ) -> Flow {
+        let status = response.status_code();
+        let said = match encode_fields(&mut work.out, status, response.headers(), work.date.field()) {
+            Ok(said) => said,
+            Err(invalid) => {
+                let (method, url) = (work.request.method(), work.request.url());
+                log_rate_limited!(error, "the handler's response cannot be sent: {invalid} ({method} {url})");
+                return self.start_response(work, turn, StatusCode(500).into_response(), body);
+            }
+        };
+        let content: Body = response.into_reader();
+        if let Some(content_type) = content.content_type.filter(|_| !said.content_type) {
+            push_field(&mut work.out, b"Content-Type", content_type.as_bytes());
+        }
+        if let Some(fields) = &content.fields {
+            work.out.extend_from_slice(fields);
+        }
+        let (head, _) = work.request.head();
+        let (minor, is_head) = (head.minor, head.method == Method::Head);
+        let framing = match (status.0, content.len(), minor) {
+            (204 | 304, _, _) => ResponseFraming::None,
+            // RFC 9110 §15.3.6: it has no content, and says so.
+            (205, _, _) => ResponseFraming::Length(0),
+            (_, Some(length), _) => ResponseFraming::Length(length),
+            (_, None, 0) => ResponseFraming::Close,
+            (_, None, _) => ResponseFraming::Chunked,
+        };
+        let keep_alive = head.keep_alive
+            && !content.close
+            && framing != ResponseFraming::Close
+            && work.shared.keeps_connections()
+            && !self.last
+            && work.shared.limits.requests.is_none_or(|most| self.served + 1 < most.get())
+            // A body that was not read, and that nobody can read any more, stands in the way of the next request.
+            && body.as_ref().is_none_or(|body| body.is_finished() || body.is_shared());
+        finish_head(&mut work.out, &HeadOptions { framing, keep_alive, client_minor: minor });
+        if is_head || status.0 == 205 || framing == ResponseFraming::None {
+            return self.finish_head(work, turn, ResponseBody::None, keep_alive, body);
+        }
+        let delimiter = match framing {
+            ResponseFraming::Length(length) => Delimiter::Length(length),
+            ResponseFraming::Chunked => Delimiter::Chunks,
+            ResponseFraming::None | ResponseFraming::Close => Delimiter::EndOfConnection,
+        };
+        let source = match content.kind {
+            Kind::Stream(push) => {
+                return self.stream_or_wait(work, turn, Pushed { push, delimiter, keep_alive, body });
+            }
+            // A reader over a request body that is still coming waits for the client: it is bound like a push.
+            Kind::Reader { mut reader, length } if body.as_ref().is_some_and(SharedBody::is_shared) => {
+                let push: StreamFn = Box::new(move |writer| {
+                    let mut bounded = (&mut reader).take(length.unwrap_or(u64::MAX));
+                    io::copy(&mut bounded, writer).map(drop)
+                });
+                return self.stream_or_wait(work, turn, Pushed { push, delimiter, keep_alive, body });
+            }
+            Kind::Bytes { bytes, at } if (bytes.len() - at) as u64 <= INLINE_BODY => {
+                work.out.extend_from_slice(&bytes[at..]);
+                ResponseBody::None
+            }
+            Kind::Bytes { bytes, at } => ResponseBody::Bytes { bytes, at },
+            Kind::File { file, offset, end } => ResponseBody::file(file, offset, end),
+            Kind::Reader { reader, length } => ResponseBody::Reader { reader, left: length, delimiter, ended: false },
+        };
+        self.finish_head(work, turn, source, keep_alive, body)
+    }
+
+    /// The head is in the worker's buffer: writes it and the rest, and decides what comes after it.
+    pub(super) fn finish_head(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &mut Turn<'_>,
+        source: ResponseBody,
+        keep_alive: bool,
+        body: Option<SharedBody>,
+    ) -> Flow {
+        let rest = match body {
+            None => Some(Vec::new()),
+            Some(body) => body.into_rest(),
+        };
+        let after = match rest {
+            Some(rest) if keep_alive => {
+                work.put_back(rest);
+                After::Head
+            }
+            // The client itself asked for the end and has sent nothing more: closing cannot reset anything.
+            Some(rest) if rest.is_empty() && work.input().is_empty() && !work.request.head().0.keep_alive => {
+                After::Close(CloseReason::Finished)
+            }
+            _ => After::Linger(CloseReason::Finished),
+        };
+        self.write(work, turn, Writing::new(source, after))
+    }
+
+    /// Answers a refused request, and closes so that the client gets to read the answer.
+    pub(super) fn refuse(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &mut Turn<'_>,
+        reject: Reject,
+        method: &Method,
+    ) -> Flow {
+        log::debug!("refused: {reject} ({})", reject.status());
+        work.shared.stats.refused();
+        let start = work.out.len();
+        // RFC 9110 §15.5.6: what this target allows. TRACE is refused when the whole head has been read.
+        let traced = reject == Reject::MethodNotAllowed && *method == Method::Trace;
+        let allow = if traced { work.shared.allow(&work.request) } else { None };
+        let own = allow.as_ref().map(|allow| [("Allow", allow.as_str())]);
+        let fields = own.as_ref().map_or(reject.fields(), |own| own);
+        response::encode_plain(&mut work.out, reject.status(), reject.name(), fields, work.date.field());
+        if *method == Method::Head {
+            // RFC 9110 §9.3.2: no content, whatever the status.
+            let head = work.out[start..].windows(4).position(|window| window == b"\r\n\r\n");
+            work.out.truncate(head.map_or(work.out.len(), |head| start + head + 4));
+        }
+        self.write(work, turn, Writing::new(ResponseBody::None, After::Linger(CloseReason::Refused(reject))))
+    }
+
+    /// Goes on with a response that had to wait.
+    pub(super) fn resume_write(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, mut writing: Writing) -> Flow {
+        work.out.append(&mut writing.unsent);
+        if writing.expired {
+            return self.too_slow();
+        }
+        work.resume_flight(&self.socket, &writing.line, self.begun.unwrap_or(work.now));
+        self.write(work, turn, writing)
+    }
+
+    pub(super) fn too_slow(&self) -> Flow {
+        self.socket.reset_on_close();
+        close(CloseReason::WriteTimeout)
+    }
+
+    pub(super) fn write(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, mut writing: Writing) -> Flow {
+        let mut sent = 0;
+        let progress = writing.advance(&self.socket, &mut work.out, &mut work.scratch, turn, &mut sent);
+        writing.window.handed(sent);
+        work.end_flight();
+        match progress {
+            Progress::Done => {}
+            Progress::Failed(reason) => {
+                work.out.clear();
+                return close(reason);
+            }
+            Progress::TurnOver => {
+                self.suspend(work, writing);
+                return Flow::Requeue;
+            }
+            Progress::Blocked => {
+                let (now, pace) = (work.refresh_clock(), Pace::of(&work.shared.limits));
+                if writing.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_none() {
+                    work.out.clear();
+                    return self.too_slow();
+                }
+                self.suspend(work, writing);
+                return Flow::Park;
+            }
+        }
+        self.begun = None;
+        self.served += 1;
+        if !matches!(writing.after, After::Linger(CloseReason::Refused(_))) {
+            work.shared.stats.served(work.index);
+        }
+        match writing.after {
+            After::Head => Flow::Continue,
+            After::Close(reason) if !self.has_unread() => close(reason),
+            After::Close(reason) | After::Linger(reason) => {
+                self.socket.finish();
+                work.clear_input();
+                self.start_linger(reason, &work.shared.limits, work.now);
+                Flow::Continue
+            }
+        }
+    }
+
+    /// Keeps a response that is not out for a later turn.
+    pub(super) fn suspend(&mut self, work: &mut WorkerContext, mut writing: Writing) {
+        writing.unsent = std::mem::take(&mut work.out);
+        writing.unsent.shrink_to_fit();
+        if writing.line.is_empty() {
+            writing.line = format!("{} {:.200}", work.request.method(), work.request.url());
+        }
+        self.wait_to_write(writing);
+    }
+}

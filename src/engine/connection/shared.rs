@@ -1,0 +1,83 @@
+//! What all connections share, and the routes that the server answers itself.
+
+use super::budget::Budget;
+use super::in_flight::{Durations, InFlight, Unfinished};
+use super::stats::Stats;
+use crate::api::{Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
+use crate::config::Limits;
+use crate::lifecycle::Phase;
+use std::sync::Arc;
+
+/// What all connections share.
+pub struct Shared {
+    pub limits: Limits,
+    pub handler: Box<dyn Handler>,
+    pub status_routes: bool,
+    pub phase: Phase,
+    pub stats: Stats,
+    /// What each thread executes, by its index.
+    pub in_flight: Vec<Arc<InFlight>>,
+    pub durations: Durations,
+    /// What parked connections may hold together.
+    pub budget: Arc<Budget>,
+    /// What bodies may hold together that are collected while they wait for a thread: part of it, if there is a limit.
+    pub collected: Arc<Budget>,
+}
+
+impl Shared {
+    /// Whether every response now says `Connection: close`.
+    pub fn is_draining(&self) -> bool {
+        self.phase.is_draining()
+    }
+
+    /// Whether a connection may have another request.
+    pub fn keeps_connections(&self) -> bool {
+        self.phase.keeps_connections()
+    }
+
+    /// A request was cut by a deadline.
+    pub fn cut(&self, cut: &Unfinished) {
+        self.stats.cut();
+        log::warn!("cut {} after {:.1} s", cut.what, cut.age.as_secs_f64());
+    }
+
+    pub(super) fn body_limit(&self, head: &Request) -> u64 {
+        self.handler.body_limit(head).unwrap_or(self.limits.body_size)
+    }
+
+    /// What Allow says where TRACE is refused, if that is known.
+    pub(super) fn allow(&self, head: &Request) -> Option<String> {
+        match self.is_status_route(head.path_bytes()) {
+            true => Some(READ_ONLY.to_owned()),
+            false => self.handler.allow(head),
+        }
+    }
+
+    pub(super) fn is_status_route(&self, path: &[u8]) -> bool {
+        self.status_routes && matches!(path, b"/-/healthy" | b"/-/ready")
+    }
+
+    /// What the server answers itself: `OPTIONS *`, and its state for load balancers and supervisors.
+    ///
+    /// `stuck`: every worker is busy, and has been for a while.
+    pub(super) fn own_route(&self, request: &Request, stuck: bool) -> Option<Response> {
+        let path = request.path_bytes();
+        if path == b"*" {
+            return Some(().into_response());
+        }
+        if !self.is_status_route(path) {
+            return None;
+        }
+        let (status, text) = match path {
+            b"/-/healthy" => (200, "healthy\n"),
+            b"/-/ready" if !self.phase.is_ready() => (503, "stopping\n"),
+            _ if stuck => (503, "busy\n"),
+            _ => (200, "ready\n"),
+        };
+        let answer = || {
+            let no_store = known_header("Cache-Control", "no-store");
+            text.into_response().with_status_code(status).with_header(no_store)
+        };
+        Some(refuse_unless_read(request.method()).unwrap_or_else(answer))
+    }
+}
