@@ -28,7 +28,7 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("program", &["closest", "config", "engine::connection", "engine::memory", "error", "listener", "logging", "sys"]),
-    ("engine::memory", &["config", "engine::connection", "error"]),
+    ("engine::memory", &["config", "engine::connection", "error", "sys"]),
     (
         "engine::acceptor",
         &[
@@ -47,7 +47,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     ("engine::pool", &["engine::connection", "engine::mailbox", "engine::slot", "engine::sync", "logging"]),
     ("engine::table", &["engine::connection"]),
-    ("engine::connection", &["api", "clock", "config", "engine::slot", "lifecycle", "logging"]),
+    ("engine::connection", &["api", "clock", "config", "engine::slot", "lifecycle", "logging", "sys"]),
     ("engine::slot", &["clock", "engine::sync"]),
     ("engine::mailbox", &[]),
     ("engine::sync", &[]),
@@ -57,7 +57,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("lifecycle", &["error", "listener", "sys"]),
     ("logging", &["clock", "closest", "config", "error", "generation", "sys"]),
     ("config", &["error", "listener"]),
-    ("listener", &["error"]),
+    ("listener", &["error", "sys"]),
     ("sys", &[]),
     ("clock", &[]),
     ("closest", &[]),

@@ -10,6 +10,7 @@
 use crate::config::{DEFAULT_WORKER_STACK, size_text};
 use crate::engine::connection::Slot;
 use crate::engine::connection::{Connection, worker_buffers};
+use crate::sys::allocator;
 use crate::{Config, Error, Limits};
 use http1::number::decimal;
 use std::fs;
@@ -159,34 +160,18 @@ fn file_mapping(line: &str) -> Option<u64> {
 
 /// What is freed has to be there for the next, on whichever thread, and go back to the system when it is large.
 /// glibc's allocator otherwise makes an arena for nearly every thread, and one cannot use what is free in another.
-#[cfg(target_env = "gnu")]
 fn bound_allocator() {
-    const LARGE: libc::c_int = 32 * 1024;
-    let parameters = [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, LARGE), (libc::M_TRIM_THRESHOLD, 4 * LARGE)];
-    if !parameters.into_iter().all(|(parameter, value)| set(parameter, value)) {
+    const LARGE: u16 = 32 * 1024;
+    if !(allocator::limit_arenas(1) && allocator::give_back_from(LARGE)) {
         log::warn!("the allocator cannot be told to use one arena; it may take more than --memory says");
     }
 }
 
 /// Two arenas, where the process is the server's alone: one for whoever does not get the other's lock.
-#[cfg(target_env = "gnu")]
 pub fn bound_arenas() {
     // Where it fails there are more of them, as everywhere.
-    let _ = set(libc::M_ARENA_MAX, 2);
+    let _ = allocator::limit_arenas(2);
 }
-
-#[cfg(target_env = "gnu")]
-fn set(parameter: libc::c_int, value: libc::c_int) -> bool {
-    // SAFETY: mallopt(3) only sets a parameter of the allocator, and is called before this server has threads.
-    unsafe { libc::mallopt(parameter, value) == 1 }
-}
-
-/// Other allocators have one arena.
-#[cfg(not(target_env = "gnu"))]
-fn bound_allocator() {}
-
-#[cfg(not(target_env = "gnu"))]
-pub fn bound_arenas() {}
 
 pub fn kibibytes(bytes: u64) -> String {
     format!("{}K", bytes.div_ceil(1 << 10))

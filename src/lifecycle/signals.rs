@@ -5,8 +5,9 @@
 
 use super::{Event, child};
 use crate::Error;
+use crate::sys::signals::{ignore, take_pending, wait_for_children};
 use crossbeam_channel::Sender;
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
@@ -42,29 +43,6 @@ fn handled(reaps: bool) -> SigSet {
     handled
 }
 
-/// Whoever ignores CHLD, as a parent may have done before it executed this program, or has set SA_NOCLDWAIT, cannot wait
-/// for a child: it is gone with its status, and no check of a reload could be said to have succeeded.
-fn wait_for_children() -> io::Result<()> {
-    // SAFETY: all zero is a value of it, and the kernel writes it.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: nothing is set, and `action` is there to be written.
-    if unsafe { libc::sigaction(libc::SIGCHLD, std::ptr::null(), &mut action) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if action.sa_sigaction != libc::SIG_IGN && action.sa_flags & libc::SA_NOCLDWAIT == 0 {
-        return Ok(());
-    }
-    if action.sa_sigaction == libc::SIG_IGN {
-        action.sa_sigaction = libc::SIG_DFL;
-    }
-    action.sa_flags &= !libc::SA_NOCLDWAIT;
-    // SAFETY: the default, or the handler that is set already.
-    match unsafe { libc::sigaction(libc::SIGCHLD, &action, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 fn failed(what: &str, error: impl Into<io::Error>) -> Error {
     let error = error.into();
     Error::runtime(format_args!("cannot {what}"), error)
@@ -78,8 +56,7 @@ impl SignalThread {
             return Ok(None);
         }
         for ignored in IGNORED {
-            // SAFETY: `SigIgn` runs no code.
-            unsafe { signal(ignored, SigHandler::SigIgn) }.map_err(|error| failed("ignore a signal", error))?;
+            ignore(ignored).map_err(|error| failed("ignore a signal", error))?;
         }
         wait_for_children().map_err(|error| failed("wait for children", error))?;
         let mut previous =
@@ -161,13 +138,7 @@ impl SignalThread {
     pub fn take_pending_reload(&self) -> bool {
         // Of this thread and of the process: where the caller blocks them, they wait.
         let reload: SigSet = [Signal::SIGHUP, Signal::SIGUSR2].into_iter().collect();
-        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut any = false;
-        // SAFETY: both arguments live across the call, which only reads them, and no information is asked for.
-        while unsafe { libc::sigtimedwait(reload.as_ref(), std::ptr::null_mut(), &now) } > 0 {
-            any = true;
-        }
-        any
+        take_pending(&reload)
     }
 
     /// Ends the thread. The signals stay handled, which now means that they do nothing: the process is about to end,

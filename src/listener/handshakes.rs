@@ -103,7 +103,7 @@ fn has_syn_recv(table: &str, port: u16) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listener::spare::set;
+    use crate::sys::socket_options::defer_accept;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
 
@@ -137,7 +137,7 @@ mod tests {
                 (has_syn_recv(table, bound.port()), asked.ok(), under_way(bound))
             };
             let everywhere = |holds| (Some(holds), ask(bound).ok().map(|_| holds), Some(holds));
-            set(&listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 30).expect("an option of every kernel");
+            defer_accept(&listener, 30).expect("an option of every kernel");
             assert_eq!(seen(), everywhere(false));
             let mut client = TcpStream::connect(bound).expect("a connection");
             assert_eq!(seen(), everywhere(true));

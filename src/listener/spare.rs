@@ -11,15 +11,15 @@
 //! A socket filter on the listener (SO_ATTACH_FILTER) does the same alone, and was what did it; but newer kernels want
 //! CAP_NET_ADMIN for one.
 
+use crate::sys::socket_options::{choose_by, want_hops_v6, want_signatures, want_ttl_v4};
 use rustix::net::SocketFlags;
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// What a packet's TTL is where it has passed no router, and has begun with the most there is.
-const MOST_HOPS: u32 = 255;
+const MOST_HOPS: u8 = 255;
 
 /// A socket that is bound where a listener is.
 #[derive(Debug)]
@@ -67,11 +67,10 @@ impl Spare {
         if let Err(error) = &signed {
             log::debug!("no signatures for {bound}, but a queue that is full: {error}");
             // Who comes in before our own connection does is served (`strangers`), so this may be refused.
-            let (level, name) = match bound {
-                SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),
-                SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
+            let _ = match bound {
+                SocketAddr::V4(_) => want_ttl_v4(&self.socket, MOST_HOPS),
+                SocketAddr::V6(_) => want_hops_v6(&self.socket, MOST_HOPS),
             };
-            let _ = set(&self.socket, level, name, MOST_HOPS as libc::c_int);
         }
         // A queue of 0 takes one connection.
         self.socket.listen(0)?;
@@ -94,8 +93,8 @@ impl Spare {
             let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) else { continue };
             if Some(peer) != ourselves {
                 // Inherited, and their way here may change.
-                let _ = set(&fd, libc::IPPROTO_IP, libc::IP_MINTTL, 0);
-                let _ = set(&fd, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, 0);
+                let _ = want_ttl_v4(&fd, 0);
+                let _ = want_hops_v6(&fd, 0);
                 strangers.push((fd, peer));
             }
         }
@@ -126,8 +125,8 @@ fn connect(bound: SocketAddr) -> io::Result<Socket> {
     }
     let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking().cloexec(), None)?;
     match to {
-        SocketAddr::V4(_) => socket.set_ttl_v4(MOST_HOPS)?,
-        SocketAddr::V6(_) => socket.set_unicast_hops_v6(MOST_HOPS)?,
+        SocketAddr::V4(_) => socket.set_ttl_v4(MOST_HOPS.into())?,
+        SocketAddr::V6(_) => socket.set_unicast_hops_v6(MOST_HOPS.into())?,
     }
     match socket.connect(&SockAddr::from(to)) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
@@ -184,63 +183,4 @@ const ACK: u32 = 0x10;
 /// What needs a privilege on newer kernels: the listener itself drops new SYNs.
 pub fn drop_new(listener: &Socket) -> io::Result<()> {
     listener.attach_filter(&DROP_SYN)
-}
-
-/// Lets that program choose among the sockets of a group.
-fn choose_by(socket: &Socket, program: &[SockFilter]) -> io::Result<()> {
-    /// As in asm-generic/socket.h, for every architecture that Rust knows but sparc.
-    const SO_ATTACH_REUSEPORT_CBPF: libc::c_int = if cfg!(target_arch = "sparc64") { 0x35 } else { 51 };
-    let program = libc::sock_fprog {
-        len: program.len() as libc::c_ushort,
-        // The kernel only reads it. SockFilter is a transparent wrapper.
-        filter: program.as_ptr().cast_mut().cast(),
-    };
-    // SAFETY: the value points to as many instructions as it says, which are borrowed until the call has returned.
-    unsafe { setsockopt(socket, libc::SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program) }
-}
-
-/// Lets nobody in whose packets are not signed, and so nobody: whoever does sign knows no key of ours.
-fn want_signatures(socket: &Socket, v4: bool) -> io::Result<()> {
-    /// struct tcp_md5sig in linux/tcp.h.
-    #[repr(C)]
-    struct Signature {
-        family: libc::sa_family_t,
-        address: [u8; 126],
-        flags: u8,
-        prefix: u8,
-        key_length: u16,
-        interface: libc::c_int,
-        key: [u8; 80],
-    }
-    const FLAG_PREFIX: u8 = 1;
-    let family = if v4 { libc::AF_INET } else { libc::AF_INET6 } as libc::sa_family_t;
-    // Of every address: a prefix of no bit.
-    let signature = Signature {
-        family,
-        address: [0; 126],
-        flags: FLAG_PREFIX,
-        prefix: 0,
-        key_length: 80,
-        interface: 0,
-        key: std::array::from_fn(|_| RandomState::new().hash_one(()) as u8),
-    };
-    // SAFETY: it is laid out as the kernel's and points to nothing; its first field is a sockaddr_storage, of 128 bytes.
-    unsafe { setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG_EXT, &signature) }
-}
-
-/// Sets what is a number, and for which no crate has a method.
-pub(super) fn set(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    // SAFETY: a number points to nothing.
-    unsafe { setsockopt(socket, level, name, &value) }
-}
-
-/// # Safety
-/// What the value points to has to be as the option wants it.
-unsafe fn setsockopt<T>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
-    let length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the kernel reads that many bytes of a value that is borrowed; for the rest the caller has promised.
-    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const *value).cast(), length) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

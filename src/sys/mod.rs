@@ -4,7 +4,11 @@
 //! sound; what it offers is safe for any argument. Nothing here knows of requests, connections or settings. Linux only:
 //! which call needs which kernel, and what happens where it is refused, stands beside the call.
 
+pub mod allocator;
 pub mod regular_file;
 pub mod resident;
+pub mod scheduling;
+pub mod signals;
+pub mod socket_options;
 pub mod stdio;
 pub mod working_directory;

@@ -1,9 +1,10 @@
-//! What stays resident while nobody asks for anything: not the program's own file, and not what was freed.
+//! What stays resident while nobody asks for anything: not the program's own file.
 //!
 //! A start goes through most of the program once, and the kernel maps up to sixteen pages for each that is touched.
 //! They are pages of the page cache, unchanged, so nothing is lost with giving them back: who needs one again finds it
 //! there, or has it read from the file where memory was short meanwhile. The pages of libc stay: every process has them.
 
+use rustix::param::page_size;
 use std::ffi::{CStr, c_int, c_void};
 use std::fs::File;
 use std::ops::Range;
@@ -112,23 +113,6 @@ unsafe extern "C" fn add(object: *mut libc::dl_phdr_info, _size: usize, executab
         executable.add(from.next_multiple_of(executable.page)..to / executable.page * executable.page);
     }
     0
-}
-
-/// Gives back whole pages of what was freed: 3,500 connections that are gone leave 2.2 MB behind otherwise.
-#[cfg(target_env = "gnu")]
-pub fn give_back_freed() {
-    // SAFETY: malloc_trim(3) only touches what is free, under the allocator's own locks.
-    unsafe { libc::malloc_trim(0) };
-}
-
-/// Other allocators do it by themselves, or cannot be told.
-#[cfg(not(target_env = "gnu"))]
-pub fn give_back_freed() {}
-
-fn page_size() -> usize {
-    // SAFETY: sysconf(3) takes a number and answers with one.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).expect("every system has a page size")
 }
 
 #[cfg(test)]

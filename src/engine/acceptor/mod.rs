@@ -8,11 +8,9 @@ mod eviction;
 mod holding;
 mod moving;
 mod resting;
-mod scheduling;
 mod streams;
 
 pub use holding::{Held, HoldOrder, NotHeld};
-pub use scheduling::{Policy, schedule};
 
 use crate::clock::{DateCache, Millis};
 use crate::engine::connection::Slot;
@@ -25,6 +23,7 @@ use crate::engine::table::{ClientNet, Table};
 use crate::lifecycle::link::{Holds, Link};
 use crate::listener::Listener;
 use crate::logging::rate_limit::log_rate_limited;
+use crate::sys::scheduling::{Policy, schedule};
 use accepting::Leaving;
 use beside::{Beside, Telling};
 use crossbeam_channel::{Sender, TrySendError};

@@ -1,7 +1,8 @@
 //! What this thread does when there is nothing to do: it gives back memory, once, until something happens again.
 
 use crate::clock::Millis;
-use crate::sys::resident::{self, Executable};
+use crate::sys::allocator::give_back_freed;
+use crate::sys::resident::Executable;
 use std::time::{Duration, Instant};
 
 /// Nothing has happened for that long, or for longer where it takes long. What was given back costs the next request some
@@ -50,7 +51,7 @@ impl Resting {
         }
         self.due = Millis::NEVER;
         let began = Instant::now();
-        resident::give_back_freed();
+        give_back_freed();
         self.pause = AFTER.max(began.elapsed() * LEAST);
         if let Some(executable) = &mut self.executable {
             executable.give_back();

@@ -111,16 +111,10 @@ impl Socket {
         }
     }
 
-    /// Bytes that the peer has not yet acknowledged (SIOCOUTQ, tcp(7) and unix(7)): how a slow reader that makes
-    /// progress is told from one that does not, since the send buffer is only reported writable when a third is free.
+    /// Bytes that the peer has not yet acknowledged: how a slow reader that makes progress is told from one that does
+    /// not, since the send buffer is only reported writable when a third is free.
     pub fn unsent(&self) -> io::Result<u64> {
-        const SIOCOUTQ: rustix::ioctl::Opcode = libc::TIOCOUTQ as rustix::ioctl::Opcode;
-        // SAFETY: SIOCOUTQ writes one int through the pointer, which is what `Getter` gives it.
-        let queued = unsafe {
-            let getter = rustix::ioctl::Getter::<SIOCOUTQ, libc::c_int>::new();
-            rustix::ioctl::ioctl(&self.0, getter)?
-        };
-        Ok(queued.max(0) as u64)
+        crate::sys::socket_options::unsent(&self.0)
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 /// The scheduling policies that matter here.
 #[derive(Clone, Copy, Debug)]
 pub enum Policy {
-    /// Events come in batches: a worker is not preempted for each one. 98 k requests/s without, 149 k with it.
+    /// Events come in batches: a thread is not preempted for each one. 98 k requests/s without, 149 k with it.
     Batch,
     /// What everything else runs under.
     Other,
