@@ -2,12 +2,13 @@
 
 use crate::Error;
 use crate::listener::Listener;
+use crate::sys::descriptors::{Refused, own_inherited};
 use http1::number::decimal;
 use socket2::{Domain, Socket, Type};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where the descriptors begin: `SD_LISTEN_FDS_START`.
@@ -32,17 +33,13 @@ pub fn inherited_from_env() -> Result<Vec<Listener>, Error> {
     if passed.is_empty() || TAKEN.swap(true, Ordering::SeqCst) {
         return Ok(Vec::new());
     }
-    // A descriptor that is not open could be one that this process opens for itself a moment later.
-    for Passed { fd, name } in &passed {
-        // SAFETY: F_GETFD only asks, whatever the number stands for.
-        if unsafe { libc::fcntl(*fd, libc::F_GETFD) } < 0 {
-            return Err(refused(*fd, name, &format!("it is not open: {}", io::Error::last_os_error())));
-        }
-    }
+    let numbers: Vec<RawFd> = passed.iter().map(|passed| passed.fd).collect();
+    let owned = own_inherited(&numbers).map_err(|Refused { number, why }| {
+        let name = passed.iter().find(|passed| passed.fd == number).map_or("", |passed| &passed.name);
+        refused(number, name, &why)
+    })?;
     let mut listeners = Vec::new();
-    for Passed { fd, name } in passed {
-        // SAFETY: it is open, the manager opened it for this process (LISTEN_PID), and it is taken once (TAKEN).
-        let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    for (Passed { fd, name }, owned) in passed.into_iter().zip(owned) {
         listeners.push(adopt(owned).map_err(|why| refused(fd, &name, &why))?);
         log::info!("the service manager passed {} ({name:?})", listeners[listeners.len() - 1].bound());
     }

@@ -5,14 +5,14 @@
 
 use super::anonymous::{Reader, anonymous_file};
 use super::program::Program;
-use super::state::{ExecState, SHARES_FILES, decode, encode};
+use super::state::{ExecState, Inheritance, MovedConnection, SHARES_FILES, Snapshot, decode, encode};
+use crate::sys::descriptors::{copy, own_inherited, own_one, pass_through_execve};
 use foldhash::fast::RandomState;
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 /// Becomes the program on disk, which reads that version of the state. Returns only if that failed, with everything as
@@ -41,8 +41,8 @@ fn each_once(state: &mut ExecState) -> io::Result<Vec<OwnedFd>> {
             seen.resize(number + 1, false);
         }
         if std::mem::replace(&mut seen[number], true) {
-            // SAFETY: the connection that sends it is held meanwhile, and with it the file.
-            let copy = fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(*file) }, 0)?;
+            // The connection that sends it is held meanwhile, and with it the file.
+            let copy = copy(*file)?;
             *file = copy.as_raw_fd();
             copies.push(copy);
         }
@@ -54,12 +54,12 @@ fn execute(program: &Program, state: ExecState, version: u32, legacy: &OsStr) ->
     let descriptors = descriptors(&state);
     match prepare(state, version) {
         Ok(memfd) => {
-            let error = match pass_on(&descriptors, true) {
+            let error = match pass_through_execve(&descriptors, true) {
                 Ok(()) => program.execute(memfd.as_raw_fd(), legacy),
                 Err(error) => error,
             };
             // Back to close-on-exec, which cannot fail for a descriptor that is open.
-            let _ = pass_on(&descriptors, false);
+            let _ = pass_through_execve(&descriptors, false);
             error
         }
         Err(error) => error,
@@ -76,50 +76,118 @@ fn descriptors(state: &ExecState) -> Vec<RawFd> {
     listeners.chain(connections).flatten().collect()
 }
 
-fn pass_on(descriptors: &[RawFd], on: bool) -> io::Result<()> {
-    let flags = if on { FdFlags::empty() } else { FdFlags::CLOEXEC };
-    for &fd in descriptors {
-        // SAFETY: the caller owns these descriptors, which stay open while it waits for this function.
-        fcntl_setfd(unsafe { BorrowedFd::borrow_raw(fd) }, flags)?;
-    }
-    Ok(())
+/// What this process has left itself, owned.
+pub struct TakenOver {
+    pub inheritance: Inheritance,
+    /// Of each listener of `inheritance`, and of its spare socket.
+    pub listeners: Vec<(OwnedFd, Option<OwnedFd>)>,
+    pub connections: Vec<InheritedConnection>,
 }
 
-/// Reads the state that this process left itself in that descriptor.
-pub fn take_over(fd: RawFd) -> Result<ExecState, String> {
-    // SAFETY: the variable that names it also names this process as the one it is for, so it was set by ourselves
-    // before execve; and this runs before any other descriptor is opened.
-    let mut memfd = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+/// A connection as it was written down, and its descriptors.
+pub struct InheritedConnection {
+    pub snapshot: Snapshot,
+    pub socket: OwnedFd,
+    pub file: Option<Arc<File>>,
+}
+
+/// Reads the state that this process left itself in that descriptor, and owns what that names.
+pub fn take_over(fd: RawFd) -> Result<TakenOver, String> {
+    // Open until the others are owned: one of them that has its number is refused.
+    let mut memfd = own_one(fd).map(File::from).map_err(|refused| format!("cannot read the state: {refused}"))?;
     let mut bytes = Vec::new();
     memfd.read_to_end(&mut bytes).map_err(|error| format!("cannot read the state: {error}"))?;
     let state: ExecState = decode(&bytes)?;
     if state.inheritance.pid != std::process::id() {
         return Err("the state was left for another process".into());
     }
-    pass_on(&descriptors(&state), false).map_err(|error| format!("an inherited descriptor is not open: {error}"))?;
-    Ok(state)
+    own(state)
 }
 
-/// Takes a descriptor that the state names.
-pub fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: the predecessor passed this descriptor on for us alone, and the state names each once, but for those of
-    // files, which are taken by `Files`; `take_over` has seen that it is open.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+/// Owns every descriptor of a state, in one step: a listener that is taken for a connection as well must be neither.
+fn own(state: ExecState) -> Result<TakenOver, String> {
+    let ExecState { inheritance, connections } = state;
+    // Several connections may send the same file.
+    let mut files: Vec<RawFd> = connections.iter().filter_map(|moved| moved.file).collect();
+    files.sort_unstable();
+    files.dedup();
+    let mut numbers: Vec<RawFd> = inheritance.listeners.iter().map(|listener| listener.fd).collect();
+    numbers.extend(inheritance.listeners.iter().filter_map(|listener| listener.spare));
+    numbers.extend(connections.iter().map(|moved| moved.fd));
+    numbers.extend(&files);
+    let owned = own_inherited(&numbers).map_err(|refused| format!("what the state names is not there: {refused}"))?;
+    // In the same order.
+    let mut owned = owned.into_iter();
+    let listening: Vec<OwnedFd> = owned.by_ref().take(inheritance.listeners.len()).collect();
+    let spares = inheritance.listeners.iter().map(|listener| listener.spare.and_then(|_| owned.next()));
+    let listeners = listening.into_iter().zip(spares).collect();
+    let sockets: Vec<OwnedFd> = owned.by_ref().take(connections.len()).collect();
+    let files: HashMap<RawFd, Arc<File>, RandomState> =
+        files.into_iter().zip(owned.map(|fd| Arc::new(File::from(fd)))).collect();
+    let with_descriptors = |(moved, socket)| {
+        let MovedConnection { file, snapshot, .. } = moved;
+        InheritedConnection { snapshot, socket, file: file.and_then(|number| files.get(&number).cloned()) }
+    };
+    let connections = connections.into_iter().zip(sockets).map(with_descriptors).collect();
+    Ok(TakenOver { inheritance, listeners, connections })
 }
 
-/// Takes a descriptor that the environment names beside the state, if it is open. Before any other is opened.
-pub fn own_if_open(fd: RawFd) -> Option<OwnedFd> {
-    let open = fd > 2 && pass_on(&[fd], false).is_ok();
-    open.then(|| own(fd))
-}
+#[cfg(test)]
+mod tests {
+    use super::super::state::InheritedListener;
+    use super::*;
+    use std::os::fd::{AsFd, IntoRawFd};
 
-/// The files that connections send, each owned once however many of them send it.
-#[derive(Default)]
-pub struct Files(HashMap<RawFd, Arc<File>, RandomState>);
+    /// As if it had come through execve: open, and nobody's.
+    fn inherited(file: impl AsFd) -> RawFd {
+        rustix::io::dup(file).expect("a descriptor").into_raw_fd()
+    }
 
-impl Files {
-    /// Takes a file that the state names.
-    pub fn own(&mut self, fd: RawFd) -> Arc<File> {
-        self.0.entry(fd).or_insert_with(|| Arc::new(own(fd).into())).clone()
+    fn state(listener: (RawFd, Option<RawFd>), connections: &[(RawFd, Option<RawFd>)]) -> ExecState {
+        let (fd, spare) = listener;
+        let listeners = vec![InheritedListener { fd, address: "127.0.0.1:0".into(), file: None, spare }];
+        let moved = |&(fd, file)| MovedConnection { fd, file, snapshot: Snapshot::samples().remove(0) };
+        let inheritance = Inheritance { listeners, ..Inheritance::default() };
+        ExecState { inheritance, connections: connections.iter().map(moved).collect() }
+    }
+
+    #[test]
+    fn each_gets_its_own_descriptors_and_a_shared_file_is_owned_once() {
+        let null = File::open("/dev/null").expect("a file");
+        let [listener, spare, one, two, three, file, other] = std::array::from_fn(|_| inherited(&null));
+        let state = state((listener, Some(spare)), &[(one, Some(other)), (two, Some(file)), (three, Some(other))]);
+        let TakenOver { listeners, connections, .. } = own(state).expect("all are there");
+        let listeners: Vec<_> =
+            listeners.iter().map(|(fd, spare)| (fd.as_raw_fd(), spare.as_ref().map(AsRawFd::as_raw_fd))).collect();
+        assert_eq!(listeners, [(listener, Some(spare))]);
+        let numbers: Vec<_> = connections
+            .iter()
+            .map(|connection| {
+                let file = connection.file.as_ref().expect("a file");
+                (connection.socket.as_raw_fd(), file.as_raw_fd(), Arc::strong_count(file))
+            })
+            .collect();
+        assert_eq!(numbers, [(one, other, 2), (two, file, 1), (three, other, 2)]);
+    }
+
+    #[test]
+    fn a_state_that_names_a_descriptor_twice_or_one_that_is_none_is_refused_in_a_line() {
+        let null = File::open("/dev/null").expect("a file");
+        let [listener, socket] = std::array::from_fn(|_| inherited(&null));
+        let twice = format!("descriptor {listener}: it is named twice");
+        for (state, says) in [
+            (state((listener, Some(listener)), &[]), &twice[..]),
+            (state((listener, None), &[(listener, None)]), &twice),
+            (state((listener, None), &[(socket, Some(listener))]), &twice),
+            (state((listener, None), &[(0, None)]), "descriptor 0: it is below 3"),
+            (state((listener, None), &[(socket, Some(-1))]), "descriptor -1: it is below 3"),
+            (state((listener, None), &[(RawFd::MAX, None)]), "descriptor 2147483647: it is not open"),
+            (state((null.as_raw_fd(), None), &[(socket, None)]), "it was not inherited"),
+        ] {
+            let Err(error) = own(state) else { panic!("taken, and not: {says}") };
+            assert!(error.contains(says) && !error.contains('\n'), "{error}");
+        }
+        // None of it was taken.
+        assert!(own(state((listener, None), &[(socket, None)])).is_ok());
     }
 }

@@ -3,12 +3,13 @@
 use crate::Error;
 use crate::generation::succeed;
 use crate::lifecycle::activation;
-use crate::lifecycle::exec;
+use crate::lifecycle::exec::{self, InheritedConnection, TakenOver};
 use crate::lifecycle::pid_file::Legacy;
 use crate::lifecycle::predecessor::{Hello, Predecessor};
 use crate::lifecycle::program;
-use crate::lifecycle::state::{ExecState, Inheritance, InheritedListener, MovedConnection};
+use crate::lifecycle::state::Inheritance;
 use crate::listener::{Address, Listener};
+use crate::sys::descriptors::own_one;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub enum Role {
     First,
     /// This process was the predecessor until execve.
-    Exec(ExecState, Legacy),
+    Exec(TakenOver, Legacy),
     /// The predecessor runs beside us.
     Overlap(Hello, Legacy),
 }
@@ -27,7 +28,7 @@ pub enum Role {
 #[derive(Default)]
 pub struct Inherited {
     pub inheritance: Inheritance,
-    pub connections: Vec<MovedConnection>,
+    pub connections: Vec<InheritedConnection>,
     pub predecessor: Option<Predecessor>,
     pub legacy: Legacy,
 }
@@ -56,10 +57,10 @@ impl Role {
         // Both are for one process: a program of ours that an application starts inherits the variables and no more.
         let told = std::env::var_os(program::RELOAD).unwrap_or_default();
         if let Some(number) = program::state_of_this_process() {
-            let legacy = Legacy::read(&told, |fd| exec::own_if_open(fd).map(File::from));
-            let state = exec::take_over(number).map_err(failed)?;
-            succeed(state.inheritance.generation);
-            return Ok(Role::Exec(state, legacy));
+            let legacy = Legacy::read(&told, |fd| own_one(fd).map(File::from).ok());
+            let taken = exec::take_over(number).map_err(failed)?;
+            succeed(taken.inheritance.generation);
+            return Ok(Role::Exec(taken, legacy));
         }
         if program::is_successor() {
             let legacy = Legacy::read(&told, |_| None);
@@ -84,10 +85,8 @@ impl Role {
                 let (listeners, obsolete) = bind_or_keep(addresses, activation::inherited_from_env()?, false)?;
                 return Ok(Startup { listeners, obsolete, inherited: Inherited::default() });
             }
-            Role::Exec(ExecState { inheritance, connections }, legacy) => {
-                let own = |listener: &InheritedListener| (exec::own(listener.fd), listener.spare.map(exec::own));
-                let descriptors = inheritance.listeners.iter().map(own).collect();
-                (inheritance, connections, None, descriptors, legacy)
+            Role::Exec(TakenOver { inheritance, listeners, connections }, legacy) => {
+                (inheritance, connections, None, listeners, legacy)
             }
             Role::Overlap(Hello { predecessor, inheritance, listeners }, legacy) => {
                 (inheritance, Vec::new(), Some(predecessor), listeners, legacy)

@@ -14,14 +14,15 @@ use crate::engine::memory::{ACCEPTOR_STACK, STATUS_STACK};
 use crate::engine::pool::work_queue::queue;
 use crate::engine::pool::worker::{AcceptorHandle, Streamers, Worker};
 use crate::generation::generation;
+use crate::lifecycle::exec::InheritedConnection;
 use crate::lifecycle::link::Message;
 use crate::lifecycle::notify::Notifier;
 use crate::lifecycle::pid_file::PidFile;
 use crate::lifecycle::predecessor::Predecessor;
 use crate::lifecycle::program::Program;
 use crate::lifecycle::signals::SignalThread;
-use crate::lifecycle::state::{Counters, InheritedListener, MovedConnection};
-use crate::lifecycle::{Event, FromPredecessor, Phase, exec};
+use crate::lifecycle::state::{Counters, InheritedListener};
+use crate::lifecycle::{Event, FromPredecessor, Phase};
 use crate::listener::Listener;
 use crate::logging::Log;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -177,9 +178,8 @@ impl Running {
             Some(_) => drop(obsolete),
             None => acceptor.leave(obsolete, config.stop_deadline / 4),
         }
-        let mut files = exec::Files::default();
-        for MovedConnection { fd, file, snapshot } in connections {
-            match Connection::restore(snapshot, exec::own(fd), file.map(|file| files.own(file))) {
+        for InheritedConnection { snapshot, socket, file } in connections {
+            match Connection::restore(snapshot, socket, file) {
                 Some(restored) => acceptor.restore(restored),
                 None => log::error!("a connection of the predecessor could not be restored"),
             }
