@@ -20,6 +20,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 /// Connections that may wait in the kernel; it takes the smaller of this and `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -45,7 +46,8 @@ impl fmt::Display for Bound {
 /// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Socket,
+    /// Only the listener has it for longer than a moment; see [`WeakListener`].
+    socket: Arc<Socket>,
     /// By which it closes without resetting anyone, where there is one: on TCP, unless we are a successor of somebody
     /// who had none, or the kernel has refused it.
     spare: Option<Spare>,
@@ -57,6 +59,31 @@ pub struct Listener {
     file: Option<(u64, u64)>,
     /// Whether that one is ours to remove.
     owns_file: bool,
+}
+
+/// What the main thread knows of a listener, which the acceptor owns and closes.
+#[derive(Clone, Debug)]
+pub struct WeakListener {
+    /// As it was configured.
+    pub address: String,
+    /// Device and inode of its socket file.
+    pub file: Option<(u64, u64)>,
+    socket: Weak<Socket>,
+    spare: Weak<Socket>,
+}
+
+/// The sockets of a listener, which stay open as long as somebody has these. Not for longer than to pass them on: the
+/// acceptor could not close them.
+pub struct Sockets {
+    pub listener: Arc<Socket>,
+    pub spare: Option<Arc<Socket>>,
+}
+
+impl WeakListener {
+    /// Its sockets, if it is not closed.
+    pub fn sockets(&self) -> Option<Sockets> {
+        Some(Sockets { listener: self.socket.upgrade()?, spare: self.spare.upgrade() })
+    }
 }
 
 /// Stands for the address of a listener that the service manager passed. No configured one can read like this.
@@ -122,13 +149,20 @@ impl Listener {
             let inherited = Spare::inherit(fd, &socket);
             inherited.inspect_err(|error| log::warn!("an inherited spare socket of {bound}: {error}")).ok()
         });
-        Ok(Listener { socket, spare, bound, address, file, owns_file })
+        Ok(Listener { socket: Arc::new(socket), spare, bound, address, file, owns_file })
     }
 
     /// A listener that the service manager bound and keeps.
     pub fn of_manager(socket: Socket) -> io::Result<Listener> {
         let bound = where_bound(&socket)?;
-        Ok(Listener { socket, spare: None, bound, address: OF_MANAGER.to_owned(), file: None, owns_file: false })
+        Ok(Listener {
+            socket: Arc::new(socket),
+            spare: None,
+            bound,
+            address: OF_MANAGER.to_owned(),
+            file: None,
+            owns_file: false,
+        })
     }
 
     /// Whether the service manager keeps a copy. Then a stop only closes ours: who connects from here on waits in the
@@ -142,9 +176,14 @@ impl Listener {
         (&self.address, self.file)
     }
 
-    /// The spare socket, for a successor.
-    pub fn spare(&self) -> Option<RawFd> {
-        self.spare.as_ref().map(Spare::as_raw_fd)
+    /// For whoever passes its sockets on to a successor.
+    pub fn downgrade(&self) -> WeakListener {
+        WeakListener {
+            address: self.address.clone(),
+            file: self.file,
+            socket: Arc::downgrade(&self.socket),
+            spare: self.spare.as_ref().map(Spare::downgrade).unwrap_or_default(),
+        }
     }
 
     /// Where it listens.
@@ -318,7 +357,14 @@ fn bind_tcp(address: SocketAddr, text: &str) -> io::Result<Listener> {
     socket.listen(BACKLOG)?;
     let spare = spare.inspect_err(|error| log::debug!("no spare socket for {address}: {error}")).ok();
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Listener { socket, spare, bound: Bound::Tcp(bound), address: text.to_owned(), file: None, owns_file: false })
+    Ok(Listener {
+        socket: Arc::new(socket),
+        spare,
+        bound: Bound::Tcp(bound),
+        address: text.to_owned(),
+        file: None,
+        owns_file: false,
+    })
 }
 
 /// Whether this host has no such address.
@@ -381,7 +427,7 @@ fn bind_unix(path: &Path) -> Result<Listener, Error> {
     // Absolute, so that it is still ours to remove when the working directory has changed.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     Ok(Listener {
-        socket,
+        socket: Arc::new(socket),
         spare: None,
         bound: Bound::Unix(path),
         address: text,
@@ -440,10 +486,10 @@ mod tests {
             let fd = rustix::io::dup(&one).expect("a descriptor");
             Listener::inherit(fd, Some(spare), "127.0.0.1:0".into(), None, true).expect("a listener")
         };
-        assert!(inherit(ours).spare().is_some());
-        assert!(inherit(theirs).spare().is_none());
+        assert!(inherit(ours).spare.is_some());
+        assert!(inherit(theirs).spare.is_none());
         let listening = rustix::io::dup(&one).expect("a descriptor");
-        assert!(inherit(listening).spare().is_none());
+        assert!(inherit(listening).spare.is_none());
     }
 
     /// EINVAL is what a socket says that does not listen, for one; it would be asked again at once, and for ever.

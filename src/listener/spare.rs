@@ -16,7 +16,8 @@ use rustix::net::SocketFlags;
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Weak};
 
 /// What a packet's TTL is where it has passed no router, and has begun with the most there is.
 const MOST_HOPS: u8 = 255;
@@ -24,7 +25,7 @@ const MOST_HOPS: u8 = 255;
 /// A socket that is bound where a listener is.
 #[derive(Debug)]
 pub struct Spare {
-    socket: Socket,
+    socket: Arc<Socket>,
     /// The connection that fills its queue.
     own: Option<Socket>,
 }
@@ -42,7 +43,7 @@ impl Spare {
             socket.set_only_v6(listener.only_v6()?)?;
         }
         socket.bind(&address)?;
-        Ok(Spare { socket, own: None })
+        Ok(Spare { socket: Arc::new(socket), own: None })
     }
 
     /// The one that a predecessor has bound, if it is what it should be.
@@ -52,9 +53,14 @@ impl Spare {
         let belongs =
             socket.local_addr()?.as_socket() == listener.local_addr()?.as_socket() && !socket.is_listener()?;
         match belongs {
-            true => Ok(Spare { socket, own: None }),
+            true => Ok(Spare { socket: Arc::new(socket), own: None }),
             false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no spare socket of this listener")),
         }
+    }
+
+    /// For whoever passes it on to a successor.
+    pub fn downgrade(&self) -> Weak<Socket> {
+        Arc::downgrade(&self.socket)
     }
 
     /// From here on every new SYN comes to us and is dropped. For the sole holder of both sockets, and once.
@@ -105,12 +111,6 @@ impl Spare {
 impl AsFd for Spare {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl AsRawFd for Spare {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
     }
 }
 

@@ -10,10 +10,11 @@ use crate::engine::acceptor::Command;
 use crate::generation::generation;
 use crate::lifecycle::link::{HOLDS, MAX_DESCRIPTORS, Message, payload, test_point, test_time};
 use crate::lifecycle::patience::Patience;
-use crate::lifecycle::state::Inheritance;
+use crate::lifecycle::state::{Inheritance, InheritedListener};
 use crate::lifecycle::successor::{PATIENCE, Spoken, Successor};
 use crate::lifecycle::{Event, FromSuccessor};
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use crate::listener::WeakListener;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// How long a successor may take to say that it has taken over.
@@ -75,15 +76,21 @@ impl Running {
     }
 
     fn start_successor(&self, spoken: Spoken) -> std::io::Result<Successor> {
-        let mut listeners = self.inherited_listeners();
-        listeners.truncate(MAX_DESCRIPTORS - 1);
         // All listeners, and of the spare sockets as many as find place behind them.
-        let mut numbers: Vec<RawFd> = listeners.iter().map(|listener| listener.fd).collect();
-        for (place, listener) in listeners.iter_mut().enumerate() {
-            listener.fd = place as i32;
-            let spare = listener.spare.filter(|_| spoken.passes_spares() && numbers.len() < MAX_DESCRIPTORS - 1);
-            listener.spare = spare.map(|_| numbers.len() as i32);
-            numbers.extend(spare);
+        let open = |listener: &WeakListener| Some((listener.address.clone(), listener.file, listener.sockets()?));
+        let open: Vec<_> = self.listeners.iter().filter_map(open).take(MAX_DESCRIPTORS - 1).collect();
+        let mut descriptors: Vec<BorrowedFd<'_>> = open.iter().map(|(.., sockets)| sockets.listener.as_fd()).collect();
+        let mut listeners = Vec::new();
+        for (place, (address, file, sockets)) in open.iter().enumerate() {
+            let has_place = spoken.passes_spares() && descriptors.len() < MAX_DESCRIPTORS - 1;
+            let spare = sockets.spare.as_ref().filter(|_| has_place);
+            listeners.push(InheritedListener {
+                fd: place as i32,
+                address: address.clone(),
+                file: *file,
+                spare: spare.map(|_| descriptors.len() as i32),
+            });
+            descriptors.extend(spare.map(AsFd::as_fd));
         }
         let inheritance = Inheritance {
             generation: generation(),
@@ -93,9 +100,6 @@ impl Running {
             carried: None,
             reload_again: false,
         };
-        // SAFETY: the acceptor owns the listeners, and closes them only when the main thread tells it to.
-        let descriptors: Vec<BorrowedFd<'_>> =
-            numbers.iter().map(|number| unsafe { BorrowedFd::borrow_raw(*number) }).collect();
         let answers = Relay { commands: self.commands.clone(), to_acceptor: self.to_acceptor.clone() };
         let events = self.context.sender.clone();
         let legacy = self.context.pid_file.legacy(false);
@@ -284,7 +288,7 @@ impl Running {
     ) -> Reloaded {
         let mut removed: Vec<String> = self.listeners.iter().map(|listener| listener.address.clone()).collect();
         removed.retain(|address| !kept.contains(address));
-        // Their descriptors are closed by the acceptor, and may stand for something else afterwards.
+        // The acceptor closes the others.
         self.listeners.retain(|listener| kept.contains(&listener.address));
         if spoken.state.is_none() {
             log::warn!("the successor reads other state versions: connections end with their next response instead");

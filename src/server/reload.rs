@@ -8,9 +8,11 @@ use crate::generation::generation;
 use crate::lifecycle::link::test_time;
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::program::Reads;
-use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, MovedConnection};
+use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, InheritedListener, MovedConnection};
 use crate::lifecycle::{Event, exec};
+use crate::listener::Sockets;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -188,11 +190,22 @@ impl Running {
         let mut counters = self.counters();
         counters.migrated += connections.len() as u64;
         counters.reloads += 1;
+        let listeners = self.listeners.iter().filter_map(|listener| {
+            // The acceptor closes none before it is told to, so the numbers stay what they are.
+            let Sockets { listener: socket, spare } = listener.sockets()?;
+            let (address, file) = (listener.address.clone(), listener.file);
+            Some(InheritedListener {
+                fd: socket.as_raw_fd(),
+                address,
+                file,
+                spare: spare.map(|spare| spare.as_raw_fd()),
+            })
+        });
         let inheritance = Inheritance {
             generation: generation(),
             pid: std::process::id(),
             counters,
-            listeners: self.inherited_listeners(),
+            listeners: listeners.collect(),
             carried,
             reload_again: *again,
         };

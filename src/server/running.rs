@@ -21,14 +21,13 @@ use crate::lifecycle::pid_file::PidFile;
 use crate::lifecycle::predecessor::Predecessor;
 use crate::lifecycle::program::Program;
 use crate::lifecycle::signals::SignalThread;
-use crate::lifecycle::state::{Counters, InheritedListener};
+use crate::lifecycle::state::Counters;
 use crate::lifecycle::{Event, FromPredecessor, Phase};
-use crate::listener::Listener;
+use crate::listener::{Listener, WeakListener};
 use crate::logging::Log;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::cell::Cell;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -72,8 +71,8 @@ pub struct Running {
     streamers: Arc<Streamers<Arc<Pool>>>,
     pub(super) commands: Mailbox<Command>,
     pub(super) to_acceptor: AcceptorHandle,
-    /// The listeners' descriptors, which the acceptor owns, for a successor.
-    pub(super) listeners: Vec<InheritedListener>,
+    /// What a successor is to have of the listeners, which the acceptor owns.
+    pub(super) listeners: Vec<WeakListener>,
     pub(super) context: ProcessContext,
     /// Of the generations before.
     pub(super) before: Counters,
@@ -158,11 +157,7 @@ impl Running {
         let (status_jobs, status_consumers) = queue(STATUS_QUEUE, 1);
         let (commands, commanded) = mailbox();
         let pool = Arc::new(Pool(context.sender.clone()));
-        let descriptors = listeners.iter().map(|listener| {
-            let (address, file) = listener.inheritance();
-            InheritedListener { fd: listener.as_raw_fd(), address: address.to_owned(), file, spare: listener.spare() }
-        });
-        let descriptors = descriptors.collect();
+        let passed_on = listeners.iter().map(Listener::downgrade).collect();
         let jobs = Jobs { workers: jobs, streamers: stream_jobs, status: config.status_routes.then_some(status_jobs) };
         let mut acceptor =
             Acceptor::new(poll, listeners, jobs, from_workers, to_acceptor.clone(), commanded, shared.clone())
@@ -221,7 +216,7 @@ impl Running {
             streamers,
             commands,
             to_acceptor,
-            listeners: descriptors,
+            listeners: passed_on,
             context,
             before: inheritance.counters,
             promoted: predecessor.is_none(),
@@ -467,10 +462,6 @@ impl Running {
         // The variable may have been meant for the one who started us.
         let watched = std::process::id() == 1 || std::env::var_os("SUPERVISOR_ENABLED").is_some() || in_foreground();
         if self.context.notifier.is_active() && !watched { ReloadMode::Overlap } else { ReloadMode::Exec }
-    }
-
-    pub(super) fn inherited_listeners(&self) -> Vec<InheritedListener> {
-        self.listeners.clone()
     }
 
     /// Ends the threads and says the last line.

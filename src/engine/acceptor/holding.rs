@@ -270,7 +270,8 @@ impl Acceptor {
             let deadline = Millis(self.now.0 + u64::try_from(remaining).unwrap_or(0));
             match connection.snapshot(deadline) {
                 Some((snapshot, file)) => {
-                    moved.push(MovedConnection { fd: connection.socket().as_raw_fd(), file, snapshot });
+                    let (fd, file) = (connection.socket().as_raw_fd(), file.map(|file| file.as_raw_fd()));
+                    moved.push(MovedConnection { fd, file, snapshot });
                 }
                 None if without => {
                     if let Some(cut) = connection.cut(&self.shared, self.now, self.date.field()) {

@@ -12,7 +12,7 @@ use crate::lifecycle::state::encode;
 use mio::unix::SourceFd;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -231,13 +231,12 @@ fn send_connection(
     id: u64,
     connection: &Connection,
     snapshot: Vec<u8>,
-    file: Option<RawFd>,
+    file: Option<BorrowedFd<'_>>,
 ) -> io::Result<Sent> {
     let (snapshot, memfd) = payload(snapshot)?;
     let message = Message::Connection { id, file: file.is_some(), snapshot };
     let mut descriptors = vec![connection.socket().as_fd()];
-    // SAFETY: the file belongs to the connection, which is borrowed for the whole call.
-    descriptors.extend(file.map(|file| unsafe { BorrowedFd::borrow_raw(file) }));
+    descriptors.extend(file);
     descriptors.extend(memfd.as_ref().map(AsFd::as_fd));
     link.send(&message, &descriptors)
 }

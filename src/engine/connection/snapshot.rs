@@ -12,7 +12,7 @@ use crate::lifecycle::state::{RemainingBody, SavedFraming, SavedState, Snapshot}
 use http1::head::{HeadLimits, Scanner};
 use std::fs::File;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 impl From<&Incoming> for SavedFraming {
@@ -49,9 +49,9 @@ pub struct Restored {
 }
 
 impl Connection {
-    /// The connection as it is, with the descriptor of the file it sends; `None` while only this process can go on
+    /// The connection as it is, with the file it sends; `None` while only this process can go on
     /// with it, because code of the application is part of what comes next. The connection stays usable.
-    pub fn snapshot(&self, deadline: Millis) -> Option<(Snapshot, Option<RawFd>)> {
+    pub fn snapshot(&self, deadline: Millis) -> Option<(Snapshot, Option<BorrowedFd<'_>>)> {
         let mut file_to_send = None;
         let state = match &self.state {
             State::ReadingHead => SavedState::ReadingHead,
@@ -70,7 +70,7 @@ impl Connection {
                     ResponseBody::None => RemainingBody::None,
                     ResponseBody::Bytes { bytes, at } => RemainingBody::Bytes(bytes[*at..].to_vec()),
                     ResponseBody::File { file, offset, end, .. } => {
-                        file_to_send = Some(file.as_raw_fd());
+                        file_to_send = Some(file.as_fd());
                         RemainingBody::File { offset: *offset, end: *end }
                     }
                     ResponseBody::Reader { .. } => return None,
