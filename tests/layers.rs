@@ -288,6 +288,21 @@ fn only_the_acceptor_watches() {
     }
 }
 
+/// What has to be believed, and not only compiled, stands in one place, and is safe for whoever calls it.
+#[test]
+fn what_is_unsafe_stands_below_sys() {
+    let has_it = |code: &str| {
+        // A hyphen is part of a word: of `'unsafe-inline'`, for one, in a field of a response.
+        code.split(|char: char| !char.is_alphanumeric() && char != '_' && char != '-').any(|word| word == "unsafe")
+    };
+    assert!(has_it("let x = unsafe{ y };") && !has_it("let unsafe_code = \"'unsafe-inline'\";"));
+    let http1 = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/http1/src");
+    for file in files_below(&source()).into_iter().chain(files_below(&http1)) {
+        let sys = file.starts_with(source().join("sys"));
+        assert!(sys || !has_it(&code(&file)), "{} has what belongs below src/sys", file.display());
+    }
+}
+
 /// `main` and the modules it declares: the program, which is a user of the library like any other.
 fn program_modules() -> Vec<String> {
     let main = code(&source().join("main.rs"));
