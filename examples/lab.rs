@@ -39,8 +39,8 @@ fn main() -> ExitCode {
     };
     let routes = routes(std::env::var_os("LAB_JOURNAL"))
         .get("/count", move |_| format!("{}\n", count.fetch_add(1, Ordering::Relaxed) + 1));
-    let server = Server::builder().config(Config::from_args()).service(routes).carry_over(save, restore).build();
-    handover::exit_code(server.and_then(Server::run))
+    let server = Server::builder().config(Config::from_args()).service(routes).carry_over(save, restore);
+    handover::exit_code(server.give_back_at_rest(true).build().and_then(Server::run))
 }
 
 fn routes(journal_path: Option<OsString>) -> Router {

@@ -17,6 +17,6 @@ fn main() -> ExitCode {
 /// What cannot be served fails before anything is bound.
 fn serve(config: Config) -> Result<Ended, Error> {
     let site = Site::open(&config)?;
-    // It has no children but those of a reload; as pid 1 of a container it gets everybody's.
-    Server::builder().service(site).config(config).reap_orphans(true).build()?.run()
+    // It has no children but those of a reload; as pid 1 of a container it gets everybody's. And its memory is the server's.
+    Server::builder().service(site).config(config).reap_orphans(true).give_back_at_rest(true).build()?.run()
 }

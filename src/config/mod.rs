@@ -209,6 +209,9 @@ pub struct Config {
     /// Wait for processes that the server has not started, as pid 1 has to. Default false: it is not for an application
     /// that has children of its own.
     pub reap_orphans: bool,
+    /// Give back memory when nothing has happened for a second: what is free in the allocator, and pages of the program's
+    /// own file. Default false: it is about the whole process, so for one that is the server's alone.
+    pub give_back_at_rest: bool,
     /// Print `listening on …` and `ready …` on stdout. Default false; true when the settings came from the command line.
     pub announce: bool,
 }
@@ -238,6 +241,7 @@ impl Default for Config {
             status_routes: true,
             signals: true,
             reap_orphans: false,
+            give_back_at_rest: false,
             announce: false,
         }
     }

@@ -127,6 +127,14 @@ impl Builder {
         self
     }
 
+    /// Whether memory is given back when nothing has happened for a second: what is free in the allocator, and pages of
+    /// the program's own file, which the next request finds again in some 60 us. Default false: it is about the whole
+    /// process, so for one that is the server's alone, as the program is.
+    pub fn give_back_at_rest(mut self, on: bool) -> Builder {
+        self.config.give_back_at_rest = on;
+        self
+    }
+
     /// Answers requests with a closure.
     pub fn handler<F, R>(mut self, handler: F) -> Builder
     where

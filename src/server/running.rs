@@ -162,7 +162,7 @@ impl Running {
         let mut acceptor =
             Acceptor::new(poll, listeners, jobs, from_workers, to_acceptor.clone(), commanded, shared.clone())
                 .map_err(|error| failed("the poller", error))?;
-        if config.announce {
+        if config.give_back_at_rest {
             acceptor.give_back_at_rest();
         }
         if let Some(predecessor) = predecessor.as_ref().filter(|predecessor| predecessor.tells()) {
