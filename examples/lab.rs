@@ -12,6 +12,10 @@
 //! | `GET /count` | how often that was asked, over all generations |
 //! | `GET /panic` | panics |
 //!
+//! A start goes wrong in the way that the file named by `LAB_TRAP` says: `panic`, `exit`, `abort`, `segv`, `overflow`,
+//! `memory`,
+//! `hang` or `restore`. A check does not, nor what is come back to.
+//!
 //! It takes the program's flags: `cargo run --release --example lab -- --help`.
 
 use handover::{Body, Carried, Config, Header, IntoResponse, Request, Response, Router, Server, StatusCode};
@@ -37,10 +41,53 @@ fn main() -> ExitCode {
             restored.fetch_add(u64::from_le_bytes(bytes), Ordering::Relaxed);
         }
     };
+    let config = Config::from_args();
+    let trap = trap();
+    if trap != "restore" {
+        fall_into(&trap);
+    }
+    let restore = move |carried| {
+        if trap == "restore" {
+            panic!("as the trap asks");
+        }
+        restore(carried);
+    };
     let routes = routes(std::env::var_os("LAB_JOURNAL"))
         .get("/count", move |_| format!("{}\n", count.fetch_add(1, Ordering::Relaxed) + 1));
-    let server = Server::builder().config(Config::from_args()).service(routes).carry_over(save, restore);
+    let server = Server::builder().config(config).service(routes).carry_over(save, restore);
     handover::exit_code(server.give_back_at_rest(true).build().and_then(Server::run))
+}
+
+/// In which way this start is to go wrong, if it is.
+fn trap() -> String {
+    // What is come back to is the image that ran before there was a trap.
+    let spared = [handover::CHECK_VARIABLE, "HANDOVER_CAME_BACK"].iter().any(|name| std::env::var_os(name).is_some());
+    let path = std::env::var_os("LAB_TRAP").filter(|_| !spared);
+    path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default().trim().to_owned()
+}
+
+fn fall_into(trap: &str) {
+    match trap {
+        "panic" => panic!("as the trap asks"),
+        "exit" => std::process::exit(9),
+        "abort" => std::process::abort(),
+        "memory" => drop(std::hint::black_box(Vec::<u8>::with_capacity(isize::MAX as usize))),
+        // SAFETY: none; it is to crash.
+        "segv" => _ = unsafe { std::ptr::without_provenance::<u8>(8).read_volatile() },
+        "overflow" => _ = overflow(&[1; 4096]),
+        "hang" => loop {
+            thread::sleep(Duration::from_secs(1));
+        },
+        _ => {}
+    }
+}
+
+/// Until the stack ends.
+#[expect(unconditional_recursion)]
+fn overflow(before: &[u8]) -> u64 {
+    let more = [before[0]; 4096];
+    std::hint::black_box(&more);
+    overflow(&more) + u64::from(more[7])
 }
 
 fn routes(journal_path: Option<OsString>) -> Router {

@@ -9,6 +9,11 @@ pub fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed) as u64
 }
 
+/// This process is of that generation again.
+pub fn resume(generation: u64) {
+    GENERATION.store(generation as usize, Ordering::Relaxed);
+}
+
 /// This process succeeds one of that generation.
 pub fn succeed(predecessor: u64) {
     GENERATION.store(predecessor as usize + 1, Ordering::Relaxed);

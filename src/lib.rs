@@ -67,8 +67,10 @@ pub use config::{
 };
 pub use error::Error;
 pub use generation::generation;
-pub use lifecycle::program::CHECK as CHECK_VARIABLE;
 /// For the tests of how a program checks itself.
+#[doc(hidden)]
+pub use lifecycle::candidate::Candidate;
+pub use lifecycle::program::CHECK as CHECK_VARIABLE;
 #[doc(hidden)]
 pub use lifecycle::program::{Program, Reads};
 pub use lifecycle::signals::spawn;

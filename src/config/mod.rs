@@ -13,6 +13,7 @@ use http1::head::HeadLimits;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where a server listens unless told otherwise: the port of the Tornado recipe.
@@ -321,10 +322,15 @@ impl Config {
     }
 }
 
+/// Larger is no configuration file.
+pub const MAX_CONFIGURATION: u64 = 1024 * 1024;
+
 /// The configuration file that settings came from.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     path: PathBuf,
+    /// As they were read.
+    bytes: Arc<[u8]>,
     /// Line and column of the value of each key.
     places: Vec<(String, (usize, usize))>,
 }
@@ -336,8 +342,13 @@ impl ConfigFile {
     }
 
     /// With places still to be noted.
-    pub(crate) fn new(path: PathBuf) -> ConfigFile {
-        ConfigFile { path, places: Vec::new() }
+    pub(crate) fn new(path: PathBuf, bytes: &[u8]) -> ConfigFile {
+        ConfigFile { path, bytes: bytes.into(), places: Vec::new() }
+    }
+
+    /// What was read, for whoever comes back to it.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Remembers line and column of a key's value.

@@ -4,20 +4,29 @@
 //! comes meanwhile is pending when the successor unblocks it. Until `execve` succeeds everything can be taken back.
 
 use super::anonymous::{Reader, anonymous_file};
-use super::program::Program;
+use super::candidate::{Candidate, WayBack};
 use super::state::{ExecState, Inheritance, MovedConnection, SHARES_FILES, Snapshot, decode, encode};
+use super::way_back;
 use crate::sys::descriptors::{copy, own_inherited, own_one, pass_through_execve};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// Becomes the program on disk, which reads that version of the state. Returns only if that failed, with everything as
 /// before.
-pub fn hand_over(program: &Program, mut state: ExecState, version: u32, legacy: &OsStr) -> io::Error {
+pub fn hand_over(
+    candidate: &Candidate<'_>,
+    mut state: ExecState,
+    version: u32,
+    legacy: &OsStr,
+    way_back: Option<&WayBack<'_>>,
+) -> io::Error {
     let copies = match version < SHARES_FILES {
         true => match each_once(&mut state) {
             Ok(copies) => copies,
@@ -25,7 +34,7 @@ pub fn hand_over(program: &Program, mut state: ExecState, version: u32, legacy: 
         },
         false => Vec::new(),
     };
-    let error = execute(program, state, version, legacy);
+    let error = execute(candidate, state, version, legacy, way_back);
     drop(copies);
     error
 }
@@ -50,12 +59,18 @@ fn each_once(state: &mut ExecState) -> io::Result<Vec<OwnedFd>> {
     Ok(copies)
 }
 
-fn execute(program: &Program, state: ExecState, version: u32, legacy: &OsStr) -> io::Error {
+fn execute(
+    candidate: &Candidate<'_>,
+    state: ExecState,
+    version: u32,
+    legacy: &OsStr,
+    way_back: Option<&WayBack<'_>>,
+) -> io::Error {
     let descriptors = descriptors(&state);
     match prepare(state, version) {
         Ok(memfd) => {
             let error = match pass_through_execve(&descriptors, true) {
-                Ok(()) => program.execute(memfd.as_raw_fd(), legacy),
+                Ok(()) => candidate.execute(memfd.as_raw_fd(), legacy, way_back),
                 Err(error) => error,
             };
             // Back to close-on-exec, which cannot fail for a descriptor that is open.
@@ -84,24 +99,35 @@ pub struct TakenOver {
     pub connections: Vec<InheritedConnection>,
 }
 
-/// A connection as it was written down, and its descriptors.
+/// A connection as it was written down, and its descriptors. They are closed by nobody but who takes them out: on the way
+/// back they are needed.
 pub struct InheritedConnection {
     pub snapshot: Snapshot,
-    pub socket: OwnedFd,
-    pub file: Option<Arc<File>>,
+    pub socket: ManuallyDrop<OwnedFd>,
+    pub file: Option<ManuallyDrop<Arc<File>>>,
 }
 
 /// Reads the state that this process left itself in that descriptor, and owns what that names.
 pub fn take_over(fd: RawFd) -> Result<TakenOver, String> {
     // Open until the others are owned: one of them that has its number is refused.
-    let mut memfd = own_one(fd).map(File::from).map_err(|refused| format!("cannot read the state: {refused}"))?;
-    let mut bytes = Vec::new();
-    memfd.read_to_end(&mut bytes).map_err(|error| format!("cannot read the state: {error}"))?;
+    way_back::keep(&[fd]);
+    let memfd = own_one(fd).map(File::from).map_err(|refused| format!("cannot read the state: {refused}"))?;
+    let bytes = read_whole(&memfd).map_err(|error| format!("cannot read the state: {error}"))?;
     let state: ExecState = decode(&bytes)?;
     if state.inheritance.pid != std::process::id() {
         return Err("the state was left for another process".into());
     }
-    own(state)
+    way_back::keep(&descriptors(&state));
+    let taken = own(state);
+    way_back::keep_open(memfd.into());
+    taken
+}
+
+/// From its beginning, and without moving the place that whoever comes back reads from.
+fn read_whole(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; file.metadata()?.len().try_into().unwrap_or(0)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// Owns every descriptor of a state, in one step: a listener that is taken for a connection as well must be neither.
@@ -126,7 +152,8 @@ fn own(state: ExecState) -> Result<TakenOver, String> {
         files.into_iter().zip(owned.map(|fd| Arc::new(File::from(fd)))).collect();
     let with_descriptors = |(moved, socket)| {
         let MovedConnection { file, snapshot, .. } = moved;
-        InheritedConnection { snapshot, socket, file: file.and_then(|number| files.get(&number).cloned()) }
+        let file = file.and_then(|number| files.get(&number).cloned()).map(ManuallyDrop::new);
+        InheritedConnection { snapshot, socket: ManuallyDrop::new(socket), file }
     };
     let connections = connections.into_iter().zip(sockets).map(with_descriptors).collect();
     Ok(TakenOver { inheritance, listeners, connections })

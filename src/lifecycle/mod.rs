@@ -2,7 +2,9 @@
 
 pub mod activation;
 mod anonymous;
+pub mod candidate;
 pub mod child;
+pub mod configuration;
 pub mod exec;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
@@ -19,6 +21,7 @@ pub mod signals;
 pub mod small_file;
 pub mod state;
 pub mod successor;
+pub mod way_back;
 
 pub use phase::Phase;
 

@@ -3,6 +3,7 @@
 use super::outcome::{self, Outcome, path_beside};
 use super::process::Process;
 use super::small_file::{open_there, write_beside};
+use super::way_back;
 use crate::Error;
 use http1::number::decimal;
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
@@ -257,6 +258,12 @@ impl PidFile {
         }
     }
 
+    /// The program that this process had become did not serve, and it came back: the file stays as it is.
+    pub fn came_back(&mut self, generation: u64, reason: &str) {
+        self.began = self.succeeds.take().unwrap_or_else(outcome::now);
+        self.reload_failed(generation, reason);
+    }
+
     /// Whoever asks for a reload from now on is not answered by the one that begins now.
     pub fn reload_begins(&mut self) {
         self.began = outcome::now();
@@ -302,7 +309,10 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        self.withdraw();
+        // Who comes back still has it.
+        if !way_back::is_armed() {
+            self.withdraw();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The program on disk, as it was started: what a reload runs afresh.
 
 use super::child::{Child, How};
+use super::{configuration, way_back};
 use crate::sys::working_directory;
 use http1::number::decimal;
 use rustix::fs::{Mode, OFlags};
@@ -28,9 +29,11 @@ pub const RELOAD: &str = "HANDOVER_RELOAD";
 pub const VERSIONS_LINE: &str = "handover reads state versions ";
 /// The same of the words of the link. What does not print it knows the first ones.
 pub const WORDS_LINE: &str = "handover knows words of versions ";
+/// The line of its check by which a program says that it comes back from an exec that leads nowhere.
+pub const WAY_BACK_LINE: &str = "handover comes back from an exec";
 
 /// Never passed on: each is for one process.
-const DROPPED: [&str; 9] = [
+const DROPPED: [&str; 12] = [
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
@@ -39,6 +42,9 @@ const DROPPED: [&str; 9] = [
     STATE,
     SUCCESSOR,
     RELOAD,
+    configuration::VARIABLE,
+    way_back::WAY_BACK,
+    way_back::CAME_BACK,
     working_directory::VARIABLE,
 ];
 
@@ -61,8 +67,11 @@ pub fn is_successor() -> bool {
 #[derive(Debug)]
 pub struct Program {
     path: PathBuf,
-    /// If argv\[0\] does not lead to it: the program that runs, wherever it is now.
-    running: Option<OwnedFd>,
+    /// The program that runs, wherever it is now; `None` without /proc. It is executed where argv\[0\] leads nowhere, and
+    /// to come back.
+    image: Option<OwnedFd>,
+    /// Whether argv\[0\] does not lead to it.
+    elsewhere: bool,
     args: Vec<CString>,
     /// Each as `NAME=value`.
     environment: Vec<CString>,
@@ -79,7 +88,7 @@ impl Program {
                 variable.push(value);
                 environment.push(variable);
             }
-            Program::new(env::args_os().collect(), environment).or_what_runs()
+            Program::new(env::args_os().collect(), environment).or_what_runs().named()
         })
     }
 
@@ -91,7 +100,7 @@ impl Program {
         let path = locate(name, value_of(&environment, "PATH"));
         environment.retain(|entry| DROPPED.iter().all(|dropped| value(entry, dropped).is_none()));
         environment.extend(working_directory::variable().map(c_string));
-        Program { path, running: None, args: args.into_iter().map(c_string).collect(), environment }
+        Program { path, image: None, elsewhere: false, args: args.into_iter().map(c_string).collect(), environment }
     }
 
     /// argv\[0\] may be no more than a label: of `exec -a`, of systemd's `@`, of a login shell. Then the program is where
@@ -115,25 +124,40 @@ impl Program {
             is_executable(path) && (same || linked.is_some() && path.canonicalize().ok() == linked)
         };
         let is_path = self.args.first().is_some_and(|name| name.to_bytes().contains(&b'/'));
-        if if is_path { is_executable(&self.path) } else { runs(&self.path) } {
+        let found = if is_path { is_executable(&self.path) } else { runs(&self.path) };
+        if found {
+            self.image = running.map(OwnedFd::from);
             return self;
         }
         let executed = absolute(Path::new(OsStr::from_bytes(rustix::param::linux_execfn().to_bytes())));
         // A predecessor has executed its own descriptor, whose number means another file here, or ours by chance.
-        let executed = Some(executed).filter(|path| !path.starts_with("/proc/self") && runs(path));
+        let executed = Some(executed).filter(|path| !is_of_a_descriptor(path) && runs(path));
         let found = executed.or(linked);
         if let Some(path) = found {
             self.path = path;
-            self.running = running.map(OwnedFd::from);
+            self.elsewhere = running.is_some();
         }
+        self.image = running.map(OwnedFd::from);
         self
     }
 
     /// What to know about a name that is only a label.
     pub fn note(&self) -> Option<String> {
-        self.running.as_ref()?;
+        if !self.elsewhere {
+            return None;
+        }
         let name = self.args.first().map(|name| name.to_string_lossy()).unwrap_or_default();
         Some(format!("argv[0] is {name:?}, where this program is not: a reload runs {}", self.path.display()))
+    }
+
+    /// A program that was executed by its descriptor has that one's number for its name, as ps(1) and /proc show it.
+    fn named(self) -> Program {
+        let executed = Path::new(OsStr::from_bytes(rustix::param::linux_execfn().to_bytes())).to_owned();
+        if let Some(name) = self.path.file_name().filter(|_| is_of_a_descriptor(&executed)) {
+            // Where it is refused the name is a number; of a name that is too long the kernel takes the beginning.
+            let _ = rustix::thread::set_name(&c_string(name.to_owned()));
+        }
+        self
     }
 
     /// Where it is on disk: argv\[0\] made absolute, symlinks kept, so that an upgrade by symlink is seen.
@@ -142,17 +166,31 @@ impl Program {
     }
 
     /// What to execute: the path, or what runs, where it has been taken away from there and argv\[0\] names no other.
-    fn executable(&self) -> CString {
-        match &self.running {
-            Some(running) if !is_executable(&self.path) => {
-                c_string(format!("/proc/self/fd/{}", running.as_raw_fd()).into())
+    pub(super) fn executable(&self) -> CString {
+        match &self.image {
+            Some(image) if self.elsewhere && !is_executable(&self.path) => {
+                c_string(format!("/proc/self/fd/{}", image.as_raw_fd()).into())
             }
             _ => c_string(self.path.clone().into()),
         }
     }
 
+    /// The program that runs, to be executed again. Without /proc there is none.
+    pub(super) fn image(&self) -> Option<BorrowedFd<'_>> {
+        self.image.as_ref().map(AsFd::as_fd)
+    }
+
+    pub(super) fn args(&self) -> &[CString] {
+        &self.args
+    }
+
+    /// As it was at start, without what is for one process alone.
+    pub(super) fn environment(&self) -> &[CString] {
+        &self.environment
+    }
+
     /// Its environment and some more.
-    fn environment_with(&self, variables: &[(&str, &OsStr)]) -> Vec<CString> {
+    pub(super) fn environment_with(&self, variables: &[(&str, &OsStr)]) -> Vec<CString> {
         let mut environment = self.environment.clone();
         for (name, value) in variables {
             let mut variable = OsString::from(name);
@@ -162,50 +200,8 @@ impl Program {
         }
         environment
     }
-
-    fn start(
-        &self,
-        variables: &[(&str, &OsStr)],
-        streams: &[(BorrowedFd<'_>, RawFd)],
-        own_group: bool,
-    ) -> io::Result<Child> {
-        Child::start(&self.executable(), &self.args, &self.environment_with(variables), streams, own_group)
-    }
-
-    /// Starts the program to check itself, in a process group of its own where a Ctrl-C at the terminal is for us to pass
-    /// on.
-    pub fn start_check(&self, own_group: bool) -> io::Result<Check> {
-        // Nothing to read, without a /dev/null, which a bare chroot has not.
-        let (nothing, _) = io::pipe()?;
-        let ((stdout, to_stdout), (stderr, to_stderr)) = (io::pipe()?, io::pipe()?);
-        let streams = [(nothing.as_fd(), 0), (to_stdout.as_fd(), 1), (to_stderr.as_fd(), 2)];
-        Ok(Check {
-            child: self.start(&[(CHECK, "1".as_ref())], &streams, own_group)?,
-            stdout: Said::new(stdout)?,
-            stderr: Said::new(stderr)?,
-        })
-    }
-
-    /// Starts the successor, `link` being its stdin.
-    pub fn start_successor(&self, link: BorrowedFd<'_>, legacy: &OsStr) -> io::Result<Child> {
-        let ours = std::process::id().to_string();
-        self.start(&[(SUCCESSOR, ours.as_ref()), (RELOAD, legacy)], &[(link, 0)], false)
-    }
-
-    /// Becomes the program. Returns only if that failed.
-    ///
-    /// Not by `CommandExt::exec`, which resets SIGPIPE and the signal mask also when it fails: the next sendfile to a
-    /// closed peer would then kill the server.
-    pub fn execute(&self, state: i32, legacy: &OsStr) -> io::Error {
-        let state = format!("{state}:{}", std::process::id());
-        let environment = self.environment_with(&[(STATE, state.as_ref()), (RELOAD, legacy)]);
-        match nix::unistd::execve(&self.executable(), &self.args, &environment) {
-            Err(errno) => errno.into(),
-        }
-    }
 }
 
-/// Of a path, an argument or a variable. Those of a process have no NUL: the kernel ends them with one.
 fn c_string(text: OsString) -> CString {
     CString::new(text.into_vec()).unwrap_or_default()
 }
@@ -222,6 +218,11 @@ fn value_of<'e>(environment: &'e [CString], name: &str) -> Option<&'e OsStr> {
 
 fn absolute(path: &Path) -> PathBuf {
     working_directory::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// What a program was executed by that was executed by its descriptor.
+fn is_of_a_descriptor(path: &Path) -> bool {
+    path.starts_with("/proc/self") || path.starts_with("/dev/fd")
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -264,6 +265,15 @@ pub struct Checked {
 }
 
 impl Check {
+    /// Starts one by that, which is given the standard streams.
+    pub(super) fn start(start: impl FnOnce(&[(BorrowedFd<'_>, RawFd)]) -> io::Result<Child>) -> io::Result<Check> {
+        // Nothing to read, without a /dev/null, which a bare chroot has not.
+        let (nothing, _) = io::pipe()?;
+        let ((stdout, to_stdout), (stderr, to_stderr)) = (io::pipe()?, io::pipe()?);
+        let child = start(&[(nothing.as_fd(), 0), (to_stdout.as_fd(), 1), (to_stderr.as_fd(), 2)])?;
+        Ok(Check { child, stdout: Said::new(stdout)?, stderr: Said::new(stderr)? })
+    }
+
     /// How it ended, if it has.
     pub fn outcome(&mut self) -> io::Result<Option<Checked>> {
         let ended = self.child.try_wait()?;
@@ -294,6 +304,7 @@ impl Checked {
         Ok(Reads {
             states: states.ok_or("the program on disk does not check itself: is it built on handover?")?,
             words: versions_behind(WORDS_LINE).unwrap_or_else(|| vec![1]),
+            comes_back: self.stdout.lines().any(|line| line == WAY_BACK_LINE),
         })
     }
 }
@@ -305,6 +316,8 @@ pub struct Reads {
     pub states: Vec<u32>,
     /// The versions of the words between the two.
     pub words: Vec<u32>,
+    /// Whether it comes back from an exec that leads nowhere.
+    pub comes_back: bool,
 }
 
 impl Drop for Check {

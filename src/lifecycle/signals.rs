@@ -6,7 +6,7 @@
 use super::{Event, child};
 use crate::Error;
 use crate::sys::signals::{ignore, take_pending, wait_for_children};
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
@@ -51,7 +51,9 @@ fn failed(what: &str, error: impl Into<io::Error>) -> Error {
 impl SignalThread {
     /// Takes the signals, if no server of this process has taken them before. To be called before any other thread
     /// starts.
-    pub fn start(events: Sender<Event>, reaps: bool) -> Result<Option<SignalThread>, Error> {
+    ///
+    /// They stay blocked until `serves` has no sender any more.
+    pub fn start(events: Sender<Event>, reaps: bool, serves: Receiver<()>) -> Result<Option<SignalThread>, Error> {
         if TAKEN.swap(true, Ordering::SeqCst) {
             return Ok(None);
         }
@@ -74,12 +76,16 @@ impl SignalThread {
             log::warn!("Ctrl-C stays as the application has it: {error}");
         }
         let mut signals = SignalThread { events, reaps, previous, thread: None };
-        signals.resume()?;
+        signals.resume_after(Some(serves))?;
         Ok(Some(signals))
     }
 
-    /// Starts the thread: first of all, and again after [`SignalThread::suspend`].
+    /// Starts the thread again after [`SignalThread::suspend`].
     pub fn resume(&mut self) -> Result<(), Error> {
+        self.resume_after(None)
+    }
+
+    fn resume_after(&mut self, serves: Option<Receiver<()>>) -> Result<(), Error> {
         // INT is registered here as well, behind ctrlc, whose handler this one chains to: as a record that can be
         // drained. The event itself comes from ctrlc.
         let mut signals = Signals::new([SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGINT])
@@ -91,6 +97,8 @@ impl SignalThread {
         let handle = signals.handle();
         let events = self.events.clone();
         let run = move || {
+            // Nothing is ever sent.
+            let _ = serves.map(|serves| serves.recv());
             if let Err(error) = handled(reaps).thread_unblock() {
                 log::error!("cannot unblock signals: {error}");
             }

@@ -1,9 +1,10 @@
 //! Overlap mode as the predecessor sees it: the child, and the thread that listens to it.
 
+use super::candidate::Candidate;
 use super::child::{Child, How};
 use super::link::{self, Link, Message, Packet};
 use super::patience::Patience;
-use super::program::{Program, Reads};
+use super::program::Reads;
 use super::state::{Inheritance, common, encode};
 use super::{Event, FromSuccessor};
 use crossbeam_channel::Sender;
@@ -62,7 +63,7 @@ pub trait Answers: Send + 'static {
 impl Successor {
     /// Starts the program on disk with the listeners, and speaks to it as it understands.
     pub fn start(
-        program: &Program,
+        candidate: &Candidate<'_>,
         spoken: Spoken,
         inheritance: Inheritance,
         legacy: &OsStr,
@@ -71,7 +72,7 @@ impl Successor {
         answers: impl Answers,
     ) -> io::Result<Successor> {
         let (link, theirs) = Link::pair()?;
-        let child = program.start_successor(theirs.as_fd(), legacy)?;
+        let child = candidate.start_successor(theirs.as_fd(), legacy)?;
         drop(theirs);
         let pid = child.pid().as_raw_nonzero().get().unsigned_abs();
         let mut successor = Successor { link: link.clone(), child: Some(child), listening: None, pid, killed: false };
@@ -203,7 +204,8 @@ mod tests {
     #[test]
     fn both_speak_the_newest_versions_that_both_know() {
         let with = |states: &[u32], words: &[u32]| {
-            let Spoken { state, words } = Spoken::with(&Reads { states: states.to_vec(), words: words.to_vec() });
+            let Spoken { state, words } =
+                Spoken::with(&Reads { states: states.to_vec(), words: words.to_vec(), comes_back: true });
             (state, words)
         };
         assert_eq!(with(&[1], &[1]), (Some(1), 1));

@@ -6,7 +6,8 @@ use super::settings::{SETTINGS, SITE_KEYS, Setting, meant};
 use super::value::{self, Given, ValueError};
 use crate::Error;
 use crate::config::site::{CacheRule, DirectoryOptions, Pattern, Prefix, RedirectTarget, RouteAction, RouteConfig};
-use crate::config::{Config, ConfigFile, on_one_line};
+use crate::config::{Config, ConfigFile, MAX_CONFIGURATION, on_one_line};
+use crate::lifecycle::{configuration, way_back};
 use crate::sys::{regular_file, working_directory};
 use http1::accept::Coding;
 use http1::number::decimal;
@@ -15,9 +16,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tiny_http::Header;
 use toml::de::DeValue;
-
-/// Larger is no configuration file.
-const MAX_SIZE: u64 = 1024 * 1024;
 
 const ROUTE_KEYS: [&str; 10] = [
     "prefix",
@@ -78,6 +76,7 @@ impl Config {
     /// A configuration error of one line, which names the file, and for a mistake in it line, column and key, and what
     /// is allowed there.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Config, Error> {
+        way_back::arm();
         load(path.as_ref(), None)
     }
 }
@@ -89,8 +88,12 @@ pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
     // So that the messages and a later reload mean the same file.
     let path = working_directory::absolute(path).map_err(|error| failed(path, &error.to_string()))?;
     let not_regular = "it is not a regular file, which a reload could read again";
-    let bytes = regular_file::read(&path, MAX_SIZE, not_regular, "it has more than 1 MiB")
-        .map_err(|what| failed(&path, &what))?;
+    // What was checked, or what was come back to, whatever stands there now.
+    let bytes = match configuration::contents(&path) {
+        Some(bytes) => Ok(bytes),
+        None => regular_file::read(&path, MAX_CONFIGURATION, not_regular, "it has more than 1 MiB"),
+    };
+    let bytes = bytes.map_err(|what| failed(&path, &what))?;
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
         failed(&path, &format!("line {line} is not UTF-8"))
@@ -101,7 +104,7 @@ pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
 /// Reads the text of the file of that absolute path.
 pub fn read(text: &str, path: PathBuf, application: Option<&str>) -> Result<Config, Error> {
     let base = path.parent().unwrap_or(Path::new("/")).to_owned();
-    let file = ConfigFile::new(path);
+    let file = ConfigFile::new(path, text.as_bytes());
     Reader { text, base, application, config: Config { file: Some(file), ..Config::default() } }.read()
 }
 

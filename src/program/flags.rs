@@ -7,6 +7,7 @@ use super::file;
 use super::settings::{Group, Only, SETTINGS, Setting, meant};
 use super::value::{Given, Value, ValueError};
 use crate::config::on_one_line;
+use crate::lifecycle::way_back;
 use crate::sys::stdio::{MOMENT, Stream};
 use crate::{Config, Error};
 use lexopt::{Arg, Parser};
@@ -341,6 +342,7 @@ pub fn complain(line: &str) {
 }
 
 fn from_process(root: Root) -> Config {
+    way_back::arm();
     let mut args = std::env::args_os();
     args.next();
     let name = program_name();
@@ -352,6 +354,7 @@ fn from_process(root: Root) -> Config {
             process::exit(0);
         }
         Err(error) => {
+            way_back::go(&error.to_string());
             let hint = if error.is_usage() { " (try --help)" } else { "" };
             complain(&format!("{name}: {error}{hint}\n"));
             process::exit(error.exit_code().into());

@@ -17,13 +17,13 @@ use crate::lifecycle::pid_file::PidFile;
 use crate::lifecycle::program::{self, Program};
 use crate::lifecycle::signals::SignalThread;
 use crate::lifecycle::state::Carried;
-use crate::lifecycle::{link, state};
+use crate::lifecycle::{link, state, way_back};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{self, Log};
 use crate::program::{check, flags};
 use crate::sys::scheduling::{Policy, schedule};
 use crate::sys::stdio::{MOMENT, Stream};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use role::Role;
 use running::{ProcessContext, Running};
 use std::io::{self, Write};
@@ -194,6 +194,11 @@ impl Builder {
     /// No handler, settings out of range, less memory than is needed, an address that cannot be bound, a passed descriptor that is no listener,
     /// a pid file that cannot be written or is another server's.
     pub fn build(self) -> Result<Server, Error> {
+        way_back::arm();
+        self.build_server().inspect_err(|error| way_back::go(&error.to_string()))
+    }
+
+    fn build_server(self) -> Result<Server, Error> {
         let Builder { mut config, handler, carry } = self;
         let program = Program::of_this_process();
         let handler =
@@ -212,9 +217,9 @@ impl Builder {
                 logging::filters()?;
                 None
             }
-            // After execve there is no way back, and the connections are worth more than a log.
+            // Where there is no way back, the connections are worth more than a log.
             (Some(role), true) => {
-                let log = logging::start(&config, matches!(role, Role::Exec(..)));
+                let log = logging::start(&config, matches!(role, Role::Exec(..)) && !way_back::is_armed());
                 Some(log.inspect_err(|error| role.hears_why(error))?)
             }
         };
@@ -229,7 +234,8 @@ impl Builder {
         let pid_file = match (&inherited.predecessor, generation()) {
             (Some(predecessor), _) => PidFile::prepare(path, Some((inherited.inheritance.pid, legacy)))
                 .inspect_err(|error| predecessor.hears_why(error))?,
-            (None, 1) => PidFile::prepare(path, None)?,
+            // Not of one that has come back to its first generation.
+            (None, 1) if inherited.came_back.is_none() => PidFile::prepare(path, None)?,
             (None, _) => PidFile::after_exec(path, legacy),
         };
         let (events, received) = unbounded();
@@ -308,6 +314,7 @@ pub fn exit_code(result: Result<Ended, Error>) -> ExitCode {
     match result {
         Ok(ended) => ended.exit_code().into(),
         Err(error) => {
+            way_back::go(&error.to_string());
             flags::complain(&format!("{}: {error}\n", flags::program_name()));
             error.exit_code().into()
         }
@@ -352,6 +359,10 @@ impl Server {
     /// # Errors
     /// A thread cannot be started, or the poller fails.
     pub fn run(self) -> Result<Ended, Error> {
+        self.run_server().inspect_err(|error| way_back::go(&error.to_string()))
+    }
+
+    fn run_server(self) -> Result<Ended, Error> {
         if self.config.check {
             self.print_check()?;
             return Ok(Ended::Clean);
@@ -362,8 +373,10 @@ impl Server {
         if let Some(note) = self.program.note().filter(|_| generation() == 1) {
             log::warn!("{note}");
         }
+        // What is pending stays so for whoever comes back, until this process serves.
+        let (serving, serves) = bounded::<()>(0);
         let signals = match self.config.signals {
-            true => SignalThread::start(self.events.clone(), self.config.reap_orphans)?,
+            true => SignalThread::start(self.events.clone(), self.config.reap_orphans, serves)?,
             false => None,
         };
         let Server {
@@ -387,6 +400,7 @@ impl Server {
         let context =
             ProcessContext { program, carry, log, pid_file, notifier, signals, sender: events, events: received };
         let predecessor = inherited.predecessor.clone();
+        let came_back = inherited.came_back.is_some();
         let mut running = Running::start(
             &config,
             memory.as_ref().map(Plan::budget),
@@ -398,11 +412,15 @@ impl Server {
         )
         .inspect_err(|error| predecessor.iter().for_each(|predecessor| predecessor.hears_why(error)))?;
         drop(predecessor);
+        drop(serving);
         running.accept()?;
         if let Some(memory) = &memory {
             log::info!("memory {}", memory.describe());
         }
-        announce(&config, &bound);
+        // One that came back is as ready as before, and nobody has heard that it was not.
+        if !came_back {
+            announce(&config, &bound);
+        }
         let ended = running.supervise(&config);
         running.finish(ended)
     }
@@ -414,7 +432,10 @@ impl Server {
             |versions: RangeInclusive<u32>| versions.map(|version| version.to_string()).collect::<Vec<_>>().join(",");
         let (states, words) = (list(state::versions()), list(link::words()));
         let (of_states, of_words) = (program::VERSIONS_LINE, program::WORDS_LINE);
-        report.push_str(&format!("{of_states}{states}\n{of_words}{words}\nconfiguration is valid\n"));
+        report.push_str(&format!(
+            "{of_states}{states}\n{of_words}{words}\n{}\nconfiguration is valid\n",
+            program::WAY_BACK_LINE
+        ));
         // Who asked for it reads it, so it may wait for that. A closed stdout is no reason to fail: the exit code says the
         // same.
         let _ = io::stdout().write_all(report.as_bytes());

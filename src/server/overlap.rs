@@ -8,6 +8,7 @@ use super::running::{Pause, Reloaded, Running, Waited};
 use crate::config::Config;
 use crate::engine::acceptor::Command;
 use crate::generation::generation;
+use crate::lifecycle::candidate::Candidate;
 use crate::lifecycle::link::{HOLDS, MAX_DESCRIPTORS, Message, payload, test_point, test_time};
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::state::{Inheritance, InheritedListener};
@@ -35,11 +36,11 @@ impl Running {
         let mut until_ready = Patience::new(check_timeout());
         let mut probation = Patience::new(config.reload_probation);
         log::info!("reloading: checking {}", self.context.program.path().display());
-        let spoken = match self.check_program(&mut until_ready, again) {
-            Ok(reads) => Spoken::with(&reads),
+        let (candidate, spoken) = match self.check_program(config, &mut until_ready, again) {
+            Ok((candidate, reads)) => (candidate, Spoken::with(&reads)),
             Err(no) => return no,
         };
-        let mut successor = match self.start_successor(spoken) {
+        let mut successor = match self.start_successor(&candidate, spoken) {
             Ok(successor) => successor,
             Err(error) => return Reloaded::Failed(format!("cannot start the successor: {error}")),
         };
@@ -75,7 +76,7 @@ impl Running {
         self.move_to(successor, &kept, spoken, config, deadline, again)
     }
 
-    fn start_successor(&self, spoken: Spoken) -> std::io::Result<Successor> {
+    fn start_successor(&self, candidate: &Candidate<'_>, spoken: Spoken) -> std::io::Result<Successor> {
         // All listeners, and of the spare sockets as many as find place behind them.
         let open = |listener: &WeakListener| Some((listener.address.clone(), listener.file, listener.sockets()?));
         let open: Vec<_> = self.listeners.iter().filter_map(open).take(MAX_DESCRIPTORS - 1).collect();
@@ -103,7 +104,7 @@ impl Running {
         let answers = Relay { commands: self.commands.clone(), to_acceptor: self.to_acceptor.clone() };
         let events = self.context.sender.clone();
         let legacy = self.context.pid_file.legacy(false);
-        Successor::start(self.context.program, spoken, inheritance, &legacy, &descriptors, events, answers)
+        Successor::start(candidate, spoken, inheritance, &legacy, &descriptors, events, answers)
     }
 
     /// Waits, and passes by what an earlier successor said. Time is up only when the successor has said nothing that is

@@ -45,7 +45,7 @@ impl Arrivals for Relay {
     type Restored = Restored;
 
     fn restore(&self, snapshot: Snapshot, socket: OwnedFd, file: Option<Arc<File>>) -> Option<Restored> {
-        Connection::restore(snapshot, socket, file)
+        Connection::restore(snapshot, socket, file.as_ref()).ok()
     }
 
     fn adopt(&self, restored: Restored) {

@@ -2,16 +2,20 @@
 
 use super::Carry;
 use super::running::{Reloaded, Running, Waited};
-use crate::config::Config;
+use crate::config::{Config, ConfigFile, MAX_CONFIGURATION};
 use crate::engine::acceptor::{Command, Held, HoldOrder, NotHeld};
 use crate::generation::generation;
+use crate::lifecycle::candidate::{Candidate, WayBack};
+use crate::lifecycle::configuration;
 use crate::lifecycle::link::test_time;
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::program::Reads;
 use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, InheritedListener, MovedConnection};
+use crate::lifecycle::way_back::Failures;
 use crate::lifecycle::{Event, exec};
 use crate::listener::Sockets;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -40,22 +44,23 @@ pub fn check_timeout() -> Duration {
     test_time("HANDOVER_TEST_CHECK_TIMEOUT", CHECK_TIMEOUT)
 }
 
+/// What was checked, for an exec.
+struct Checked {
+    candidate: Candidate<'static>,
+    /// Of the state that it is left.
+    version: u32,
+    /// Whether it comes back if nothing comes of it.
+    comes_back: bool,
+}
+
 impl Running {
     /// Becomes the program on disk. Returns only if that did not happen; then everything goes on as before.
     pub(super) fn reload_by_exec(&mut self, config: &Config, again: &mut bool) -> Reloaded {
         let began = Instant::now();
         let deadline = began + config.reload_deadline;
         log::info!("reloading: checking {}", self.context.program.path().display());
-        let version = match self.check_program(&mut Patience::new(check_timeout()), again) {
-            Ok(Reads { states, .. }) => match state::common(&states) {
-                Some(version) => version,
-                // There is no way back from execve, so a successor that could not read the state is none.
-                None => {
-                    let newest = state::versions().end().to_owned();
-                    let reason = format!("the program on disk reads state versions {states:?}, none of 1 to {newest}");
-                    return Reloaded::Failed(reason);
-                }
-            },
+        let mut checked = match self.check_for_exec(config, again) {
+            Ok(checked) => checked,
             Err(no) => return no,
         };
         // Served on until what runs is expected to end within the patience, which grows: at first no client is to wait
@@ -69,8 +74,19 @@ impl Running {
             let within = ASKED.min(deadline.saturating_duration_since(now));
             let order = HoldOrder { answer, patience, most: config.exec_stall, within, cuts };
             let lasted = match self.hold(order, &answered, again) {
+                // Whoever changed it wants that, and nobody has checked it. Not while everybody is held back.
+                Ok(Ok(_)) if !cuts && checked.candidate.changed().is_some() => {
+                    self.command(Command::Resume);
+                    let change = checked.candidate.changed().unwrap_or_default();
+                    log::info!("reload: {change}, checking again");
+                    checked = match self.check_for_exec(config, again) {
+                        Ok(checked) => checked,
+                        Err(no) => return no,
+                    };
+                    continue;
+                }
                 Ok(Ok(connections)) => {
-                    let no = self.execute(connections, version, again);
+                    let no = self.execute(config, &checked, connections, again);
                     self.command(Command::Resume);
                     return no;
                 }
@@ -87,6 +103,25 @@ impl Running {
             let serve_for = (lasted * HOLD_SHARE).min(deadline.saturating_duration_since(Instant::now()));
             if let Err(no) = self.serve_for(serve_for, again) {
                 return no;
+            }
+        }
+    }
+
+    /// What an exec needs: a program that has checked itself, and that reads the state.
+    fn check_for_exec(&self, config: &Config, again: &mut bool) -> Result<Checked, Reloaded> {
+        let (candidate, reads) = self.check_program(config, &mut Patience::new(check_timeout()), again)?;
+        let Failures { count, candidate: failed, .. } = self.failures;
+        if count >= 2 && failed == candidate.fingerprint() {
+            let reason = "this program did not serve twice, for the same reason; it is tried again when it or its \
+                          configuration has changed (touch does)";
+            return Err(Reloaded::Failed(reason.into()));
+        }
+        match state::common(&reads.states) {
+            Some(version) => Ok(Checked { candidate, version, comes_back: reads.comes_back }),
+            None => {
+                let (states, newest) = (reads.states, state::versions().end().to_owned());
+                let reason = format!("the program on disk reads state versions {states:?}, none of 1 to {newest}");
+                Err(Reloaded::Failed(reason))
             }
         }
     }
@@ -127,17 +162,24 @@ impl Running {
     }
 
     /// Runs the program on disk as a check. It is killed if it takes too long, or if we are to stop.
-    /// Answers what it reads.
-    pub(super) fn check_program(&self, patience: &mut Patience, again: &mut bool) -> Result<Reads, Reloaded> {
+    /// Answers what was checked, and what it reads.
+    pub(super) fn check_program(
+        &self,
+        config: &Config,
+        patience: &mut Patience,
+        again: &mut bool,
+    ) -> Result<(Candidate<'static>, Reads), Reloaded> {
         let program = self.context.program;
-        let mut check = program
-            .start_check(true)
-            .map_err(|error| Reloaded::Failed(format!("cannot run {}: {error}", program.path().display())))?;
+        let cannot_run =
+            |error: io::Error| Reloaded::Failed(format!("cannot run {}: {error}", program.path().display()));
+        let configuration = config.file.as_ref().map(ConfigFile::path);
+        let candidate = Candidate::read(program, configuration, MAX_CONFIGURATION).map_err(cannot_run)?;
+        let mut check = candidate.start_check(true).map_err(cannot_run)?;
         loop {
             let outcome =
                 check.outcome().map_err(|error| Reloaded::Failed(format!("cannot wait for the check: {error}")))?;
             match outcome {
-                Some(checked) => return checked.reads().map_err(Reloaded::Failed),
+                Some(checked) => return checked.reads().map_err(Reloaded::Failed).map(|reads| (candidate, reads)),
                 None if patience.is_over() => {
                     return Err(Reloaded::Failed(format!(
                         "the check did not end within {}s",
@@ -165,12 +207,18 @@ impl Running {
         }
     }
 
-    fn execute(&mut self, connections: Vec<MovedConnection>, version: u32, again: &mut bool) -> Reloaded {
+    fn execute(
+        &mut self,
+        config: &Config,
+        checked: &Checked,
+        connections: Vec<MovedConnection>,
+        again: &mut bool,
+    ) -> Reloaded {
         // From here on signals are pending in the kernel: the successor gets them.
         if let Some(signals) = &mut self.context.signals {
             signals.suspend();
         }
-        let no = self.execute_quietly(connections, version, again);
+        let no = self.execute_quietly(config, checked, connections, again);
         if let Some(signals) = &mut self.context.signals
             && let Err(error) = signals.resume()
         {
@@ -179,7 +227,13 @@ impl Running {
         no
     }
 
-    fn execute_quietly(&self, connections: Vec<MovedConnection>, version: u32, again: &mut bool) -> Reloaded {
+    fn execute_quietly(
+        &self,
+        config: &Config,
+        checked: &Checked,
+        connections: Vec<MovedConnection>,
+        again: &mut bool,
+    ) -> Reloaded {
         if let Err(no) = self.poll_events(again) {
             return no;
         }
@@ -213,7 +267,15 @@ impl Running {
         log::info!("reloading: executing {} with {moved} connections", self.context.program.path().display());
         log::logger().flush();
         let (legacy, state) = (self.context.pid_file.legacy(true), ExecState { inheritance, connections });
-        let error = exec::hand_over(self.context.program, state, version, &legacy);
+        // What this process ran with, so that it can run with it again.
+        let configuration = config.file.as_ref().map(|file| configuration::Snapshot::new(file.path(), file.bytes()));
+        let configuration = configuration.transpose().inspect_err(|error| {
+            log::warn!("there is no way back from this reload: nowhere to keep the configuration: {error}");
+        });
+        let way_back = configuration.as_ref().ok().filter(|_| checked.comes_back);
+        let way_back =
+            way_back.map(|configuration| WayBack { configuration: configuration.as_ref(), failures: self.failures });
+        let error = exec::hand_over(&checked.candidate, state, checked.version, &legacy, way_back.as_ref());
         self.context.pid_file.keep();
         Reloaded::Failed(format!("cannot execute {}: {error}", self.context.program.path().display()))
     }

@@ -1,13 +1,14 @@
 //! What this process was started as: the first, or a successor; and which listeners that leaves to bind.
 
 use crate::Error;
-use crate::generation::succeed;
+use crate::generation::{resume, succeed};
 use crate::lifecycle::activation;
 use crate::lifecycle::exec::{self, InheritedConnection, TakenOver};
 use crate::lifecycle::pid_file::Legacy;
 use crate::lifecycle::predecessor::{Hello, Predecessor};
 use crate::lifecycle::program;
 use crate::lifecycle::state::Inheritance;
+use crate::lifecycle::way_back::{self, CameBack};
 use crate::listener::{Address, Listener};
 use crate::sys::descriptors::own_one;
 use std::fs::File;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub enum Role {
     First,
     /// This process was the predecessor until execve.
-    Exec(TakenOver, Legacy),
+    Exec(TakenOver, Legacy, Option<CameBack>),
     /// The predecessor runs beside us.
     Overlap(Hello, Legacy),
 }
@@ -31,6 +32,8 @@ pub struct Inherited {
     pub connections: Vec<InheritedConnection>,
     pub predecessor: Option<Predecessor>,
     pub legacy: Legacy,
+    /// If this process had become a program that did not serve.
+    pub came_back: Option<CameBack>,
 }
 
 /// Its listeners, those it inherited and no longer needs, and the rest.
@@ -57,10 +60,21 @@ impl Role {
         // Both are for one process: a program of ours that an application starts inherits the variables and no more.
         let told = std::env::var_os(program::RELOAD).unwrap_or_default();
         if let Some(number) = program::state_of_this_process() {
-            let legacy = Legacy::read(&told, |fd| own_one(fd).map(File::from).ok());
-            let taken = exec::take_over(number).map_err(failed)?;
-            succeed(taken.inheritance.generation);
-            return Ok(Role::Exec(taken, legacy));
+            let legacy =
+                Legacy::read(&told, |fd| own_one(fd).ok().and_then(|fd| way_back::copy(fd).ok()).map(File::from));
+            let came_back = way_back::came_back();
+            let mut taken = exec::take_over(number).map_err(failed)?;
+            match &came_back {
+                Some(_) => {
+                    resume(taken.inheritance.generation);
+                    // What was counted for a generation that has not come.
+                    let counters = &mut taken.inheritance.counters;
+                    counters.reloads = counters.reloads.saturating_sub(1);
+                    counters.migrated = counters.migrated.saturating_sub(taken.connections.len() as u64);
+                }
+                None => succeed(taken.inheritance.generation),
+            }
+            return Ok(Role::Exec(taken, legacy, came_back));
         }
         if program::is_successor() {
             let legacy = Legacy::read(&told, |_| None);
@@ -80,24 +94,34 @@ impl Role {
 
     /// Binds what is new, keeps what was inherited.
     pub fn begin(self, addresses: &[Address]) -> Result<Startup, Error> {
-        let (mut inheritance, connections, predecessor, descriptors, legacy) = match self {
+        let (mut inheritance, connections, predecessor, descriptors, legacy, came_back) = match self {
             Role::First => {
                 let (listeners, obsolete) = bind_or_keep(addresses, activation::inherited_from_env()?, false)?;
                 return Ok(Startup { listeners, obsolete, inherited: Inherited::default() });
             }
-            Role::Exec(TakenOver { inheritance, listeners, connections }, legacy) => {
-                (inheritance, connections, None, listeners, legacy)
+            Role::Exec(TakenOver { inheritance, listeners, connections }, legacy, came_back) => {
+                let copies: io::Result<Vec<_>> = listeners.into_iter().map(copy_of_listener).collect();
+                let copies =
+                    copies.map_err(|error| Error::runtime(format_args!("cannot take the listeners"), error))?;
+                (inheritance, connections, None, copies, legacy, came_back)
             }
             Role::Overlap(Hello { predecessor, inheritance, listeners }, legacy) => {
-                (inheritance, Vec::new(), Some(predecessor), listeners, legacy)
+                (inheritance, Vec::new(), Some(predecessor), listeners, legacy, None)
             }
         };
-        let inherited = inherit(&mut inheritance, descriptors, predecessor.is_none());
-        // In exec mode there is no way back: one listener that cannot be bound must not end all others.
-        let (listeners, obsolete) = bind_or_keep(addresses, inherited, predecessor.is_none())
+        // Who may still come back removes no file.
+        let inherited = inherit(&mut inheritance, descriptors, predecessor.is_none() && !way_back::is_armed());
+        // Where there is no way back: one listener that cannot be bound must not end all others.
+        let (listeners, obsolete) = bind_or_keep(addresses, inherited, predecessor.is_none() && !way_back::is_armed())
             .inspect_err(|error| predecessor.iter().for_each(|predecessor| predecessor.hears_why(error)))?;
-        Ok(Startup { listeners, obsolete, inherited: Inherited { inheritance, connections, predecessor, legacy } })
+        let inherited = Inherited { inheritance, connections, predecessor, legacy, came_back };
+        Ok(Startup { listeners, obsolete, inherited })
     }
+}
+
+/// To be used and closed at will.
+fn copy_of_listener((listener, spare): (OwnedFd, Option<OwnedFd>)) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+    Ok((way_back::copy(listener)?, spare.map(way_back::copy).transpose()?))
 }
 
 /// `descriptors` are of each listener, and of its spare socket.

@@ -8,7 +8,7 @@ use crate::api::Handler;
 use crate::clock::Millis;
 use crate::config::{Config, ReloadMode};
 use crate::engine::acceptor::{Acceptor, Command, Jobs, WAKER};
-use crate::engine::connection::{Budget, Connection, Durations, Role, Shared, Stats};
+use crate::engine::connection::{Budget, Connection, Durations, Restored, Role, Shared, Stats};
 use crate::engine::mailbox::{Mailbox, mailbox};
 use crate::engine::memory::{ACCEPTOR_STACK, STATUS_STACK};
 use crate::engine::pool::work_queue::queue;
@@ -22,12 +22,14 @@ use crate::lifecycle::predecessor::Predecessor;
 use crate::lifecycle::program::Program;
 use crate::lifecycle::signals::SignalThread;
 use crate::lifecycle::state::Counters;
+use crate::lifecycle::way_back::{self, Failures};
 use crate::lifecycle::{Event, FromPredecessor, Phase};
 use crate::listener::{Listener, WeakListener};
 use crate::logging::Log;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::cell::Cell;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -93,6 +95,10 @@ pub struct Running {
     pub(super) first_stop: Cell<Option<Instant>>,
     /// A HUP that came while the predecessor still ran.
     pub(super) reload_later: bool,
+    /// Execs that led back here.
+    pub(super) failures: Failures,
+    /// Why the last one did, until that has been said.
+    came_back: Option<String>,
     /// Has no owner any more when the last worker has ended.
     pub(super) pool: Weak<Pool>,
 }
@@ -126,7 +132,7 @@ impl Running {
         context: ProcessContext,
     ) -> Result<Running, Error> {
         let failed = |what: &str, error: io::Error| Error::runtime(format_args!("cannot start {what}"), error);
-        let Inherited { inheritance, connections, predecessor, .. } = inherited;
+        let Inherited { inheritance, connections, predecessor, came_back, .. } = inherited;
         if let (Some(carry), Some(carried)) = (&context.carry, inheritance.carried) {
             (carry.restore)(carried);
         }
@@ -168,17 +174,6 @@ impl Running {
         if let Some(predecessor) = predecessor.as_ref().filter(|predecessor| predecessor.tells()) {
             acceptor.succeed(predecessor.link.clone());
         }
-        match predecessor {
-            // It closes its own copies when nobody else has any.
-            Some(_) => drop(obsolete),
-            None => acceptor.leave(obsolete, config.stop_deadline / 4),
-        }
-        for InheritedConnection { snapshot, socket, file } in connections {
-            match Connection::restore(snapshot, socket, file) {
-                Some(restored) => acceptor.restore(restored),
-                None => log::error!("a connection of the predecessor could not be restored"),
-            }
-        }
         let make = {
             let (to_acceptor, shared) = (to_acceptor.clone(), shared.clone());
             Arc::new(move |role, index: usize, jobs, done, streamers| Worker {
@@ -208,7 +203,17 @@ impl Running {
             let status = make(Role::Status, threads - 1, jobs, pool.clone(), streamers.clone());
             workers.push(status.spawn(STATUS_STACK).map_err(|error| failed("the status thread", error))?);
         }
-        let acceptor = AcceptorThread::start(acceptor).map_err(|error| failed("the acceptor", error))?;
+        let thread = AcceptorThread::start().map_err(|error| failed("the acceptor", error))?;
+        // Everything that can fail has not: what is left is done at once.
+        let restored = restore(connections)?;
+        way_back::serves();
+        restored.into_iter().for_each(|restored| acceptor.restore(ManuallyDrop::into_inner(restored)));
+        match predecessor {
+            // It closes its own copies when nobody else has any.
+            Some(_) => drop(obsolete),
+            None => acceptor.leave(owning_files(obsolete), config.stop_deadline / 4),
+        }
+        let acceptor = thread.run(acceptor);
         Ok(Running {
             shared,
             acceptor,
@@ -228,6 +233,8 @@ impl Running {
             cut_by_reloads: 0,
             first_stop: Cell::new(None),
             predecessor,
+            failures: came_back.as_ref().map(|it| it.failures).unwrap_or_default(),
+            came_back: came_back.map(|it| it.reason),
             pool: Arc::downgrade(&pool),
         })
     }
@@ -277,6 +284,14 @@ impl Running {
 
     /// A successor starts to listen to its predecessor, and says that it accepts.
     pub(super) fn accept(&mut self) -> Result<(), Error> {
+        if let Some(reason) = self.came_back.take() {
+            log::error!("reload failed, serving on: {reason}");
+            self.command(Command::OwnFiles);
+            self.context.pid_file.came_back(generation(), &reason);
+            self.context.notifier.ready(&format!("reload failed: {reason}"));
+            self.tell_manager(Instant::now());
+            return Ok(());
+        }
         let Some(predecessor) = &self.predecessor else {
             match self.become_server() {
                 // Another has started at the same moment, and is the one that supervisors know.
@@ -656,6 +671,46 @@ impl Running {
     }
 }
 
+/// Each connection that was inherited, still closed by nobody: one that cannot be restored is a reason to go back, or, where
+/// nothing leads back, is lost alone.
+fn restore(connections: Vec<InheritedConnection>) -> Result<Vec<ManuallyDrop<Restored>>, Error> {
+    let mut all = Vec::with_capacity(connections.len());
+    for InheritedConnection { snapshot, socket, file } in connections {
+        let (socket, file) = (ManuallyDrop::into_inner(socket), file.map(ManuallyDrop::into_inner));
+        let what = "a connection of the predecessor could not be restored";
+        match Connection::restore(snapshot, socket, file.as_ref()) {
+            Ok(restored) => all.push(ManuallyDrop::new(restored)),
+            Err(socket) if way_back::is_armed() => {
+                let _open = (ManuallyDrop::new(socket), ManuallyDrop::new(file));
+                way_back::go(what);
+                return Err(Error::runtime(format_args!("{what}"), io::ErrorKind::InvalidData.into()));
+            }
+            Err(_) => log::error!("{what}"),
+        }
+    }
+    Ok(all)
+}
+
+/// Listeners whose socket files go with them.
+fn owning_files(mut listeners: Vec<Listener>) -> Vec<Listener> {
+    listeners.iter_mut().for_each(|listener| listener.own_file(true));
+    listeners
+}
+
+/// The acceptor's thread before it has anything to run.
+struct WaitingThread {
+    thread: AcceptorThread,
+    acceptor: Sender<Acceptor>,
+}
+
+impl WaitingThread {
+    fn run(self, acceptor: Acceptor) -> AcceptorThread {
+        // It waits for this, and there is room for one.
+        let _ = self.acceptor.send(acceptor);
+        self.thread
+    }
+}
+
 /// The acceptor's thread, and why it has failed, if it has.
 struct AcceptorThread {
     thread: JoinHandle<()>,
@@ -663,17 +718,22 @@ struct AcceptorThread {
 }
 
 impl AcceptorThread {
-    fn start(acceptor: Acceptor) -> io::Result<AcceptorThread> {
+    /// A thread that waits for what it is to run: to start one can fail, and to run is the last step.
+    fn start() -> io::Result<WaitingThread> {
         let failure = Arc::new(OnceLock::new());
         let outcome = failure.clone();
+        let (acceptor, waits) = bounded::<Acceptor>(1);
         let run = move || {
-            if let Err(error) = acceptor.run() {
+            // Without one the server has not started.
+            if let Ok(acceptor) = waits.recv()
+                && let Err(error) = acceptor.run()
+            {
                 // It ends once, so nothing stands there yet.
                 let _ = outcome.set(error);
             }
         };
         let thread = thread::Builder::new().name("acceptor".into()).stack_size(ACCEPTOR_STACK).spawn(run)?;
-        Ok(AcceptorThread { thread, failure })
+        Ok(WaitingThread { thread: AcceptorThread { thread, failure }, acceptor })
     }
 
     fn join(self) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! which call needs which kernel, and what happens where it is refused, stands beside the call.
 
 pub mod allocator;
+pub mod come_back;
 pub mod descriptors;
 pub mod regular_file;
 pub mod resident;

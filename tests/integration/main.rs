@@ -24,6 +24,7 @@ mod site;
 mod stop;
 mod surroundings;
 mod unread;
+mod way_back;
 mod wire;
 
 /// The compiler says nothing of a file that nobody declares, and its tests would not run.

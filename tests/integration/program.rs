@@ -1,7 +1,7 @@
 //! How programs are started, and checked before a reload.
 
 use crate::common::{PATIENCE, Scratch};
-use handover::{Program, Reads};
+use handover::{Candidate, Program, Reads};
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -13,13 +13,18 @@ fn shell(script: &str) -> Program {
     Program::new(args, environment.map(OsString::from).to_vec())
 }
 
+fn candidate(program: &Program) -> Candidate<'_> {
+    Candidate::read(program, None, 0).expect("a program")
+}
+
 /// The versions that the script says it reads, or why it failed.
 fn checked(script: &str) -> Result<Vec<u32>, String> {
     reads(script).map(|reads| reads.states)
 }
 
 fn reads(script: &str) -> Result<Reads, String> {
-    let mut check = shell(script).start_check(true).expect("a shell");
+    let shell = shell(script);
+    let mut check = candidate(&shell).start_check(true).expect("a shell");
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(checked) = check.outcome().expect("a child of ours") {
@@ -56,7 +61,8 @@ fn a_check_that_is_given_up_is_killed() {
     let scratch = Scratch::new();
     let file = scratch.path("pid");
     let script = format!("echo $$ > {0}.new && mv {0}.new {0} && exec sleep 60", file.display());
-    let check = shell(&script).start_check(true).expect("a shell");
+    let shell = shell(&script);
+    let check = candidate(&shell).start_check(true).expect("a shell");
     while !file.exists() {
         assert!(begun.elapsed() < PATIENCE, "it does not start");
         std::thread::sleep(Duration::from_millis(1));
@@ -81,6 +87,6 @@ fn a_check_may_say_more_than_a_pipe_holds() {
 #[test]
 fn a_program_that_is_not_there_is_told_at_once() {
     let program = Program::new(vec!["/nonexistent/program".into()], Vec::new());
-    let error = program.start_check(true).expect_err("no such program");
+    let error = Candidate::read(&program, None, 0).expect_err("no such program");
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }

@@ -17,7 +17,7 @@ fn restored(snapshot: Snapshot) {
     let version = *versions().end();
     let written = encode(snapshot.clone(), version);
     let null = || OwnedFd::from(File::open("/dev/null").expect("/dev/null"));
-    if let Some(restored) = Connection::restore(snapshot, null(), Some(Arc::new(null().into()))) {
+    if let Ok(restored) = Connection::restore(snapshot, null(), Some(&Arc::new(null().into()))) {
         let (again, _) = restored.connection.snapshot(restored.deadline).expect("nothing in it is the application's");
         assert_eq!(encode(again, version), written);
     }

@@ -96,13 +96,17 @@ impl Connection {
         Some((snapshot, file_to_send))
     }
 
-    /// A connection that goes on where the snapshot was taken. `None` if the pieces do not fit together.
-    pub fn restore(snapshot: Snapshot, socket: OwnedFd, file: Option<Arc<File>>) -> Option<Restored> {
-        let Snapshot { peer, served, begun, deadline, input, state } = snapshot;
-        let deadline = Millis(deadline);
-        // A body may wait for a thread, or for a word that its client waits for: no event would tell of that.
-        let ready = !input.is_empty() || matches!(state, SavedState::ReadingBody { .. });
-        let state = match state {
+    /// A connection that goes on where the snapshot was taken. If the pieces do not fit together, the socket comes back.
+    pub fn restore(mut snapshot: Snapshot, socket: OwnedFd, file: Option<&Arc<File>>) -> Result<Restored, OwnedFd> {
+        let saved = std::mem::replace(&mut snapshot.state, SavedState::ReadingHead);
+        match Connection::state_of(saved, snapshot.peer, file) {
+            Some(state) => Ok(Connection::with_state(snapshot, state, socket)),
+            None => Err(socket),
+        }
+    }
+
+    fn state_of(saved: SavedState, peer: Option<SocketAddr>, file: Option<&Arc<File>>) -> Option<State> {
+        Some(match saved {
             SavedState::ReadingHead => State::ReadingHead,
             SavedState::ReadingBody { head, framing, body, since, limit, declared, expects_continue } => {
                 let mut request = Request::empty();
@@ -121,7 +125,7 @@ impl Connection {
                 let source = match (remaining, file) {
                     (RemainingBody::None, _) => ResponseBody::None,
                     (RemainingBody::Bytes(bytes), _) => ResponseBody::Bytes { bytes: Bytes::Owned(bytes), at: 0 },
-                    (RemainingBody::File { offset, end }, Some(file)) => ResponseBody::file(file, offset, end),
+                    (RemainingBody::File { offset, end }, Some(file)) => ResponseBody::file(file.clone(), offset, end),
                     (RemainingBody::File { .. }, None) => return None,
                 };
                 let after = if keep_alive { After::Head } else { After::Linger(CloseReason::Finished) };
@@ -134,7 +138,14 @@ impl Connection {
                 let until = Millis(until);
                 State::Lingering { reason: CloseReason::Finished, until, limit: until }
             }
-        };
+        })
+    }
+
+    fn with_state(snapshot: Snapshot, state: State, socket: OwnedFd) -> Restored {
+        let Snapshot { peer, served, begun, deadline, input, .. } = snapshot;
+        let deadline = Millis(deadline);
+        // A body may wait for a thread, or for a word that its client waits for: no event would tell of that.
+        let ready = !input.is_empty() || matches!(state, State::ReadingBody(_));
         let connection = Connection {
             socket: Arc::new(Socket::new(socket)),
             peer,
@@ -148,7 +159,7 @@ impl Connection {
             // Taken when it has a place here.
             hold: None,
         };
-        Some(Restored { connection, deadline, ready })
+        Restored { connection, deadline, ready }
     }
 }
 
@@ -161,7 +172,7 @@ mod tests {
         let SavedState::ReadingBody { head: own, .. } = &mut snapshot.state else { panic!("{snapshot:?}") };
         *own = head.to_vec();
         let (one, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
-        Connection::restore(snapshot, one.into(), None)
+        Connection::restore(snapshot, one.into(), None).ok()
     }
 
     #[test]

@@ -1,0 +1,201 @@
+//! What a reload is to become: the program on disk, opened once, and its configuration, read once. What is checked is
+//! what is executed, whatever happens to both meanwhile.
+//!
+//! A descriptor pins a file and not its bytes, so its size and times are compared before it is used; and a program that
+//! begins with `#!` is opened anew by its interpreter, so it is executed by its path.
+
+use super::child::Child;
+use super::configuration;
+use super::program::{CHECK, Check, Program, RELOAD, STATE, SUCCESSOR};
+use super::way_back::{self, Failures, WAY_BACK};
+use crate::sys::regular_file;
+use rustix::fs::{Mode, OFlags, Stat, fstat, stat};
+use rustix::io::{FdFlags, fcntl_setfd};
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+/// The program on disk and its configuration, as they were when they were looked at.
+#[derive(Debug)]
+pub struct Candidate<'p> {
+    program: &'p Program,
+    /// `None` for what has to be executed by its path.
+    file: Option<OwnedFd>,
+    identity: Identity,
+    configuration: Option<Configuration>,
+}
+
+#[derive(Debug)]
+struct Configuration {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    snapshot: configuration::Snapshot,
+}
+
+/// Which file it is, and which bytes, as far as a file system tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    file: (u64, u64),
+    size: i64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+#[allow(clippy::unnecessary_cast, reason = "of other sizes on other hosts")]
+impl From<Stat> for Identity {
+    fn from(stat: Stat) -> Identity {
+        Identity {
+            file: (stat.st_dev as u64, stat.st_ino as u64),
+            size: stat.st_size as i64,
+            modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+        }
+    }
+}
+
+/// What goes to a new image beside the state.
+pub struct WayBack<'b> {
+    /// What this process ran with.
+    pub configuration: Option<&'b configuration::Snapshot>,
+    /// What has failed before.
+    pub failures: Failures,
+}
+
+impl<'p> Candidate<'p> {
+    /// Opens the program and reads its configuration, if it has that file. One that cannot be read is left to the check,
+    /// which says why.
+    ///
+    /// # Errors
+    /// What open(2) says of the program.
+    pub fn read(program: &'p Program, configuration: Option<&Path>, most: u64) -> io::Result<Candidate<'p>> {
+        let opened = rustix::fs::open(program.executable().as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let identity = fstat(&opened)?.into();
+        let by_descriptor = Path::new("/proc/self/fd").is_dir() && !is_script(program.path());
+        let read = |path: &Path| {
+            let bytes = regular_file::read(path, most, "", "").ok()?;
+            let snapshot = configuration::Snapshot::new(path, &bytes).ok()?;
+            Some(Configuration { path: path.to_owned(), bytes, snapshot })
+        };
+        let file = Some(opened).filter(|_| by_descriptor);
+        Ok(Candidate { program, file, identity, configuration: configuration.and_then(read) })
+    }
+
+    /// What is different from when it was read, in words: then what would be executed is not what was checked, or not
+    /// what somebody wants by now.
+    pub fn changed(&self) -> Option<String> {
+        let path = self.program.executable();
+        let there: Option<Identity> = stat(path.as_c_str()).ok().map(Into::into);
+        let held = self.file.as_ref().and_then(|file| fstat(file).ok()).map(Identity::from);
+        if held.is_some_and(|held| held != self.identity) || there != Some(self.identity) {
+            return Some(format!("{} has changed since it was checked", self.program.path().display()));
+        }
+        let configuration = self.configuration.as_ref()?;
+        let same = fs::read(&configuration.path).is_ok_and(|bytes| bytes == configuration.bytes);
+        (!same).then(|| format!("{} has changed since it was checked", configuration.path.display()))
+    }
+
+    /// The same for the same program and configuration, by their bytes or by their times: what has failed twice is not tried
+    /// again until it is another.
+    pub fn fingerprint(&self) -> u64 {
+        let Identity { file, size, modified, changed } = self.identity;
+        let mut text = format!("{file:?} {size} {modified:?} {changed:?} ").into_bytes();
+        if let Some(configuration) = &self.configuration {
+            let times = stat(&configuration.path).ok().map(Identity::from);
+            text.extend_from_slice(format!("{times:?} ").as_bytes());
+            text.extend_from_slice(&configuration.bytes);
+        }
+        way_back::hash(&text)
+    }
+
+    fn path(&self) -> CString {
+        match &self.file {
+            // A descriptor that is not there in the new image yet, since it is found before the old one's are closed.
+            Some(file) => CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default(),
+            None => self.program.executable(),
+        }
+    }
+
+    /// Starts it with these descriptors under these numbers, and the configuration under one more.
+    fn start(
+        &self,
+        variables: &[(&str, &OsStr)],
+        streams: &[(BorrowedFd<'_>, RawFd)],
+        own_group: bool,
+    ) -> io::Result<Child> {
+        let own = self.file.as_ref().map(AsRawFd::as_raw_fd);
+        // The one above the standard streams that is not the program's: that has to be found behind this.
+        let number = if own == Some(3) { 4 } else { 3 };
+        let mut streams = streams.to_vec();
+        let mut variables = variables.to_vec();
+        let handed = self.configuration.as_ref().map(|it| (it.snapshot.for_child(number), it.snapshot.file()));
+        if let Some((variable, file)) = &handed {
+            streams.push((file.as_fd(), number));
+            variables.push((configuration::VARIABLE, variable));
+        }
+        let environment = self.program.environment_with(&variables);
+        Child::start(&self.path(), self.program.args(), &environment, &streams, own_group)
+    }
+
+    /// Starts the program to check itself, in a process group of its own where a Ctrl-C at the terminal is for us to pass
+    /// on.
+    ///
+    /// # Errors
+    /// What posix_spawn(3) says, or that there are no more pipes.
+    pub fn start_check(&self, own_group: bool) -> io::Result<Check> {
+        Check::start(|streams| self.start(&[(CHECK, "1".as_ref())], streams, own_group))
+    }
+
+    /// Starts the successor, `link` being its stdin.
+    ///
+    /// # Errors
+    /// What posix_spawn(3) says.
+    pub fn start_successor(&self, link: BorrowedFd<'_>, legacy: &OsStr) -> io::Result<Child> {
+        let ours = std::process::id().to_string();
+        self.start(&[(SUCCESSOR, ours.as_ref()), (RELOAD, legacy)], &[(link, 0)], false)
+    }
+
+    /// Becomes the program. Returns only if that failed.
+    ///
+    /// Not by `CommandExt::exec`, which resets SIGPIPE and the signal mask also when it fails: the next sendfile to a
+    /// closed peer would then kill the server.
+    pub fn execute(&self, state: RawFd, legacy: &OsStr, way_back: Option<&WayBack<'_>>) -> io::Error {
+        let state = OsString::from(format!("{state}:{}", std::process::id()));
+        let mut variables = vec![(STATE, state), (RELOAD, legacy.to_owned())];
+        let mut passed = Vec::new();
+        if let Some(configuration) = &self.configuration {
+            variables.push((configuration::VARIABLE, configuration.snapshot.for_itself()));
+            passed.push(configuration.snapshot.file().as_fd());
+        }
+        if let (Some(way_back), Some(image)) = (way_back, self.program.image()) {
+            let old = way_back.configuration;
+            let configuration = old.map(configuration::Snapshot::for_itself).unwrap_or_default();
+            variables.push((
+                WAY_BACK,
+                way_back::variable(image.as_raw_fd(), way_back.failures, self.fingerprint(), &configuration),
+            ));
+            passed.push(image);
+            passed.extend(old.map(|old| old.file().as_fd()));
+        }
+        let variables: Vec<(&str, &OsStr)> = variables.iter().map(|(name, value)| (*name, value.as_os_str())).collect();
+        let environment = self.program.environment_with(&variables);
+        let pass = |on: bool| {
+            let flags = if on { FdFlags::empty() } else { FdFlags::CLOEXEC };
+            // It cannot fail for a descriptor that is open.
+            passed.iter().for_each(|fd| _ = fcntl_setfd(fd, flags));
+        };
+        pass(true);
+        let error = match nix::unistd::execve(&self.path(), self.program.args(), &environment) {
+            Err(errno) => errno.into(),
+        };
+        pass(false);
+        error
+    }
+}
+
+/// Whether its interpreter would open it anew. One that may not be read is none.
+fn is_script(path: &Path) -> bool {
+    let mut first = [0; 2];
+    File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && &first == b"#!"
+}

@@ -1,0 +1,203 @@
+//! Execs that lead nowhere, and what happens to the program and its configuration between the check and the exec.
+
+use crate::common::{Load, Mode, OnDisk, Program, Scratch, count, eventually};
+use rustix::process::Signal;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+use std::{fs, thread, time::Duration};
+
+/// A lab with a configuration file, a trap, a pid file, and a copy on disk that can be replaced.
+struct Lab {
+    scratch: Scratch,
+    on_disk: OnDisk,
+    program: Program,
+}
+
+impl Lab {
+    fn start() -> Lab {
+        let (scratch, on_disk) = (Scratch::new(), OnDisk::of(&Program::lab_command()));
+        let configuration = scratch.path("lab.toml");
+        fs::write(&configuration, Lab::GOOD).expect("a file");
+        let mut command = on_disk.command();
+        command.arg("-c").arg(&configuration).arg("--pid-file").arg(scratch.path("pid"));
+        command.env("LAB_TRAP", scratch.path("trap")).env("HANDOVER_TEST_START_LIMIT", "1");
+        let program = Program::start(Mode::Exec.flags(&mut command));
+        Lab { scratch, on_disk, program }
+    }
+
+    const GOOD: &str = "listen = ['127.0.0.1:0']\n";
+
+    fn configure(&self, more: &str) {
+        fs::write(self.scratch.path("lab.toml"), format!("{}{more}", Lab::GOOD)).expect("a file");
+    }
+
+    fn trap(&self, trap: &str) {
+        fs::write(self.scratch.path("trap"), trap).expect("a file");
+    }
+
+    fn outcome(&self) -> String {
+        fs::read_to_string(self.scratch.path("pid.outcome")).unwrap_or_default()
+    }
+
+    /// A reload that goes wrong, for that reason: nothing else changes, and whoever asks is told.
+    #[track_caller]
+    fn comes_back(&self, reason: &str) {
+        let failed = |lines: &[String]| lines.iter().filter(|line| line.contains("reload failed")).count();
+        let (failures, pid, generations) =
+            (failed(&self.program.log()), self.program.current(), self.program.generations());
+        self.program.signal(Signal::HUP);
+        let line = self.program.logged_times("reload failed, serving on", failures + 1);
+        assert!(line.contains(reason), "{reason:?} is not in {line:?}");
+        eventually("its outcome is there", || self.outcome().contains(reason));
+        assert_eq!((self.program.current(), self.program.generations()), (pid, generations));
+        self.program.client().expect_alive("/hello");
+    }
+
+    fn reloads(&self) {
+        self.program.reload();
+        eventually("its outcome is there", || self.outcome().contains("outcome=ok"));
+    }
+
+    /// A reload that waits for a handler while that happens.
+    fn reloads_while(&self, happens: impl FnOnce()) {
+        let mut busy = self.program.client();
+        busy.get("/sleep/700");
+        eventually("it runs", || self.program.client().get("/hello").answer().status == 200);
+        let checks = self.program.log().iter().filter(|line| line.contains("reloading: checking")).count();
+        self.program.signal(Signal::HUP);
+        self.program.logged_times("reloading: checking", checks + 1);
+        // The check has ended when it has no child any more; it waits for the handler then.
+        eventually("the check has ended", || crate::common::children(self.program.current()) == 0);
+        happens();
+        assert_eq!(busy.answer().text(), "slept 700\n");
+    }
+}
+
+/// In which way an exec goes wrong behind its check: what is done before, and the reason that is given.
+const WAYS: [(&str, &str); 8] = [
+    ("address", "ddress"),
+    ("log", "cannot open log file"),
+    ("threads", "cannot start"),
+    ("memory", "SIGABRT"),
+    ("restore", "it panicked: as the trap asks"),
+    ("panic", "it panicked: as the trap asks"),
+    ("segv", "it crashed (SIGSEGV)"),
+    ("hang", "it did not serve in time"),
+];
+
+/// `HANDOVER_WAYS_BACK` says how many reloads, of which every second goes wrong.
+#[test]
+fn execs_that_lead_nowhere_come_back_and_no_client_notices() {
+    let lab = Lab::start();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = format!("listen = ['127.0.0.1:0', '{}']\n", taken.local_addr().expect("its address"));
+    let bound = lab.program.listening().remove(0);
+    let load = Load::new().keep_alive(&bound, 4);
+    let fifo = lab.scratch.path("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    for number in 0..count("HANDOVER_WAYS_BACK", 20) / 2 {
+        load.go_on_for(50);
+        match number % 10 {
+            8 => {
+                lab.reloads_while(|| lab.configure("idle_timeout = 29\n"));
+                lab.program.logged("lab.toml has changed since it was checked, checking again");
+            }
+            9 => {
+                lab.reloads_while(|| lab.on_disk.restore());
+                lab.program.logged("program has changed since it was checked, checking again");
+            }
+            way => {
+                let (way, reason) = WAYS[way];
+                match way {
+                    "address" => fs::write(lab.scratch.path("lab.toml"), &taken).expect("a file"),
+                    // It can be written to, says the check; there is nobody who reads.
+                    "log" => lab.configure(&format!("log_file = {fifo:?}\n")),
+                    // More than there is address space for.
+                    "threads" => {
+                        limit_address_space(&lab, true);
+                        lab.configure("workers = 500\n");
+                    }
+                    trap => lab.trap(trap),
+                }
+                lab.comes_back(reason);
+                limit_address_space(&lab, false);
+                lab.trap("");
+                lab.configure("");
+            }
+        }
+        load.go_on_for(50);
+        lab.reloads();
+    }
+    load.go_on_for(50);
+    let tally = load.stop();
+    assert_eq!(tally.failures, [""; 0]);
+    assert_eq!(lab.program.stop(), Some(0));
+    assert!(!lab.scratch.path("pid").exists() && !lab.scratch.path("pid.outcome").exists());
+}
+
+fn limit_address_space(lab: &Lab, limit: bool) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let pid = lab.program.current();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
+    let size: u64 = size.and_then(|size| size.trim().parse().ok()).expect("its size");
+    let current = limit.then_some((size + 64 * 1024) * 1024);
+    let pid = Pid::from_raw(pid.try_into().expect("a pid"));
+    prlimit(pid, Resource::As, Rlimit { current, maximum: None }).expect("a limit");
+}
+
+/// It would cost its clients a moment each time.
+#[test]
+fn what_fails_twice_for_the_same_reason_is_not_executed_until_it_changes() {
+    let lab = Lab::start();
+    lab.trap("exit");
+    lab.comes_back("it ended before it served");
+    lab.comes_back("it ended before it served");
+    lab.trap("");
+    lab.comes_back("did not serve twice");
+    let executed = lab.program.log().iter().filter(|line| line.contains("reloading: executing")).count();
+    assert_eq!(executed, 2);
+    thread::sleep(Duration::from_millis(20));
+    lab.configure("");
+    lab.reloads();
+    assert_eq!(lab.program.stop(), Some(0));
+}
+
+/// The configuration that it ran with, and not the one that is there now.
+#[test]
+fn what_is_come_back_to_has_its_own_configuration() {
+    let lab = Lab::start();
+    lab.configure("[nonsense");
+    lab.program.signal(Signal::HUP);
+    lab.program.logged("reload failed, serving on");
+    lab.configure("max_body = 100\n");
+    lab.trap("panic");
+    lab.comes_back("it panicked");
+    let answer = lab.program.client().post("/echo", [b'x'; 200]).answer();
+    assert_eq!(answer.status, 200, "its own limit holds");
+    lab.trap("");
+    lab.reloads();
+    assert_eq!(lab.program.stop(), Some(0));
+}
+
+/// The socket file and the connection over it stay.
+#[test]
+fn a_unix_socket_is_still_there_after_a_way_back() {
+    let lab = Lab::start();
+    let socket: PathBuf = lab.scratch.path("socket");
+    let listen = format!("listen = ['127.0.0.1:0', 'unix:{}']\n", socket.display());
+    let write = |more: &str| fs::write(lab.scratch.path("lab.toml"), format!("{listen}{more}")).expect("a file");
+    write("");
+    lab.reloads();
+    eventually("it listens there", || socket.exists());
+    for trap in ["panic", "segv"] {
+        lab.trap(trap);
+        write("");
+        lab.program.signal(Signal::HUP);
+        lab.program.logged(if trap == "panic" { "it panicked" } else { "SIGSEGV" });
+        std::os::unix::net::UnixStream::connect(&socket).expect("it is served");
+    }
+    assert_eq!(lab.program.stop(), Some(0));
+    assert!(!socket.exists());
+}
