@@ -104,11 +104,7 @@ impl Acceptor {
                     self.scan_until(parking.deadline);
                 }
             }
-            Expiry::Enqueue => {
-                if slot.requeue(seen.is_refusable()) {
-                    self.enqueue(slot.clone());
-                }
-            }
+            Expiry::Enqueue => self.requeue(slot, seen.is_refusable()),
         }
     }
 

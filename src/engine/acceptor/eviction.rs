@@ -85,9 +85,7 @@ impl Acceptor {
             if let Some(connection) = guard.as_mut() {
                 if matches!(connection.socket().peek(), Ok(Moved::Bytes(_))) && !connection.is_lingering() {
                     drop(guard);
-                    if slot.requeue(seen.is_refusable()) {
-                        self.enqueue(slot.clone());
-                    }
+                    self.requeue(slot, seen.is_refusable());
                     return false;
                 }
                 if !connection.is_idle() {

@@ -119,10 +119,7 @@ impl Acceptor {
             None => return self.next_scan = self.now,
         };
         for (slot, refusable) in taken.into_values() {
-            match slot.requeue(refusable) {
-                true => self.enqueue(slot),
-                false => self.waits(&slot),
-            }
+            self.requeue(&slot, refusable);
         }
         for slot in ready {
             self.enqueue(slot);

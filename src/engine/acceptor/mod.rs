@@ -388,6 +388,15 @@ impl Acceptor {
         self.send(slot);
     }
 
+    /// This thread has it, and a worker has to take a turn.
+    fn requeue(&mut self, slot: &Arc<Slot>, refusable: bool) {
+        match slot.requeue(refusable) {
+            true => self.enqueue(slot.clone()),
+            // An entry stands there, left by the status thread.
+            false => self.waits(slot),
+        }
+    }
+
     /// Puts its entry into the channel.
     fn send(&mut self, slot: Arc<Slot>) {
         match self.jobs.try_send(slot) {
