@@ -133,15 +133,24 @@ impl Table {
         entry.slot.insert(Arc::new(make((entry.generation as usize) << INDEX_BITS | index)))
     }
 
+    /// The index of a token's entry: open connections have the lowest that were free.
+    pub const fn index_of(token: usize) -> usize {
+        token & INDEX_MASK
+    }
+
+    /// Who has that entry now.
+    pub fn at(&self, index: usize) -> Option<&Arc<Slot>> {
+        self.entries.get(index)?.slot.as_ref()
+    }
+
     pub fn get(&self, token: usize) -> Option<&Arc<Slot>> {
-        let entry = self.entries.get(token & INDEX_MASK)?;
-        entry.slot.as_ref().filter(|slot| slot.token() == token)
+        self.at(Table::index_of(token)).filter(|slot| slot.token() == token)
     }
 
     /// Takes it out. Answers its address.
     pub fn remove(&mut self, token: usize) -> Option<ClientNet> {
         self.get(token)?;
-        let index = token & INDEX_MASK;
+        let index = Table::index_of(token);
         let entry = &mut self.entries[index];
         entry.slot = None;
         entry.generation = ((entry.generation as usize + 1) % RESERVED) as u32;
@@ -171,7 +180,7 @@ impl Table {
     /// The address of a connection.
     pub fn source_of(&self, token: usize) -> Option<ClientNet> {
         self.get(token)?;
-        self.entries[token & INDEX_MASK].source
+        self.entries[Table::index_of(token)].source
     }
 
     /// How many that address has.

@@ -113,8 +113,8 @@ impl Acceptor {
         let connection = Connection::new(Socket::new(fd), peer);
         let parking = connection.parking(&self.shared, self.now);
         let slot = self.table.insert(source, |token| Slot::new(token, connection, parking)).clone();
+        self.timers.look_at(slot.token(), self.now, parking.deadline);
         self.watch(&slot);
-        self.scan_until(parking.deadline);
     }
 
     /// At the limit: whether there is a place for who waits, if need be by closing a connection.

@@ -1,7 +1,6 @@
 //! Deadlines: of parked connections, of work that waits for the pool, and the one that ends a stop.
 
-use super::Acceptor;
-use crate::clock::Millis;
+use super::{Acceptor, DRAIN_TICK, TICK};
 use crate::engine::connection::Slot;
 use crate::engine::connection::{CloseReason, Expiry, Unfinished};
 use crate::engine::slot::{Sched, Shed, Word};
@@ -9,60 +8,77 @@ use http1::Reject;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Deadlines that are acted on before events are looked at again: many may come due at once.
+const AT_ONCE: usize = 1024;
+
 /// How long a stop's deadline waits for workers that are between two turns.
 const RUNNING_GRACE: Duration = Duration::from_millis(100);
 
 impl Acceptor {
-    /// Looks at every deadline, and at when to look again.
-    pub(super) fn scan(&mut self) {
-        let draining = self.shared.is_draining();
-        let linger = crate::config::DRAIN_LINGER.as_millis() as i32;
-        let queue_timeout = self.shared.limits.queue_timeout.as_millis() as i32;
-        let mut next = None::<u64>;
-        let mut sooner = |milliseconds: u64| next = Some(next.map_or(milliseconds, |next| next.min(milliseconds)));
-        let mut due = Vec::new();
-        let mut waiting = Vec::new();
-        for slot in self.table.iter() {
+    /// Acts on what is due, and looks at what is under way once a tick.
+    pub(super) fn keep_deadlines(&mut self) {
+        let under_way = self.timers.take_under_way(self.now);
+        for index in under_way {
+            if let Some(slot) = self.table.at(index as usize).cloned() {
+                self.look(&slot, slot.load());
+            }
+        }
+        // Who was parked before the stop began has more time than it gives. Who is under way then is looked at when it parks.
+        if self.shared.is_draining() && !std::mem::replace(&mut self.draining, true) {
+            let slots: Vec<Arc<Slot>> = self.table.iter().cloned().collect();
+            for slot in slots {
+                self.look(&slot, slot.load());
+            }
+        }
+        for index in self.timers.take_due(self.now, AT_ONCE) {
+            let Some(slot) = self.table.at(index as usize).cloned() else { continue };
             let seen = slot.load();
-            if let Some(wait) = self.wait_to_look_after(slot, seen) {
-                match u64::try_from(wait) {
-                    Ok(wait @ 1..) => sooner(wait),
-                    _ => {
-                        // Before its queue deadline counts, however late this thread is.
-                        waiting.push((slot.clone(), seen));
-                        sooner(self.tick());
-                        continue;
-                    }
-                }
-            }
-            let remaining = match seen.sched() {
-                Sched::Closed | Sched::Frozen => continue,
-                Sched::Running | Sched::RunningAgain => self.tick() as i32,
-                Sched::Queued if !seen.is_refusable() => self.tick() as i32,
-                Sched::Queued => queue_timeout - slot.queued_for(self.now),
-                Sched::Parked
-                    if draining
-                        && slot.remaining(self.now) > linger
-                        && seen.parked().is_some_and(|parked| parked.shed == Some(Shed::Idle)) =>
-                {
-                    slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
-                    linger
-                }
-                _ => slot.remaining(self.now),
-            };
-            match u64::try_from(remaining) {
-                Ok(remaining @ 1..) => sooner(remaining),
-                _ => due.push((slot.clone(), seen)),
+            match self.wait_of(&slot, seen) {
+                // Before its queue deadline counts, however late this thread is.
+                Some(..=0) if self.wait_to_look_after(&slot, seen).is_some() => self.look_after(&slot, seen),
+                Some(..=0) => self.expire(&slot, seen),
+                _ => self.look(&slot, seen),
             }
         }
-        // Workers shorten deadlines behind our back only for connections that are under way, which tick.
-        self.next_scan = next.map_or(Millis::NEVER, |next| self.now.after(Duration::from_millis(next)));
-        for (slot, seen) in due {
-            self.expire(&slot, seen);
+    }
+
+    /// Sets when to look again at a connection that is as it was seen. An idle one has no longer than a stop gives it.
+    fn look(&mut self, slot: &Slot, seen: Word) {
+        if matches!(seen.sched(), Sched::Queued | Sched::Running | Sched::RunningAgain) {
+            self.is_under_way(slot);
         }
-        for (slot, seen) in waiting {
-            self.look_after(&slot, seen);
+        let linger = crate::config::DRAIN_LINGER;
+        let is_idle = seen.parked().is_some_and(|parked| parked.shed == Some(Shed::Idle));
+        if is_idle && self.shared.is_draining() && slot.remaining(self.now) > linger.as_millis() as i32 {
+            slot.set_deadline(self.now.after(linger));
         }
+        if let Some(wait) = self.wait_of(slot, seen) {
+            let then = self.now.after(Duration::from_millis(u64::try_from(wait).unwrap_or(0)));
+            self.timers.look_at(slot.token(), self.now, then);
+        }
+    }
+
+    /// In how many milliseconds to act on a connection that is as it was seen, if it stays like this.
+    fn wait_of(&self, slot: &Slot, seen: Word) -> Option<i32> {
+        match seen.sched() {
+            Sched::Closed | Sched::Frozen | Sched::Running | Sched::RunningAgain => None,
+            Sched::Queued => self.wait_to_look_after(slot, seen).or_else(|| {
+                let queue_timeout = self.shared.limits.queue_timeout.as_millis() as i32;
+                seen.is_refusable().then(|| queue_timeout - slot.queued_for(self.now))
+            }),
+            Sched::Parked | Sched::Expired => Some(slot.remaining(self.now)),
+        }
+    }
+
+    /// It is looked at before this thread waits again.
+    pub(super) fn look_soon(&mut self, slot: &Slot) {
+        self.timers.look_at(slot.token(), self.now, self.now);
+    }
+
+    /// It has left *parked*: what it waits for then, and until when, is seen with the next tick.
+    pub(super) fn is_under_way(&mut self, slot: &Slot) {
+        let tick = if self.shared.is_draining() { DRAIN_TICK } else { TICK };
+        self.timers.goes_on(slot.token(), self.now.after(Duration::from_millis(tick)));
     }
 
     /// Acts on the deadline of a connection that is as it was seen.
@@ -75,7 +91,7 @@ impl Acceptor {
         // If a worker or an event was faster there is nothing to do: it has moved on.
         let to = if sched == Sched::Queued { Sched::Expired } else { Sched::Running };
         if !slot.claim(seen, to) {
-            self.scan_within(self.tick());
+            self.is_under_way(slot);
             return;
         }
         let expiry = {
@@ -92,7 +108,7 @@ impl Acceptor {
             Expiry::Park | Expiry::Enqueue if sched == Sched::Queued => {
                 let deadline = self.now.after(self.shared.limits.linger);
                 slot.set_deadline(deadline);
-                self.scan_until(deadline);
+                self.timers.look_at(slot.token(), self.now, deadline);
                 if expiry == Expiry::Enqueue {
                     self.discarding.push(slot.clone());
                 }
@@ -101,7 +117,7 @@ impl Acceptor {
                 let parking = slot.connection().as_ref().map(|one| one.parking(&self.shared, self.now));
                 if let Some(parking) = parking {
                     slot.park(parking);
-                    self.scan_until(parking.deadline);
+                    self.timers.look_at(slot.token(), self.now, parking.deadline);
                 }
             }
             Expiry::Enqueue => self.requeue(slot, seen.is_refusable()),

@@ -116,7 +116,7 @@ impl Acceptor {
         self.shared.phase.hold(false);
         let Hold { ready, taken, .. } = match self.hold.take() {
             Some(hold) => hold,
-            None => return self.next_scan = self.now,
+            None => return,
         };
         for (slot, refusable) in taken.into_values() {
             self.requeue(&slot, refusable);
@@ -124,7 +124,6 @@ impl Acceptor {
         for slot in ready {
             self.enqueue(slot);
         }
-        self.next_scan = self.now;
     }
 
     /// Begins the hold that was asked for, if now is the moment. To be asked before work is given out.

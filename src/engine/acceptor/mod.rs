@@ -9,6 +9,7 @@ mod holding;
 mod moving;
 mod resting;
 mod streams;
+mod timers;
 
 pub use holding::{Held, HoldOrder, NotHeld};
 
@@ -40,6 +41,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use streams::Streams;
+use timers::Timers;
 
 /// The poller's token of the waker; listeners follow.
 pub const WAKER: Token = Token(Table::special(0));
@@ -133,7 +135,10 @@ pub struct Acceptor {
     shared: Arc<Shared>,
     date: DateCache,
     now: Millis,
-    next_scan: Millis,
+    /// When each connection is to be looked at.
+    timers: Timers,
+    /// Whether every connection was looked at since the stop began.
+    draining: bool,
     /// Whether a listener may have more.
     ready: bool,
     /// Until then no accepting: places or descriptors have run out.
@@ -202,7 +207,8 @@ impl Acceptor {
             shared,
             date: DateCache::new(),
             now: Millis::now(),
-            next_scan: Millis::NEVER,
+            timers: Timers::new(),
+            draining: false,
             ready: true,
             accept_again: Millis(0),
             exhausted: None,
@@ -271,8 +277,8 @@ impl Acceptor {
             }
             if self.hold.is_some() {
                 self.answer_hold();
-            } else if self.now >= self.next_scan {
-                self.scan();
+            } else {
+                self.keep_deadlines();
             }
             self.may_begin_hold();
             self.say_what_is_waited_for();
@@ -308,7 +314,7 @@ impl Acceptor {
         if self.asked.is_some() {
             return Some(ASKED_TICK);
         }
-        let mut until = self.next_scan.min(self.resting.due());
+        let mut until = self.timers.next(self.now).min(self.resting.due());
         if let Some(due) = self.streams.due() {
             until = until.min(due);
         }
@@ -332,14 +338,6 @@ impl Acceptor {
             Duration::ZERO => Duration::ZERO,
             wait => wait + Duration::from_millis(1),
         })
-    }
-
-    fn scan_within(&mut self, milliseconds: u64) {
-        self.next_scan = self.next_scan.min(self.now.after(Duration::from_millis(milliseconds)));
-    }
-
-    fn tick(&self) -> u64 {
-        if self.shared.is_draining() { DRAIN_TICK } else { TICK }
     }
 
     fn event(&mut self, event: &mio::event::Event) {
@@ -410,7 +408,7 @@ impl Acceptor {
     /// It waits for a worker from now on.
     fn waits(&mut self, slot: &Slot) {
         slot.set_queued_at(self.now);
-        self.scan_within(self.tick());
+        self.is_under_way(slot);
     }
 
     fn send_overflow(&mut self) {
@@ -437,6 +435,11 @@ impl Acceptor {
 
     /// It has gone: somebody of its address may wait for its place.
     fn forget(&mut self, token: usize) {
+        // Else the timer would be that of who has its entry by now.
+        if self.table.get(token).is_none() {
+            return;
+        }
+        self.timers.forget(token);
         let source = self.table.remove(token);
         self.free_place_of(source);
     }
@@ -469,7 +472,9 @@ impl Acceptor {
             }
         }
         if self.hold.is_none() {
-            self.streams.grant(&self.table);
+            for slot in self.streams.grant(&self.table) {
+                self.is_under_way(&slot);
+            }
         }
     }
 
@@ -483,10 +488,6 @@ impl Acceptor {
             log_rate_limited!(warn, "cannot watch a connection: {error}");
             self.close(slot, CloseReason::Internal);
         }
-    }
-
-    fn scan_until(&mut self, deadline: Millis) {
-        self.scan_within(self.now.until(deadline).as_millis() as u64);
     }
 
     fn take_commands(&mut self) {
@@ -505,7 +506,6 @@ impl Acceptor {
                         listeners.iter_mut().for_each(|listener| listener.own_file(false));
                     }
                     self.to_acceptor.want_places(true);
-                    self.next_scan = self.now;
                 }
                 Command::Hold(order) => self.ask_for_hold(order),
                 Command::Resume => self.resume(),

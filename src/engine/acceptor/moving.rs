@@ -106,6 +106,8 @@ impl Acceptor {
                     connection.set_moved();
                 }
                 moving.slot.close();
+                // As in `forget`, which cannot be called with the migration at hand.
+                self.timers.forget(moving.slot.token());
                 let source = self.table.remove(moving.slot.token());
                 if !self.postponed.is_empty() {
                     self.freed.extend(source);
@@ -189,7 +191,7 @@ impl Acceptor {
                 slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
             }
         }
-        self.next_scan = self.now;
+        self.look_soon(slot);
     }
 
     /// A connection on its way stays here after all.
@@ -203,8 +205,9 @@ impl Acceptor {
                 self.streams.wait(slot.token(), &self.table);
             }
         }
+        // A look while it was away has left it without a timer.
+        self.look_soon(slot);
         self.watch(slot);
-        self.next_scan = self.now;
     }
 
     /// Goes on with a connection of the predecessor. Answers whose it is, and how much memory it brings.
@@ -215,9 +218,10 @@ impl Acceptor {
         // As in its state here; only its deadline was set before.
         let parking = Parking { deadline, ..connection.parking(&self.shared, self.now) };
         let slot = self.table.insert(source, |token| Slot::new(token, connection, parking)).clone();
+        // While this server stops, an idle one has less time than it was given there.
+        self.look_soon(&slot);
         // Edge-triggered, so registering says at once what is ready already.
         self.watch(&slot);
-        self.scan_until(deadline);
         let readable = Readiness { readable: true, ..Readiness::default() };
         if ready && matches!(slot.notify(readable), Notified::Enqueue(_)) {
             self.enqueue(slot);

@@ -17,8 +17,8 @@ const LOOKED_AFTER: i32 = 250;
 /// Connections that may wait for a thread, or have gone, before those that have gone are forgotten.
 const SOME: usize = 64;
 
-/// When to look again whether the status thread can take more, in milliseconds.
-const STATUS_BUSY: u64 = 10;
+/// When to look again whether the status thread can take more.
+const STATUS_BUSY: Duration = Duration::from_millis(10);
 
 /// How often a few of those look again that found no room to be collected, and how many.
 const ROOM_AGAIN: Duration = Duration::from_millis(50);
@@ -85,8 +85,9 @@ impl Streams {
         waiting.filter(lacks_room).take(ROOM_FOR).cloned().collect()
     }
 
-    /// Gives the threads that are free to those that have waited longest.
-    pub fn grant(&mut self, table: &Table) {
+    /// Gives the threads that are free to those that have waited longest, and answers who these are.
+    pub fn grant(&mut self, table: &Table) -> Vec<Arc<Slot>> {
+        let mut granted = Vec::new();
         let mut at = 0;
         while self.free > 0 && at < self.waiting.len() {
             let token = self.waiting[at];
@@ -104,6 +105,7 @@ impl Streams {
                         && self.jobs.try_send(slot.clone()).is_ok() =>
                 {
                     self.free -= 1;
+                    granted.push(slot.clone());
                 }
                 // It has gone, or found out that it needs none.
                 _ => {}
@@ -111,6 +113,7 @@ impl Streams {
             self.waiting.remove(at);
             self.known.remove(&token);
         }
+        granted
     }
 }
 
@@ -136,12 +139,13 @@ impl Acceptor {
 
     /// Shows what has waited long for a worker to the status thread.
     pub(super) fn look_after(&mut self, slot: &Arc<Slot>, seen: Word) {
+        self.is_under_way(slot);
         let Some(status) = self.status.as_ref().filter(|_| slot.claim(seen, Sched::Running)) else { return };
         if let Err(error) = status.try_send(slot.clone()) {
             // It has as much as it can take for now. There is an entry in the channel still, or another is needed.
             let slot = error.into_inner();
             let entry = slot.put_back(false);
-            self.scan_within(STATUS_BUSY);
+            self.timers.tick_by(self.now.after(STATUS_BUSY));
             if entry {
                 self.send(slot);
             }
