@@ -1,11 +1,11 @@
 //! Connections on their way to a successor, or from a predecessor.
 
-use super::Acceptor;
+use super::{Acceptor, DRAIN_TICK};
 use crate::clock::Millis;
 use crate::engine::connection::Slot;
 use crate::engine::connection::{Connection, Restored};
 use crate::engine::slot::{Notified, Parking, Readiness, Sched, Word};
-use crate::engine::table::ClientNet;
+use crate::engine::table::{ClientNet, Table};
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point, test_time};
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::state::encode;
@@ -22,6 +22,9 @@ const UNACKNOWLEDGED: usize = 128;
 /// How long the successor may say nothing while it has connections to acknowledge.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Connections that are looked at for some that can move, before those that cannot are left alone for a tick.
+const LOOKS: usize = 8192;
+
 /// Connections on their way to the successor.
 pub(super) struct Migration {
     /// The version of the state to write. Without one nothing can move.
@@ -34,8 +37,7 @@ pub(super) struct Migration {
     /// Told once when the successor does not answer any more.
     pub(super) stalled: Option<Box<dyn Fn() + Send>>,
     pub(super) next_id: u64,
-    /// Where the look for connections that can move goes on.
-    at: usize,
+    round: Round,
     /// Sent and not yet committed, at most [`UNACKNOWLEDGED`].
     pub(super) moving: Vec<Moving>,
     /// Acknowledged, their COMMIT to be sent in this order.
@@ -51,7 +53,7 @@ impl Migration {
             silent: false,
             stalled: Some(stalled),
             next_id: 0,
-            at: 0,
+            round: Round::default(),
             moving: Vec::new(),
             commits: VecDeque::new(),
         }
@@ -76,6 +78,43 @@ impl Migration {
     pub(super) fn take(&mut self, id: u64) -> Option<Moving> {
         let at = self.moving.iter().position(|moving| moving.id == id)?;
         Some(self.moving.remove(at))
+    }
+}
+
+/// The look for connections that can move: round the table, each time from where the last one ended. To begin anew would be
+/// a look at all of them for each few that move.
+#[derive(Default)]
+struct Round {
+    at: usize,
+    /// When to go on, after a look that did not find as many as were wanted: this is asked at each event, and what parks
+    /// says nothing.
+    again: Millis,
+}
+
+impl Round {
+    /// The next that can move, at most so many.
+    fn next(
+        &mut self,
+        table: &Table,
+        now: Millis,
+        most: usize,
+        mut can_move: impl FnMut(&Arc<Slot>) -> bool,
+    ) -> Vec<Arc<Slot>> {
+        let mut found = Vec::new();
+        if most == 0 || now < self.again {
+            return found;
+        }
+        for (behind, slot) in table.iter_from(self.at).take(LOOKS) {
+            self.at = behind;
+            if can_move(slot) {
+                found.push(slot.clone());
+                if found.len() == most {
+                    return found;
+                }
+            }
+        }
+        self.again = now.after(Duration::from_millis(DRAIN_TICK));
+        found
     }
 }
 
@@ -129,13 +168,7 @@ impl Acceptor {
         };
         let room = UNACKNOWLEDGED - migration.moving.len().min(UNACKNOWLEDGED);
         let moves = migration.state.is_some();
-        // From where the last look ended: to begin anew each time would be a look at all of them for each few that move.
-        let found = self.table.iter_from(migration.at).filter(|(_, slot)| movable(slot)).take(room);
-        let found: Vec<(usize, Arc<Slot>)> = found.map(|(behind, slot)| (behind, slot.clone())).collect();
-        if let Some((behind, _)) = found.last() {
-            migration.at = *behind;
-        }
-        for (_, slot) in found {
+        for slot in migration.round.next(&self.table, self.now, room, movable) {
             if !moves {
                 self.end_soon(&slot);
                 continue;
@@ -243,4 +276,56 @@ fn send_connection(
     descriptors.extend(file);
     descriptors.extend(memfd.as_ref().map(AsFd::as_fd));
     link.send(&message, &descriptors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::slot::Parked;
+
+    fn table_of(connections: usize) -> Table {
+        let mut table = Table::default();
+        let parked = Parked { on_readable: true, ..Parked::default() };
+        let parking = Parking { parked, deadline: Millis(1), sheddable_at: Millis(1) };
+        for _ in 0..connections {
+            let slot = table.insert(None, |token| Slot::new(token, Connection::for_test(), parking));
+            // Only its place is looked at, and a descriptor for each might be too many.
+            *slot.connection() = None;
+        }
+        table
+    }
+
+    #[test]
+    fn to_move_so_many_takes_as_many_looks() {
+        const CONNECTIONS: usize = 3000;
+        let (mut table, mut round, mut looks) = (table_of(CONNECTIONS), Round::default(), 0);
+        while table.len() > 0 {
+            let found = round.next(&table, Millis(0), UNACKNOWLEDGED, |_| {
+                looks += 1;
+                true
+            });
+            assert!(!found.is_empty(), "{} are left", table.len());
+            found.iter().for_each(|slot| _ = table.remove(slot.token()));
+        }
+        assert_eq!(looks, CONNECTIONS);
+    }
+
+    /// At each event it was looked at all of them anew.
+    #[test]
+    fn what_cannot_move_is_looked_at_once_a_tick_and_a_part_of_it() {
+        let (table, mut round, mut looks) = (table_of(LOOKS + 10), Round::default(), 0);
+        let mut look = |round: &mut Round, now| {
+            let before = looks;
+            let found = round.next(&table, Millis(now), UNACKNOWLEDGED, |slot| {
+                looks += 1;
+                Table::index_of(slot.token()) == LOOKS + 5
+            });
+            (found.len(), looks - before)
+        };
+        assert_eq!(look(&mut round, 0), (0, LOOKS));
+        for now in 0..DRAIN_TICK {
+            assert_eq!(look(&mut round, now), (0, 0));
+        }
+        assert_eq!(look(&mut round, DRAIN_TICK), (1, LOOKS), "from where the last one ended");
+    }
 }
