@@ -10,7 +10,7 @@ use crate::listener::{Accepted, Listener};
 use mio::unix::SourceFd;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Connections accepted before parked ones are looked at again.
 const ACCEPTS: usize = 64;
@@ -28,12 +28,16 @@ const REFUSAL_SETTLES: Duration = Duration::from_millis(10);
 /// How long to wait for handshakes where the kernel does not tell about them.
 const BLIND_WAIT: Duration = Duration::from_secs(1);
 
+/// How many times as long as the last question for handshakes took is waited before the next: it means a look at every
+/// socket on the host, by the kernel and, where it tells only by a file, by this thread.
+const ASKS: u32 = 9;
+
 /// A listener that takes no new handshakes, and goes once those under way are served.
 pub(super) struct Leaving {
     pub(super) listener: Listener,
     pub(super) since: Millis,
     pub(super) until: Millis,
-    /// When to ask for handshakes again: it means that the kernel looks at every socket on the host.
+    /// When to ask for handshakes again.
     pub(super) ask_again: Millis,
 }
 
@@ -159,14 +163,18 @@ impl Acceptor {
 
     /// Second half: goes on accepting until no handshake is left and the queue is empty, then closes.
     pub(super) fn close_leaving(&mut self) {
-        for mut leaving in std::mem::take(&mut self.leaving) {
+        let all = std::mem::take(&mut self.leaving);
+        let listeners = all.len() as u32;
+        for mut leaving in all {
             let settled = self.now.since(leaving.since);
             // First the handshakes, then the queue: what ended its handshake in between is in the queue.
             let ask = self.now >= leaving.ask_again;
-            if ask {
-                leaving.ask_again = self.now.after(Duration::from_millis(DRAIN_TICK));
-            }
+            let began = Instant::now();
             let pending = !ask || leaving.listener.has_handshakes().unwrap_or(settled < BLIND_WAIT);
+            if ask {
+                // A last time when its time is over: it may long be quiet.
+                leaving.ask_again = self.now.after(pause_after(began.elapsed(), listeners)).min(leaving.until);
+            }
             // What has connected is served, limit or not.
             let empty = self.accept_from(&leaving.listener, usize::MAX);
             let quiet = empty && !pending;
@@ -191,9 +199,31 @@ impl Acceptor {
     }
 }
 
+/// How long not to ask for handshakes after a question that took so long, one of so many listeners each: together they are
+/// a tenth of the time at the most.
+fn pause_after(took: Duration, listeners: u32) -> Duration {
+    Duration::from_millis(DRAIN_TICK).max(took * ASKS * listeners)
+}
+
 /// Whether accept(2) would give something.
 fn has_more(listener: &Listener) -> bool {
     let mut fds = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn to_ask_for_handshakes_takes_a_tenth_of_the_time_at_the_most() {
+        let milliseconds = Duration::from_millis;
+        assert_eq!(pause_after(Duration::ZERO, 1), milliseconds(DRAIN_TICK));
+        assert_eq!(pause_after(milliseconds(2), 1), milliseconds(DRAIN_TICK));
+        for (took, listeners) in [(40, 1), (300, 1), (40, 5)] {
+            let round = milliseconds(took) * listeners + pause_after(milliseconds(took), listeners);
+            assert!(milliseconds(took) * listeners * 10 <= round, "{took} ms, {listeners} listeners: {round:?}");
+        }
+    }
 }
