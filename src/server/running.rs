@@ -627,11 +627,7 @@ impl Running {
     pub(super) fn cut(&self) -> usize {
         let now = Millis::now();
         let stats = &self.shared.stats;
-        for flight in &self.shared.in_flight {
-            if let Some(cut) = flight.cut(now) {
-                self.shared.cut(&cut);
-            }
-        }
+        self.shared.cut_in_flight(now);
         let (done, cut) = bounded(0);
         self.command(Command::Cut { done });
         let _ = cut.recv_timeout(CUT_PATIENCE);

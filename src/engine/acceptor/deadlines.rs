@@ -2,7 +2,7 @@
 
 use super::{Acceptor, DRAIN_TICK, TICK};
 use crate::engine::connection::Slot;
-use crate::engine::connection::{CloseReason, Expiry, Unfinished};
+use crate::engine::connection::{CloseReason, Expiry};
 use crate::engine::slot::{Sched, Shed, Word};
 use http1::Reject;
 use std::sync::Arc;
@@ -153,16 +153,11 @@ impl Acceptor {
             }
             let mut guard = slot.connection();
             let Some(connection) = guard.as_mut() else { continue };
-            let counted = connection.socket().was_cut();
-            let mut ended = connection.cut(&self.shared, self.now, self.date.field());
+            let cut = connection.cut(&self.shared, self.now, self.date.field());
             // What comes behind a last answer is thrown away, and no request.
-            if ended.is_none() && sched == Sched::Queued && !connection.is_lingering() && connection.has_unread() {
-                connection.give_up(Reject::Overloaded, &self.shared, self.now, self.date.field());
+            if !cut && sched == Sched::Queued && !connection.is_lingering() && connection.has_unread() {
                 let age = Duration::from_millis(slot.queued_for(self.now).max(0) as u64);
-                ended = Some(Unfinished { what: "a request that no worker could take".into(), age });
-            }
-            if let Some(cut) = ended.filter(|_| !counted) {
-                self.shared.cut(&cut);
+                connection.cut_unread(&self.shared, self.now, self.date.field(), age);
             }
             let stays = connection.holds_application();
             drop(guard);

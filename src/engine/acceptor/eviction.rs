@@ -7,7 +7,7 @@ use crate::engine::connection::{CloseReason, Connection};
 use crate::engine::slot::{Sched, Shed, Word};
 use crate::engine::table::ClientNet;
 use crate::listener::{Accepted, Listener};
-use http1::{Reject, response};
+use http1::Reject;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
@@ -201,15 +201,9 @@ impl Acceptor {
 
     /// Answers 503 before anything was asked, and closes. There is no place in which it could linger.
     pub(super) fn turn_away(&mut self, fd: OwnedFd) {
-        self.shared.stats.refused();
-        let mut answer = Vec::new();
-        let reject = Reject::Overloaded;
-        response::encode_plain(&mut answer, reject.status(), reject.name(), reject.fields(), self.date.field());
+        // What is here already is read, or the close would be a reset, and that could cost the client its answer.
         let mut connection = Connection::new(Socket::new(fd), None);
-        let _ = connection.socket().send(&answer, false);
-        connection.socket().finish();
-        // A request that is here already would make the close a reset, and that could cost the client its answer.
-        connection.discard();
+        connection.give_up(Reject::Overloaded, &self.shared, self.now, self.date.field());
     }
 }
 

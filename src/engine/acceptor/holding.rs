@@ -167,7 +167,7 @@ impl Acceptor {
         let without = then == Then::GoWithout && over;
         if without {
             // What a thread had taken from its channel, and only began after the first cut.
-            self.cut_in_flight();
+            self.shared.cut_in_flight(self.now);
         }
         if let Some(moved) = self.all_at_rest(without) {
             // The main thread waits for it, or has given up and sends `Resume`.
@@ -192,7 +192,7 @@ impl Acceptor {
                 log::warn!("reload deadline: what is left is cut");
                 // First, so that no thread that is freed by the cut begins what would have to be cut too.
                 self.take_queued();
-                self.cut_in_flight();
+                self.shared.cut_in_flight(self.now);
                 let until = self.now.after(CUT_GRACE);
                 if let Some(hold) = &mut self.hold {
                     (hold.until, hold.then) = (until, Then::GoWithout);
@@ -213,14 +213,6 @@ impl Acceptor {
             let queued = seen.sched() == Sched::Queued && !ready.contains(&slot.token());
             if queued && slot.claim(seen, Sched::Running) {
                 hold.taken.insert(slot.token(), (slot.clone(), seen.is_refusable()));
-            }
-        }
-    }
-
-    fn cut_in_flight(&self) {
-        for flight in &self.shared.in_flight {
-            if let Some(cut) = flight.cut(self.now) {
-                self.shared.cut(&cut);
             }
         }
     }
@@ -270,9 +262,7 @@ impl Acceptor {
                     moved.push(MovedConnection { fd, file, snapshot });
                 }
                 None if without => {
-                    if let Some(cut) = connection.cut(&self.shared, self.now, self.date.field()) {
-                        self.shared.cut(&cut);
-                    }
+                    connection.cut(&self.shared, self.now, self.date.field());
                 }
                 // Code of the application's has to end first, and may take long.
                 None => return None,

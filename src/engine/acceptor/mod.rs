@@ -429,6 +429,9 @@ impl Acceptor {
 
     fn close(&mut self, slot: &Slot, reason: CloseReason) {
         log::debug!("connection closed: {reason}");
+        if let Some(connection) = slot.connection().as_mut() {
+            connection.close(reason, &self.shared, self.now);
+        }
         slot.close();
         self.forget(slot.token());
     }

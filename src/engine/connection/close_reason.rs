@@ -36,6 +36,14 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// The same, where the peer was in the middle of a request.
+    pub(super) fn in_request(self) -> CloseReason {
+        match self {
+            CloseReason::PeerClosed => CloseReason::PeerClosedInRequest,
+            other => other,
+        }
+    }
+
     pub fn from_error(error: &io::Error) -> CloseReason {
         match error.kind() {
             io::ErrorKind::TimedOut => CloseReason::WriteTimeout,

@@ -2,8 +2,9 @@
 
 use super::close_reason::CloseReason;
 use super::context::WorkerContext;
+use super::exchange::{Answer, End, Exchange};
 use super::pace::Pace;
-use super::shared::Shared;
+use super::shared::{Shared, log_cut};
 use super::socket::Moved;
 use super::turn::{self, Turn};
 use super::writing::ResponseBody;
@@ -12,6 +13,7 @@ use crate::clock::Millis;
 use crate::config::Limits;
 use http1::head::is_blank;
 use http1::{Reject, response};
+use std::time::Duration;
 
 /// What the acceptor does with a connection whose deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +50,7 @@ impl Connection {
                 self.give_up(reject, shared, now, date)
             }
             State::AwaitingPermit(_) => {
-                let state = std::mem::replace(&mut self.state, State::ReadingHead);
-                let expiry = self.give_up(Reject::Overloaded, shared, now, date);
+                let (expiry, state) = self.refuse_waiting(Reject::Overloaded, End::Answered, shared, now, date);
                 // Dropping a handler's closure runs the application's code: not on this thread.
                 if let (State::AwaitingPermit(push), State::Lingering { reason, until, limit }) = (state, &self.state) {
                     self.state = State::Refused { push, reason: *reason, until: *until, limit: *limit };
@@ -70,6 +71,7 @@ impl Connection {
                     }
                     _ => {
                         self.socket.reset_on_close();
+                        self.close(CloseReason::WriteTimeout, shared, now);
                         Expiry::Close(CloseReason::WriteTimeout)
                     }
                 }
@@ -87,34 +89,59 @@ impl Connection {
             Ok(Moved::WouldBlock) => {
                 // A request may be on its way: FIN first, and what still comes is read and not run, so that the
                 // client sees an orderly end instead of a reset.
-                self.linger_now(reason, shared, now)
+                self.linger_now(reason, shared, now).0
             }
         }
     }
 
     /// Answers for a request that will not be served, and closes.
     pub fn give_up(&mut self, reject: Reject, shared: &Shared, now: Millis, date: &[u8]) -> Expiry {
-        log::debug!("refused: {reject} ({})", reject.status());
-        shared.stats.refused();
-        let mut answer = Vec::new();
-        response::encode_plain(&mut answer, reject.status(), reject.name(), reject.fields(), date);
+        self.refuse_waiting(reject, End::Answered, shared, now, date).0
+    }
+
+    /// Refuses what waits, be it no more than bytes in the socket. Answers also the state in which it was, which may hold
+    /// what must not be dropped here.
+    fn refuse_waiting(
+        &mut self,
+        reject: Reject,
+        end: End,
+        shared: &Shared,
+        now: Millis,
+        date: &[u8],
+    ) -> (Expiry, State) {
+        let waiting = self.take_waiting();
+        // What nobody has read begins now; of what was cut there is none any more.
+        let unread = || matches!(self.state, State::ReadingHead).then(|| Exchange::new(self.peer, now));
+        let (exchange, mut answer) = match waiting {
+            Some((exchange, answer)) => (Some(exchange), answer),
+            None => (unread(), Answer::default()),
+        };
+        let mut encoded = Vec::new();
+        response::encode_plain(&mut encoded, reject.status(), reject.name(), reject.fields(), date);
+        answer.refuses(reject, &encoded);
         // If it does not fit at once the client has not read earlier answers either; it gets the end alone.
-        let _ = self.socket.send(&answer, false);
+        if let Ok(Moved::Bytes(sent)) = self.socket.send(&encoded, false) {
+            answer.sent(sent as u64);
+        }
+        if let Some(exchange) = exchange {
+            self.end_waiting(exchange, answer, end, shared, now);
+        }
         self.linger_now(CloseReason::Refused(reject), shared, now)
     }
 
-    fn linger_now(&mut self, reason: CloseReason, shared: &Shared, now: Millis) -> Expiry {
+    fn linger_now(&mut self, reason: CloseReason, shared: &Shared, now: Millis) -> (Expiry, State) {
         self.socket.finish();
         self.input = Vec::new();
         self.hold = None;
-        self.state = State::ReadingHead;
+        let state = std::mem::replace(&mut self.state, State::ReadingHead);
         self.start_linger(reason, &shared.limits, now);
         // What has come already gives no new event.
-        match self.discard() {
+        let expiry = match self.discard() {
             Discarded::All => Expiry::Park,
             Discarded::Some => Expiry::Enqueue,
             Discarded::End(reason) => Expiry::Close(reason),
-        }
+        };
+        (expiry, state)
     }
 
     /// Whether bytes wait that no worker has seen.
@@ -194,23 +221,40 @@ impl Connection {
             State::AwaitingPermit(push) => {
                 format!("{} {} (it waited to stream)", push.request.method(), push.request.url())
             }
-            State::Writing(writing) => format!("{} (its response was not taken)", writing.line),
+            State::Writing(writing) => format!("{} (its response was not taken)", writing.line()),
         };
         Some(Unfinished { what, age: now.since(self.begun.unwrap_or(now)) })
     }
 
-    /// Ends it at the stop deadline: a request that has not been executed gets a 408. Answers what was cut, for the
-    /// log; `None` if there was nothing of a request.
-    pub fn cut(&mut self, shared: &Shared, now: Millis, date: &[u8]) -> Option<Unfinished> {
-        let cut = self.unfinished(now)?;
+    /// Ends it at the stop deadline: a request that has not been executed gets a 408. Answers whether there was anything
+    /// of a request; what is cut is logged, unless it was before.
+    pub fn cut(&mut self, shared: &Shared, now: Millis, date: &[u8]) -> bool {
+        let Some(cut) = self.unfinished(now) else { return false };
         match self.state {
             State::ReadingHead | State::ReadingBody(_) => {
-                self.give_up(Reject::HeadTimeout, shared, now, date);
+                // Whoever cut what was answered here before has counted this connection.
+                let reason = if self.socket.was_cut() { CloseReason::Reset } else { CloseReason::Cut };
+                if reason == CloseReason::Cut {
+                    log_cut(&cut);
+                }
+                self.refuse_waiting(Reject::HeadTimeout, End::Closed(reason), shared, now, date);
             }
             // What it holds may be the application's: it is dropped when this server is, not now.
-            _ => self.socket.cut(),
+            _ => {
+                self.socket.cut();
+                if let Some((exchange, answer)) = self.take_waiting() {
+                    log_cut(&cut);
+                    self.end_waiting(exchange, answer, End::Closed(CloseReason::Cut), shared, now);
+                }
+            }
         }
-        Some(cut)
+        true
+    }
+
+    /// The same for a request that no worker could take, and that nobody has read: it has waited for so long.
+    pub fn cut_unread(&mut self, shared: &Shared, now: Millis, date: &[u8], age: Duration) {
+        log_cut(&Unfinished { what: "a request that no worker could take".into(), age });
+        self.refuse_waiting(Reject::Overloaded, End::Closed(CloseReason::Cut), shared, now, date);
     }
 
     /// Begins to linger.

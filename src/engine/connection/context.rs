@@ -1,5 +1,7 @@
 //! What a worker lends to the connection whose turn it is.
 
+use super::close_reason::CloseReason;
+use super::exchange::{Answer, End, Exchange};
 use super::in_flight::InFlight;
 use super::shared::Shared;
 use super::socket::Socket;
@@ -48,10 +50,13 @@ pub struct WorkerContext {
     pub now: Millis,
     pub(super) date: DateCache,
     pub(super) request: Request,
+    /// What is dealt with, unless it is in flight, and how far its answer is.
+    exchange: Option<Exchange>,
+    pub(super) answer: Answer,
     pub(super) out: Vec<u8>,
     /// For readers; made when the first one is met.
     pub(super) scratch: Vec<u8>,
-    in_flight: Arc<InFlight>,
+    pub(super) in_flight: Arc<InFlight>,
     /// What was read, of which what is before `start` is done with. Its room is touched only as far as it was used.
     input: Vec<u8>,
     start: usize,
@@ -69,6 +74,8 @@ impl WorkerContext {
             now: Millis::now(),
             date: DateCache::new(),
             request: Request::empty(),
+            exchange: None,
+            answer: Answer::default(),
             out: Vec::new(),
             scratch: Vec::new(),
             in_flight,
@@ -85,25 +92,69 @@ impl WorkerContext {
 
     /// Ends it.
     pub fn end_turn(&mut self) {
-        self.end_flight();
+        // What has no end yet was left behind by a panic.
+        self.end_exchange(End::Closed(CloseReason::Internal));
     }
 
-    /// The request is in its handler from here on.
+    /// A request begins to be dealt with, of which that is the first byte's time.
+    pub(super) fn begin_exchange(&mut self, peer: Option<SocketAddr>, began: Millis) {
+        debug_assert!(self.exchange.is_none() && !self.flying, "one after the other");
+        (self.exchange, self.answer) = (Some(Exchange::new(peer, began)), Answer::default());
+    }
+
+    /// Its head is complete, and if it is right it is that of the request.
+    pub(super) fn head_ended(&mut self, right: bool) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.head_ended(self.now);
+            if right {
+                exchange.understood(&self.request);
+            }
+        }
+    }
+
+    /// Its handler begins.
+    pub(super) fn handler_begins(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.handler_begins(self.now);
+        }
+    }
+
+    /// One that waited goes on. There is none if it was cut while it waited.
+    pub(super) fn resume_exchange(&mut self, exchange: Option<Exchange>, answer: Answer) {
+        debug_assert!(self.exchange.is_none(), "one after the other");
+        (self.exchange, self.answer) = (exchange, answer);
+    }
+
+    /// It has to wait. There is none if it was cut in its flight.
+    pub(super) fn put_off_exchange(&mut self) -> Option<Exchange> {
+        self.end_flight();
+        self.exchange.take()
+    }
+
+    /// It has ended, unless it was cut in its flight.
+    pub(super) fn end_exchange(&mut self, end: End) {
+        self.end_flight();
+        if let Some(exchange) = self.exchange.take() {
+            self.shared.end(exchange, self.answer, Some(&self.request), end, self.now, Some(self.index));
+        }
+    }
+
+    /// The handler begins, and may be cut from here on.
     pub(super) fn begin_flight(&mut self, socket: &Arc<Socket>) {
-        self.in_flight.begin(socket, self.request.line_bytes(), self.now, true);
+        self.in_flight.begin(socket, self.exchange.take(), self.answer, &self.request, self.now, true);
         self.flying = true;
     }
 
-    /// A response of an earlier turn goes on.
-    pub(super) fn resume_flight(&mut self, socket: &Arc<Socket>, line: &str, since: Millis) {
-        self.in_flight.begin(socket, line.as_bytes(), since, false);
+    /// A response of an earlier turn goes on, of a request that began then.
+    pub(super) fn resume_flight(&mut self, socket: &Arc<Socket>, since: Millis) {
+        self.in_flight.begin(socket, self.exchange.take(), self.answer, &self.request, since, false);
         self.flying = true;
     }
 
     /// The response is out, or waits.
     pub(super) fn end_flight(&mut self) {
         if std::mem::take(&mut self.flying) {
-            self.in_flight.end(&self.shared.durations);
+            self.exchange = self.in_flight.end(&self.shared.durations);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::close_reason::CloseReason;
 use super::context::Role;
 use super::context::WorkerContext;
+use super::exchange::{Answer, Exchange};
 use super::pace::Pace;
 use super::receive::Collecting;
 use super::stream::{BodySource, Delimiter, Incoming, SharedBody, StreamWriter};
@@ -17,11 +18,15 @@ use http1::framing::{BodyFraming, body_framing, expects_continue};
 use http1::head::Scanner;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use tiny_http::{Method, StatusCode};
 
 /// A response that its handler pushes, its head already encoded.
 pub(super) struct Push {
     pub(super) request: Request,
+    /// None once it was cut.
+    pub(super) exchange: Option<Exchange>,
+    pub(super) answer: Answer,
     pub(super) head: Vec<u8>,
     pub(super) pushed: Pushed,
     /// Since when it waits.
@@ -54,12 +59,11 @@ impl Connection {
         turn.request();
         self.scanner = Scanner::default();
         let since = *self.begun.get_or_insert(work.now);
+        work.begin_exchange(self.peer, since);
+        work.head_ended(parsed.is_ok());
         let (framing, expects_continue) = match parsed.and_then(|()| expected_body(&work.request)) {
             Ok(decided) => decided,
-            Err(reject) => {
-                let method = work.request.method().clone();
-                return self.refuse(work, turn, reject, &method);
-            }
+            Err(reject) => return self.refuse_it(work, turn, reject),
         };
         if framing == BodyFraming::None {
             return self.run(work, turn);
@@ -70,11 +74,9 @@ impl Connection {
             BodyFraming::None | BodyFraming::Chunked => None,
         };
         if declared.is_some_and(|declared| declared > limit) {
-            let method = work.request.method().clone();
-            return self.refuse(work, turn, Reject::BodyTooLarge, &method);
+            return self.refuse_it(work, turn, Reject::BodyTooLarge);
         }
-        let (request, incoming) = (work.take_request(), Incoming::new(framing));
-        let collecting = Collecting::new(request, incoming, since, limit, declared, expects_continue);
+        let collecting = Collecting::new(Incoming::new(framing), since, limit, declared, expects_continue);
         self.read_body(work, turn, Box::new(collecting))
     }
 
@@ -85,22 +87,20 @@ impl Connection {
         turn: &mut Turn<'_>,
         collecting: Collecting,
     ) -> Flow {
-        let Collecting { request, incoming, body, limit, declared, expects_continue, .. } = collecting;
+        let Collecting { incoming, body, limit, declared, expects_continue, .. } = collecting;
         let rest = work.take_input();
         // The time it waited for the thread is not the client's.
         let body = BodySource::new(self.socket.clone(), incoming, Millis::now(), limit, &work.shared.limits)
             .starting_with(body, rest)
             .expecting_continue(expects_continue);
         let body = SharedBody::from(body);
-        work.request = request;
         work.request.set_body(RequestBody::streamed(body.clone()), declared);
         let response = self.run_handler(work);
         work.request.release_body();
         // If the body failed, what the handler made of that is less true than the reason itself.
         if let Some(reject) = body.failure() {
             drop(response);
-            let method = work.request.method().clone();
-            return self.refuse(work, turn, reject, &method);
+            return self.refuse_it(work, turn, reject);
         }
         self.start_response(work, turn, response, Some(body))
     }
@@ -112,14 +112,17 @@ impl Connection {
     }
 
     pub(super) fn run_handler(&mut self, work: &mut WorkerContext) -> Response {
+        work.handler_begins();
         if let Some(response) = work.shared.own_route(&work.request, work.role == Role::Status) {
+            work.answer.handler_ended(work.now);
             return response;
         }
         work.begin_flight(&self.socket);
         // A handler that panics leaves its own data as its own locks say; ours it only had by `&mut Request`, which
         // the next parse overwrites.
         let response = catch_unwind(AssertUnwindSafe(|| work.shared.handler.handle(&mut work.request)));
-        work.refresh_clock();
+        let now = work.refresh_clock();
+        work.answer.handler_ended(now);
         response.unwrap_or_else(|panic| {
             work.shared.stats.panicked();
             let (method, url) = (work.request.method(), work.request.url());
@@ -134,16 +137,25 @@ impl Connection {
             return self.run_stream(work, turn, pushed);
         }
         let head = std::mem::take(&mut work.out);
+        let Some(exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
         let mut request = work.take_request();
         request.shrink();
-        self.wait_for_permit(Push { request, head, pushed, since: work.now });
+        self.wait_for_permit(Push {
+            request,
+            exchange: Some(exchange),
+            answer: work.answer,
+            head,
+            pushed,
+            since: work.now,
+        });
         Flow::Park
     }
 
     /// A response to push has got its thread.
     pub(super) fn acquire_permit(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, push: Box<Push>) -> Flow {
-        let Push { request, head, pushed, .. } = *push;
+        let Push { request, exchange, answer, head, pushed, .. } = *push;
         work.request = request;
+        work.resume_exchange(exchange, answer);
         work.out.extend_from_slice(&head);
         self.stream_or_wait(work, turn, pushed)
     }
@@ -153,7 +165,7 @@ impl Connection {
         let Pushed { push, delimiter, keep_alive, body } = pushed;
         work.begin_flight(&self.socket);
         let pace = Pace::of(&work.shared.limits);
-        let mut writer = StreamWriter::new(&self.socket, &mut work.out, delimiter, pace);
+        let mut writer = StreamWriter::new(&self.socket, &mut work.out, delimiter, pace, work.in_flight.pushed());
         let outcome = catch_unwind(AssertUnwindSafe(|| push(&mut writer)));
         let sent = match outcome {
             Ok(pushed) => pushed.and_then(|()| writer.end()),
@@ -164,7 +176,9 @@ impl Connection {
                 Err(io::Error::other("handler panicked"))
             }
         };
-        work.refresh_clock();
+        let now = work.refresh_clock();
+        work.answer.handler_ended(now);
+        work.answer.sent(work.in_flight.pushed().load(Ordering::Relaxed));
         work.out.clear();
         match sent {
             Ok(()) => self.finish_head(work, turn, ResponseBody::None, keep_alive, body),

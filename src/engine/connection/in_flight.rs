@@ -1,17 +1,28 @@
 //! What the threads execute: for whoever has to cut it, to wait for it, or to say what is waited for.
 
+use super::exchange::{Answer, Exchange};
 use super::socket::Socket;
+use crate::api::Request;
 use crate::clock::Millis;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What one thread is executing.
 #[derive(Default)]
-pub struct InFlight(Mutex<Flight>);
+pub struct InFlight {
+    flight: Mutex<Flight>,
+    /// Bytes that a handler has pushed since that began, the response's head among them.
+    pushed: AtomicU64,
+}
 
 #[derive(Default)]
 struct Flight {
     socket: Option<Arc<Socket>>,
+    /// Its owner gets it back, unless somebody cuts it: then that ends it.
+    exchange: Option<Exchange>,
+    /// As it was when this began.
+    answer: Answer,
     /// Method and target. Text only for whoever shows it: to check that costs more than to copy it.
     line: Vec<u8>,
     since: Option<Millis>,
@@ -27,22 +38,48 @@ pub struct Unfinished {
     pub age: Duration,
 }
 
+/// What was cut: an exchange, to be ended, and what is to be said.
+pub(super) struct Cut {
+    pub(super) exchange: Exchange,
+    pub(super) answer: Answer,
+    pub(super) unfinished: Unfinished,
+}
+
 impl InFlight {
     fn flight(&self) -> MutexGuard<'_, Flight> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A handler begins, or a response goes on. It ends when the response is out or has to wait.
-    pub(super) fn begin(&self, socket: &Arc<Socket>, line: &[u8], since: Millis, handler: bool) {
+    /// A handler begins, or a response goes on. It ends when the response is out or has to wait. Without an exchange it
+    /// is the one that is here. `request` has the line, if the exchange has not.
+    pub(super) fn begin(
+        &self,
+        socket: &Arc<Socket>,
+        exchange: Option<Exchange>,
+        answer: Answer,
+        request: &Request,
+        since: Millis,
+        handler: bool,
+    ) {
+        self.pushed.store(0, Ordering::Relaxed);
         let mut flight = self.flight();
         flight.socket = Some(socket.clone());
+        flight.exchange = exchange.or(flight.exchange.take());
         flight.line.clear();
-        flight.line.extend_from_slice(line);
+        let Flight { line, exchange, .. } = &mut *flight;
+        line.extend_from_slice(exchange.as_ref().map_or(&[][..], |exchange| exchange.line(Some(request))));
+        flight.answer = answer;
         flight.since = Some(since);
         flight.handler = handler;
     }
 
-    pub(super) fn end(&self, durations: &Durations) {
+    /// Where a handler that pushes counts its bytes.
+    pub(super) fn pushed(&self) -> &AtomicU64 {
+        &self.pushed
+    }
+
+    /// Answers the exchange, if nobody has cut it.
+    pub(super) fn end(&self, durations: &Durations) -> Option<Exchange> {
         let mut flight = self.flight();
         flight.socket = None;
         if let Some(since) = flight.since.filter(|_| flight.handler) {
@@ -51,13 +88,14 @@ impl InFlight {
                 durations.note(&flight.line, took);
             }
         }
+        flight.exchange.take()
     }
 
     /// What is in a handler, and since when.
     pub fn current(&self, now: Millis) -> Option<Unfinished> {
         let flight = self.flight();
         flight.socket.as_ref().filter(|_| flight.handler)?;
-        Some(flight.unfinished(now))
+        Some(unfinished(&flight.line, flight.since, now))
     }
 
     /// How much longer its handler is expected to take; `None` if nothing is in one.
@@ -67,20 +105,20 @@ impl InFlight {
         Some(durations.expected(&flight.line, now.since(flight.since.unwrap_or(now))))
     }
 
-    /// Ends the connection under the handler. Answers what it was, if there is one.
-    pub fn cut(&self, now: Millis) -> Option<Unfinished> {
+    /// Ends the connection under the handler. Answers what it was, if there is one that has not been cut before.
+    pub(super) fn cut(&self, now: Millis) -> Option<Cut> {
         let mut flight = self.flight();
-        let socket = flight.socket.take()?;
-        socket.cut();
-        Some(flight.unfinished(now))
+        flight.socket.take()?.cut();
+        let (mut exchange, mut answer) = (flight.exchange.take()?, flight.answer);
+        let unfinished = unfinished(&flight.line, flight.since, now);
+        exchange.keep_line(|| unfinished.what.clone());
+        answer.sent(self.pushed.load(Ordering::Relaxed));
+        Some(Cut { exchange, answer, unfinished })
     }
 }
 
-impl Flight {
-    fn unfinished(&self, now: Millis) -> Unfinished {
-        let age = now.since(self.since.unwrap_or(now));
-        Unfinished { what: String::from_utf8_lossy(&self.line).into_owned(), age }
-    }
+fn unfinished(line: &[u8], since: Option<Millis>, now: Millis) -> Unfinished {
+    Unfinished { what: String::from_utf8_lossy(line).into_owned(), age: now.since(since.unwrap_or(now)) }
 }
 
 /// What takes no longer is of no interest to whoever waits for handlers.

@@ -18,6 +18,7 @@ mod close_reason;
 mod closing;
 mod context;
 mod dispatch;
+mod exchange;
 mod in_flight;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
@@ -48,6 +49,7 @@ use crate::config::Limits;
 use crate::engine::slot::{self, Parking};
 use budget::Share;
 use dispatch::Push;
+use exchange::{Answer, End, Exchange};
 use http1::Reject;
 use http1::head::Scanner;
 use receive::Collecting;
@@ -70,7 +72,8 @@ pub struct Connection {
     socket: Arc<Socket>,
     peer: Option<SocketAddr>,
     served: u32,
-    /// When the first byte of the current request arrived; until its response is out.
+    /// When the first byte of the current request arrived; until its response is out. The exchange is made with it, when
+    /// there is a head to speak of.
     begun: Option<Millis>,
     scanner: Scanner,
     /// Whether the next response is the last: the connection cannot move to the successor.
@@ -192,7 +195,7 @@ impl Connection {
         let flow = loop {
             let flow = match std::mem::replace(&mut self.state, State::ReadingHead) {
                 State::ReadingHead => self.read_head(work, turn),
-                State::ReadingBody(collecting) => self.read_body(work, turn, collecting),
+                State::ReadingBody(collecting) => self.resume_body(work, turn, collecting),
                 State::AwaitingPermit(push) => self.acquire_permit(work, turn, push),
                 State::Writing(writing) => self.resume_write(work, turn, *writing),
                 State::Lingering { reason, until, limit } => self.linger(work, turn, reason, until, limit),
@@ -210,7 +213,8 @@ impl Connection {
     }
 
     /// A body is still to come.
-    fn wait_for_body(&mut self, collecting: Box<Collecting>) {
+    fn wait_for_body(&mut self, work: &mut WorkerContext, mut collecting: Box<Collecting>) {
+        (collecting.request, collecting.exchange) = (work.take_request(), work.put_off_exchange());
         debug_assert!(self.begun.is_some(), "a body belongs to a request that has begun");
         debug_assert!(matches!(self.state, State::ReadingHead), "a state is left before another is entered");
         self.state = State::ReadingBody(collecting);
@@ -225,7 +229,7 @@ impl Connection {
 
     /// The client has to read before more of a response can leave.
     fn wait_to_write(&mut self, writing: Writing) {
-        debug_assert!(!writing.line.is_empty(), "the log can say what it is");
+        debug_assert!(!writing.line().is_empty(), "the log can say what it is");
         debug_assert!(matches!(self.state, State::ReadingHead), "a state is left before another is entered");
         self.state = State::Writing(Box::new(writing));
     }
@@ -244,7 +248,39 @@ impl Connection {
         match flow {
             Flow::Park => Verdict::Park(self.parking(&work.shared, work.now)),
             Flow::Continue | Flow::Requeue => Verdict::Requeue { refusable: matches!(self.state, State::ReadingHead) },
-            Flow::Close(reason) => Verdict::Close(reason),
+            Flow::Close(reason) => {
+                work.end_exchange(End::Closed(reason));
+                self.begun = None;
+                Verdict::Close(reason)
+            }
+        }
+    }
+
+    /// Takes the exchange of what waits, and the answer as far as it is. One whose head is not here yet is made for it.
+    fn take_waiting(&mut self) -> Option<(Exchange, Answer)> {
+        match &mut self.state {
+            State::ReadingHead => Some((Exchange::new(self.peer, self.begun?), Answer::default())),
+            State::ReadingBody(collecting) => Some((collecting.exchange.take()?, Answer::default())),
+            State::AwaitingPermit(push) => Some((push.exchange.take()?, push.answer)),
+            State::Writing(writing) => Some((writing.exchange.take()?, writing.answer)),
+            State::Refused { .. } | State::Lingering { .. } => None,
+        }
+    }
+
+    /// Ends an exchange of what waits.
+    fn end_waiting(&self, exchange: Exchange, answer: Answer, end: End, shared: &Shared, now: Millis) {
+        let request = match &self.state {
+            State::ReadingBody(collecting) => Some(&collecting.request),
+            State::AwaitingPermit(push) => Some(&push.request),
+            _ => None,
+        };
+        shared.end(exchange, answer, request, end, now, None);
+    }
+
+    /// It is closed while it waits, and what it waited with ends with that.
+    pub fn close(&mut self, reason: CloseReason, shared: &Shared, now: Millis) {
+        if let Some((exchange, answer)) = self.take_waiting() {
+            self.end_waiting(exchange, answer, End::Closed(reason), shared, now);
         }
     }
 
@@ -289,10 +325,10 @@ impl Connection {
     /// There is no memory for it to wait in. A request that nobody has executed is told to come again.
     fn shed(&mut self, work: &mut WorkerContext) -> Flow {
         if let State::Writing(_) = self.state {
+            self.close(CloseReason::Memory, &work.shared, work.now);
             return Flow::Close(CloseReason::Memory);
         }
         // Dropping what an application pushes runs its code, and this is a thread where that may be.
-        self.state = State::ReadingHead;
         match self.give_up(Reject::Overloaded, &work.shared, work.now, work.date.field()) {
             Expiry::Close(reason) => Flow::Close(reason),
             Expiry::Enqueue => Flow::Requeue,

@@ -4,6 +4,7 @@ use super::budget::Share;
 use super::close_reason::CloseReason;
 use super::context::Role;
 use super::context::WorkerContext;
+use super::exchange::{Answer, Exchange};
 use super::shared::Shared;
 use super::socket::Moved;
 use super::stream::{CONTINUE, Incoming, body_deadline};
@@ -19,8 +20,10 @@ use tiny_http::Method;
 /// Bytes of a body that are collected while it waits for a thread that may wait for its client.
 const COLLECTED: usize = 1024 * 1024;
 
+/// A body on its way. Request and exchange are the worker's during a turn, and here while it waits.
 pub(super) struct Collecting {
     pub(super) request: Request,
+    pub(super) exchange: Option<Exchange>,
     pub(super) incoming: Incoming,
     pub(super) body: Vec<u8>,
     pub(super) since: Millis,
@@ -38,7 +41,6 @@ pub(super) struct Collecting {
 impl Collecting {
     /// Nothing is collected yet, and no thread is needed as far as is known.
     pub(super) fn new(
-        request: Request,
         incoming: Incoming,
         since: Millis,
         limit: u64,
@@ -46,7 +48,8 @@ impl Collecting {
         expects_continue: bool,
     ) -> Collecting {
         Collecting {
-            request,
+            request: Request::empty(),
+            exchange: None,
             incoming,
             body: Vec::new(),
             since,
@@ -127,19 +130,17 @@ impl Connection {
                         return self.dispatch(work, turn, parsed);
                     }
                     Ok(None) => {}
-                    Err(reject) => {
-                        let method = announced_method(work.input());
-                        return self.refuse(work, turn, reject, &method);
-                    }
+                    Err(reject) => return self.refuse_head(work, turn, reject),
                 }
             }
             match self.read(work, turn) {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
-                Err(CloseReason::PeerClosed) if !is_blank(work.input()) => {
-                    return close(CloseReason::PeerClosedInRequest);
+                Err(reason) if is_blank(work.input()) => return close(reason),
+                Err(reason) => {
+                    work.begin_exchange(self.peer, self.begun.unwrap_or(work.now));
+                    return close(reason.in_request());
                 }
-                Err(reason) => return close(reason),
             }
         }
         if !is_blank(work.input()) {
@@ -147,10 +148,28 @@ impl Connection {
         }
         // A trickle keeps it from ever being parked when the acceptor looks.
         if self.begun.is_some_and(|begun| work.now >= begun.after(work.shared.limits.head_timeout)) {
-            let method = announced_method(work.input());
-            return self.refuse(work, turn, Reject::HeadTimeout, &method);
+            return self.refuse_head(work, turn, Reject::HeadTimeout);
         }
         Flow::Park
+    }
+
+    /// Refuses a request of which no head can be read.
+    fn refuse_head(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, reject: Reject) -> Flow {
+        work.begin_exchange(self.peer, self.begun.unwrap_or(work.now));
+        let method = announced_method(work.input());
+        self.refuse(work, turn, reject, &method)
+    }
+
+    /// Goes on with a body that waited.
+    pub(super) fn resume_body(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &mut Turn<'_>,
+        mut collecting: Box<Collecting>,
+    ) -> Flow {
+        work.request = std::mem::replace(&mut collecting.request, Request::empty());
+        work.resume_exchange(collecting.exchange.take(), Answer::default());
+        self.read_body(work, turn, collecting)
     }
 
     /// Body: collect it, then call the handler. One that is larger than the buffer is for a handler that reads it while it
@@ -172,16 +191,15 @@ impl Connection {
                         complete = ended;
                         work.consume(consumed);
                     }
-                    Err(reject) => return self.refuse(work, turn, reject, collecting.request.method()),
+                    Err(reject) => return self.refuse_it(work, turn, reject),
                 }
             }
             if collecting.body.len() as u64 > collecting.limit {
-                return self.refuse(work, turn, Reject::BodyTooLarge, collecting.request.method());
+                return self.refuse_it(work, turn, Reject::BodyTooLarge);
             }
             if complete {
                 let body = std::mem::take(&mut collecting.body);
                 let length = body.len() as u64;
-                work.request = collecting.request;
                 work.request.set_body(RequestBody::buffered(body), Some(length));
                 return self.run(work, turn);
             }
@@ -202,7 +220,7 @@ impl Connection {
                 }
             }
             if collecting.collects && turn.is_over() {
-                self.wait_for_body(collecting);
+                self.wait_for_body(work, collecting);
                 return Flow::Requeue;
             }
             match if collecting.collects { self.read(work, turn) } else { Ok(None) } {
@@ -210,14 +228,13 @@ impl Connection {
                 Ok(None) => {
                     let (deadline, reject) = collecting.deadline(&work.shared.limits);
                     if work.now >= deadline {
-                        return self.refuse(work, turn, reject, collecting.request.method());
+                        return self.refuse_it(work, turn, reject);
                     }
-                    collecting.request.shrink();
-                    self.wait_for_body(collecting);
+                    work.request.shrink();
+                    self.wait_for_body(work, collecting);
                     return Flow::Park;
                 }
-                Err(CloseReason::PeerClosed) => return close(CloseReason::PeerClosedInRequest),
-                Err(reason) => return close(reason),
+                Err(reason) => return close(reason.in_request()),
             }
         }
     }

@@ -4,6 +4,7 @@ use super::close_reason::CloseReason;
 use super::context::INLINE_BODY;
 use super::context::WorkerContext;
 use super::dispatch::Pushed;
+use super::exchange::{End, head_length};
 use super::pace::Pace;
 use super::stream::{Delimiter, SharedBody};
 use super::turn::Turn;
@@ -25,7 +26,7 @@ impl Connection {
         response: Response,
         body: Option<SharedBody>,
     ) -> Flow {
-        let status = response.status_code();
+        let (status, start) = (response.status_code(), work.out.len());
         let said = match encode_fields(&mut work.out, status, response.headers(), work.date.field()) {
             Ok(said) => said,
             Err(invalid) => {
@@ -60,6 +61,7 @@ impl Connection {
             // A body that was not read, and that nobody can read any more, stands in the way of the next request.
             && body.as_ref().is_none_or(|body| body.is_finished() || body.is_shared());
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive, client_minor: minor });
+        work.answer.begins(status.0, work.out.len() - start);
         if is_head || status.0 == 205 || framing == ResponseFraming::None {
             return self.finish_head(work, turn, ResponseBody::None, keep_alive, body);
         }
@@ -118,6 +120,12 @@ impl Connection {
         self.write(work, turn, Writing::new(source, after))
     }
 
+    /// Refuses the worker's request.
+    pub(super) fn refuse_it(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, reject: Reject) -> Flow {
+        let method = work.request.method().clone();
+        self.refuse(work, turn, reject, &method)
+    }
+
     /// Answers a refused request, and closes so that the client gets to read the answer.
     pub(super) fn refuse(
         &mut self,
@@ -126,8 +134,6 @@ impl Connection {
         reject: Reject,
         method: &Method,
     ) -> Flow {
-        log::debug!("refused: {reject} ({})", reject.status());
-        work.shared.stats.refused();
         let start = work.out.len();
         // RFC 9110 §15.5.6: what this target allows. TRACE is refused when the whole head has been read.
         let traced = reject == Reject::MethodNotAllowed && *method == Method::Trace;
@@ -137,19 +143,20 @@ impl Connection {
         response::encode_plain(&mut work.out, reject.status(), reject.name(), fields, work.date.field());
         if *method == Method::Head {
             // RFC 9110 §9.3.2: no content, whatever the status.
-            let head = work.out[start..].windows(4).position(|window| window == b"\r\n\r\n");
-            work.out.truncate(head.map_or(work.out.len(), |head| start + head + 4));
+            work.out.truncate(start + head_length(&work.out[start..]));
         }
+        work.answer.refuses(reject, &work.out[start..]);
         self.write(work, turn, Writing::new(ResponseBody::None, After::Linger(CloseReason::Refused(reject))))
     }
 
     /// Goes on with a response that had to wait.
     pub(super) fn resume_write(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, mut writing: Writing) -> Flow {
         work.out.append(&mut writing.unsent);
+        work.resume_exchange(writing.exchange.take(), writing.answer);
         if writing.expired {
             return self.too_slow();
         }
-        work.resume_flight(&self.socket, &writing.line, self.begun.unwrap_or(work.now));
+        work.resume_flight(&self.socket, self.begun.unwrap_or(work.now));
         self.write(work, turn, writing)
     }
 
@@ -162,6 +169,7 @@ impl Connection {
         let mut sent = 0;
         let progress = writing.advance(&self.socket, &mut work.out, &mut work.scratch, turn, &mut sent);
         writing.window.handed(sent);
+        work.answer.sent(sent);
         work.end_flight();
         match progress {
             Progress::Done => {}
@@ -169,25 +177,19 @@ impl Connection {
                 work.out.clear();
                 return close(reason);
             }
-            Progress::TurnOver => {
-                self.suspend(work, writing);
-                return Flow::Requeue;
-            }
+            Progress::TurnOver => return self.suspend(work, writing, Flow::Requeue),
             Progress::Blocked => {
                 let (now, pace) = (work.refresh_clock(), Pace::of(&work.shared.limits));
                 if writing.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_none() {
                     work.out.clear();
                     return self.too_slow();
                 }
-                self.suspend(work, writing);
-                return Flow::Park;
+                return self.suspend(work, writing, Flow::Park);
             }
         }
         self.begun = None;
         self.served += 1;
-        if !matches!(writing.after, After::Linger(CloseReason::Refused(_))) {
-            work.shared.stats.served(work.index);
-        }
+        work.end_exchange(End::Answered);
         match writing.after {
             After::Head => Flow::Continue,
             After::Close(reason) if !self.has_unread() => close(reason),
@@ -200,13 +202,15 @@ impl Connection {
         }
     }
 
-    /// Keeps a response that is not out for a later turn.
-    pub(super) fn suspend(&mut self, work: &mut WorkerContext, mut writing: Writing) {
+    /// Keeps a response that is not out for a later turn, and ends this one so.
+    fn suspend(&mut self, work: &mut WorkerContext, mut writing: Writing, flow: Flow) -> Flow {
+        // Who has cut it meanwhile has ended it.
+        let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
+        exchange.keep_line(|| format!("{} {:.200}", work.request.method(), work.request.url()));
+        (writing.exchange, writing.answer) = (Some(exchange), work.answer);
         writing.unsent = std::mem::take(&mut work.out);
         writing.unsent.shrink_to_fit();
-        if writing.line.is_empty() {
-            writing.line = format!("{} {:.200}", work.request.method(), work.request.url());
-        }
         self.wait_to_write(writing);
+        flow
     }
 }

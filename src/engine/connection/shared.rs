@@ -1,9 +1,12 @@
 //! What all connections share, and the routes that the server answers itself.
 
 use super::budget::Budget;
+use super::close_reason::CloseReason;
+use super::exchange::{Answer, End, Ended, Exchange};
 use super::in_flight::{Durations, InFlight, Unfinished};
 use super::stats::Stats;
 use crate::api::{Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
+use crate::clock::Millis;
 use crate::config::Limits;
 use crate::lifecycle::Phase;
 use std::sync::Arc;
@@ -35,10 +38,30 @@ impl Shared {
         self.phase.keeps_connections()
     }
 
-    /// A request was cut by a deadline.
-    pub fn cut(&self, cut: &Unfinished) {
-        self.stats.cut();
-        log::warn!("cut {} after {:.1} s", cut.what, cut.age.as_secs_f64());
+    /// The end of an exchange: all come through here, once each, and whoever counts or logs requests is told here.
+    /// `request` is the one that it is about, if that is still there; `worker` whose thread this is, if it is a worker's.
+    pub(super) fn end(
+        &self,
+        exchange: Exchange,
+        answer: Answer,
+        request: Option<&Request>,
+        end: End,
+        at: Millis,
+        worker: Option<usize>,
+    ) {
+        let ended = Ended { exchange: &exchange, answer, line: exchange.line(request), end, at };
+        self.stats.ended(&ended, worker);
+        log::debug!("{ended} ({})", ended.times());
+    }
+
+    /// Cuts what the threads execute, and logs each.
+    pub fn cut_in_flight(&self, now: Millis) {
+        for flight in &self.in_flight {
+            if let Some(cut) = flight.cut(now) {
+                log_cut(&cut.unfinished);
+                self.end(cut.exchange, cut.answer, None, End::Closed(CloseReason::Cut), now, None);
+            }
+        }
     }
 
     pub(super) fn body_limit(&self, head: &Request) -> u64 {
@@ -80,4 +103,9 @@ impl Shared {
         };
         Some(refuse_unless_read(request.method()).unwrap_or_else(answer))
     }
+}
+
+/// What a deadline has cut is said to whoever runs the server.
+pub(super) fn log_cut(cut: &Unfinished) {
+    log::warn!("cut {} after {:.1} s", cut.what, cut.age.as_secs_f64());
 }

@@ -1,6 +1,7 @@
 //! A parked connection written down for a successor, and one that goes on with what was written down.
 
 use super::close_reason::CloseReason;
+use super::exchange::Exchange;
 use super::receive::Collecting;
 use super::socket::Socket;
 use super::stream::Incoming;
@@ -80,7 +81,7 @@ impl Connection {
                     unsent: writing.unsent.clone(),
                     remaining,
                     keep_alive,
-                    line: writing.line.clone(),
+                    line: writing.line().to_owned(),
                 }
             }
             State::Lingering { until, .. } => SavedState::Lingering { until: until.0 },
@@ -99,13 +100,15 @@ impl Connection {
     /// A connection that goes on where the snapshot was taken. If the pieces do not fit together, the socket comes back.
     pub fn restore(mut snapshot: Snapshot, socket: OwnedFd, file: Option<&Arc<File>>) -> Result<Restored, OwnedFd> {
         let saved = std::mem::replace(&mut snapshot.state, SavedState::ReadingHead);
-        match Connection::state_of(saved, snapshot.peer, file) {
+        // What it is in the middle of begins anew here, and knows what was written down.
+        let began = snapshot.begun.map_or_else(Millis::now, Millis);
+        match Connection::state_of(saved, snapshot.peer, began, file) {
             Some(state) => Ok(Connection::with_state(snapshot, state, socket)),
             None => Err(socket),
         }
     }
 
-    fn state_of(saved: SavedState, peer: Option<SocketAddr>, file: Option<&Arc<File>>) -> Option<State> {
+    fn state_of(saved: SavedState, peer: Option<SocketAddr>, began: Millis, file: Option<&Arc<File>>) -> Option<State> {
         Some(match saved {
             SavedState::ReadingHead => State::ReadingHead,
             SavedState::ReadingBody { head, framing, body, since, limit, declared, expects_continue } => {
@@ -118,8 +121,10 @@ impl Connection {
                     return None;
                 }
                 request.parse(&head, &limits, peer).ok()?;
-                let empty = Collecting::new(request, framing.into(), Millis(since), limit, declared, expects_continue);
-                State::ReadingBody(Box::new(Collecting { body, ..empty }))
+                let mut exchange = Exchange::new(peer, began);
+                exchange.understood(&request);
+                let empty = Collecting::new(framing.into(), Millis(since), limit, declared, expects_continue);
+                State::ReadingBody(Box::new(Collecting { request, exchange: Some(exchange), body, ..empty }))
             }
             SavedState::Writing { unsent, remaining, keep_alive, line } => {
                 let source = match (remaining, file) {
@@ -131,7 +136,7 @@ impl Connection {
                 let after = if keep_alive { After::Head } else { After::Linger(CloseReason::Finished) };
                 let mut writing = Writing::new(source, after);
                 writing.unsent = unsent;
-                writing.line = line;
+                writing.exchange = Some(Exchange::of_line(peer, began, line));
                 State::Writing(Box::new(writing))
             }
             SavedState::Lingering { until } => {

@@ -1,5 +1,7 @@
 //! What is counted: requests, connections, cuts.
 
+use super::close_reason::CloseReason;
+use super::exchange::{End, Ended};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counters. One cell a worker, so that counting a request is never contended.
@@ -10,6 +12,9 @@ pub struct Stats {
     accepted: AtomicUsize,
     cut: AtomicUsize,
     migrated: AtomicUsize,
+    /// Each exchange that has ended, in its words.
+    #[cfg(test)]
+    pub(super) ended: std::sync::Mutex<Vec<String>>,
 }
 
 impl Stats {
@@ -22,18 +27,31 @@ impl Stats {
             accepted: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
             migrated: AtomicUsize::new(0),
+            #[cfg(test)]
+            ended: std::sync::Mutex::default(),
         }
     }
 
-    pub(super) fn served(&self, worker: usize) {
+    /// An exchange has ended, on the thread of that worker or on none of theirs.
+    pub(super) fn ended(&self, ended: &Ended<'_>, worker: Option<usize>) {
+        if ended.is_refused() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        match ended.end {
+            End::Answered if !ended.is_refused() => self.served(worker),
+            End::Closed(CloseReason::Cut) => self.cut(),
+            End::Answered | End::Closed(_) => {}
+        }
+        #[cfg(test)]
+        self.ended.lock().expect("nothing panics with it").push(ended.to_string());
+    }
+
+    fn served(&self, worker: Option<usize>) {
+        debug_assert!(worker.is_some(), "only workers answer, and each counts in its own cell");
+        let Some(worker) = worker else { return };
         // Only that worker writes it, so nothing is lost between the two.
         let cell = &self.served[worker * 16];
         cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    }
-
-    /// A request was refused by the server itself.
-    pub fn refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn panicked(&self) {
@@ -55,7 +73,7 @@ impl Stats {
         self.migrated.load(Ordering::Relaxed)
     }
 
-    /// A request was cut.
+    /// Something was cut that is no exchange of this process.
     pub fn cut(&self) {
         self.cut.fetch_add(1, Ordering::Relaxed);
     }

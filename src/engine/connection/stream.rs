@@ -10,6 +10,7 @@ use http1::chunked::Decoder;
 use http1::framing::BodyFraming;
 use http1::{Reject, response};
 use std::io::{self, Cursor, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -280,7 +281,9 @@ impl BodySource {
     /// Waits until `read` has got something.
     fn receive(&mut self, read: impl FnMut(&Socket) -> io::Result<Moved>) -> io::Result<usize> {
         if std::mem::take(&mut self.expects_continue) {
-            send_all(&self.socket, CONTINUE, Pace::any(self.timeout), &mut Window::default())?;
+            // No part of the response.
+            let sent = AtomicU64::new(0);
+            send_all(&self.socket, CONTINUE, Pace::any(self.timeout), &mut Window::default(), &sent)?;
         }
         // Only waiting for the client counts, not what the handler did meanwhile.
         self.since = self.since.after(Millis::now().since(self.left_off));
@@ -323,13 +326,14 @@ fn refused(reject: Reject) -> io::Error {
 /// The interim answer (RFC 9110 §15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Sends everything, waiting for the client; one that is slower than `pace` is an error.
-fn send_all(socket: &Socket, mut bytes: &[u8], pace: Pace, window: &mut Window) -> io::Result<()> {
+/// Sends everything, waiting for the client; one that is slower than `pace` is an error. What has left is added to `out`.
+fn send_all(socket: &Socket, mut bytes: &[u8], pace: Pace, window: &mut Window, out: &AtomicU64) -> io::Result<()> {
     while !bytes.is_empty() {
         match socket.send(bytes, false)? {
             Moved::Bytes(sent) => {
                 bytes = &bytes[sent..];
                 window.handed(sent as u64);
+                out.fetch_add(sent as u64, Ordering::Relaxed);
             }
             Moved::WouldBlock => {
                 let now = Millis::now();
@@ -362,13 +366,30 @@ pub struct StreamWriter<'a> {
     pace: Pace,
     /// Runs on from one piece to the next, so that small ones do not make a slow client look fast.
     window: Window,
+    /// Bytes that have left, for whoever looks at them meanwhile.
+    sent: &'a AtomicU64,
     /// The first error. After it nothing is sent any more: part of a chunk may be out.
     failed: Option<io::ErrorKind>,
 }
 
 impl<'a> StreamWriter<'a> {
-    pub fn new(socket: &'a Socket, out: &'a mut Vec<u8>, delimiter: Delimiter, pace: Pace) -> StreamWriter<'a> {
-        StreamWriter { socket, out, pending: Vec::new(), delimiter, pace, window: Window::default(), failed: None }
+    pub fn new(
+        socket: &'a Socket,
+        out: &'a mut Vec<u8>,
+        delimiter: Delimiter,
+        pace: Pace,
+        sent: &'a AtomicU64,
+    ) -> StreamWriter<'a> {
+        StreamWriter {
+            socket,
+            out,
+            pending: Vec::new(),
+            delimiter,
+            pace,
+            window: Window::default(),
+            sent,
+            failed: None,
+        }
     }
 
     /// Sends what is left and the last chunk.
@@ -395,7 +416,7 @@ impl<'a> StreamWriter<'a> {
 
     fn send(&mut self) -> io::Result<()> {
         self.check()?;
-        let sent = send_all(self.socket, self.out, self.pace, &mut self.window);
+        let sent = send_all(self.socket, self.out, self.pace, &mut self.window, self.sent);
         self.out.clear();
         self.failed = sent.as_ref().err().map(io::Error::kind);
         sent

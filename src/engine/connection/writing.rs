@@ -2,6 +2,7 @@
 
 use super::close_reason::CloseReason;
 use super::context::SCRATCH;
+use super::exchange::{Answer, Exchange};
 use super::pace::Window;
 use super::socket::{Moved, Socket};
 use super::stream::Delimiter;
@@ -25,8 +26,9 @@ pub(super) struct Writing {
     pub expired: bool,
     /// In which the client has to take its share.
     pub window: Window,
-    /// Method and target, for the log.
-    pub line: String,
+    /// While it waits, unless it was cut; in a turn it is the worker's.
+    pub exchange: Option<Exchange>,
+    pub answer: Answer,
 }
 
 /// Where the rest of a body comes from.
@@ -94,7 +96,20 @@ pub(super) enum Progress {
 
 impl Writing {
     pub fn new(source: ResponseBody, after: After) -> Writing {
-        Writing { unsent: Vec::new(), source, after, expired: false, window: Window::default(), line: String::new() }
+        Writing {
+            unsent: Vec::new(),
+            source,
+            after,
+            expired: false,
+            window: Window::default(),
+            exchange: None,
+            answer: Answer::default(),
+        }
+    }
+
+    /// Method and target of what it answers, while it waits.
+    pub fn line(&self) -> &str {
+        self.exchange.as_ref().map_or("", Exchange::kept_line)
     }
 
     /// Bytes that it keeps on the heap.
@@ -105,7 +120,7 @@ impl Writing {
             ResponseBody::Bytes { bytes: Bytes::Shared(bytes), .. } => bytes.len(),
             _ => 0,
         };
-        self.unsent.capacity() + self.line.capacity() + source
+        self.unsent.capacity() + self.exchange.as_ref().map_or(0, Exchange::held) + source
     }
 
     /// Sends as much as the client and the turn's budget allow.

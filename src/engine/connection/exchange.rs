@@ -1,0 +1,193 @@
+//! One request and its response, from the first byte of the one to the last of the other: what counters and a log are
+//! told of it.
+
+use super::close_reason::CloseReason;
+use crate::api::Request;
+use crate::clock::Millis;
+use http1::Reject;
+use std::fmt;
+use std::net::SocketAddr;
+
+/// A request that is dealt with. Whoever has it owes it an end, which takes it ([`Shared::end`]): so none ends twice,
+/// although it goes through several hands. In a turn it is the worker's; while its handler runs, or its response is
+/// written, it stands where whoever cuts that finds it ([`InFlight`]); and while it waits it is in the connection's state.
+/// What moves to a successor has no end here: the successor begins a new one with what is written down.
+///
+/// The line is not in it while the request is, because to copy it would cost each request an allocation.
+///
+/// [`Shared::end`]: super::Shared
+/// [`InFlight`]: super::InFlight
+pub struct Exchange {
+    peer: Option<SocketAddr>,
+    /// When its first byte came.
+    began: Millis,
+    /// When its head was complete.
+    head: Option<Millis>,
+    /// The minor version, once the head was found to be right; only then it can be said what was asked for.
+    minor: Option<u8>,
+    /// When its handler began.
+    handler: Option<Millis>,
+    /// Method and target, when the request itself has gone.
+    line: String,
+}
+
+impl Exchange {
+    pub(super) fn new(peer: Option<SocketAddr>, began: Millis) -> Exchange {
+        Exchange { peer, began, head: None, minor: None, handler: None, line: String::new() }
+    }
+
+    /// One of which a successor knows that this is asked for, and no more.
+    pub(super) fn of_line(peer: Option<SocketAddr>, began: Millis, line: String) -> Exchange {
+        Exchange { line, ..Exchange::new(peer, began) }
+    }
+
+    /// The head was complete then.
+    pub(super) fn head_ended(&mut self, now: Millis) {
+        self.head = Some(now);
+    }
+
+    /// The head is right: it is this one's.
+    pub(super) fn understood(&mut self, request: &Request) {
+        self.minor = Some(request.head().0.minor);
+    }
+
+    /// The handler begins.
+    pub(super) fn handler_begins(&mut self, now: Millis) {
+        self.handler = Some(now);
+    }
+
+    /// Method and target for when the request has gone, which is asked for them if that has not happened before.
+    pub(super) fn keep_line(&mut self, line: impl FnOnce() -> String) {
+        if self.line.is_empty() {
+            self.line = line();
+        }
+    }
+
+    /// The line that was kept.
+    pub(super) fn kept_line(&self) -> &str {
+        &self.line
+    }
+
+    /// Method and target, if there is anything to say; `request` is the one that it is about, if that is still there.
+    pub(super) fn line<'l>(&'l self, request: Option<&'l Request>) -> &'l [u8] {
+        match request {
+            Some(request) if self.line.is_empty() && self.minor.is_some() => request.line_bytes(),
+            _ => self.line.as_bytes(),
+        }
+    }
+
+    /// Bytes that it keeps on the heap.
+    pub(super) fn held(&self) -> usize {
+        self.line.capacity()
+    }
+}
+
+/// What is known of the response so far. A worker goes on with it while the exchange is in flight.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answer {
+    status: Option<u16>,
+    /// Why the server itself refused the request.
+    refused: Option<Reject>,
+    /// When the handler had ended, what it pushed included.
+    handled: Option<Millis>,
+    /// Bytes of its head that have not been sent.
+    head: u64,
+    /// Bytes behind the head that were sent: the content, and the chunks' own where it has them.
+    content: u64,
+}
+
+impl Answer {
+    /// The handler has ended.
+    pub(super) fn handler_ended(&mut self, now: Millis) {
+        self.handled = Some(now);
+    }
+
+    /// Its head is encoded, and so long.
+    pub(super) fn begins(&mut self, status: u16, head: usize) {
+        (self.status, self.head) = (Some(status), head as u64);
+    }
+
+    /// It is a refusal, encoded.
+    pub(super) fn refuses(&mut self, reject: Reject, encoded: &[u8]) {
+        self.refused = Some(reject);
+        self.begins(reject.status(), head_length(encoded));
+    }
+
+    /// So much of it was given to the kernel.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        let of_head = bytes.min(self.head);
+        self.head -= of_head;
+        self.content += bytes - of_head;
+    }
+}
+
+/// Where the head of an encoded response ends.
+pub(super) fn head_length(encoded: &[u8]) -> usize {
+    encoded.windows(4).position(|window| window == b"\r\n\r\n").map_or(encoded.len(), |at| at + 4)
+}
+
+/// How an exchange ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The response is out, be it the handler's or a refusal.
+    Answered,
+    /// The connection is closed before that.
+    Closed(CloseReason),
+}
+
+/// An exchange that has ended, as it is shown to whoever counts or logs.
+pub struct Ended<'e> {
+    pub(super) exchange: &'e Exchange,
+    pub(super) answer: Answer,
+    /// Method and target; empty where no head was understood.
+    pub(super) line: &'e [u8],
+    pub(super) end: End,
+    pub(super) at: Millis,
+}
+
+impl Ended<'_> {
+    /// Whether the server itself refused it.
+    pub fn is_refused(&self) -> bool {
+        self.answer.refused.is_some()
+    }
+
+    /// When its steps were, in milliseconds since it began; what is left out has not been, or not here.
+    pub(super) fn times(&self) -> impl fmt::Display {
+        let since = |step: Option<Millis>| step.map(|step| step.since(self.exchange.began).as_millis());
+        let steps = [
+            ("head", since(self.exchange.head)),
+            ("handler", since(self.exchange.handler)),
+            ("handled", since(self.answer.handled)),
+            ("end", since(Some(self.at))),
+        ];
+        let steps = steps.into_iter().filter_map(|(name, at)| Some(format!("{name} {}", at?)));
+        steps.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// In one line: `GET /a HTTP/1.1 from 192.0.2.1:4000: 200, 5 bytes, answered`.
+impl fmt::Display for Ended<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            [] => f.write_str("no request line")?,
+            line => write!(f, "{:.200}", String::from_utf8_lossy(line))?,
+        }
+        if let Some(minor) = self.exchange.minor {
+            write!(f, " HTTP/1.{minor}")?;
+        }
+        if let Some(peer) = self.exchange.peer {
+            write!(f, " from {peer}")?;
+        }
+        match self.answer.status {
+            Some(status) => write!(f, ": {status}, {} bytes, ", self.answer.content)?,
+            None => write!(f, ": no status, {} bytes, ", self.answer.content)?,
+        }
+        if let Some(reject) = self.answer.refused {
+            write!(f, "refused: {reject}, ")?;
+        }
+        match self.end {
+            End::Answered => f.write_str("answered"),
+            End::Closed(reason) => write!(f, "{reason}"),
+        }
+    }
+}
