@@ -16,7 +16,6 @@ use crate::logging::rate_limit::log_rate_limited;
 use http1::Reject;
 use http1::framing::{BodyFraming, body_framing, expects_continue};
 use http1::head::Scanner;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use tiny_http::{Method, StatusCode};
@@ -168,12 +167,15 @@ impl Connection {
         let mut writer = StreamWriter::new(&self.socket, &mut work.out, delimiter, pace, work.in_flight.pushed());
         let outcome = catch_unwind(AssertUnwindSafe(|| push(&mut writer)));
         let sent = match outcome {
-            Ok(pushed) => pushed.and_then(|()| writer.end()),
+            Ok(pushed) => pushed.and_then(|()| writer.end()).map_err(|error| {
+                log::debug!("pushed response ended early: {error}");
+                CloseReason::from_error(&error)
+            }),
             Err(panic) => {
                 work.shared.stats.panicked();
                 let (method, url) = (work.request.method(), work.request.url());
                 log_rate_limited!(error, "handler panicked while pushing: {} ({method} {url})", panic_text(&*panic));
-                Err(io::Error::other("handler panicked"))
+                Err(CloseReason::Internal)
             }
         };
         let now = work.refresh_clock();
@@ -182,13 +184,8 @@ impl Connection {
         work.out.clear();
         match sent {
             Ok(()) => self.finish_head(work, turn, ResponseBody::None, keep_alive, body),
-            Err(error) => {
-                log::debug!("pushed response ended early: {error}");
-                match CloseReason::from_error(&error) {
-                    CloseReason::WriteTimeout => self.too_slow(),
-                    reason => close(reason),
-                }
-            }
+            Err(CloseReason::WriteTimeout) => self.too_slow(),
+            Err(reason) => close(reason),
         }
     }
 }
