@@ -12,9 +12,12 @@ use crate::config::{DRAIN_LINGER, Limits};
 use crate::engine::slot::{Parked, Parking, Shed};
 use crate::lifecycle::Phase;
 use http1::Reject;
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 const HELLO: &str = "GET /hello HTTP/1.1\r\nHost: test\r\n\r\n";
@@ -145,6 +148,17 @@ impl Driven {
         assert!(received.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{received:?}");
         assert!(received.ends_with(ends), "{received:?}");
         assert_eq!(received.matches("HTTP/1.1 ").count(), 1, "{received:?}");
+    }
+
+    /// What has ended since the last time, each in its words.
+    fn ended(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared().stats.ended.lock().expect("no panic with it"))
+    }
+
+    /// Served, refused and cut so far.
+    fn counted(&self) -> (usize, usize, usize) {
+        let stats = &self.shared().stats;
+        (stats.total_served(), stats.total_refused(), stats.total_cut())
     }
 
     /// The client sees FIN behind all that it was sent.
@@ -491,4 +505,388 @@ fn only_a_question_for_the_servers_state_is_answered_out_of_turn() {
     assert_eq!(driven.connection.look_after(&mut driven.worker), Some(Verdict::Requeue { refusable: true }));
     driven.expect_answer("200 OK", "healthy\n");
     assert_eq!(driven.connection.look_after(&mut driven.worker), None);
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")
+}
+
+/// What a request log would have: each request that began ends once, whichever way it goes.
+#[test]
+fn what_is_answered_ends_when_it_is_out() {
+    let mut driven = Driven::new();
+    driven.turn();
+    assert!(driven.ended().is_empty(), "nothing has begun");
+    driven.send(HELLO).turn();
+    assert_eq!(driven.ended(), ["GET /hello HTTP/1.1: 200, 6 bytes, answered"]);
+    driven.send("HEAD /hello HTTP/1.0\r\n\r\n").turn();
+    assert_eq!(driven.ended(), ["HEAD /hello HTTP/1.0: 200, 0 bytes, answered"]);
+    driven.client.shutdown(std::net::Shutdown::Write).expect("FIN");
+    driven.turn();
+    assert!(driven.ended().is_empty());
+    assert_eq!(driven.counted(), (2, 0, 0));
+}
+
+#[test]
+fn requests_that_come_together_end_one_by_one() {
+    let mut driven = Driven::new();
+    driven.send(HELLO).send(get("/none")).turn();
+    assert_eq!(
+        driven.ended(),
+        ["GET /hello HTTP/1.1: 200, 6 bytes, answered", "GET /none HTTP/1.1: 404, 14 bytes, answered"]
+    );
+    driven.send(HELLO.repeat(2));
+    for _ in 0..2 {
+        driven.short_turn();
+        assert_eq!(driven.ended().len(), 1);
+    }
+    assert_eq!(driven.counted(), (4, 0, 0));
+}
+
+#[test]
+fn an_answer_without_content_has_none() {
+    let routes = Router::new().get("/{status}", |request: &mut Request| {
+        let status = request.param("status").and_then(|status| status.parse().ok()).expect("a status");
+        tiny_http::StatusCode(status)
+    });
+    let mut driven = Driven::with(routes, None);
+    for status in [204, 205, 304] {
+        driven.send(get(&format!("/{status}"))).turn();
+        assert_eq!(driven.ended(), [format!("GET /{status} HTTP/1.1: {status}, 0 bytes, answered")]);
+    }
+}
+
+#[test]
+fn a_body_on_its_way_belongs_to_the_request_before_it() {
+    let mut driven = Driven::new();
+    driven.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").turn();
+    driven.send("bo").turn();
+    assert!(driven.ended().is_empty(), "it waits for the rest");
+    driven.send("dy").turn();
+    assert_eq!(driven.ended(), ["POST /echo HTTP/1.1: 200, 4 bytes, answered"]);
+    driven.send(format!("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 3000\r\n\r\n{}", "b".repeat(3000)));
+    driven.turn();
+    driven.streamers_turn();
+    assert_eq!(driven.ended(), ["POST /echo HTTP/1.1: 200, 3000 bytes, answered"]);
+    assert_eq!(driven.counted(), (2, 0, 0));
+}
+
+#[test]
+fn a_response_that_goes_on_in_another_turn_ends_with_the_last() {
+    let path = std::env::temp_dir().join(format!("handover-exchange-{}", std::process::id()));
+    std::fs::write(&path, vec![b'f'; 3_000_000]).expect("a file");
+    let file = path.clone();
+    let routes = Router::new()
+        .get("/file", move |_| Body::file_range(File::open(&file).expect("a file"), 0, 3_000_000))
+        .get("/bytes", |_| vec![b'x'; 3_000_000])
+        .get("/read", |_| Body::reader(std::io::repeat(b'x').take(100_000), None));
+    let mut driven = Driven::with(routes, None);
+    for (path, bytes) in [("/file", 3_000_000), ("/bytes", 3_000_000), ("/read", 100_060)] {
+        let mut turns = 1;
+        driven.send(get(path));
+        driven.short_turn();
+        while !driven.connection.is_idle() {
+            assert!(driven.ended().is_empty(), "{path} is not out");
+            driven.received();
+            driven.short_turn();
+            turns += 1;
+        }
+        assert!(turns > 1, "{path}");
+        assert_eq!(driven.ended(), [format!("GET {path} HTTP/1.1: 200, {bytes} bytes, answered")]);
+        driven.received();
+    }
+    std::fs::remove_file(path).expect("removed");
+    assert_eq!(driven.counted(), (3, 0, 0));
+}
+
+#[test]
+fn what_is_pushed_is_one_with_the_request_that_waited_for_its_thread() {
+    let mut driven = Driven::new();
+    parked(driven.send(get("/push")).turn(), PUSH);
+    assert!(driven.ended().is_empty());
+    driven.streamers_turn();
+    assert_eq!(driven.ended(), ["GET /push HTTP/1.1: 200, 17 bytes, answered"], "with its chunks' own bytes");
+    let deadline = parked(driven.send(get("/push")).turn(), PUSH);
+    driven.expire_at(deadline);
+    driven.turn_at(deadline);
+    let refused = "refused: overloaded, try again later, answered";
+    assert_eq!(driven.ended(), [format!("GET /push HTTP/1.1: 503, 32 bytes, {refused}")]);
+    assert_eq!(driven.counted(), (1, 1, 0));
+}
+
+#[test]
+fn what_is_refused_ends_once_with_its_line_if_it_has_one() {
+    let late = "refused: request head not received in time, answered";
+    for (sent, bytes, ended) in [
+        ("GET  /hello HTTP/1.1\r\n\r\n", 400, ""),
+        ("HEAD  /hello HTTP/1.1\r\n\r\n", 400, ""),
+        ("TRACE / HTTP/1.1\r\nHost: test\r\n\r\n", 405, "TRACE / HTTP/1.1"),
+        ("POST /echo HTTP/1.1\r\nHost: test\r\nExpect: more\r\n\r\n", 417, "POST /echo HTTP/1.1"),
+        ("POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\nx", 400, "POST /echo HTTP/1.1"),
+    ] {
+        let mut driven = Driven::new();
+        driven.send(sent).turn();
+        let answer = driven.received();
+        let (_, content) = answer.split_once("\r\n\r\n").expect("a head");
+        let found = driven.ended();
+        let line = if ended.is_empty() { "no request line" } else { ended };
+        let begins = format!("{line}: {bytes}, {} bytes, refused: ", content.len());
+        assert!(found.len() == 1 && found[0].starts_with(&begins), "{found:?}, {begins}");
+        driven.send(HELLO).turn();
+        assert!(driven.ended().is_empty(), "what comes behind it is not dealt with");
+        assert_eq!(driven.counted(), (0, 1, 0));
+    }
+    // By the acceptor, and by a worker.
+    let mut driven = Driven::new();
+    let deadline = parked(driven.send("GET /hel").turn(), IN_HEAD);
+    driven.expire_at(deadline);
+    driven.connection.close(CloseReason::Refused(Reject::HeadTimeout), &driven.worker.shared, deadline);
+    assert_eq!(driven.ended(), [format!("no request line: 408, 38 bytes, {late}")]);
+    let mut driven = Driven::new();
+    driven.send("HEAD /hel").turn();
+    driven.send("lo").turn_at(deadline);
+    assert_eq!(driven.ended(), [format!("no request line: 408, 0 bytes, {late}")]);
+    for by_worker in [true, false] {
+        let mut driven = Driven::new();
+        driven.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n");
+        let deadline = parked(driven.turn(), IN_BODY);
+        match by_worker {
+            true => assert_eq!(park(driven.turn_at(deadline)).0, LINGERING),
+            false => assert_eq!(driven.expire_at(deadline), Expiry::Park),
+        }
+        assert_eq!(driven.ended().len(), 1);
+        assert_eq!(driven.counted(), (0, 1, 0));
+    }
+}
+
+/// The acceptor's queue deadline, and its answer where there is no place or no memory.
+#[test]
+fn what_no_worker_has_read_is_refused_without_a_line() {
+    let overloaded = "503, 32 bytes, refused: overloaded, try again later, answered";
+    let mut driven = Driven::new();
+    driven.send(HELLO);
+    driven.connection.give_up(Reject::Overloaded, &driven.worker.shared, driven.worker.now, b"");
+    assert_eq!(driven.ended(), [format!("no request line: {overloaded}")]);
+    driven.turn();
+    assert!(driven.ended().is_empty());
+    let mut driven = Driven::with(routes(), Some(1000));
+    driven.send(format!("GET /hello HTTP/1.1\r\nX-A: {}", "a".repeat(1000))).turn();
+    assert_eq!(driven.ended(), [format!("no request line: {overloaded}")]);
+    driven.send("POST /echo HTTP/1.1\r\n");
+    let mut driven = Driven::with(routes(), Some(1000));
+    driven.send(format!("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n{}", "b".repeat(999))).turn();
+    assert_eq!(driven.ended(), [format!("POST /echo HTTP/1.1: {overloaded}")]);
+    let mut driven = Driven::with(routes(), Some(1000));
+    assert_eq!(driven.send(get("/large")).turn(), Verdict::Close(CloseReason::Memory));
+    let sent = driven.received().split_once("\r\n\r\n").expect("a head").1.len();
+    let memory = CloseReason::Memory;
+    assert_eq!(driven.ended(), [format!("GET /large HTTP/1.1: 200, {sent} bytes, {memory}")]);
+}
+
+#[test]
+fn a_client_that_goes_ends_what_it_had_begun() {
+    let body = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\na";
+    for (sent, line) in [("GET /he", "no request line"), (body, "POST /echo HTTP/1.1")] {
+        for at_once in [true, false] {
+            let mut driven = Driven::new();
+            driven.send(sent);
+            if !at_once {
+                driven.turn();
+            }
+            driven.client.shutdown(std::net::Shutdown::Write).expect("FIN");
+            driven.turn();
+            let reason = CloseReason::PeerClosedInRequest;
+            assert_eq!(driven.ended(), [format!("{line}: no status, 0 bytes, {reason}")], "{at_once}");
+            assert_eq!(driven.counted(), (0, 0, 0));
+        }
+    }
+    let mut driven = Driven::new();
+    parked(driven.send(get("/large")).turn(), WRITING);
+    let sent = driven.received().split_once("\r\n\r\n").expect("a head").1.len();
+    driven.client.shutdown(std::net::Shutdown::Both).expect("closed");
+    assert_eq!(driven.turn(), Verdict::Close(CloseReason::Reset));
+    assert_eq!(driven.ended(), [format!("GET /large HTTP/1.1: 200, {sent} bytes, {}", CloseReason::Reset)]);
+    assert_eq!(driven.counted(), (0, 0, 0));
+}
+
+#[test]
+fn a_client_that_is_too_slow_ends_what_waits_for_it() {
+    let slow = CloseReason::WriteTimeout;
+    for path in ["/large", "/read"] {
+        let mut driven = Driven::new();
+        let (_, deadline) = park(driven.send(get(path)).turn());
+        let sent = driven.received().split_once("\r\n\r\n").expect("a head").1.len();
+        assert!(driven.ended().is_empty());
+        let mut deadline = deadline;
+        // What was taken just now counts for the first window.
+        loop {
+            match driven.expire_at(deadline) {
+                Expiry::Park => deadline = driven.connection.parking(&driven.worker.shared, deadline).deadline,
+                Expiry::Enqueue => break assert_eq!(driven.turn_at(deadline), Verdict::Close(slow)),
+                expiry => break assert_eq!(expiry, Expiry::Close(slow)),
+            }
+        }
+        driven.connection.close(slow, &driven.worker.shared, deadline);
+        assert_eq!(driven.ended(), [format!("GET {path} HTTP/1.1: 200, {sent} bytes, {slow}")]);
+        assert_eq!(driven.counted(), (0, 0, 0));
+    }
+}
+
+#[test]
+fn a_panic_is_the_end_of_its_request_and_of_no_other() {
+    struct Panics;
+    impl Read for Panics {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            panic!("a reader")
+        }
+    }
+    let routes = Router::new()
+        .get("/handler", |_| -> &str { panic!("a handler") })
+        .get("/reader", |_| Body::reader(Panics, None))
+        .get("/push", |_| {
+            Body::stream(|writer| {
+                writer.write_all(b"pushed\n")?;
+                writer.flush()?;
+                panic!("a push")
+            })
+        });
+    let mut driven = Driven::with(routes, None);
+    driven.send(get("/handler")).turn();
+    assert_eq!(driven.ended(), ["GET /handler HTTP/1.1: 500, 26 bytes, answered"]);
+    assert_eq!(driven.counted(), (1, 0, 0));
+    driven.received();
+    driven.send(get("/push")).turn();
+    assert_eq!(driven.streamers_turn(), Verdict::Close(CloseReason::Internal));
+    assert_eq!(driven.ended(), ["GET /push HTTP/1.1: 200, 12 bytes, internal error"]);
+    driven.send(get("/reader"));
+    // As the worker that drives it is guarded.
+    assert!(catch_unwind(AssertUnwindSafe(|| driven.turn())).is_err());
+    driven.worker.end_turn();
+    assert_eq!(driven.ended(), ["GET /reader HTTP/1.1: 200, 0 bytes, internal error"]);
+    assert_eq!(driven.counted(), (1, 0, 0));
+}
+
+#[test]
+fn what_is_cut_while_it_waits_ends_once() {
+    let body = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n";
+    let cut = CloseReason::Cut;
+    for (sent, line, refused) in [
+        ("GET /he", "no request line: 408, 38 bytes, refused: request head not received in time".to_owned(), 1),
+        (body, "POST /echo HTTP/1.1: 408, 38 bytes, refused: request head not received in time".to_owned(), 1),
+        (&get("/push"), "GET /push HTTP/1.1: 200, 0 bytes".to_owned(), 0),
+        (&get("/large"), "GET /large HTTP/1.1: 200, ".to_owned(), 0),
+        (&get("/read"), "GET /read HTTP/1.1: 200, ".to_owned(), 0),
+    ] {
+        let mut driven = Driven::new();
+        park(driven.send(sent).turn());
+        let now = driven.worker.now;
+        for again in [false, true] {
+            driven.connection.cut(&driven.worker.shared, now, b"");
+            driven.connection.close(cut, &driven.worker.shared, now);
+            let ended = driven.ended();
+            if again {
+                assert!(ended.is_empty(), "{ended:?}");
+            } else {
+                let right = ended.len() == 1 && ended[0].starts_with(&line) && ended[0].ends_with(&format!(", {cut}"));
+                assert!(right, "{ended:?}");
+            }
+        }
+        assert_eq!(driven.counted(), (0, refused, 1));
+    }
+    let mut driven = Driven::new();
+    driven.send(HELLO);
+    driven.connection.cut_unread(&driven.worker.shared, driven.worker.now, b"", Duration::ZERO);
+    assert_eq!(driven.ended().len(), 1);
+    assert_eq!(driven.counted(), (0, 1, 1));
+    let mut idle = Driven::new();
+    idle.turn();
+    assert!(!idle.connection.cut(&idle.worker.shared, idle.worker.now, b""));
+    assert!(idle.ended().is_empty());
+}
+
+/// Whoever cuts a handler says its end at once, because the handler may never come back; when it does there is nothing left
+/// to end.
+#[test]
+fn what_is_cut_under_its_handler_ends_once() {
+    let requests = [
+        (get("/handler"), "GET /handler HTTP/1.1: no status, 0 bytes"),
+        (get("/before"), "GET /before HTTP/1.1: no status, 0 bytes"),
+        (get("/within"), "GET /within HTTP/1.1: 200, 12 bytes"),
+        (
+            "POST /body HTTP/1.1\r\nHost: test\r\nContent-Length: 5000\r\n\r\n".into(),
+            "POST /body HTTP/1.1: no status, 0 bytes",
+        ),
+    ];
+    for (sent, ended) in requests {
+        let server = Arc::new(OnceLock::<Arc<Shared>>::new());
+        let its = server.clone();
+        let cut = Arc::new(move || {
+            // As often as somebody wants to be sure.
+            let shared = its.get().expect("it is there");
+            (0..2).for_each(|_| shared.cut_in_flight(Millis::now()));
+        });
+        let (before, within, body) = (cut.clone(), cut.clone(), cut.clone());
+        let routes = Router::new()
+            .get("/handler", move |_| cut())
+            .get("/before", move |_| {
+                before();
+                Body::stream(|writer| writer.write_all(b"pushed\n"))
+            })
+            .get("/within", move |_| {
+                let within = within.clone();
+                Body::stream(move |writer| {
+                    writer.write_all(b"pushed\n")?;
+                    writer.flush()?;
+                    within();
+                    writer.write_all(b"more\n")
+                })
+            })
+            .post("/body", move |request: &mut Request| {
+                body();
+                request.body_bytes()
+            });
+        let mut driven = Driven::with(routes, None);
+        assert!(server.set(driven.worker.shared.clone()).is_ok());
+        let mut verdict = driven.send(sent).turn();
+        if let Verdict::Park(_) = verdict {
+            verdict = driven.streamers_turn();
+        }
+        assert!(matches!(verdict, Verdict::Close(_)), "{verdict:?}");
+        assert_eq!(driven.ended(), [format!("{ended}, {}", CloseReason::Cut)]);
+        assert_eq!(driven.counted(), (0, 0, 1));
+    }
+}
+
+/// The successor knows what was written down: what is asked for, and not how far the answer had come.
+#[test]
+fn what_moves_ends_with_the_successor_alone() {
+    let body = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\na";
+    for (sent, rest, ended) in [
+        (body, "b", "POST /echo HTTP/1.1: 200, 2 bytes, answered"),
+        (&get("/large"), "", "GET /large: no status, "),
+        ("GET /hel", "lo HTTP/1.1\r\nHost: test\r\n\r\n", "GET /hello HTTP/1.1: 200, 6 bytes, answered"),
+    ] {
+        let mut driven = Driven::new();
+        let (_, deadline) = park(driven.send(sent).turn());
+        let (snapshot, file) = driven.connection.snapshot(deadline).expect("nothing of the application's");
+        let socket = driven.connection.socket.as_fd().try_clone_to_owned().expect("a descriptor");
+        let restored = Connection::restore(snapshot, socket, file.map(|_| unreachable!())).expect("what was written");
+        driven.connection.set_moved();
+        driven.connection = restored.connection;
+        assert!(driven.ended().is_empty(), "the predecessor ends nothing");
+        driven.send(rest);
+        for _ in 0..100 {
+            driven.turn();
+            driven.received();
+        }
+        let found = driven.ended();
+        assert!(found.len() == 1 && found[0].starts_with(ended) && found[0].ends_with(", answered"), "{found:?}");
+        assert_eq!(driven.counted(), (1, 0, 0));
+    }
+}
+
+/// What waits has its exchange in a box.
+#[test]
+fn an_idle_connection_has_no_room_for_an_exchange() {
+    assert!(size_of::<Connection>() <= 21 * size_of::<u64>(), "{}", size_of::<Connection>());
 }
