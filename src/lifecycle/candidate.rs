@@ -6,7 +6,7 @@
 
 use super::child::Child;
 use super::configuration;
-use super::program::{CHECK, Check, Program, RELOAD, STATE, SUCCESSOR};
+use super::program::{CHECK, Check, PATH, Program, RELOAD, STATE, SUCCESSOR};
 use super::way_back::{self, Failures, WAY_BACK};
 use crate::sys::regular_file;
 use rustix::fs::{Mode, OFlags, Stat, fstat, stat};
@@ -56,11 +56,24 @@ impl From<Stat> for Identity {
 }
 
 /// What goes to a new image beside the state.
-pub struct WayBack<'b> {
+pub struct WayBack {
     /// What this process ran with.
-    pub configuration: Option<&'b configuration::Snapshot>,
+    pub configuration: Option<configuration::Snapshot>,
+    /// Arguments and environment.
+    pub started_with: File,
     /// What has failed before.
     pub failures: Failures,
+}
+
+impl WayBack {
+    /// Of the process that runs, with that configuration file.
+    ///
+    /// # Errors
+    /// Where there is no place for what it needs.
+    pub fn of(program: &Program, configuration: Option<(&Path, &[u8])>, failures: Failures) -> io::Result<WayBack> {
+        let configuration = configuration.map(|(path, bytes)| configuration::Snapshot::new(path, bytes)).transpose()?;
+        Ok(WayBack { configuration, started_with: way_back::started_with(program)?, failures })
+    }
 }
 
 impl<'p> Candidate<'p> {
@@ -99,11 +112,12 @@ impl<'p> Candidate<'p> {
     /// The same for the same program and configuration, by their bytes or by their times: what has failed twice is not tried
     /// again until it is another.
     pub fn fingerprint(&self) -> u64 {
-        let Identity { file, size, modified, changed } = self.identity;
-        let mut text = format!("{file:?} {size} {modified:?} {changed:?} ").into_bytes();
+        // Not by its last change, which another link to it is too.
+        let Identity { file, size, modified, .. } = self.identity;
+        let mut text = format!("{file:?} {size} {modified:?} ").into_bytes();
         if let Some(configuration) = &self.configuration {
-            let times = stat(&configuration.path).ok().map(Identity::from);
-            text.extend_from_slice(format!("{times:?} ").as_bytes());
+            let modified = stat(&configuration.path).ok().map(|stat| Identity::from(stat).modified);
+            text.extend_from_slice(format!("{modified:?} ").as_bytes());
             text.extend_from_slice(&configuration.bytes);
         }
         way_back::hash(&text)
@@ -129,6 +143,7 @@ impl<'p> Candidate<'p> {
         let number = if own == Some(3) { 4 } else { 3 };
         let mut streams = streams.to_vec();
         let mut variables = variables.to_vec();
+        variables.push((PATH, self.program.path().as_os_str()));
         let handed = self.configuration.as_ref().map(|it| (it.snapshot.for_child(number), it.snapshot.file()));
         if let Some((variable, file)) = &handed {
             streams.push((file.as_fd(), number));
@@ -160,22 +175,23 @@ impl<'p> Candidate<'p> {
     ///
     /// Not by `CommandExt::exec`, which resets SIGPIPE and the signal mask also when it fails: the next sendfile to a
     /// closed peer would then kill the server.
-    pub fn execute(&self, state: RawFd, legacy: &OsStr, way_back: Option<&WayBack<'_>>) -> io::Error {
+    pub fn execute(&self, state: RawFd, legacy: &OsStr, way_back: Option<&WayBack>) -> io::Error {
         let state = OsString::from(format!("{state}:{}", std::process::id()));
-        let mut variables = vec![(STATE, state), (RELOAD, legacy.to_owned())];
+        let path = self.program.path().as_os_str().to_owned();
+        let mut variables = vec![(STATE, state), (RELOAD, legacy.to_owned()), (PATH, path)];
         let mut passed = Vec::new();
         if let Some(configuration) = &self.configuration {
             variables.push((configuration::VARIABLE, configuration.snapshot.for_itself()));
             passed.push(configuration.snapshot.file().as_fd());
         }
         if let (Some(way_back), Some(image)) = (way_back, self.program.image()) {
-            let old = way_back.configuration;
+            let old = way_back.configuration.as_ref();
             let configuration = old.map(configuration::Snapshot::for_itself).unwrap_or_default();
-            variables.push((
-                WAY_BACK,
-                way_back::variable(image.as_raw_fd(), way_back.failures, self.fingerprint(), &configuration),
-            ));
-            passed.push(image);
+            let (image_fd, started_with) = (image.as_raw_fd(), way_back.started_with.as_raw_fd());
+            let (failures, candidate) = (way_back.failures, self.fingerprint());
+            let value = way_back::variable(image_fd, started_with, failures, candidate, &configuration);
+            variables.push((WAY_BACK, value));
+            passed.extend([image, way_back.started_with.as_fd()]);
             passed.extend(old.map(|old| old.file().as_fd()));
         }
         let variables: Vec<(&str, &OsStr)> = variables.iter().map(|(name, value)| (*name, value.as_os_str())).collect();

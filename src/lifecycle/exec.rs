@@ -25,7 +25,7 @@ pub fn hand_over(
     mut state: ExecState,
     version: u32,
     legacy: &OsStr,
-    way_back: Option<&WayBack<'_>>,
+    way_back: Option<&WayBack>,
 ) -> io::Error {
     let copies = match version < SHARES_FILES {
         true => match each_once(&mut state) {
@@ -64,7 +64,7 @@ fn execute(
     state: ExecState,
     version: u32,
     legacy: &OsStr,
-    way_back: Option<&WayBack<'_>>,
+    way_back: Option<&WayBack>,
 ) -> io::Error {
     let descriptors = descriptors(&state);
     match prepare(state, version) {
@@ -145,8 +145,9 @@ fn own(state: ExecState) -> Result<TakenOver, String> {
     // In the same order.
     let mut owned = owned.into_iter();
     let listening: Vec<OwnedFd> = owned.by_ref().take(inheritance.listeners.len()).collect();
-    let spares = inheritance.listeners.iter().map(|listener| listener.spare.and_then(|_| owned.next()));
-    let listeners = listening.into_iter().zip(spares).collect();
+    let spares: Vec<_> =
+        inheritance.listeners.iter().map(|listener| listener.spare.and_then(|_| owned.next())).collect();
+    let listeners = listening.into_iter().zip(spares);
     let sockets: Vec<OwnedFd> = owned.by_ref().take(connections.len()).collect();
     let files: HashMap<RawFd, Arc<File>, RandomState> =
         files.into_iter().zip(owned.map(|fd| Arc::new(File::from(fd)))).collect();
@@ -156,6 +157,12 @@ fn own(state: ExecState) -> Result<TakenOver, String> {
         InheritedConnection { snapshot, socket: ManuallyDrop::new(socket), file }
     };
     let connections = connections.into_iter().zip(sockets).map(with_descriptors).collect();
+    // To be used and closed at will, whoever comes back.
+    let copy = |(listener, spare): (OwnedFd, Option<OwnedFd>)| {
+        Ok((way_back::copy(listener)?, spare.map(way_back::copy).transpose()?))
+    };
+    let copies: io::Result<_> = listeners.map(copy).collect();
+    let listeners = copies.map_err(|error| format!("cannot take the listeners: {error}"))?;
     Ok(TakenOver { inheritance, listeners, connections })
 }
 
@@ -209,7 +216,7 @@ mod tests {
             (state((listener, None), &[(0, None)]), "descriptor 0: it is below 3"),
             (state((listener, None), &[(socket, Some(-1))]), "descriptor -1: it is below 3"),
             (state((listener, None), &[(RawFd::MAX, None)]), "descriptor 2147483647: it is not open"),
-            (state((null.as_raw_fd(), None), &[(socket, None)]), "it was not inherited"),
+            (state((null.as_raw_fd(), None), &[(socket, None)]), "this process's own"),
         ] {
             let Err(error) = own(state) else { panic!("taken, and not: {says}") };
             assert!(error.contains(says) && !error.contains('\n'), "{error}");

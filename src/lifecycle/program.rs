@@ -29,11 +29,13 @@ pub const RELOAD: &str = "HANDOVER_RELOAD";
 pub const VERSIONS_LINE: &str = "handover reads state versions ";
 /// The same of the words of the link. What does not print it knows the first ones.
 pub const WORDS_LINE: &str = "handover knows words of versions ";
+/// By which path a program was found that is executed by its descriptor.
+pub const PATH: &str = "HANDOVER_PROGRAM";
 /// The line of its check by which a program says that it comes back from an exec that leads nowhere.
 pub const WAY_BACK_LINE: &str = "handover comes back from an exec";
 
 /// Never passed on: each is for one process.
-const DROPPED: [&str; 12] = [
+const DROPPED: [&str; 13] = [
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
@@ -42,6 +44,7 @@ const DROPPED: [&str; 12] = [
     STATE,
     SUCCESSOR,
     RELOAD,
+    PATH,
     configuration::VARIABLE,
     way_back::WAY_BACK,
     way_back::CAME_BACK,
@@ -129,7 +132,12 @@ impl Program {
             self.image = running.map(OwnedFd::from);
             return self;
         }
-        let executed = absolute(Path::new(OsStr::from_bytes(rustix::param::linux_execfn().to_bytes())));
+        let mut executed = absolute(Path::new(OsStr::from_bytes(rustix::param::linux_execfn().to_bytes())));
+        if is_of_a_descriptor(&executed)
+            && let Some(path) = env::var_os(PATH)
+        {
+            executed = path.into();
+        }
         // A predecessor has executed its own descriptor, whose number means another file here, or ours by chance.
         let executed = Some(executed).filter(|path| !is_of_a_descriptor(path) && runs(path));
         let found = executed.or(linked);

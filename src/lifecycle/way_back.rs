@@ -4,13 +4,16 @@
 //! Until the new image serves, the old one is executed again whatever ends the new one; see [`come_back`]. It finds the
 //! state as it was left, since nobody has taken anything of it, and the reason beside it.
 
-use super::program::{Program, RELOAD, STATE};
+use super::anonymous::{Reader, anonymous_file};
+use super::program::{PATH, Program, RELOAD, STATE};
 use super::{configuration, link};
 use crate::sys::come_back::{self, Image};
 use crate::sys::descriptors;
 use http1::number::decimal;
+use serde_bytes::ByteBuf;
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -62,9 +65,27 @@ pub fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// What the image was started with, in a file without a name: what executes it again may have been started with something
+/// else, by a script for example.
+///
+/// # Errors
+/// Where there is no place for such a file.
+pub fn started_with(program: &Program) -> io::Result<File> {
+    let bytes = |list: &[CString]| list.iter().map(|it| ByteBuf::from(it.as_bytes())).collect::<Vec<_>>();
+    let written = postcard::to_allocvec(&(bytes(program.args()), bytes(program.environment())));
+    anonymous_file(&written.map_err(io::Error::other)?, Reader::Other)
+}
+
 /// The variable for a new image.
-pub fn variable(image: RawFd, failures: Failures, candidate: u64, configuration: &OsStr) -> OsString {
-    let mut value = OsString::from(format!("{}:{image}:{}:{candidate}:", std::process::id(), failures.text()));
+pub fn variable(
+    image: RawFd,
+    started_with: RawFd,
+    failures: Failures,
+    candidate: u64,
+    configuration: &OsStr,
+) -> OsString {
+    let (pid, failures) = (std::process::id(), failures.text());
+    let mut value = OsString::from(format!("{pid}:{image}:{started_with}:{failures}:{candidate}:"));
     value.push(configuration);
     value
 }
@@ -72,6 +93,7 @@ pub fn variable(image: RawFd, failures: Failures, candidate: u64, configuration:
 /// What was left behind, as the variable says it.
 struct Left {
     image: RawFd,
+    started_with: RawFd,
     failures: String,
     candidate: String,
     configuration: OsString,
@@ -80,19 +102,32 @@ struct Left {
 impl Left {
     fn of_this_process() -> Option<Left> {
         let value = env::var_os(WAY_BACK)?;
-        let mut parts = value.as_bytes().splitn(5, |&byte| byte == b':');
+        let mut parts = value.as_bytes().splitn(6, |&byte| byte == b':');
         let mut text = || std::str::from_utf8(parts.next()?).ok();
-        let (pid, image) = (decimal::<u32>(text()?)?, decimal(text()?)?);
+        let (pid, image, started_with) = (decimal::<u32>(text()?)?, decimal(text()?)?, decimal(text()?)?);
         let (failures, candidate) = (text()?.to_owned(), text()?.to_owned());
         let configuration = OsString::from_vec(parts.next()?.to_vec());
-        (pid == std::process::id() && image > 2).then_some(Left { image, failures, candidate, configuration })
+        let left = Left { image, started_with, failures, candidate, configuration };
+        Some(left).filter(|_| pid == std::process::id() && image > 2 && started_with > 2)
     }
 
     /// The descriptors that were opened for this attempt alone.
     fn of_this_attempt(&self) -> Vec<RawFd> {
         let configuration = configuration::handed().map(|(number, _)| number);
         let old = configuration::read(&self.configuration).map(|(number, _)| number);
-        [Some(self.image), configuration, old].into_iter().flatten().collect()
+        [Some(self.image), Some(self.started_with), configuration, old].into_iter().flatten().collect()
+    }
+
+    /// Arguments and environment.
+    fn started_with(&self) -> io::Result<(Vec<CString>, Vec<CString>)> {
+        // Opened anew: without /proc there would be no image either.
+        let bytes = fs::read(format!("/proc/self/fd/{}", self.started_with))?;
+        let (args, environment): (Vec<ByteBuf>, Vec<ByteBuf>) =
+            postcard::from_bytes(&bytes).map_err(io::Error::other)?;
+        let strings = |list: Vec<ByteBuf>| -> Result<Vec<CString>, _> {
+            list.into_iter().map(|it| CString::new(it.into_vec())).collect()
+        };
+        Ok((strings(args)?, strings(environment)?))
     }
 }
 
@@ -102,9 +137,13 @@ pub fn arm() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let Some(left) = Left::of_this_process() else { return };
-        let program = Program::of_this_process();
-        let mut environment = program.environment().to_vec();
-        for name in [STATE, RELOAD] {
+        // Before anything else is opened.
+        let _ = Program::of_this_process();
+        let (args, mut environment) = match left.started_with() {
+            Ok(both) => both,
+            Err(error) => return log::warn!("there is no way back from this reload: {error}"),
+        };
+        for name in [STATE, RELOAD, PATH] {
             environment.extend(env::var_os(name).map(|value| entry(name, &value)));
         }
         if !left.configuration.is_empty() {
@@ -113,7 +152,7 @@ pub fn arm() {
         let numbers: Vec<String> = left.of_this_attempt().iter().map(RawFd::to_string).collect();
         let (pid, numbers) = (std::process::id(), numbers.join(","));
         let reason = format!("{CAME_BACK}={pid}:{numbers}:{}:{}:", left.failures, left.candidate);
-        let image = Image { program: left.image, args: program.args().to_vec(), environment, reason };
+        let image = Image { program: left.image, args, environment, reason };
         let limit = link::test_time("HANDOVER_TEST_START_LIMIT", START_LIMIT);
         if let Err(error) = come_back::arm(image, limit) {
             log::warn!("there is no way back from this reload: {error}");

@@ -6,7 +6,6 @@ use crate::config::{Config, ConfigFile, MAX_CONFIGURATION};
 use crate::engine::acceptor::{Command, Held, HoldOrder, NotHeld};
 use crate::generation::generation;
 use crate::lifecycle::candidate::{Candidate, WayBack};
-use crate::lifecycle::configuration;
 use crate::lifecycle::link::test_time;
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::program::Reads;
@@ -116,6 +115,7 @@ impl Running {
                           configuration has changed (touch does)";
             return Err(Reloaded::Failed(reason.into()));
         }
+        log::debug!("reload: checked");
         match state::common(&reads.states) {
             Some(version) => Ok(Checked { candidate, version, comes_back: reads.comes_back }),
             None => {
@@ -268,13 +268,10 @@ impl Running {
         log::logger().flush();
         let (legacy, state) = (self.context.pid_file.legacy(true), ExecState { inheritance, connections });
         // What this process ran with, so that it can run with it again.
-        let configuration = config.file.as_ref().map(|file| configuration::Snapshot::new(file.path(), file.bytes()));
-        let configuration = configuration.transpose().inspect_err(|error| {
-            log::warn!("there is no way back from this reload: nowhere to keep the configuration: {error}");
-        });
-        let way_back = configuration.as_ref().ok().filter(|_| checked.comes_back);
-        let way_back =
-            way_back.map(|configuration| WayBack { configuration: configuration.as_ref(), failures: self.failures });
+        let configuration = config.file.as_ref().map(|file| (file.path(), file.bytes()));
+        let way_back = WayBack::of(self.context.program, configuration, self.failures);
+        let way_back = way_back.inspect_err(|error| log::warn!("there is no way back from this reload: {error}"));
+        let way_back = way_back.ok().filter(|_| checked.comes_back);
         let error = exec::hand_over(&checked.candidate, state, checked.version, &legacy, way_back.as_ref());
         self.context.pid_file.keep();
         Reloaded::Failed(format!("cannot execute {}: {error}", self.context.program.path().display()))

@@ -100,10 +100,7 @@ impl Role {
                 return Ok(Startup { listeners, obsolete, inherited: Inherited::default() });
             }
             Role::Exec(TakenOver { inheritance, listeners, connections }, legacy, came_back) => {
-                let copies: io::Result<Vec<_>> = listeners.into_iter().map(copy_of_listener).collect();
-                let copies =
-                    copies.map_err(|error| Error::runtime(format_args!("cannot take the listeners"), error))?;
-                (inheritance, connections, None, copies, legacy, came_back)
+                (inheritance, connections, None, listeners, legacy, came_back)
             }
             Role::Overlap(Hello { predecessor, inheritance, listeners }, legacy) => {
                 (inheritance, Vec::new(), Some(predecessor), listeners, legacy, None)
@@ -117,11 +114,6 @@ impl Role {
         let inherited = Inherited { inheritance, connections, predecessor, legacy, came_back };
         Ok(Startup { listeners, obsolete, inherited })
     }
-}
-
-/// To be used and closed at will.
-fn copy_of_listener((listener, spare): (OwnedFd, Option<OwnedFd>)) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
-    Ok((way_back::copy(listener)?, spare.map(way_back::copy).transpose()?))
 }
 
 /// `descriptors` are of each listener, and of its spare socket.

@@ -48,7 +48,7 @@ pub fn own_inherited(numbers: &[RawFd]) -> Result<Vec<OwnedFd>, Refused> {
             return Err(refused(number, "it is below 3, where the standard streams are"));
         }
         if flags(number).map_err(|error| failed(number, error))? & libc::FD_CLOEXEC != 0 {
-            return Err(refused(number, "it was not inherited, but is this process's own: it is close-on-exec"));
+            return Err(refused(number, "it is not open, as somebody else's: that number is this process's own"));
         }
     }
     for &number in numbers {
@@ -143,7 +143,7 @@ mod tests {
     fn what_is_named_twice_or_is_no_inherited_descriptor_is_refused() {
         let (mut reader, number) = pipe();
         let own = io::pipe().expect("a pipe").1;
-        is_refused(&[number, own.as_raw_fd()], own.as_raw_fd(), "it was not inherited");
+        is_refused(&[number, own.as_raw_fd()], own.as_raw_fd(), "this process's own");
         is_refused(&[number, 7000, number], number, "it is named twice");
         for stream in [0, 1, 2, -1, RawFd::MIN] {
             is_refused(&[number, stream], stream, "it is below 3");
@@ -151,7 +151,7 @@ mod tests {
         is_refused(&[number, RawFd::MAX], RawFd::MAX, "it is not open");
         // None of them was taken, so that it can be taken now, and only once.
         let owned = own_inherited(&[number]).expect("it is open");
-        is_refused(&[number], number, "it was not inherited");
+        is_refused(&[number], number, "this process's own");
         drop(owned);
         assert_eq!(reader.read(&mut [0]).expect("its end"), 0);
     }

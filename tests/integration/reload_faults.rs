@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// For the lab as tests build it, which is mapped with all its symbols.
-const MEMORY: &str = "10M";
+const MEMORY: &str = "12M";
 
 /// A connection to each listener that has had an answer.
 fn connected(program: &Program) -> Vec<RawClient> {
@@ -1050,6 +1050,8 @@ fn a_failed_execve_leaves_the_server_as_it_was() {
     file.set_len(16 << 20).expect("a file");
     let on_disk = OnDisk::of(&Program::handover_command());
     let mut command = on_disk.command();
+    // So late there is no other check of what has changed.
+    command.args(["--reload-deadline", "0.001"]);
     let program = Program::start(reloading(&mut command, Mode::Exec, &scratch).arg(scratch.path("root")));
     let mut clients: Vec<RawClient> = program.bound.iter().map(RawClient::to).collect();
     let mut reading: Vec<RawClient> =
