@@ -27,7 +27,20 @@ const ORDER: &[(&str, &[&str])] = &[
             "sys",
         ],
     ),
-    ("program", &["closest", "config", "engine::connection", "engine::memory", "error", "listener", "logging", "sys"]),
+    (
+        "program",
+        &[
+            "closest",
+            "config",
+            "engine::connection",
+            "engine::memory",
+            "error",
+            "lifecycle",
+            "listener",
+            "logging",
+            "sys",
+        ],
+    ),
     ("engine::memory", &["config", "engine::connection", "error", "sys"]),
     (
         "engine::acceptor",

@@ -6,8 +6,8 @@
 
 use super::child::Child;
 use super::configuration;
-use super::program::{CHECK, Check, PATH, Program, RELOAD, STATE, SUCCESSOR};
-use super::way_back::{self, Failures, WAY_BACK};
+use super::program::{CHECK, Check, PATH, Program, RELOAD, STATE, SUCCESSOR, WAY_BACK};
+use super::way_back::{self, Failures};
 use crate::sys::regular_file;
 use rustix::fs::{Mode, OFlags, Stat, fstat, stat};
 use rustix::io::{FdFlags, fcntl_setfd};

@@ -1,7 +1,7 @@
 //! The program on disk, as it was started: what a reload runs afresh.
 
 use super::child::{Child, How};
-use super::{configuration, way_back};
+use super::configuration;
 use crate::sys::working_directory;
 use http1::number::decimal;
 use rustix::fs::{Mode, OFlags};
@@ -31,6 +31,11 @@ pub const VERSIONS_LINE: &str = "handover reads state versions ";
 pub const WORDS_LINE: &str = "handover knows words of versions ";
 /// By which path a program was found that is executed by its descriptor.
 pub const PATH: &str = "HANDOVER_PROGRAM";
+/// Set for a program that is executed: whose way back it is, the descriptor of the image, what has failed before, and the
+/// configuration's variable for the image.
+pub const WAY_BACK: &str = "HANDOVER_WAY_BACK";
+/// Set for an image that was come back to: whose, the descriptors of this attempt, what has failed before, and the reason.
+pub const CAME_BACK: &str = "HANDOVER_CAME_BACK";
 /// The line of its check by which a program says that it comes back from an exec that leads nowhere.
 pub const WAY_BACK_LINE: &str = "handover comes back from an exec";
 
@@ -46,8 +51,8 @@ const DROPPED: [&str; 13] = [
     RELOAD,
     PATH,
     configuration::VARIABLE,
-    way_back::WAY_BACK,
-    way_back::CAME_BACK,
+    WAY_BACK,
+    CAME_BACK,
     working_directory::VARIABLE,
 ];
 

@@ -5,7 +5,7 @@
 //! state as it was left, since nobody has taken anything of it, and the reason beside it.
 
 use super::anonymous::{Reader, anonymous_file};
-use super::program::{PATH, Program, RELOAD, STATE};
+use super::program::{CAME_BACK, PATH, Program, RELOAD, STATE, WAY_BACK};
 use super::{configuration, link};
 use crate::sys::come_back::{self, Image};
 use crate::sys::descriptors;
@@ -20,11 +20,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
-/// Set for a program that is executed: whose way back it is, the descriptor of the image, what has failed before, and the
-/// configuration's variable for the image.
-pub const WAY_BACK: &str = "HANDOVER_WAY_BACK";
-/// Set for an image that was come back to: whose, the descriptors of this attempt, what has failed before, and the reason.
-pub const CAME_BACK: &str = "HANDOVER_CAME_BACK";
 /// How long a new image may take until it serves. Every client waits meanwhile.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
