@@ -4,7 +4,7 @@ use super::{Acceptor, DRAIN_TICK};
 use crate::clock::Millis;
 use crate::engine::connection::Connection;
 use crate::engine::connection::Slot;
-use crate::engine::connection::socket::Socket;
+use crate::engine::connection::transport::Transport;
 use crate::engine::table::ClientNet;
 use crate::listener::{Accepted, Listener};
 use mio::unix::SourceFd;
@@ -114,7 +114,7 @@ impl Acceptor {
     /// Gives a new connection its place.
     pub(super) fn open(&mut self, fd: OwnedFd, peer: Option<SocketAddr>) {
         let source = peer.map(ClientNet::of);
-        let connection = Connection::new(Socket::new(fd), peer);
+        let connection = Connection::new(Transport::new(fd), peer);
         let parking = connection.parking(&self.shared, self.now);
         let slot = self.table.insert(source, |token| Slot::new(token, connection, parking)).clone();
         self.timers.look_at(slot.token(), self.now, parking.deadline);

@@ -2,7 +2,7 @@
 
 use super::Acceptor;
 use crate::engine::connection::Slot;
-use crate::engine::connection::socket::{Moved, Socket};
+use crate::engine::connection::transport::{Moved, Transport};
 use crate::engine::connection::{CloseReason, Connection};
 use crate::engine::slot::{Sched, Shed, Word};
 use crate::engine::table::ClientNet;
@@ -202,7 +202,7 @@ impl Acceptor {
     /// Answers 503 before anything was asked, and closes. There is no place in which it could linger.
     pub(super) fn turn_away(&mut self, fd: OwnedFd) {
         // What is here already is read, or the close would be a reset, and that could cost the client its answer.
-        let mut connection = Connection::new(Socket::new(fd), None);
+        let mut connection = Connection::new(Transport::new(fd), None);
         connection.give_up(Reject::Overloaded, &self.shared, self.now, self.date.field());
     }
 }

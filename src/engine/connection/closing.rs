@@ -5,7 +5,7 @@ use super::context::WorkerContext;
 use super::exchange::{Answer, End, Exchange};
 use super::pace::Pace;
 use super::shared::{Shared, log_cut};
-use super::socket::Moved;
+use super::transport::Moved;
 use super::turn::{self, Turn};
 use super::writing::ResponseBody;
 use super::{Connection, Flow, State, Unfinished, close};

@@ -4,7 +4,7 @@ use super::close_reason::CloseReason;
 use super::exchange::{Answer, End, Exchange};
 use super::in_flight::InFlight;
 use super::shared::Shared;
-use super::socket::Socket;
+use super::transport::Transport;
 use crate::api::Request;
 use crate::clock::{DateCache, Millis};
 use crate::config::Limits;
@@ -140,13 +140,13 @@ impl WorkerContext {
     }
 
     /// The handler begins, and may be cut from here on.
-    pub(super) fn begin_flight(&mut self, socket: &Arc<Socket>) {
+    pub(super) fn begin_flight(&mut self, socket: &Arc<Transport>) {
         self.in_flight.begin(socket, self.exchange.take(), self.answer, &self.request, self.now, true);
         self.flying = true;
     }
 
     /// A response of an earlier turn goes on, of a request that began then.
-    pub(super) fn resume_flight(&mut self, socket: &Arc<Socket>, since: Millis) {
+    pub(super) fn resume_flight(&mut self, socket: &Arc<Transport>, since: Millis) {
         self.in_flight.begin(socket, self.exchange.take(), self.answer, &self.request, since, false);
         self.flying = true;
     }

@@ -1,7 +1,7 @@
 //! What the threads execute: for whoever has to cut it, to wait for it, or to say what is waited for.
 
 use super::exchange::{Answer, Exchange};
-use super::socket::Socket;
+use super::transport::Transport;
 use crate::api::Request;
 use crate::clock::Millis;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ pub struct InFlight {
 
 #[derive(Default)]
 struct Flight {
-    socket: Option<Arc<Socket>>,
+    socket: Option<Arc<Transport>>,
     /// Its owner gets it back, unless somebody cuts it: then that ends it.
     exchange: Option<Exchange>,
     /// As it was when this began.
@@ -54,7 +54,7 @@ impl InFlight {
     /// is the one that is here. `request` has the line, if the exchange has not.
     pub(super) fn begin(
         &self,
-        socket: &Arc<Socket>,
+        socket: &Arc<Transport>,
         exchange: Option<Exchange>,
         answer: Answer,
         request: &Request,

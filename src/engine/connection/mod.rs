@@ -28,9 +28,9 @@ mod receive;
 mod respond;
 mod shared;
 mod snapshot;
-pub mod socket;
 mod stats;
 pub mod stream;
+pub mod transport;
 mod turn;
 mod writing;
 
@@ -53,10 +53,10 @@ use exchange::{Answer, End, Exchange};
 use http1::Reject;
 use http1::head::Scanner;
 use receive::Collecting;
-use socket::{Moved, Socket};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use transport::{Moved, Transport};
 use writing::Writing;
 
 /// The longest head of a request for the server's state that is answered out of turn.
@@ -69,7 +69,7 @@ pub type Slot = slot::Slot<Connection>;
 
 /// One connection.
 pub struct Connection {
-    socket: Arc<Socket>,
+    socket: Arc<Transport>,
     peer: Option<SocketAddr>,
     served: u32,
     /// When the first byte of the current request arrived; until its response is out. The exchange is made with it, when
@@ -145,7 +145,7 @@ fn close(reason: CloseReason) -> Flow {
 }
 
 impl Connection {
-    pub fn new(socket: Socket, peer: Option<SocketAddr>) -> Connection {
+    pub fn new(socket: Transport, peer: Option<SocketAddr>) -> Connection {
         Connection {
             socket: Arc::new(socket),
             peer,
@@ -163,11 +163,11 @@ impl Connection {
     #[cfg(test)]
     pub fn for_test() -> Connection {
         let (one, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
-        Connection::new(Socket::new(one.into()), None)
+        Connection::new(Transport::new(one.into()), None)
     }
 
     /// The socket, to register and to deregister.
-    pub fn socket(&self) -> &Socket {
+    pub fn socket(&self) -> &Transport {
         &self.socket
     }
 

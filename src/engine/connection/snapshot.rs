@@ -3,8 +3,8 @@
 use super::close_reason::CloseReason;
 use super::exchange::Exchange;
 use super::receive::Collecting;
-use super::socket::Socket;
 use super::stream::Incoming;
+use super::transport::Transport;
 use super::writing::{After, ResponseBody, Writing};
 use super::{Connection, State};
 use crate::api::{Bytes, Request};
@@ -152,7 +152,7 @@ impl Connection {
         // A body may wait for a thread, or for a word that its client waits for: no event would tell of that.
         let ready = !input.is_empty() || matches!(state, State::ReadingBody(_));
         let connection = Connection {
-            socket: Arc::new(Socket::new(socket)),
+            socket: Arc::new(Transport::new(socket)),
             peer,
             served,
             begun: begun.map(Millis),

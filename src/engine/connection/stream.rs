@@ -2,7 +2,7 @@
 //! and pushing a response. Both wait with a deadline, and both end when the socket is cut under them.
 
 use super::pace::{Pace, Window};
-use super::socket::{Moved, Socket, Wait};
+use super::transport::{Moved, Transport, Wait};
 use crate::api::ReadBehind;
 use crate::clock::Millis;
 use crate::config::Limits;
@@ -26,7 +26,7 @@ pub struct SharedBody(Arc<Mutex<BodySource>>);
 
 /// The body's source: what was read ahead, then the socket.
 pub struct BodySource {
-    socket: Arc<Socket>,
+    socket: Arc<Transport>,
     decoded: Cursor<Vec<u8>>,
     framing: Incoming,
     buffer: Vec<u8>,
@@ -140,7 +140,7 @@ impl ReadBehind for SharedBody {
 }
 
 impl BodySource {
-    pub fn new(socket: Arc<Socket>, framing: Incoming, since: Millis, limit: u64, limits: &Limits) -> BodySource {
+    pub fn new(socket: Arc<Transport>, framing: Incoming, since: Millis, limit: u64, limits: &Limits) -> BodySource {
         BodySource {
             socket,
             decoded: Cursor::default(),
@@ -279,7 +279,7 @@ impl BodySource {
     }
 
     /// Waits until `read` has got something.
-    fn receive(&mut self, read: impl FnMut(&Socket) -> io::Result<Moved>) -> io::Result<usize> {
+    fn receive(&mut self, read: impl FnMut(&Transport) -> io::Result<Moved>) -> io::Result<usize> {
         if std::mem::take(&mut self.expects_continue) {
             // No part of the response.
             let sent = AtomicU64::new(0);
@@ -292,7 +292,7 @@ impl BodySource {
         received
     }
 
-    fn wait_for_bytes(&mut self, mut read: impl FnMut(&Socket) -> io::Result<Moved>) -> io::Result<usize> {
+    fn wait_for_bytes(&mut self, mut read: impl FnMut(&Transport) -> io::Result<Moved>) -> io::Result<usize> {
         loop {
             match read(&self.socket) {
                 Ok(Moved::Bytes(read)) => return Ok(read),
@@ -327,7 +327,7 @@ fn refused(reject: Reject) -> io::Error {
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Sends everything, waiting for the client; one that is slower than `pace` is an error. What has left is added to `out`.
-fn send_all(socket: &Socket, mut bytes: &[u8], pace: Pace, window: &mut Window, out: &AtomicU64) -> io::Result<()> {
+fn send_all(socket: &Transport, mut bytes: &[u8], pace: Pace, window: &mut Window, out: &AtomicU64) -> io::Result<()> {
     while !bytes.is_empty() {
         match socket.send(bytes, false)? {
             Moved::Bytes(sent) => {
@@ -358,7 +358,7 @@ pub enum Delimiter {
 
 /// What a pushing handler writes to.
 pub struct StreamWriter<'a> {
-    socket: &'a Socket,
+    socket: &'a Transport,
     /// The unsent head is in front until the first flush.
     out: &'a mut Vec<u8>,
     pending: Vec<u8>,
@@ -374,7 +374,7 @@ pub struct StreamWriter<'a> {
 
 impl<'a> StreamWriter<'a> {
     pub fn new(
-        socket: &'a Socket,
+        socket: &'a Transport,
         out: &'a mut Vec<u8>,
         delimiter: Delimiter,
         pace: Pace,

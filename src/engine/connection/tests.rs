@@ -3,7 +3,7 @@
 //! The client is the other end of a pair of Unix sockets, in the same thread: what it sends is there when the turn begins,
 //! and what is sent to it is there when the turn has ended. The limits differ, so that a deadline tells which it is.
 
-use super::socket::Socket;
+use super::transport::Transport;
 use super::{Budget, CloseReason, Connection, Durations, Expiry, InFlight, Role, Shared, Stats, Turn};
 use super::{Verdict, WorkerContext};
 use crate::api::{Body, Handler, Request, Router};
@@ -90,7 +90,7 @@ impl Driven {
         let (ours, client) = UnixStream::pair().expect("a socket pair");
         ours.set_nonblocking(true).expect("an open socket");
         client.set_nonblocking(true).expect("an open socket");
-        Driven { connection: Connection::new(Socket::new(ours.into()), None), worker, streamer, client }
+        Driven { connection: Connection::new(Transport::new(ours.into()), None), worker, streamer, client }
     }
 
     fn shared(&self) -> &Shared {

@@ -4,8 +4,8 @@ use super::close_reason::CloseReason;
 use super::context::SCRATCH;
 use super::exchange::{Answer, Exchange};
 use super::pace::Window;
-use super::socket::{Moved, Socket};
 use super::stream::Delimiter;
+use super::transport::{Moved, Transport};
 use super::turn::{self, Turn};
 use crate::api::Bytes;
 use http1::response;
@@ -126,7 +126,7 @@ impl Writing {
     /// Sends as much as the client and the turn's budget allow.
     pub fn advance(
         &mut self,
-        socket: &Socket,
+        socket: &Transport,
         out: &mut Vec<u8>,
         scratch: &mut Vec<u8>,
         turn: &mut Turn<'_>,
@@ -162,7 +162,7 @@ impl Writing {
             }
     }
 
-    fn step(&mut self, socket: &Socket, out: &mut Vec<u8>, scratch: &mut Vec<u8>) -> io::Result<Step> {
+    fn step(&mut self, socket: &Transport, out: &mut Vec<u8>, scratch: &mut Vec<u8>) -> io::Result<Step> {
         match &mut self.source {
             ResponseBody::Bytes { bytes, at } if !out.is_empty() && *at < bytes.len() => {
                 let moved = socket.send_two(out, &bytes[*at..])?;
@@ -279,7 +279,7 @@ mod tests {
         let append = if refused { OFlags::APPEND } else { OFlags::empty() };
         fcntl_setfl(&ours, OFlags::NONBLOCK | append).expect("flags");
         theirs.set_nonblocking(true).expect("not blocking");
-        let socket = Socket::new(ours.into());
+        let socket = Transport::new(ours.into());
         let file = Arc::new(File::open(path).expect("a file"));
         let mut writing = Writing::new(ResponseBody::file(file, 0, length), After::Head);
         let (mut out, mut scratch, mut received) = (b"head ".to_vec(), Vec::new(), Vec::new());

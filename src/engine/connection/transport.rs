@@ -1,4 +1,4 @@
-//! A connected socket: TCP or Unix, non-blocking, closed on drop.
+//! What the bytes of a connection go through: a socket, TCP or Unix, non-blocking, closed on drop.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -8,9 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A connected socket. All calls but [`Socket::wait`] return at once.
+/// A connected socket. All calls but [`Transport::wait`] return at once.
 #[derive(Debug)]
-pub struct Socket(OwnedFd, AtomicBool);
+pub struct Transport(OwnedFd, AtomicBool);
 
 /// What a call learned: an expected event is a value, not an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +30,9 @@ pub enum Wait {
     Writable,
 }
 
-impl Socket {
-    pub fn new(fd: OwnedFd) -> Socket {
-        Socket(fd, AtomicBool::new(false))
+impl Transport {
+    pub fn new(fd: OwnedFd) -> Transport {
+        Transport(fd, AtomicBool::new(false))
     }
 
     pub fn read(&self, buf: &mut [u8]) -> io::Result<Moved> {
@@ -52,7 +52,7 @@ impl Socket {
         moved(|| rustix::net::recv(&self.0, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT).map(|(read, _)| read))
     }
 
-    /// The same as [`Socket::read_behind`], without taking it out of the socket.
+    /// The same as [`Transport::read_behind`], without taking it out of the socket.
     pub fn peek_behind(&self, buf: &mut Vec<u8>) -> io::Result<Moved> {
         moved(|| rustix::net::recv(&self.0, rustix::buffer::spare_capacity(buf), RecvFlags::PEEK).map(|(read, _)| read))
     }
@@ -91,7 +91,7 @@ impl Socket {
         let _ = rustix::net::sockopt::set_socket_linger(&self.0, Some(Duration::ZERO));
     }
 
-    /// Whether [`Socket::cut`] was called.
+    /// Whether [`Transport::cut`] was called.
     pub fn was_cut(&self) -> bool {
         self.1.load(Ordering::SeqCst)
     }
@@ -118,13 +118,13 @@ impl Socket {
     }
 }
 
-impl AsRawFd for Socket {
+impl AsRawFd for Transport {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 }
 
-impl AsFd for Socket {
+impl AsFd for Transport {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
