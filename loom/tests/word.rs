@@ -142,6 +142,7 @@ struct Held {
     half_written: bool,
     finished: bool,
     refused: bool,
+    handed_over: bool,
     written_down: bool,
 }
 
@@ -313,12 +314,17 @@ fn a_look_by_the_status_thread<S: Steps>(steps: S, answers: bool) {
     });
 }
 
-/// The queue deadline passes while a worker takes it, writes half of an answer and queues it again.
-fn a_queue_deadline_and_a_worker<S: Steps>(steps: S) {
+/// The queue deadline passes while a worker takes it, writes half of an answer and queues it again. The acceptor answers
+/// it, or hands it over to a worker with the answer.
+fn a_queue_deadline_and_a_worker<S: Steps>(steps: S, hands_over: bool) {
     fn work<S: Steps>(it: &Connection<S>) -> bool {
         let popped = it.pop();
         if popped && it.word.begin().is_some() {
             let goes_on = it.own(|held| {
+                if std::mem::take(&mut held.handed_over) {
+                    held.refused = true;
+                    return false;
+                }
                 assert!(!held.refused, "an answer behind a 503");
                 held.finished |= held.half_written;
                 held.half_written = !held.half_written && !held.finished;
@@ -344,8 +350,12 @@ fn a_queue_deadline_and_a_worker<S: Steps>(steps: S) {
             connection.own(|held| {
                 assert!(!held.half_written, "a 503 in the middle of an answer");
                 assert!(!held.finished, "a 503 behind an answer");
-                held.refused = true;
+                held.refused = !hands_over;
+                held.handed_over = hands_over;
             });
+            if hands_over && connection.word.requeue(false) {
+                connection.push();
+            }
         }
         worker.join().unwrap();
         connection.settle(work);
@@ -516,7 +526,12 @@ fn what_the_status_thread_answers_has_one_entry() {
 
 #[test]
 fn a_queue_deadline_or_a_worker_answers() {
-    a_queue_deadline_and_a_worker(Right);
+    a_queue_deadline_and_a_worker(Right, false);
+}
+
+#[test]
+fn what_a_queue_deadline_hands_over_is_answered_by_a_worker() {
+    a_queue_deadline_and_a_worker(Right, true);
 }
 
 #[test]
@@ -547,7 +562,7 @@ fn a_stream_is_granted_once() {
 #[test]
 #[should_panic(expected = "a 503 in the middle of an answer")]
 fn found_a_queue_deadline_that_claims_by_the_place() {
-    a_queue_deadline_and_a_worker(ClaimsThePlace);
+    a_queue_deadline_and_a_worker(ClaimsThePlace, false);
 }
 
 #[test]

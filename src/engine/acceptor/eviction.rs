@@ -3,7 +3,7 @@
 use super::Acceptor;
 use crate::engine::connection::Slot;
 use crate::engine::connection::transport::{Moved, Transport};
-use crate::engine::connection::{CloseReason, Connection};
+use crate::engine::connection::{CloseReason, Connection, Expiry};
 use crate::engine::slot::{Sched, Shed, Word};
 use crate::engine::table::ClientNet;
 use crate::listener::{Accepted, Listener};
@@ -83,7 +83,7 @@ impl Acceptor {
         {
             let mut guard = slot.connection();
             if let Some(connection) = guard.as_mut() {
-                if matches!(connection.socket().peek(), Ok(Moved::Bytes(_))) && !connection.is_lingering() {
+                if matches!(connection.socket().peek(), Ok(Some(Moved::Bytes(_)))) && !connection.is_lingering() {
                     drop(guard);
                     self.requeue(slot, seen.is_refusable());
                     return false;
@@ -203,7 +203,13 @@ impl Acceptor {
     pub(super) fn turn_away(&mut self, fd: OwnedFd) {
         // What is here already is read, or the close would be a reset, and that could cost the client its answer.
         let mut connection = Connection::new(Transport::new(fd), None);
-        connection.give_up(Reject::Overloaded, &self.shared, self.now, self.date.field());
+        let reject = Reject::Overloaded;
+        if connection.give_up(reject, &self.shared, self.now, self.date.field()) == Expiry::HandOver {
+            // No worker will have it: the client gets the end alone.
+            connection.close(CloseReason::Refused(reject), &self.shared, self.now);
+            connection.socket().finish();
+            connection.discard();
+        }
     }
 }
 

@@ -390,7 +390,7 @@ impl Acceptor {
     fn requeue(&mut self, slot: &Arc<Slot>, refusable: bool) {
         match slot.requeue(refusable) {
             true => self.enqueue(slot.clone()),
-            // An entry stands there, left by the status thread.
+            // An entry stands there, left by the status thread or by what had expired.
             false => self.waits(slot),
         }
     }
@@ -571,3 +571,6 @@ impl Acceptor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,13 @@
 
 use super::close_reason::CloseReason;
 use super::context::WorkerContext;
-use super::exchange::{Answer, End, Exchange};
+use super::dispatch::Push;
+use super::exchange::{Answer, End, Exchange, named};
 use super::pace::Pace;
 use super::shared::{Shared, log_cut};
 use super::transport::Moved;
 use super::turn::{self, Turn};
-use super::writing::ResponseBody;
+use super::writing::{After, ResponseBody, Writing};
 use super::{Connection, Flow, State, Unfinished, close};
 use crate::clock::Millis;
 use crate::config::Limits;
@@ -23,6 +24,8 @@ pub enum Expiry {
     Park,
     /// Bytes have arrived meanwhile, or only a worker may end it.
     Enqueue,
+    /// Queue it for a worker, which sends what this thread could not: its transport has no answers at once.
+    HandOver,
 }
 
 /// How far [`Connection::discard`] came.
@@ -52,11 +55,19 @@ impl Connection {
             State::AwaitingPermit(_) => {
                 let (expiry, state) = self.refuse_waiting(Reject::Overloaded, End::Answered, shared, now, date);
                 // Dropping a handler's closure runs the application's code: not on this thread.
-                if let (State::AwaitingPermit(push), State::Lingering { reason, until, limit }) = (state, &self.state) {
-                    self.state = State::Refused { push, reason: *reason, until: *until, limit: *limit };
-                    return Expiry::Enqueue;
+                let State::AwaitingPermit(mut push) = state else { return expiry };
+                push.head = Vec::new();
+                if let State::Writing(writing) = &mut self.state {
+                    // What its worker is to send, and what ends with that.
+                    (push.head, push.answer) = (std::mem::take(&mut writing.unsent), writing.answer);
+                    push.exchange = writing.exchange.take();
                 }
-                expiry
+                let (until, limit) = lingers(&shared.limits, now);
+                self.state = State::Refused { push, reason: CloseReason::Refused(Reject::Overloaded), until, limit };
+                match expiry {
+                    Expiry::HandOver => expiry,
+                    _ => Expiry::Enqueue,
+                }
             }
             State::Writing(writing) => {
                 let pace = Pace::of(&shared.limits);
@@ -83,10 +94,11 @@ impl Connection {
     fn expire_idle(&mut self, shared: &Shared, now: Millis) -> Expiry {
         let reason = if shared.is_draining() || self.last { CloseReason::Stopping } else { CloseReason::IdleTimeout };
         match self.socket.peek() {
-            Ok(Moved::Bytes(_)) => Expiry::Enqueue,
-            Ok(Moved::End) => Expiry::Close(CloseReason::PeerClosed),
+            Ok(Some(Moved::Bytes(_))) => Expiry::Enqueue,
+            Ok(Some(Moved::End)) => Expiry::Close(CloseReason::PeerClosed),
             Err(_) => Expiry::Close(CloseReason::Reset),
-            Ok(Moved::WouldBlock) => {
+            // Where nobody can tell, its event would have queued it but for a moment ago.
+            Ok(Some(Moved::WouldBlock) | None) => {
                 // A request may be on its way: FIN first, and what still comes is read and not run, so that the
                 // client sees an orderly end instead of a reset.
                 self.linger_now(reason, shared, now).0
@@ -94,7 +106,8 @@ impl Connection {
         }
     }
 
-    /// Answers for a request that will not be served, and closes.
+    /// Answers for a request that will not be served, and closes. Who closes it whatever this says lets a client whose
+    /// transport has no answers at once have the end alone.
     pub fn give_up(&mut self, reject: Reject, shared: &Shared, now: Millis, date: &[u8]) -> Expiry {
         self.refuse_waiting(reject, End::Answered, shared, now, date).0
     }
@@ -119,21 +132,43 @@ impl Connection {
         let mut encoded = Vec::new();
         response::encode_plain(&mut encoded, reject.status(), reject.name(), reject.fields(), date);
         answer.refuses(reject, &encoded);
-        // If it does not fit at once the client has not read earlier answers either; it gets the end alone.
-        if let Ok(Moved::Bytes(sent)) = self.socket.send(&encoded, false) {
-            answer.sent(sent as u64);
-        }
-        if let Some(exchange) = exchange {
-            self.end_waiting(exchange, answer, end, shared, now);
+        let sent = self.socket.answer_at_once(&encoded);
+        match exchange {
+            // It ends when a worker has sent that.
+            Some(exchange) if sent.is_none() && end == End::Answered => {
+                return (Expiry::HandOver, self.hand_over(reject, exchange, answer, encoded));
+            }
+            Some(exchange) => {
+                answer.sent(sent.unwrap_or(0));
+                self.end_waiting(exchange, answer, end, shared, now);
+            }
+            None => {}
         }
         self.linger_now(CloseReason::Refused(reject), shared, now)
     }
 
-    fn linger_now(&mut self, reason: CloseReason, shared: &Shared, now: Millis) -> (Expiry, State) {
-        self.socket.finish();
+    /// Leaves an encoded refusal to a worker. Answers the state in which it was.
+    fn hand_over(&mut self, reject: Reject, mut exchange: Exchange, answer: Answer, encoded: Vec<u8>) -> State {
+        if let Some(request) = self.waiting_request() {
+            exchange.keep_line_of(request);
+        }
+        let mut writing = Writing::new(ResponseBody::None, After::Linger(CloseReason::Refused(reject)));
+        (writing.unsent, writing.exchange, writing.answer) = (encoded, Some(exchange), answer);
+        let state = self.let_go();
+        self.wait_to_write(writing);
+        state
+    }
+
+    /// Nothing that it had read or begun goes on. Answers the state in which it was.
+    fn let_go(&mut self) -> State {
         self.input = Vec::new();
         self.hold = None;
-        let state = std::mem::replace(&mut self.state, State::ReadingHead);
+        std::mem::replace(&mut self.state, State::ReadingHead)
+    }
+
+    fn linger_now(&mut self, reason: CloseReason, shared: &Shared, now: Millis) -> (Expiry, State) {
+        self.socket.finish();
+        let state = self.let_go();
         self.start_linger(reason, &shared.limits, now);
         // What has come already gives no new event.
         let expiry = match self.discard() {
@@ -144,9 +179,9 @@ impl Connection {
         (expiry, state)
     }
 
-    /// Whether bytes wait that no worker has seen.
+    /// Whether bytes wait that no worker has seen, or nobody can tell.
     pub fn has_unread(&self) -> bool {
-        matches!(self.socket.peek(), Ok(Moved::Bytes(_)))
+        matches!(self.socket.peek(), Ok(Some(Moved::Bytes(_)) | None))
     }
 
     /// It cannot move to the successor: it ends with its next response.
@@ -191,7 +226,7 @@ impl Connection {
     pub fn discard(&mut self) -> Discarded {
         let mut sink = [0; 4096];
         for _ in 0..64 {
-            match self.socket.read(&mut sink) {
+            match self.socket.throw_away(&mut sink) {
                 Ok(Moved::Bytes(_)) => {}
                 Ok(Moved::WouldBlock) => return Discarded::All,
                 Ok(Moved::End) | Err(_) => {
@@ -209,7 +244,9 @@ impl Connection {
     pub fn unfinished(&self, now: Millis) -> Option<Unfinished> {
         let what = match &self.state {
             State::ReadingHead if is_blank(&self.input) => return None,
-            State::Lingering { .. } | State::Refused { .. } => return None,
+            State::Lingering { .. } => return None,
+            // What has been answered, or cut, is not under way.
+            State::Refused { push, .. } if push.exchange.is_none() => return None,
             State::ReadingHead => {
                 let line = self.input.split(|&b| b == b'\r' || b == b'\n').find(|line| !line.is_empty());
                 let line = String::from_utf8_lossy(line.unwrap_or_default()).into_owned();
@@ -218,10 +255,10 @@ impl Connection {
             State::ReadingBody(collecting) => {
                 format!("{} {} (its body was incomplete)", collecting.request.method(), collecting.request.url())
             }
-            State::AwaitingPermit(push) => {
+            State::AwaitingPermit(push) | State::Refused { push, .. } => {
                 format!("{} {} (it waited to stream)", push.request.method(), push.request.url())
             }
-            State::Writing(writing) => format!("{} (its response was not taken)", writing.line()),
+            State::Writing(writing) => format!("{} (its response was not taken)", named(writing.line())),
         };
         Some(Unfinished { what, age: now.since(self.begun.unwrap_or(now)) })
     }
@@ -259,7 +296,30 @@ impl Connection {
 
     /// Begins to linger.
     pub(super) fn start_linger(&mut self, reason: CloseReason, limits: &Limits, now: Millis) {
-        self.wait_for_end(reason, now.after(limits.linger), now.after(limits.linger * LINGERS));
+        let (until, limit) = lingers(limits, now);
+        self.wait_for_end(reason, until, limit);
+    }
+
+    /// What the application made for a refused request goes, and the client is told if it has not been.
+    pub(super) fn end_refused(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &mut Turn<'_>,
+        mut push: Box<Push>,
+        reason: CloseReason,
+        (until, limit): (Millis, Millis),
+    ) -> Flow {
+        work.out.append(&mut push.head);
+        work.resume_exchange(push.exchange.take(), push.answer);
+        // What the application does then is the end of its request at the worst.
+        drop(push);
+        match work.out.is_empty() {
+            true => self.linger(work, turn, reason, until, limit),
+            false => {
+                work.resume_flight(&self.socket, self.begun.unwrap_or(work.now));
+                self.write(work, turn, Writing::new(ResponseBody::None, After::Linger(reason)))
+            }
+        }
     }
 
     /// Lingering: throws away what comes, until the client closes too or the time is up (RFC 9112 §9.6). While bytes
@@ -293,4 +353,9 @@ impl Connection {
         self.wait_for_end(reason, until, limit);
         Flow::Requeue
     }
+}
+
+/// Until when what begins to linger now does so, if nothing more comes, and at the longest.
+fn lingers(limits: &Limits, now: Millis) -> (Millis, Millis) {
+    (now.after(limits.linger), now.after(limits.linger * LINGERS))
 }

@@ -35,7 +35,8 @@ pub(super) struct Push {
 impl Push {
     pub(super) fn held(&self) -> usize {
         let body = self.pushed.body.as_ref().map_or(0, SharedBody::held);
-        size_of::<Push>() + self.request.held() + self.head.capacity() + body
+        let line = self.exchange.as_ref().map_or(0, Exchange::held);
+        size_of::<Push>() + self.request.held() + self.head.capacity() + line + body
     }
 }
 

@@ -63,6 +63,13 @@ impl Exchange {
         }
     }
 
+    /// The same, of that request; where no head was understood there is none that it is about.
+    pub(super) fn keep_line_of(&mut self, request: &Request) {
+        if self.minor.is_some() {
+            self.keep_line(|| format!("{} {:.200}", request.method(), request.url()));
+        }
+    }
+
     /// The line that was kept.
     pub(super) fn kept_line(&self) -> &str {
         &self.line
@@ -119,6 +126,11 @@ impl Answer {
         self.head -= of_head;
         self.content += bytes - of_head;
     }
+}
+
+/// What is under way, for a message: method and target, or what stands for them where no head was understood.
+pub(super) fn named(line: &str) -> &str {
+    if line.is_empty() { "a refused request" } else { line }
 }
 
 /// Where the head of an encoded response ends.

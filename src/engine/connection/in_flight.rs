@@ -1,6 +1,6 @@
 //! What the threads execute: for whoever has to cut it, to wait for it, or to say what is waited for.
 
-use super::exchange::{Answer, Exchange};
+use super::exchange::{Answer, Exchange, named};
 use super::transport::Transport;
 use crate::api::Request;
 use crate::clock::Millis;
@@ -111,14 +111,14 @@ impl InFlight {
         flight.socket.take()?.cut();
         let (mut exchange, mut answer) = (flight.exchange.take()?, flight.answer);
         let unfinished = unfinished(&flight.line, flight.since, now);
-        exchange.keep_line(|| unfinished.what.clone());
+        exchange.keep_line(|| String::from_utf8_lossy(&flight.line).into_owned());
         answer.sent(self.pushed.load(Ordering::Relaxed));
         Some(Cut { exchange, answer, unfinished })
     }
 }
 
 fn unfinished(line: &[u8], since: Option<Millis>, now: Millis) -> Unfinished {
-    Unfinished { what: String::from_utf8_lossy(line).into_owned(), age: now.since(since.unwrap_or(now)) }
+    Unfinished { what: named(&String::from_utf8_lossy(line)).to_owned(), age: now.since(since.unwrap_or(now)) }
 }
 
 /// What takes no longer is of no interest to whoever waits for handlers.

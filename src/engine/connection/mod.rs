@@ -44,6 +44,7 @@ pub use snapshot::{Restored, fresh};
 pub use stats::Stats;
 pub use turn::Turn;
 
+use crate::api::Request;
 use crate::clock::Millis;
 use crate::config::Limits;
 use crate::engine::slot::{self, Parking};
@@ -96,7 +97,8 @@ enum State {
     /// A response to push, which waits for a thread that may wait for the client.
     AwaitingPermit(Box<Push>),
     /// It waited too long and was answered; what the application made for it is still to be dropped, by a worker,
-    /// because that runs the application's code.
+    /// because that runs the application's code. If it could not be answered at once, the answer stands as the head, and
+    /// the exchange ends when a worker has sent it.
     Refused { push: Box<Push>, reason: CloseReason, until: Millis, limit: Millis },
     /// A response waits for the client to read.
     Writing(Box<Writing>),
@@ -166,7 +168,7 @@ impl Connection {
         Connection::new(Transport::new(one.into()), None)
     }
 
-    /// The socket, to register and to deregister.
+    /// What its bytes go through.
     pub fn socket(&self) -> &Transport {
         &self.socket
     }
@@ -190,7 +192,7 @@ impl Connection {
     /// `hides_bytes`: a read that fills less than it asked for may have left something in the socket.
     pub fn drive(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, hides_bytes: bool) -> Verdict {
         // A Unix socket ends a read at passed descriptors (unix(7)), of which nothing else tells.
-        turn.look(hides_bytes || self.peer.is_none());
+        turn.look(hides_bytes || self.socket.hides_bytes() || self.peer.is_none());
         work.load(&mut self.input);
         let flow = loop {
             let flow = match std::mem::replace(&mut self.state, State::ReadingHead) {
@@ -200,8 +202,7 @@ impl Connection {
                 State::Writing(writing) => self.resume_write(work, turn, *writing),
                 State::Lingering { reason, until, limit } => self.linger(work, turn, reason, until, limit),
                 State::Refused { push, reason, until, limit } => {
-                    drop(push);
-                    self.linger(work, turn, reason, until, limit)
+                    self.end_refused(work, turn, push, reason, (until, limit))
                 }
             };
             if !matches!(flow, Flow::Continue) {
@@ -229,7 +230,7 @@ impl Connection {
 
     /// The client has to read before more of a response can leave.
     fn wait_to_write(&mut self, writing: Writing) {
-        debug_assert!(!writing.line().is_empty(), "the log can say what it is");
+        debug_assert!(writing.exchange.is_some(), "who is to send it ends that");
         debug_assert!(matches!(self.state, State::ReadingHead), "a state is left before another is entered");
         self.state = State::Writing(Box::new(writing));
     }
@@ -261,20 +262,24 @@ impl Connection {
         match &mut self.state {
             State::ReadingHead => Some((Exchange::new(self.peer, self.begun?), Answer::default())),
             State::ReadingBody(collecting) => Some((collecting.exchange.take()?, Answer::default())),
-            State::AwaitingPermit(push) => Some((push.exchange.take()?, push.answer)),
+            State::AwaitingPermit(push) | State::Refused { push, .. } => Some((push.exchange.take()?, push.answer)),
             State::Writing(writing) => Some((writing.exchange.take()?, writing.answer)),
-            State::Refused { .. } | State::Lingering { .. } => None,
+            State::Lingering { .. } => None,
+        }
+    }
+
+    /// The request of what waits, as long as it is there.
+    fn waiting_request(&self) -> Option<&Request> {
+        match &self.state {
+            State::ReadingBody(collecting) => Some(&collecting.request),
+            State::AwaitingPermit(push) | State::Refused { push, .. } => Some(&push.request),
+            State::ReadingHead | State::Writing(_) | State::Lingering { .. } => None,
         }
     }
 
     /// Ends an exchange of what waits.
     fn end_waiting(&self, exchange: Exchange, answer: Answer, end: End, shared: &Shared, now: Millis) {
-        let request = match &self.state {
-            State::ReadingBody(collecting) => Some(&collecting.request),
-            State::AwaitingPermit(push) => Some(&push.request),
-            _ => None,
-        };
-        shared.end(exchange, answer, request, end, now, None);
+        shared.end(exchange, answer, self.waiting_request(), end, now, None);
     }
 
     /// It is closed while it waits, and what it waited with ends with that.
@@ -285,7 +290,7 @@ impl Connection {
     }
 
     /// For the thread that says how the server is while every worker is busy: answers the next request if it asks for
-    /// that. `None`, and nothing has happened, if it does not, or is not whole yet.
+    /// that. `None`, and nothing has happened but perhaps a read, if it does not, or is not whole yet.
     pub fn look_after(&mut self, work: &mut WorkerContext) -> Option<Verdict> {
         if !matches!(self.state, State::ReadingHead) || !self.scanner.is_fresh() {
             return None;
@@ -293,11 +298,31 @@ impl Connection {
         let mut head = self.input.clone();
         head.reserve(work.shared.limits.head_size.min(STATUS_HEAD));
         // It stays in the socket for whoever reads it.
-        let peeked = self.socket.peek_behind(&mut head);
-        if !matches!(peeked, Ok(Moved::Bytes(_) | Moved::WouldBlock)) || !work.asks_for_status(&head) {
-            return None;
+        let asks = match self.socket.peek_behind(&mut head) {
+            Ok(Some(Moved::Bytes(_) | Moved::WouldBlock)) => work.asks_for_status(&head),
+            Ok(Some(Moved::End)) | Err(_) => false,
+            Ok(None) => {
+                self.read_to_look();
+                let asks = work.asks_for_status(&self.input);
+                if !asks && !self.holds_its_share(&work.shared) {
+                    return Some(self.verdict(Flow::Requeue, work));
+                }
+                asks
+            }
+        };
+        asks.then(|| self.drive(work, &mut Turn::of_one_request(), true))
+    }
+
+    /// Where only a read tells what has come: reads as much as a question for the server's state can have, and keeps it
+    /// for the next turn.
+    fn read_to_look(&mut self) {
+        let room = STATUS_HEAD.saturating_sub(self.input.len());
+        if room > 0 {
+            self.input.reserve_exact(room);
+            // The end, or an error, is there for whoever reads next.
+            let _ = self.socket.read_behind(&mut self.input);
+            self.input.shrink_to_fit();
         }
-        Some(self.drive(work, &mut Turn::of_one_request(), true))
     }
 
     /// Whether what it holds while it waits fits into the memory there is for that.
@@ -331,7 +356,7 @@ impl Connection {
         // Dropping what an application pushes runs its code, and this is a thread where that may be.
         match self.give_up(Reject::Overloaded, &work.shared, work.now, work.date.field()) {
             Expiry::Close(reason) => Flow::Close(reason),
-            Expiry::Enqueue => Flow::Requeue,
+            Expiry::Enqueue | Expiry::HandOver => Flow::Requeue,
             Expiry::Park => Flow::Park,
         }
     }

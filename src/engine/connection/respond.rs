@@ -206,7 +206,7 @@ impl Connection {
     fn suspend(&mut self, work: &mut WorkerContext, mut writing: Writing, flow: Flow) -> Flow {
         // Who has cut it meanwhile has ended it.
         let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
-        exchange.keep_line(|| format!("{} {:.200}", work.request.method(), work.request.url()));
+        exchange.keep_line_of(&work.request);
         (writing.exchange, writing.answer) = (Some(exchange), work.answer);
         writing.unsent = std::mem::take(&mut work.out);
         writing.unsent.shrink_to_fit();

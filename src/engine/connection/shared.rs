@@ -28,6 +28,22 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// For an application and two threads, with so many bytes for what waits.
+    #[cfg(test)]
+    pub fn for_test(limits: Limits, handler: impl Handler, memory: Option<u64>) -> Arc<Shared> {
+        Arc::new(Shared {
+            limits,
+            handler: Box::new(handler),
+            status_routes: true,
+            phase: Phase::default(),
+            stats: Stats::new(2),
+            in_flight: [(); 2].map(|()| Arc::default()).to_vec(),
+            durations: Durations::default(),
+            budget: Budget::new(memory),
+            collected: Budget::new(None),
+        })
+    }
+
     /// Whether every response now says `Connection: close`.
     pub fn is_draining(&self) -> bool {
         self.phase.is_draining()

@@ -3,18 +3,18 @@
 //! The client is the other end of a pair of Unix sockets, in the same thread: what it sends is there when the turn begins,
 //! and what is sent to it is there when the turn has ended. The limits differ, so that a deadline tells which it is.
 
-use super::transport::Transport;
-use super::{Budget, CloseReason, Connection, Durations, Expiry, InFlight, Role, Shared, Stats, Turn};
+use super::transport::{Moved, Transport};
+use super::writing::ResponseBody;
+use super::{CloseReason, Connection, Expiry, Role, Shared, State, Turn};
 use super::{Verdict, WorkerContext};
 use crate::api::{Body, Handler, Request, Router};
 use crate::clock::Millis;
 use crate::config::{DRAIN_LINGER, Limits};
 use crate::engine::slot::{Parked, Parking, Shed};
-use crate::lifecycle::Phase;
 use http1::Reject;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
@@ -55,6 +55,19 @@ fn routes() -> Router {
         .get("/large", |_| vec![b'x'; 1_000_000])
         .get("/push", |_| Body::stream(|writer| writer.write_all(b"pushed\n")))
         .get("/read", |_| Body::reader(std::io::repeat(b'x'), None))
+        .get("/file", |_| Body::file_range(file(), 1000, FILE))
+}
+
+/// What is sent of it.
+const FILE: u64 = 1_000_000;
+
+/// A file in memory, of bytes that differ.
+fn file() -> File {
+    let fd = rustix::fs::memfd_create("file", rustix::fs::MemfdFlags::CLOEXEC).expect("memory");
+    let mut file = File::from(fd);
+    let bytes: Vec<u8> = (0..1000 + FILE + 1000).map(|at| b'a' + (at % 23) as u8).collect();
+    file.write_all(&bytes).expect("memory");
+    file
 }
 
 /// A connection, its client, and the threads that drive it in turn.
@@ -72,25 +85,23 @@ impl Driven {
 
     /// With that application, and so many bytes for what waits.
     fn with(handler: impl Handler, memory: Option<u64>) -> Driven {
-        let in_flight = [(); 2].map(|()| Arc::new(InFlight::default()));
-        let shared = Arc::new(Shared {
-            limits: limits(),
-            handler: Box::new(handler),
-            status_routes: true,
-            phase: Phase::default(),
-            stats: Stats::new(2),
-            in_flight: in_flight.to_vec(),
-            durations: Durations::default(),
-            budget: Budget::new(memory),
-            collected: Budget::new(None),
-        });
-        let [worker, streamer] = in_flight;
-        let worker = WorkerContext::new(shared.clone(), Role::Worker, 0, worker);
-        let streamer = WorkerContext::new(shared, Role::Streamer, 1, streamer);
+        Driven::through(Transport::new, handler, memory)
+    }
+
+    /// With a transport that can do no more than read and write.
+    fn opaque() -> Driven {
+        Driven::through(Transport::opaque, routes(), None)
+    }
+
+    fn through(transport: fn(OwnedFd) -> Transport, handler: impl Handler, memory: Option<u64>) -> Driven {
+        let shared = Shared::for_test(limits(), handler, memory);
+        let context =
+            |role, index: usize| WorkerContext::new(shared.clone(), role, index, shared.in_flight[index].clone());
+        let (worker, streamer) = (context(Role::Worker, 0), context(Role::Streamer, 1));
         let (ours, client) = UnixStream::pair().expect("a socket pair");
         ours.set_nonblocking(true).expect("an open socket");
         client.set_nonblocking(true).expect("an open socket");
-        Driven { connection: Connection::new(Transport::new(ours.into()), None), worker, streamer, client }
+        Driven { connection: Connection::new(transport(ours.into()), None), worker, streamer, client }
     }
 
     fn shared(&self) -> &Shared {
@@ -889,4 +900,222 @@ fn what_moves_ends_with_the_successor_alone() {
 #[test]
 fn an_idle_connection_has_no_room_for_an_exchange() {
     assert!(size_of::<Connection>() <= 21 * size_of::<u64>(), "{}", size_of::<Connection>());
+}
+
+/// Something lies upon the socket: the kernel sends no file by itself.
+#[test]
+fn a_file_is_read_where_the_transport_does_not_send_it() {
+    for opaque in [false, true] {
+        let mut driven = if opaque { Driven::opaque() } else { Driven::new() };
+        driven.send("GET /file HTTP/1.1\r\nHost: test\r\n\r\n");
+        let mut received = String::new();
+        while let Verdict::Park(Parking { parked: WRITING, .. }) = driven.turn() {
+            received += &driven.received();
+            let State::Writing(writing) = &driven.connection.state else { panic!("it waits to write") };
+            assert!(
+                matches!(writing.source, ResponseBody::File { by_reading, .. } if by_reading == opaque),
+                "{opaque}"
+            );
+        }
+        received += &driven.received();
+        let (head, body) = received.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains(&format!("Content-Length: {FILE}")), "{head}");
+        assert!(
+            body.len() == FILE as usize && body.bytes().zip(1000u64..).all(|(byte, at)| byte == b'a' + (at % 23) as u8)
+        );
+        assert!(driven.connection.is_idle() && driven.connection.held() == 0);
+        parked(driven.send(HELLO).turn(), IDLE);
+        driven.expect_answer("200 OK", "hello\n");
+    }
+}
+
+/// Something lies upon the socket: the acceptor can say nothing through it.
+#[test]
+fn what_the_acceptor_cannot_answer_a_worker_does() {
+    let body = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nab";
+    for (late, line, reject) in [
+        ("GET /hel", "no request line", "request head not received in time"),
+        (body, "POST /echo HTTP/1.1", "request body not received in time"),
+    ] {
+        let mut driven = Driven::opaque();
+        let (_, deadline) = park(driven.send(late).turn());
+        assert_eq!(driven.expire_at(deadline), Expiry::HandOver);
+        assert_eq!(driven.received(), "", "nothing was sent by this thread");
+        assert!(driven.ended().is_empty(), "it ends when that is out");
+        assert!(driven.connection.held() > 0 && !driven.connection.is_idle());
+        // What comes meanwhile is not run.
+        assert_eq!(park(driven.send(HELLO).turn_at(deadline)), (LINGERING, deadline.after(limits().linger)));
+        driven.expect_answer("408 Request Timeout", "not received in time\n");
+        driven.expect_fin();
+        assert_eq!((driven.shared().stats.total_refused(), driven.shared().stats.total_served()), (1, 0));
+        assert_eq!(driven.ended(), [format!("{line}: 408, {} bytes, refused: {reject}, answered", reject.len() + 5)]);
+    }
+    // A handler's closure goes first, and then its client is told.
+    let mut driven = Driven::opaque();
+    let deadline = parked(driven.send("GET /push HTTP/1.1\r\nHost: test\r\n\r\n").turn(), PUSH);
+    assert_eq!(driven.expire_at(deadline), Expiry::HandOver);
+    assert!(driven.received().is_empty() && driven.connection.holds_application());
+    assert!(driven.ended().is_empty() && driven.connection.unfinished(deadline).is_some());
+    assert_eq!(park(driven.turn_at(deadline)), (LINGERING, deadline.after(limits().linger)));
+    assert!(!driven.connection.holds_application());
+    driven.expect_answer("503 Service Unavailable", "\n");
+    driven.expect_fin();
+    let refused = "refused: overloaded, try again later, answered";
+    assert_eq!(driven.ended(), [format!("GET /push HTTP/1.1: 503, 32 bytes, {refused}")]);
+    assert_eq!(driven.counted(), (0, 1, 0));
+}
+
+/// Whichever way it goes from there, its exchange ends once.
+#[test]
+fn what_is_handed_over_and_never_written_ends_once() {
+    let body = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nab";
+    for (sent, ended) in [
+        ("GET /hel", "no request line: 408, 0 bytes, refused: request head not received in time"),
+        (body, "POST /echo HTTP/1.1: 408, 0 bytes, refused: request body not received in time"),
+        (&get("/push"), "GET /push HTTP/1.1: 503, 0 bytes, refused: overloaded, try again later"),
+    ] {
+        for cut in [true, false] {
+            let mut driven = Driven::opaque();
+            let (_, deadline) = park(driven.send(sent).turn());
+            assert_eq!(driven.expire_at(deadline), Expiry::HandOver);
+            let reason = if cut { CloseReason::Cut } else { CloseReason::Evicted };
+            for _ in 0..2 {
+                if cut {
+                    driven.connection.cut(&driven.worker.shared, deadline, b"");
+                }
+                driven.connection.close(reason, &driven.worker.shared, deadline);
+            }
+            assert_eq!(driven.ended(), [format!("{ended}, {reason}")]);
+            assert_eq!(driven.counted(), (0, 1, usize::from(cut)));
+        }
+        // Who cuts it does not wait for a worker that would tell its client.
+        let mut driven = Driven::opaque();
+        let (_, deadline) = park(driven.send(sent).turn());
+        assert!(driven.connection.cut(&driven.worker.shared, deadline, b""));
+        driven.connection.close(CloseReason::Cut, &driven.worker.shared, deadline);
+        let ended = driven.ended();
+        assert!(ended.len() == 1 && ended[0].ends_with(&format!(", {}", CloseReason::Cut)), "{ended:?}");
+        assert_eq!(driven.counted().2, 1);
+    }
+    // Its client goes before a worker comes to it.
+    let mut driven = Driven::opaque();
+    let (_, deadline) = park(driven.send("GET /hel").turn());
+    assert_eq!(driven.expire_at(deadline), Expiry::HandOver);
+    driven.client.shutdown(std::net::Shutdown::Both).expect("closed");
+    assert_eq!(driven.turn_at(deadline), Verdict::Close(CloseReason::Reset));
+    let reset = CloseReason::Reset;
+    let refused = "refused: request head not received in time";
+    assert_eq!(driven.ended(), [format!("no request line: 408, 0 bytes, {refused}, {reset}")]);
+}
+
+/// A worker that drops what the application made for a request may find that this panics: the end is that request's.
+#[test]
+fn what_is_handed_over_ends_although_the_application_panics() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "a closure that is dropped");
+        }
+    }
+    let routes = Router::new().get("/push", |_| {
+        let panics = Panics;
+        Body::stream(move |_| {
+            let _panics = &panics;
+            Ok(())
+        })
+    });
+    let mut driven = Driven::through(Transport::opaque, routes, None);
+    let deadline = parked(driven.send(get("/push")).turn(), PUSH);
+    assert_eq!(driven.expire_at(deadline), Expiry::HandOver);
+    assert!(catch_unwind(AssertUnwindSafe(|| driven.turn_at(deadline))).is_err());
+    driven.worker.end_turn();
+    let internal = CloseReason::Internal;
+    let refused = "refused: overloaded, try again later";
+    assert_eq!(driven.ended(), [format!("GET /push HTTP/1.1: 503, 0 bytes, {refused}, {internal}")]);
+}
+
+/// The worker had another request before, and its line is that one's.
+#[test]
+fn a_refusal_without_a_line_that_waits_is_not_given_anothers() {
+    for by_worker in [true, false] {
+        let mut driven = if by_worker { Driven::new() } else { Driven::opaque() };
+        driven.send(HELLO).turn();
+        driven.received();
+        assert_eq!(driven.ended().len(), 1);
+        while let Ok(Moved::Bytes(_)) = driven.connection.socket.send(&[b'x'; 4096], false) {}
+        let verdict = match by_worker {
+            true => driven.send("GET  /hello HTTP/1.1\r\n\r\n").turn(),
+            false => {
+                let (_, deadline) = park(driven.send("GET /hel").turn());
+                assert_eq!(driven.expire_at(deadline), Expiry::HandOver);
+                driven.turn_at(deadline)
+            }
+        };
+        let deadline = parked(verdict, WRITING);
+        assert!(driven.ended().is_empty());
+        let unfinished = driven.connection.unfinished(deadline).expect("it waits");
+        assert_eq!(unfinished.what, "a refused request (its response was not taken)");
+        driven.received();
+        parked(driven.turn(), LINGERING);
+        let ended = driven.ended();
+        assert!(ended.len() == 1 && ended[0].starts_with("no request line: 40"), "{ended:?}");
+        assert_eq!(driven.counted(), (1, 1, 0));
+    }
+}
+
+/// Something lies upon the socket: what has come is known when it has been read.
+#[test]
+fn what_cannot_be_looked_at_is_read_and_kept_for_its_turn() {
+    let mut driven = Driven::through(Transport::opaque, routes(), Some(100_000));
+    driven.worker.role = Role::Status;
+    driven.worker.begin_turn();
+    for piece in [&HELLO[..10], &HELLO[10..]] {
+        driven.send(piece);
+        assert_eq!(driven.connection.look_after(&mut driven.worker), None);
+        assert_eq!(driven.received(), "");
+    }
+    assert!(driven.shared().budget.held() >= HELLO.len(), "it takes its part of the memory");
+    driven.worker.role = Role::Worker;
+    parked(driven.turn(), IDLE);
+    driven.expect_answer("200 OK", "hello\n");
+    driven.worker.role = Role::Status;
+    driven.send("GET /-/healthy HTTP/1.1\r\nHost: test\r\n\r\n").send(HELLO);
+    assert_eq!(driven.connection.look_after(&mut driven.worker), Some(Verdict::Requeue { refusable: true }));
+    driven.expect_answer("200 OK", "healthy\n");
+    assert_eq!(driven.connection.look_after(&mut driven.worker), None);
+    driven.worker.role = Role::Worker;
+    parked(driven.turn(), IDLE);
+    driven.expect_answer("200 OK", "hello\n");
+    assert_eq!(driven.shared().budget.held(), 0);
+}
+
+#[test]
+fn what_is_read_to_be_looked_at_and_cannot_be_kept_is_told_to_come_again() {
+    let mut driven = Driven::through(Transport::opaque, routes(), Some(100));
+    driven.worker.role = Role::Status;
+    driven.worker.begin_turn();
+    driven.send(format!("GET /hello HTTP/1.1\r\nX-A: {}", "a".repeat(500)));
+    let verdict = driven.connection.look_after(&mut driven.worker);
+    assert_eq!(verdict, Some(Verdict::Requeue { refusable: false }));
+    assert!(driven.ended().is_empty());
+    driven.worker.role = Role::Worker;
+    parked(driven.turn(), LINGERING);
+    driven.expect_answer("503 Service Unavailable", "\n");
+    driven.expect_fin();
+    assert_eq!(driven.ended().len(), 1);
+    assert_eq!(driven.counted(), (0, 1, 0));
+}
+
+#[test]
+fn what_cannot_be_peeked_at_ends_in_order() {
+    let mut driven = Driven::opaque();
+    let deadline = parked(driven.turn(), IDLE);
+    assert_eq!(driven.waits_on_at(deadline), deadline.after(limits().linger));
+    driven.expect_fin();
+    // It may have sent more, for all that is known: it lingers.
+    let mut driven = Driven::opaque();
+    let verdict = driven.send("GET /hello HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").turn();
+    assert_eq!(park(verdict), (LINGERING, driven.after(limits().linger)));
+    driven.expect_answer("200 OK", "hello\n");
+    driven.expect_fin();
 }

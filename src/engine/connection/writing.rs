@@ -9,12 +9,10 @@ use super::transport::{Moved, Transport};
 use super::turn::{self, Turn};
 use crate::api::Bytes;
 use http1::response;
-use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A response that is being written. What was encoded and not sent is in the worker's buffer during a turn, and in
 /// `unsent` while parked.
@@ -38,7 +36,7 @@ pub(super) enum ResponseBody {
         bytes: Bytes,
         at: usize,
     },
-    /// Sent by sendfile(2), or, where that was refused, by reading it.
+    /// Sent by the kernel, or, where it does not do that, by reading it.
     File {
         file: Arc<File>,
         offset: u64,
@@ -56,21 +54,6 @@ pub(super) enum ResponseBody {
 impl ResponseBody {
     pub fn file(file: Arc<File>, offset: u64, end: u64) -> ResponseBody {
         ResponseBody::File { file, offset, end, by_reading: false }
-    }
-}
-
-/// Whether sendfile(2) is missing here, or forbidden to this process: then nobody needs to ask again.
-static NO_SENDFILE: AtomicBool = AtomicBool::new(false);
-
-/// Whether sendfile(2) says that it is not the way to send this file: its file system has no such thing (/proc, some of
-/// FUSE), a sandbox forbids the call, or does not know it.
-fn is_refused(error: &io::Error) -> bool {
-    match Errno::from_io_error(error) {
-        Some(Errno::NOSYS | Errno::PERM) => {
-            NO_SENDFILE.store(true, Ordering::Relaxed);
-            true
-        }
-        errno => matches!(errno, Some(Errno::INVAL | Errno::OPNOTSUPP)),
     }
 }
 
@@ -107,7 +90,7 @@ impl Writing {
         }
     }
 
-    /// Method and target of what it answers, while it waits.
+    /// Method and target of what it answers, while it waits; empty where no head was understood.
     pub fn line(&self) -> &str {
         self.exchange.as_ref().map_or("", Exchange::kept_line)
     }
@@ -190,27 +173,24 @@ impl Writing {
             }
             ResponseBody::File { file, offset, end, by_reading } if *offset < *end => {
                 let left = usize::try_from(*end - *offset).unwrap_or(usize::MAX);
-                if *by_reading || NO_SENDFILE.load(Ordering::Relaxed) {
-                    // What the socket does not take is read again: nothing has to be kept while the client is slow.
-                    scratch.resize(SCRATCH, 0);
-                    let read = read_some(&mut At { file, offset: *offset }, &mut scratch[..left.min(SCRATCH)])?;
-                    if read == 0 {
-                        return Ok(Step::Moved(Moved::End));
+                if !*by_reading {
+                    // One call moves at most a turn's worth: sendfile(2) would go on to 2 GiB.
+                    if let Some(moved) = socket.send_file(&*file, offset, left.min(turn::BYTES as usize))? {
+                        return Ok(Step::Moved(moved));
                     }
-                    let moved = socket.send(&scratch[..read], read < left)?;
-                    if let Moved::Bytes(sent) = moved {
-                        *offset += sent as u64;
-                    }
-                    return Ok(Step::Moved(moved));
+                    *by_reading = true;
                 }
-                // One call moves at most a turn's worth: sendfile(2) would go on to 2 GiB.
-                match socket.send_file(&*file, offset, left.min(turn::BYTES as usize)) {
-                    Err(error) if is_refused(&error) => {
-                        *by_reading = true;
-                        Ok(Step::Moved(Moved::Bytes(0)))
-                    }
-                    moved => Ok(Step::Moved(moved?)),
+                // What the socket does not take is read again: nothing has to be kept while the client is slow.
+                scratch.resize(SCRATCH, 0);
+                let read = read_some(&mut At { file, offset: *offset }, &mut scratch[..left.min(SCRATCH)])?;
+                if read == 0 {
+                    return Ok(Step::Moved(Moved::End));
                 }
+                let moved = socket.send(&scratch[..read], read < left)?;
+                if let Moved::Bytes(sent) = moved {
+                    *offset += sent as u64;
+                }
+                Ok(Step::Moved(moved))
             }
             ResponseBody::Reader { reader, left, delimiter, ended } if !*ended => {
                 scratch.resize(SCRATCH, 0);

@@ -3,9 +3,9 @@
 //! ```text
 //!            event                pop               event
 //!  parked ──────────▶ Queued ──────────▶ Running ──────────▶ RunningAgain
-//!    ▲                  │ │                 │ ▲                  │
-//!    │   queue deadline │ └── looked after ─┤ └──── look again ───┘
-//!    │                  ▼                   │
+//!    ▲                  │ ▲ │               │ ▲                  │
+//!    │   queue deadline │ │ └ looked after ─┤ └──── look again ───┘
+//!    │                  ▼ │ handed over     │
 //!    │               Expired                │
 //!    ├──────────────────────────────────────┴──▶ Closed
 //!    └──▶ Frozen ──▶ parked again │ Closed (moved)
@@ -31,7 +31,8 @@ pub enum Sched {
     Running,
     /// As `Running`, and an event came meanwhile: look again before parking.
     RunningAgain,
-    /// Its queue deadline passed: the acceptor answered and owns it; a worker that pops it drops the entry.
+    /// Its queue deadline passed: the acceptor answered and owns it; a worker that pops it drops the entry. What it cannot
+    /// answer it hands over: queued again, with the answer.
     Expired,
     /// On its way to the successor: events and deadlines pass it by.
     Frozen,
@@ -296,7 +297,8 @@ impl AtomicWord {
 
     fn queue(&self, flags: u32) -> bool {
         let (seen, ()) = self.update(|seen| {
-            debug_assert!(matches!(seen.sched(), Sched::Running | Sched::RunningAgain), "{seen:?}");
+            let owned = matches!(seen.sched(), Sched::Running | Sched::RunningAgain | Sched::Expired);
+            debug_assert!(owned, "{seen:?}");
             (Word(seen.0 & KEPT | IN_CHANNEL | flags | Sched::Queued as u32), ())
         });
         seen.0 & IN_CHANNEL == 0

@@ -1,0 +1,112 @@
+//! An acceptor without a server: its thread is the test's, and so are the workers.
+
+use super::{Acceptor, Jobs, WAKER};
+use crate::api::Router;
+use crate::clock::Millis;
+use crate::config::Limits;
+use crate::engine::connection::transport::Transport;
+use crate::engine::connection::{CloseReason, Connection, Role, Shared, Slot, Turn, Verdict, WorkerContext};
+use crate::engine::mailbox::mailbox;
+use crate::engine::pool::work_queue::{Consumer, queue};
+use crate::engine::pool::worker::AcceptorHandle;
+use crate::engine::slot::{Parked, Parking, Sched};
+use http1::Reject;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+struct Bench {
+    acceptor: Acceptor,
+    jobs: Consumer<Arc<Slot>>,
+    shared: Arc<Shared>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let limits = Limits { queue_timeout: Duration::from_secs(10), ..Limits::default() };
+        let shared = Shared::for_test(limits, Router::new().get("/", |_| "hello\n"), None);
+        let poll = mio::Poll::new().expect("a poller");
+        let waker = mio::Waker::new(poll.registry(), WAKER).expect("a waker");
+        let (messages, inbox) = mailbox();
+        let to_acceptor = AcceptorHandle::new(messages, Arc::new(waker));
+        let (workers, mut consumers) = queue(8, 1);
+        let (streamers, _) = queue(1, 1);
+        let jobs = Jobs { workers, streamers, status: None };
+        let (_, commands) = mailbox();
+        let acceptor = Acceptor::new(poll, Vec::new(), jobs, inbox, to_acceptor, commands, shared.clone());
+        Bench { acceptor: acceptor.expect("a poller"), jobs: consumers.remove(0), shared }
+    }
+
+    /// A connection that is parked like that, and its client.
+    fn connect(&mut self, transport: fn(OwnedFd) -> Transport, parked: Parked) -> (Arc<Slot>, UnixStream) {
+        let (ours, client) = UnixStream::pair().expect("a socket pair");
+        ours.set_nonblocking(true).expect("an open socket");
+        client.set_nonblocking(true).expect("an open socket");
+        let connection = Connection::new(transport(ours.into()), None);
+        let parking = Parking { parked, deadline: Millis::NEVER, sheddable_at: Millis::NEVER };
+        let slot = self.acceptor.table.insert(None, |token| Slot::new(token, connection, parking)).clone();
+        self.acceptor.watch(&slot);
+        (slot, client)
+    }
+
+    /// What the acceptor does about what its poller says, and nothing else.
+    fn take_events(&mut self) {
+        let mut events = mio::Events::with_capacity(8);
+        self.acceptor.poll.poll(&mut events, Some(Duration::ZERO)).expect("events");
+        events.iter().filter(|event| event.token() != WAKER).for_each(|event| self.acceptor.event(event));
+    }
+
+    /// The next that a worker takes out of the channel, if there is any.
+    fn job(&self) -> Option<Arc<Slot>> {
+        (!self.acceptor.jobs.is_empty()).then(|| self.jobs.next()).flatten()
+    }
+}
+
+const IDLE: Parked =
+    Parked { on_readable: true, on_writable: false, refusable: true, wants_stream: false, movable: true, shed: None };
+
+/// What the acceptor cannot answer through its transport is queued again with its answer, by the entry that stands in the
+/// channel, or by another if a worker took that one meanwhile.
+#[test]
+fn what_waits_too_long_for_a_worker_is_answered_by_the_acceptor_or_by_that_worker() {
+    for opaque in [false, true] {
+        let mut bench = Bench::new();
+        let transport = if opaque { Transport::opaque } else { Transport::new };
+        let (slot, mut client) = bench.connect(transport, IDLE);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("room");
+        bench.take_events();
+        assert_eq!(slot.load().sched(), Sched::Queued);
+        bench.acceptor.now = bench.acceptor.now.after(Duration::from_secs(11));
+        bench.acceptor.keep_deadlines();
+        let mut answer = [0; 1000];
+        let at_once = client.read(&mut answer);
+        let entry = bench.job().expect("its entry");
+        assert!(bench.job().is_none(), "there is one entry");
+        if !opaque {
+            assert!(answer.starts_with(b"HTTP/1.1 503 ") && slot.load().sched() == Sched::Expired);
+            assert!(at_once.is_ok() && entry.begin().is_none(), "the entry is stale");
+            assert_eq!(bench.shared.stats.total_refused(), 1);
+            continue;
+        }
+        assert_eq!(at_once.expect_err("nothing was sent").kind(), std::io::ErrorKind::WouldBlock);
+        assert_eq!(bench.shared.stats.total_refused(), 0, "its end is that worker's");
+        assert!(slot.load().sched() == Sched::Queued && !slot.load().is_refusable(), "no second 503 is said");
+        assert!(entry.begin().is_some(), "the entry is good");
+        let mut work = WorkerContext::new(bench.shared.clone(), Role::Worker, 0, bench.shared.in_flight[0].clone());
+        let verdict = entry.connection().as_mut().map(|it| it.drive(&mut work, &mut Turn::new(&|| false), true));
+        let Some(Verdict::Park(parking)) = verdict else { panic!("{verdict:?}") };
+        assert!(entry.park(parking));
+        let read = client.read(&mut answer).expect("an answer");
+        assert!(answer.starts_with(b"HTTP/1.1 503 ") && answer[..read].ends_with(b"\n"));
+        assert_eq!(client.read(&mut answer).expect("FIN"), 0);
+        let refused = CloseReason::Refused(Reject::Overloaded);
+        let verdict = entry.connection().as_mut().map(|it| {
+            drop(client);
+            it.drive(&mut work, &mut Turn::new(&|| false), true)
+        });
+        assert_eq!(verdict, Some(Verdict::Close(refused)));
+        assert_eq!((bench.shared.stats.total_refused(), bench.shared.stats.total_served()), (1, 0));
+    }
+}
