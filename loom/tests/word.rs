@@ -8,15 +8,19 @@ use std::sync::{Arc, Mutex};
 
 const PREEMPTIONS: usize = 4;
 
-const READABLE: Readiness = Readiness { readable: true, writable: true, closed: false, urgent: false };
+const READABLE: Readiness = Readiness { readable: true, writable: true, closed: false, urgent: false, woken: false };
 const READING: Parked = Parked {
     on_readable: true,
     on_writable: false,
+    on_wake: false,
     refusable: true,
     wants_stream: false,
     movable: true,
     shed: Some(Shed::Idle),
 };
+const WOKEN: Readiness = Readiness { readable: false, writable: false, woken: true, ..READABLE };
+/// For news that are published, and for its client.
+const SUBSCRIBED: Parked = Parked { on_wake: true, refusable: false, shed: None, ..READING };
 const WAITING: Parked =
     Parked { on_readable: false, wants_stream: true, refusable: false, movable: false, shed: None, ..READING };
 
@@ -24,6 +28,15 @@ const WAITING: Parked =
 trait Steps: Copy + Send + Sync + 'static {
     fn notify(self, word: &AtomicWord) -> Notified {
         word.notify(READABLE)
+    }
+
+    fn wake(self, word: &AtomicWord) -> Notified {
+        word.notify(WOKEN)
+    }
+
+    /// Whether who publishes tells the acceptor, and does not wake by itself.
+    fn tells_the_acceptor(self) -> bool {
+        true
     }
 
     /// An event, and as what the connection is parked again if it could not be moved then.
@@ -100,6 +113,23 @@ impl Steps for PassesByWhatRuns {
             _ => word.notify(READABLE),
         }
     }
+
+    fn wake(self, word: &AtomicWord) -> Notified {
+        match word.load().sched() {
+            Sched::Running => Notified::Nothing,
+            _ => word.notify(WOKEN),
+        }
+    }
+}
+
+/// Who publishes wakes who waits for that, whatever the acceptor does meanwhile.
+#[derive(Clone, Copy)]
+struct WakesByItself;
+
+impl Steps for WakesByItself {
+    fn tells_the_acceptor(self) -> bool {
+        false
+    }
 }
 
 /// It parks whatever has come meanwhile.
@@ -152,23 +182,33 @@ struct Connection<S> {
     word: AtomicWord,
     owned: AtomicBool,
     held: Mutex<Held>,
-    /// Bytes in the socket that nobody has read.
+    /// Bytes in the socket, or news, that nobody has read.
     unread: AtomicU32,
     entries: AtomicUsize,
-    /// As `Return::Again` with an entry.
+    /// As `ToAcceptor::Again` with an entry.
     again: AtomicUsize,
+    /// As `ToAcceptor::Wake`.
+    wakes: AtomicUsize,
+    /// How a worker parks it when it has read.
+    parks: Parked,
 }
 
 impl<S: Steps> Connection<S> {
     fn new(steps: S) -> Arc<Connection<S>> {
+        Connection::parked(steps, READING)
+    }
+
+    fn parked(steps: S, parks: Parked) -> Arc<Connection<S>> {
         Arc::new(Connection {
             steps,
-            word: AtomicWord::parked(READING),
+            word: AtomicWord::parked(parks),
             owned: AtomicBool::new(false),
             held: Mutex::default(),
             unread: AtomicU32::new(0),
             entries: AtomicUsize::new(0),
             again: AtomicUsize::new(0),
+            wakes: AtomicUsize::new(0),
+            parks,
         })
     }
 
@@ -207,6 +247,27 @@ impl<S: Steps> Connection<S> {
         }
     }
 
+    /// On any thread.
+    fn publish(&self) {
+        self.unread.fetch_add(1, Ordering::AcqRel);
+        match self.steps.tells_the_acceptor() {
+            true => drop(self.wakes.fetch_add(1, Ordering::AcqRel)),
+            false => self.wake(),
+        }
+    }
+
+    fn wake(&self) {
+        if let Notified::Enqueue(_) = self.steps.wake(&self.word) {
+            self.push();
+        }
+    }
+
+    fn take_wakes(&self) {
+        if self.wakes.swap(0, Ordering::AcqRel) != 0 {
+            self.wake();
+        }
+    }
+
     fn take_returns(&self) {
         if self.again.swap(0, Ordering::AcqRel) != 0 {
             self.push();
@@ -231,7 +292,7 @@ impl<S: Steps> Connection<S> {
     fn drive(&self) {
         loop {
             self.read();
-            if self.steps.park(&self.word, READING) {
+            if self.steps.park(&self.word, self.parks) {
                 return;
             }
             self.word.look_again();
@@ -241,8 +302,10 @@ impl<S: Steps> Connection<S> {
     /// Every other thread has ended: whatever stands in the channel and the mailbox is seen to.
     fn settle(&self, work: impl Fn(&Self) -> bool) {
         self.take_returns();
+        self.take_wakes();
         while work(self) {
             self.take_returns();
+            self.take_wakes();
         }
     }
 
@@ -272,6 +335,43 @@ fn events_while_a_worker_parks<S: Steps>(steps: S) {
         connection.arrives();
         connection.arrives();
         worker.join().unwrap();
+        connection.settle(Connection::work);
+        connection.assert_rests();
+    });
+}
+
+/// Somebody publishes while a worker looks and parks.
+fn publications_while_a_worker_parks<S: Steps>(steps: S) {
+    check(PREEMPTIONS, move || {
+        let connection = Connection::parked(steps, SUBSCRIBED);
+        connection.publish();
+        connection.take_wakes();
+        let worker = spawn(&connection, |it| {
+            it.work();
+            it.work();
+        });
+        let publisher = spawn(&connection, |it| it.publish());
+        connection.take_wakes();
+        connection.take_wakes();
+        publisher.join().unwrap();
+        worker.join().unwrap();
+        connection.settle(Connection::work);
+        connection.assert_rests();
+    });
+}
+
+/// Somebody publishes while the acceptor has it for a moment, as it does to see whether it may go for another.
+fn a_publication_while_the_acceptor_looks<S: Steps>(steps: S) {
+    check(PREEMPTIONS, move || {
+        let connection = Connection::parked(steps, SUBSCRIBED);
+        let publisher = spawn(&connection, |it| it.publish());
+        let seen = connection.word.load();
+        if seen.is_parked() && steps.claim(&connection.word, seen, Sched::Running) {
+            connection.own(|_| ());
+            connection.word.park(SUBSCRIBED);
+        }
+        connection.take_wakes();
+        publisher.join().unwrap();
         connection.settle(Connection::work);
         connection.assert_rests();
     });
@@ -515,6 +615,16 @@ fn no_event_is_lost_while_a_worker_parks() {
 }
 
 #[test]
+fn no_wake_is_lost_while_a_worker_parks() {
+    publications_while_a_worker_parks(Right);
+}
+
+#[test]
+fn no_wake_is_lost_while_the_acceptor_looks() {
+    a_publication_while_the_acceptor_looks(Right);
+}
+
+#[test]
 fn what_the_status_thread_gives_back_has_one_entry() {
     a_look_by_the_status_thread(Right, false);
 }
@@ -581,6 +691,18 @@ fn found_a_move_that_forgets_the_entry() {
 #[should_panic(expected = "an event was lost")]
 fn found_an_event_that_passes_by_what_runs() {
     events_while_a_worker_parks(PassesByWhatRuns);
+}
+
+#[test]
+#[should_panic(expected = "an event was lost")]
+fn found_a_wake_that_passes_by_what_runs() {
+    publications_while_a_worker_parks(PassesByWhatRuns);
+}
+
+#[test]
+#[should_panic(expected = "nobody has it, and it is RunningAgain")]
+fn found_a_wake_that_is_not_the_acceptors() {
+    a_publication_while_the_acceptor_looks(WakesByItself);
 }
 
 #[test]

@@ -243,6 +243,7 @@ mod tests {
         parked: Parked {
             on_readable: true,
             on_writable: false,
+            on_wake: false,
             refusable: true,
             wants_stream: false,
             movable: true,

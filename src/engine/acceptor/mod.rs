@@ -348,10 +348,22 @@ impl Acceptor {
             writable: event.is_writable() || event.is_write_closed() || broken,
             closed: event.is_read_closed() || broken,
             urgent: event.is_priority(),
+            woken: false,
         };
         if ready.closed {
             self.free_place_of(self.table.source_of(slot.token()));
         }
+        self.notify(slot, ready);
+    }
+
+    /// Another thread has something for it. A token of one that has gone is nobody's.
+    fn wake(&mut self, token: usize) {
+        if let Some(slot) = self.table.get(token).cloned() {
+            self.notify(slot, Readiness { woken: true, ..Readiness::default() });
+        }
+    }
+
+    fn notify(&mut self, slot: Arc<Slot>, ready: Readiness) {
         match slot.notify(ready) {
             // Between two requests of a busy client this is the moment: what has come is still in the socket.
             Notified::Enqueue(parked) if self.move_away(&slot, parked) => {}
@@ -472,6 +484,7 @@ impl Acceptor {
                 }
                 ToAcceptor::WantsStream(token) => self.streams.wait(token, &self.table),
                 ToAcceptor::Streamers(free) => self.streams.freed(free),
+                ToAcceptor::Wake(token) => self.wake(token),
             }
         }
         if self.hold.is_none() {

@@ -4,6 +4,7 @@ use super::{Acceptor, DRAIN_TICK};
 use crate::clock::Millis;
 use crate::engine::connection::Slot;
 use crate::engine::connection::{Connection, Restored};
+use crate::engine::pool::worker::ToAcceptor;
 use crate::engine::slot::{Notified, Parking, Readiness, Sched, Word};
 use crate::engine::table::{ClientNet, Table};
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point, test_time};
@@ -119,7 +120,7 @@ impl Round {
 }
 
 pub(super) struct Moving {
-    id: u64,
+    pub(super) id: u64,
     pub(super) slot: Arc<Slot>,
     /// As it was parked.
     pub(super) parked: Word,
@@ -236,6 +237,10 @@ impl Acceptor {
             if parked.wants_stream {
                 // It was taken for gone, and no event need tell of it.
                 self.streams.wait(slot.token(), &self.table);
+            }
+            if parked.on_wake {
+                // What was said meanwhile has passed it by. Not now: what was refused is first to end soon.
+                self.to_acceptor.send(ToAcceptor::Wake(slot.token()));
             }
         }
         // A look while it was away has left it without a timer.

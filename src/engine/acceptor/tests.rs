@@ -1,5 +1,6 @@
 //! An acceptor without a server: its thread is the test's, and so are the workers.
 
+use super::moving::Moving;
 use super::{Acceptor, Jobs, WAKER};
 use crate::api::Router;
 use crate::clock::Millis;
@@ -8,17 +9,18 @@ use crate::engine::connection::transport::Transport;
 use crate::engine::connection::{CloseReason, Connection, Role, Shared, Slot, Turn, Verdict, WorkerContext};
 use crate::engine::mailbox::mailbox;
 use crate::engine::pool::work_queue::{Consumer, queue};
-use crate::engine::pool::worker::AcceptorHandle;
+use crate::engine::pool::worker::{AcceptorHandle, ToAcceptor};
 use crate::engine::slot::{Parked, Parking, Sched};
 use http1::Reject;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 struct Bench {
     acceptor: Acceptor,
+    to_acceptor: AcceptorHandle,
     jobs: Consumer<Arc<Slot>>,
     shared: Arc<Shared>,
 }
@@ -35,8 +37,8 @@ impl Bench {
         let (streamers, _) = queue(1, 1);
         let jobs = Jobs { workers, streamers, status: None };
         let (_, commands) = mailbox();
-        let acceptor = Acceptor::new(poll, Vec::new(), jobs, inbox, to_acceptor, commands, shared.clone());
-        Bench { acceptor: acceptor.expect("a poller"), jobs: consumers.remove(0), shared }
+        let acceptor = Acceptor::new(poll, Vec::new(), jobs, inbox, to_acceptor.clone(), commands, shared.clone());
+        Bench { acceptor: acceptor.expect("a poller"), to_acceptor, jobs: consumers.remove(0), shared }
     }
 
     /// A connection that is parked like that, and its client.
@@ -58,14 +60,34 @@ impl Bench {
         events.iter().filter(|event| event.token() != WAKER).for_each(|event| self.acceptor.event(event));
     }
 
+    /// Another thread has something for who has that token, and the acceptor wakes by it.
+    fn wake(&mut self, token: usize) {
+        let to_acceptor = self.to_acceptor.clone();
+        std::thread::spawn(move || to_acceptor.send(ToAcceptor::Wake(token))).join().expect("it is sent");
+        let mut events = mio::Events::with_capacity(8);
+        self.acceptor.poll.poll(&mut events, Some(Duration::from_secs(10))).expect("events");
+        assert!(events.iter().any(|event| event.token() == WAKER), "it is woken for that");
+        self.acceptor.take_messages();
+    }
+
     /// The next that a worker takes out of the channel, if there is any.
     fn job(&self) -> Option<Arc<Slot>> {
         (!self.acceptor.jobs.is_empty()).then(|| self.jobs.next()).flatten()
     }
 }
 
-const IDLE: Parked =
-    Parked { on_readable: true, on_writable: false, refusable: true, wants_stream: false, movable: true, shed: None };
+const IDLE: Parked = Parked {
+    on_readable: true,
+    on_writable: false,
+    on_wake: false,
+    refusable: true,
+    wants_stream: false,
+    movable: true,
+    shed: None,
+};
+
+/// It waits for its client, and for news.
+const SUBSCRIBED: Parked = Parked { on_wake: true, refusable: false, ..IDLE };
 
 /// What the acceptor cannot answer through its transport is queued again with its answer, by the entry that stands in the
 /// channel, or by another if a worker took that one meanwhile.
@@ -109,4 +131,46 @@ fn what_waits_too_long_for_a_worker_is_answered_by_the_acceptor_or_by_that_worke
         assert_eq!(verdict, Some(Verdict::Close(refused)));
         assert_eq!((bench.shared.stats.total_refused(), bench.shared.stats.total_served()), (1, 0));
     }
+}
+
+#[test]
+fn a_wake_finds_who_waits_for_it_and_nobody_else() {
+    let mut bench = Bench::new();
+    let (idle, _one) = bench.connect(Transport::new, IDLE);
+    let (subscriber, _other) = bench.connect(Transport::new, SUBSCRIBED);
+    bench.take_events();
+    bench.wake(idle.token());
+    assert!(bench.job().is_none() && idle.load().is_parked());
+    bench.wake(subscriber.token());
+    assert!(bench.job().is_some_and(|slot| Arc::ptr_eq(&slot, &subscriber)) && subscriber.begin().is_some());
+    // A worker has it.
+    bench.wake(subscriber.token());
+    let parking = Parking { parked: SUBSCRIBED, deadline: Millis::NEVER, sheddable_at: Millis::NEVER };
+    assert!(bench.job().is_none() && !subscriber.park(parking), "it looks again");
+    subscriber.look_again();
+    assert!(subscriber.park(parking));
+    // Who comes after it has its place, and not its token.
+    let stale = subscriber.token();
+    bench.acceptor.close(&subscriber, CloseReason::Finished);
+    let (next, _next) = bench.connect(Transport::new, SUBSCRIBED);
+    bench.wake(stale);
+    assert!(bench.job().is_none() && next.load().is_parked());
+}
+
+#[test]
+fn a_wake_while_it_was_to_move_is_made_up_for_when_it_stays() {
+    let mut bench = Bench::new();
+    let (slot, _client) = bench.connect(Transport::new, SUBSCRIBED);
+    bench.take_events();
+    let parked = slot.load();
+    assert!(slot.claim(parked, Sched::Running));
+    slot.freeze(parked);
+    let fd = slot.connection().as_ref().map(|connection| connection.socket().as_raw_fd()).expect("it is open");
+    bench.acceptor.poll.registry().deregister(&mut mio::unix::SourceFd(&fd)).expect("it was registered");
+    bench.wake(slot.token());
+    assert!(bench.job().is_none());
+    bench.acceptor.unfreeze(&Moving { id: 0, slot: slot.clone(), parked });
+    assert!(slot.load().is_parked());
+    bench.acceptor.take_messages();
+    assert!(bench.job().is_some_and(|job| Arc::ptr_eq(&job, &slot)));
 }

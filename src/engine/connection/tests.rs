@@ -21,8 +21,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 const HELLO: &str = "GET /hello HTTP/1.1\r\nHost: test\r\n\r\n";
-const READS: Parked =
-    Parked { on_readable: true, on_writable: false, refusable: false, wants_stream: false, movable: true, shed: None };
+const READS: Parked = Parked {
+    on_readable: true,
+    on_writable: false,
+    on_wake: false,
+    refusable: false,
+    wants_stream: false,
+    movable: true,
+    shed: None,
+};
 /// No request has begun.
 const IDLE: Parked = Parked { refusable: true, shed: Some(Shed::Idle), ..READS };
 const IN_HEAD: Parked = Parked { refusable: true, shed: Some(Shed::Late), ..READS };

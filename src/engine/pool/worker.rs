@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// What the acceptor hears from the workers.
+/// What the acceptor hears from the workers, and from whoever has something for a connection.
 #[derive(Clone, Copy, Debug)]
 pub enum ToAcceptor {
     /// The connection with that token is gone.
@@ -24,6 +24,9 @@ pub enum ToAcceptor {
     WantsStream(usize),
     /// So many of these threads are free now.
     Streamers(usize),
+    /// There is something for the connection with that token: it is to look, if it waits for that. From any thread; but it
+    /// is the acceptor that makes it ready.
+    Wake(usize),
 }
 
 /// The way back to the acceptor. It has no part in ending the pool: that is the work channel's alone.
@@ -47,7 +50,9 @@ impl AcceptorHandle {
         self.mailbox.put(messages);
         let wake = match messages {
             ToAcceptor::Closed(_) => self.wants_places.load(Ordering::SeqCst),
-            ToAcceptor::Again { .. } | ToAcceptor::WantsStream(_) | ToAcceptor::Streamers(_) => true,
+            ToAcceptor::Again { .. } | ToAcceptor::WantsStream(_) | ToAcceptor::Streamers(_) | ToAcceptor::Wake(_) => {
+                true
+            }
         };
         if wake {
             self.wake();

@@ -119,16 +119,21 @@ fn wrap(time: Millis) -> u32 {
 mod tests {
     use super::*;
 
-    const READABLE: Readiness = Readiness { readable: true, writable: true, closed: false, urgent: false };
-    const WRITABLE: Readiness = Readiness { readable: false, writable: true, closed: false, urgent: false };
+    const READABLE: Readiness =
+        Readiness { readable: true, writable: true, closed: false, urgent: false, woken: false };
+    const WRITABLE: Readiness =
+        Readiness { readable: false, writable: true, closed: false, urgent: false, woken: false };
     const READING: Parked = Parked {
         on_readable: true,
         on_writable: false,
+        on_wake: false,
         refusable: true,
         wants_stream: false,
         movable: true,
         shed: Some(Shed::Idle),
     };
+    const WOKEN: Readiness = Readiness { readable: false, writable: false, woken: true, ..READABLE };
+    const SUBSCRIBED: Parked = Parked { on_wake: true, refusable: false, shed: None, ..READING };
     const WRITING: Parked = Parked { on_readable: false, on_writable: true, refusable: false, shed: None, ..READING };
 
     fn parking(parked: Parked) -> Parking {
@@ -156,6 +161,36 @@ mod tests {
         slot.look_again();
         assert!(slot.park(parking(WRITING)));
         assert!(is_enqueued(slot.notify(WRITABLE)));
+    }
+
+    #[test]
+    fn a_wake_queues_who_waits_for_it() {
+        let slot = slot();
+        assert_eq!(slot.notify(WOKEN), Notified::Nothing);
+        assert_eq!(slot.load().parked(), Some(READING), "it waits for its client alone");
+        assert!(is_enqueued(slot.notify(READABLE)) && slot.begin().is_some());
+        assert!(slot.park(parking(SUBSCRIBED)), "what it had not waited for before it looked is nothing to it");
+        assert!(is_enqueued(slot.notify(WOKEN)));
+        assert_eq!(slot.notify(WOKEN), Notified::Nothing, "at most once in the channel");
+        assert!(slot.begin().is_some());
+        // Its client comes or goes as well.
+        assert!(slot.park(parking(SUBSCRIBED)) && is_enqueued(slot.notify(READABLE)));
+    }
+
+    #[test]
+    fn a_wake_while_running_is_not_lost() {
+        let slot = slot();
+        assert!(is_enqueued(slot.notify(READABLE)) && slot.begin().is_some());
+        assert_eq!(slot.notify(WOKEN), Notified::Nothing);
+        assert!(!slot.park(parking(SUBSCRIBED)), "a wake came");
+        slot.look_again();
+        assert!(slot.park(parking(SUBSCRIBED)));
+        // By the entry that the status thread has left there.
+        assert!(is_enqueued(slot.notify(WOKEN)) && slot.claim(slot.load(), Sched::Running));
+        assert!(slot.park(parking(SUBSCRIBED)));
+        assert_eq!(slot.notify(WOKEN), Notified::Waits);
+        slot.close();
+        assert_eq!(slot.notify(WOKEN), Notified::Nothing);
     }
 
     #[test]
@@ -237,7 +272,7 @@ mod tests {
     #[test]
     fn how_it_is_parked_is_read_as_it_was_said() {
         for shed in [None, Some(Shed::Idle), Some(Shed::Late)] {
-            for bits in 0..1 << 5 {
+            for bits in 0..1 << 6 {
                 let is = |bit: u32| bits & 1 << bit != 0;
                 let parked = Parked {
                     on_readable: is(0),
@@ -245,6 +280,7 @@ mod tests {
                     refusable: is(2),
                     wants_stream: is(3),
                     movable: is(4),
+                    on_wake: is(5),
                     shed,
                 };
                 assert_eq!(AtomicWord::parked(parked).load().parked(), Some(parked));

@@ -60,6 +60,7 @@ const WANTS_STREAM: u32 = 0x400;
 const MOVABLE: u32 = 0x800;
 const SHED_IDLE: u32 = 0x1000;
 const SHED_LATE: u32 = 0x2000;
+const ON_WAKE: u32 = 0x4000;
 /// What stays when its owner gives it back.
 const KEPT: u32 = PEER_CLOSED | URGENT | IN_CHANNEL | TURNS;
 /// The number of its turn, around the wrap: so that a word that was seen is not taken for one that only looks the same.
@@ -82,6 +83,8 @@ pub struct Parked {
     pub on_readable: bool,
     /// Room to write wakes it.
     pub on_writable: bool,
+    /// Word from another thread that there is something for it wakes it.
+    pub on_wake: bool,
     /// Nothing of a response is written and nobody has seen its request: once it is queued, a 503 may still be said.
     pub refusable: bool,
     /// It waits for a thread that may wait for its client.
@@ -101,6 +104,7 @@ impl Parked {
         };
         bits(self.on_readable, ON_READABLE)
             | bits(self.on_writable, ON_WRITABLE)
+            | bits(self.on_wake, ON_WAKE)
             | bits(self.refusable, REFUSABLE)
             | bits(self.wants_stream, WANTS_STREAM)
             | bits(self.movable, MOVABLE)
@@ -132,6 +136,7 @@ impl Word {
         self.is_parked().then(|| Parked {
             on_readable: has(ON_READABLE),
             on_writable: has(ON_WRITABLE),
+            on_wake: has(ON_WAKE),
             refusable: has(REFUSABLE),
             wants_stream: has(WANTS_STREAM),
             movable: has(MOVABLE),
@@ -166,7 +171,7 @@ impl Word {
     }
 }
 
-/// What the poller learned about a connection.
+/// What the poller learned about a connection, or another thread has said of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Readiness {
     pub readable: bool,
@@ -174,6 +179,9 @@ pub struct Readiness {
     /// The peer closed its side, or both are gone.
     pub closed: bool,
     pub urgent: bool,
+    /// It is woken: another thread has something for it. Who runs looks again before it parks; who is parked and does not
+    /// wait for that finds it when it next looks.
+    pub woken: bool,
 }
 
 /// What the acceptor does with an event.
@@ -215,14 +223,16 @@ impl AtomicWord {
         }
     }
 
-    /// The acceptor saw an event.
+    /// The acceptor saw an event, or was told to wake it. Nobody else does this: what the acceptor has for a moment it parks
+    /// again without asking what came meanwhile, because nothing can have.
     pub fn notify(&self, ready: Readiness) -> Notified {
         let learned = (if ready.closed { PEER_CLOSED } else { 0 }) | (if ready.urgent { URGENT } else { 0 });
         let (_, notified) = self.update(|seen| {
             let word = Word(seen.0 | learned);
             let read = seen.0 & ON_READABLE != 0 && (ready.readable || ready.closed || ready.urgent);
             let written = seen.0 & ON_WRITABLE != 0 && ready.writable;
-            let wakes = seen.is_parked() && (read || written);
+            let woken = seen.0 & ON_WAKE != 0 && ready.woken;
+            let wakes = seen.is_parked() && (read || written || woken);
             match seen.sched() {
                 // An entry that the status thread has left behind serves for this as well.
                 _ if wakes && seen.0 & IN_CHANNEL != 0 => (word.at(Sched::Queued), Notified::Waits),
@@ -252,7 +262,8 @@ impl AtomicWord {
 
     /// The owner parks it. `false` if an event came meanwhile: then it is still the owner's.
     pub fn park(&self, parked: Parked) -> bool {
-        debug_assert!(parked.on_readable || parked.on_writable || parked.wants_stream, "nothing would ever wake it");
+        let waits = parked.on_readable || parked.on_writable || parked.on_wake || parked.wants_stream;
+        debug_assert!(waits, "nothing would ever wake it");
         let (_, is_parked) = self.update(|seen| match seen.sched() {
             Sched::RunningAgain => (seen, false),
             sched => {
