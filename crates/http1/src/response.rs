@@ -17,6 +17,9 @@ pub enum ResponseFraming {
     Chunked,
     /// The end of the connection ends the body: unknown length to an HTTP/1.0 client.
     Close,
+    /// None in HTTP/1.1: what follows the head is in the protocol of that name (RFC 9110 §7.8), and no field describes it.
+    /// Behind [`encode_switch`], and only for a client of HTTP/1.1, which has asked for it.
+    Upgrade(&'static str),
 }
 
 /// What the head says besides the handler's own fields.
@@ -59,6 +62,16 @@ pub fn encode_fields(
     if !(200..=999).contains(&status.0) {
         return Err(InvalidResponse::Status(status.0));
     }
+    encode(out, status, headers, date)
+}
+
+/// The same with the status `101 Switching Protocols` (RFC 9110 §15.2.2), which is no handler's to say: what follows is no
+/// response of its own. [`finish_head`] with [`ResponseFraming::Upgrade`] follows, and says to which.
+pub fn encode_switch(out: &mut Vec<u8>, headers: &[Header], date: &[u8]) -> Result<Said, InvalidResponse> {
+    encode(out, StatusCode(101), headers, date)
+}
+
+fn encode(out: &mut Vec<u8>, status: StatusCode, headers: &[Header], date: &[u8]) -> Result<Said, InvalidResponse> {
     let start = out.len();
     push_status_line(out, status);
     let said = encode_headers(out, headers).inspect_err(|_| out.truncate(start))?;
@@ -110,6 +123,13 @@ pub fn finish_head(out: &mut Vec<u8>, options: &HeadOptions) {
             out.extend_from_slice(b"\r\n");
         }
         ResponseFraming::Chunked => push_field(out, b"Transfer-Encoding", b"chunked"),
+        ResponseFraming::Upgrade(protocol) => {
+            // RFC 9110 §7.8: nobody who passes it on may take Upgrade for his own, and 1.0 knows neither.
+            debug_assert!(options.client_minor > 0, "a server ignores Upgrade in HTTP/1.0");
+            push_field(out, b"Connection", b"Upgrade");
+            push_field(out, b"Upgrade", protocol.as_bytes());
+            return out.extend_from_slice(b"\r\n");
+        }
         ResponseFraming::None | ResponseFraming::Close => {}
     }
     match (options.keep_alive, options.client_minor) {
@@ -235,6 +255,31 @@ mod tests {
             head(304, &[header("content-length", "9"), header("Date", "x")], ResponseFraming::None, false).as_deref(),
             Ok("HTTP/1.1 304 Not Modified\r\nDate: x\r\nConnection: close\r\n\r\n")
         );
+    }
+
+    /// RFC 6455 §4.2.2, whose accept key this is, with what would describe a body left out.
+    #[test]
+    fn a_switch_of_protocols_says_to_which_and_of_no_body() {
+        let accept = header("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        // What the connection says is not a header's to say.
+        let ours = [header("Upgrade", "h2c"), header("connection", "close"), header("Content-Length", "7"), accept];
+        let mut out = b"before ".to_vec();
+        encode_switch(&mut out, &ours, DATE).expect("right fields");
+        for keep_alive in [true, false] {
+            let mut out = out.clone();
+            let framing = ResponseFraming::Upgrade("websocket");
+            finish_head(&mut out, &HeadOptions { framing, keep_alive, client_minor: 1 });
+            let head = "before HTTP/1.1 101 Switching Protocols\r\n\
+                Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+                Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+                Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+            assert_eq!(String::from_utf8_lossy(&out), head);
+        }
+        let before = out.len();
+        assert!(encode_switch(&mut out, &[header("A", "b\r\nC: d")], DATE).is_err() && out.len() == before);
+        // A handler's own is refused as ever.
+        let refused = encode_fields(&mut out, StatusCode(101), &[], DATE);
+        assert_eq!((refused, out.len()), (Err(InvalidResponse::Status(101)), before));
     }
 
     #[test]

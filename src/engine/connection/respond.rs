@@ -68,7 +68,7 @@ impl Connection {
         let delimiter = match framing {
             ResponseFraming::Length(length) => Delimiter::Length(length),
             ResponseFraming::Chunked => Delimiter::Chunks,
-            ResponseFraming::None | ResponseFraming::Close => Delimiter::EndOfConnection,
+            ResponseFraming::None | ResponseFraming::Close | ResponseFraming::Upgrade(_) => Delimiter::EndOfConnection,
         };
         let source = match content.kind {
             Kind::Stream(push) => {
