@@ -4,17 +4,18 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// TCP_SYN_RECV in include/net/tcp_states.h.
 const SYN_RECV: u8 = 3;
 
-/// Whether one with that address's port is under way; `None` where the kernel does not tell.
+/// Whether one with that address is under way; `None` where the kernel does not tell. One of all addresses has those of
+/// each, also of a listener for one of them beside it.
 pub fn under_way(bound: SocketAddr) -> Option<bool> {
     // The table is of every socket on the host as text: with 15,000 of them that takes 40 ms, and this 5.
     ask(bound).ok().or_else(|| {
         let table = if bound.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-        has_syn_recv(table, bound.port())
+        has_syn_recv(table, bound)
     })
 }
 
@@ -44,7 +45,7 @@ fn ask(bound: SocketAddr) -> io::Result<bool> {
     loop {
         // The kernel makes the next part while it is asked for, so there is nothing to wait for.
         let (length, _) = rustix::net::recv(&netlink, &mut buffer[..], RecvFlags::DONTWAIT)?;
-        match read(&buffer[..length], bound.port()) {
+        match read(&buffer[..length], bound) {
             Part::Found => return Ok(true),
             Part::End => return Ok(false),
             Part::Nothing => {}
@@ -62,7 +63,7 @@ enum Part {
     Refused,
 }
 
-fn read(mut packet: &[u8], port: u16) -> Part {
+fn read(mut packet: &[u8], bound: SocketAddr) -> Part {
     const ERROR: u16 = 2;
     const DONE: u16 = 3;
     while let Some((header, _)) = packet.split_at_checked(16) {
@@ -72,11 +73,13 @@ fn read(mut packet: &[u8], port: u16) -> Part {
             ERROR => return Part::Refused,
             _ => {}
         }
-        // struct inet_diag_msg: four bytes, of which the second is the state, and the local port in network order.
-        let Some(&[_, SYN_RECV, _, _, high, low]) = packet.get(16..22).filter(|_| length >= 22) else {
+        // struct inet_diag_msg: four bytes, of which the second is the state, the ports, and the local address, of sixteen
+        // bytes whatever its family. In network order.
+        let Some(&[_, SYN_RECV, _, _, high, low, _, _, ref local @ ..]) = packet.get(16..40).filter(|_| length >= 40)
+        else {
             return Part::Refused;
         };
-        if u16::from_be_bytes([high, low]) == port {
+        if u16::from_be_bytes([high, low]) == bound.port() && is_local(bound, local) {
             return Part::Found;
         }
         packet = packet.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -84,15 +87,33 @@ fn read(mut packet: &[u8], port: u16) -> Part {
     Part::Nothing
 }
 
-/// Whether a table as in proc(5), `/proc/net/tcp`, has a socket of that port in SYN_RECV.
-fn has_syn_recv(table: &str, port: u16) -> Option<bool> {
+/// Whether a socket with that local address is one of a listener that is bound so.
+fn is_local(bound: SocketAddr, local: &[u8]) -> bool {
+    match bound.ip() {
+        ip if ip.is_unspecified() => true,
+        IpAddr::V4(ip) => local.starts_with(&ip.octets()),
+        IpAddr::V6(ip) => local.starts_with(&ip.octets()),
+    }
+}
+
+/// Whether a table as in proc(5), `/proc/net/tcp`, has a socket of that address in SYN_RECV.
+fn has_syn_recv(table: &str, bound: SocketAddr) -> Option<bool> {
     let mut table = BufReader::new(fs::File::open(table).ok()?);
-    let local_port = format!(":{port:04X}");
+    let port = format!(":{:04X}", bound.port());
+    let octets = match bound.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    // Numbers of 32 bits, as this host has them in memory.
+    let numbers = octets.chunks(4).map(|four| u32::from_ne_bytes([four[0], four[1], four[2], four[3]]));
+    let address: String = numbers.map(|number| format!("{number:08X}")).collect();
+    let is_ours =
+        |local: &str| local.strip_suffix(&port).is_some_and(|local| bound.ip().is_unspecified() || local == address);
     let mut line = String::new();
     while let Ok(1..) = table.read_line(&mut line) {
         let mut columns = line.split_ascii_whitespace().skip(1);
         let local = columns.next().unwrap_or_default();
-        if local.ends_with(&local_port) && columns.nth(1) == Some("03") {
+        if is_ours(local) && columns.nth(1) == Some("03") {
             return Some(true);
         }
         line.clear();
@@ -113,10 +134,16 @@ mod tests {
         let line = "   0: 0100007F:22B8 0100007F:D431 03 00000000:00000000 01:00000064 00000000     0        0 0";
         fs::write(&path, format!("  sl  local_address rem_address   st\n{line}\n")).expect("a file");
         let table = path.to_str().expect("UTF-8");
-        assert_eq!(has_syn_recv(table, 0x22b8), Some(true));
-        assert_eq!(has_syn_recv(table, 0xd431), Some(false));
+        let at = |ip: [u8; 4], port: u16| has_syn_recv(table, SocketAddr::from((ip, port)));
+        // As a host with the low byte first writes it.
+        if cfg!(target_endian = "little") {
+            assert_eq!(at([127, 0, 0, 1], 0x22b8), Some(true));
+            assert_eq!(at([127, 0, 0, 2], 0x22b8), Some(false));
+        }
+        assert_eq!(at([0; 4], 0x22b8), Some(true));
+        assert_eq!(at([0; 4], 0xd431), Some(false));
         fs::remove_file(&path).expect("the file");
-        assert_eq!(has_syn_recv(table, 1), None);
+        assert_eq!(at([0; 4], 1), None);
     }
 
     /// By TCP_DEFER_ACCEPT the handshake goes on until the client has sent something.
@@ -134,7 +161,7 @@ mod tests {
             let table = if bound.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
             let seen = || {
                 let asked = ask(bound).inspect_err(|error| eprintln!("skipped: sock_diag, which is not here: {error}"));
-                (has_syn_recv(table, bound.port()), asked.ok(), under_way(bound))
+                (has_syn_recv(table, bound), asked.ok(), under_way(bound))
             };
             let everywhere = |holds| (Some(holds), ask(bound).ok().map(|_| holds), Some(holds));
             defer_accept(&listener, 30).expect("an option of every kernel");
@@ -154,14 +181,19 @@ mod tests {
             entry[..8].copy_from_slice(&[0, 0, 0, 72, 0, 20, 0, 2]);
         }
         entry.resize(72, 0);
-        assert_eq!(read(&entry, 0x22b8), Part::Found);
-        assert_eq!(read(&entry, 0x22b9), Part::Nothing);
-        assert_eq!(read(&[&entry[..], &entry].concat(), 0x22b9), Part::Nothing);
-        assert_eq!(read(&entry[..20], 0x22b8), Part::Refused);
+        entry[24..28].copy_from_slice(&[127, 0, 0, 1]);
+        let [bound, all, other_port] =
+            [([127, 0, 0, 1], 0x22b8), ([0; 4], 0x22b8), ([127, 0, 0, 1], 0x22b9)].map(SocketAddr::from);
+        assert_eq!(read(&entry, bound), Part::Found);
+        assert_eq!(read(&entry, all), Part::Found);
+        assert_eq!(read(&entry, SocketAddr::from(([127, 0, 0, 2], 0x22b8))), Part::Nothing);
+        assert_eq!(read(&entry, other_port), Part::Nothing);
+        assert_eq!(read(&[&entry[..], &entry].concat(), other_port), Part::Nothing);
+        assert_eq!(read(&entry[..20], bound), Part::Refused);
         let kind = if cfg!(target_endian = "big") { 5 } else { 4 };
         for (number, part) in [(2, Part::Refused), (3, Part::End)] {
             entry[kind] = number;
-            assert_eq!(read(&entry, 0x22b8), part);
+            assert_eq!(read(&entry, bound), part);
         }
     }
 }
