@@ -52,6 +52,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "engine::pool",
             "engine::slot",
             "engine::table",
+            "error",
             "lifecycle",
             "listener",
             "logging",

@@ -8,7 +8,7 @@
 
 use super::anonymous::{Reader, anonymous_file};
 use super::patience::Patience;
-use super::state::{v1, versions};
+use super::state::{newest_of_test, v1};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -28,9 +28,12 @@ const INLINE: usize = 32 * 1024;
 /// The longest packet: an inline payload and the words around it.
 const PACKET: usize = 64 * 1024;
 /// The newest version of the words.
-const WORDS: u32 = 2;
+const WORDS: u32 = 3;
 /// From here on a successor hears what its predecessor holds.
 pub const HOLDS: u32 = 2;
+/// From here on a successor says which listeners it keeps by their places; before, by their addresses as they were
+/// configured, of which one may stand for several listeners.
+pub const PLACES: u32 = 3;
 /// The most descriptors in one packet, of listeners; the kernel's own limit is 253 (unix(7)).
 pub const MAX_DESCRIPTORS: usize = 250;
 
@@ -78,6 +81,8 @@ pub enum Message {
     /// Successor, since version 2: spare a connection for one that wants to come to me; or, for another of an address
     /// that has as many as it may, one of that address.
     Spare(Option<Vec<u8>>),
+    /// Successor, since version 3, before `Ready`: of the listeners that I inherited those in these places are mine too.
+    Kept { places: Vec<u32> },
 }
 
 /// What a predecessor holds.
@@ -119,6 +124,7 @@ impl Message {
             Message::Failed { .. } => "Failed",
             Message::Holds { .. } => "Holds",
             Message::Spare { .. } => "Spare",
+            Message::Kept { .. } => "Kept",
         }
     }
 }
@@ -142,7 +148,7 @@ pub struct Packet {
 
 /// The versions of the words that this process knows.
 pub fn words() -> std::ops::RangeInclusive<u32> {
-    1..=WORDS.min(*versions().end())
+    1..=newest_of_test().map_or(WORDS, |newest| WORDS.min(newest))
 }
 
 impl Link {
@@ -308,7 +314,7 @@ mod tests {
     fn messages_are_written_as_they_were_at_first() {
         let counters = Counters { served: 1, refused: 2, connections: 300, migrated: 4, reloads: 5 }.into();
         let addresses = vec![(vec![127, 0, 0, 1], 2), (vec![0; 8], 0)];
-        let messages: [(Message, &[u8]); 14] = [
+        let messages: [(Message, &[u8]); 15] = [
             (Message::Stopping, &[2]),
             (
                 Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
@@ -329,6 +335,7 @@ mod tests {
             ),
             (Message::Spare(None), &[16, 0]),
             (Message::Spare(Some(vec![127, 0, 0, 1])), &[16, 1, 4, 127, 0, 0, 1]),
+            (Message::Kept { places: vec![0, 300] }, &[17, 2, 0, 0xac, 2]),
         ];
         for (message, expected) in messages {
             let bytes = postcard::to_allocvec(&message).expect("plain data");

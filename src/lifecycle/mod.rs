@@ -47,9 +47,8 @@ pub enum Event {
 
 /// What a predecessor's main thread hears.
 pub enum FromSuccessor {
-    Ready {
-        kept: Vec<String>,
-    },
+    /// It accepts, and of the listeners that it was given these are its too.
+    Ready(Kept),
     Stopping,
     /// Why it ends.
     Failed(String),
@@ -61,6 +60,24 @@ pub enum FromSuccessor {
     /// It does not answer any more.
     Stalled,
     Gone,
+}
+
+/// Which of the listeners that it was given a successor goes on with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Kept {
+    Places(Vec<u32>),
+    /// By their addresses as they were configured: what a successor says that knows no places.
+    Addresses(Vec<String>),
+}
+
+impl Kept {
+    /// Whether it is among them: the one in that place, configured like that.
+    pub fn contains(&self, place: usize, address: &str) -> bool {
+        match self {
+            Kept::Places(places) => places.iter().any(|&kept| kept as usize == place),
+            Kept::Addresses(addresses) => addresses.iter().any(|kept| kept == address),
+        }
+    }
 }
 
 /// What a successor's main thread hears.

@@ -1,6 +1,6 @@
 //! Overlap mode as the successor sees it: what it inherits, and the thread that listens to its predecessor.
 
-use super::link::{self, HOLDS, Holds, Link, Message, Packet, Payload, Sent, test_point};
+use super::link::{self, HOLDS, Holds, Link, Message, PLACES, Packet, Payload, Sent, test_point};
 use super::patience::Patience;
 use super::state::{Carried, Inheritance, Snapshot, decode};
 use super::{Event, FromPredecessor};
@@ -110,6 +110,16 @@ impl Predecessor {
     /// Whether it says what it holds.
     pub fn tells(&self) -> bool {
         self.words >= HOLDS
+    }
+
+    /// Says that we accept, and which of the inherited listeners are ours too: their places, and their addresses as they
+    /// were configured there.
+    pub fn hears_ready(&self, kept: Vec<(u32, String)>, patience: Duration) -> io::Result<()> {
+        let (places, kept) = kept.into_iter().unzip();
+        if self.words >= PLACES {
+            self.link.send_within(&Message::Kept { places }, &[], patience)?;
+        }
+        self.link.send_within(&Message::Ready { kept }, &[], patience)
     }
 
     /// Says why we end before we were ready, so that whoever asked for the reload is told.

@@ -37,12 +37,16 @@ pub const CARRY_LIMIT: usize = 16 * 1024 * 1024;
 /// What each version begins with.
 pub const MAGIC: [u8; 4] = *b"hdov";
 
-/// The versions of states that this process reads. A test that sets `HANDOVER_TEST_NEWEST` makes it as old as a build
-/// that knows no later one, also in what the two say to each other.
+/// The versions of states that this process reads.
 pub fn versions() -> RangeInclusive<u32> {
-    static NEWEST_HERE: OnceLock<u32> = OnceLock::new();
-    let older = || std::env::var("HANDOVER_TEST_NEWEST").ok().and_then(|version| decimal(&version));
-    1..=*NEWEST_HERE.get_or_init(|| older().unwrap_or(NEWEST).min(NEWEST))
+    1..=newest_of_test().map_or(NEWEST, |newest| NEWEST.min(newest))
+}
+
+/// A test that sets `HANDOVER_TEST_NEWEST` makes this process as old as a build that knows no later version, of the state
+/// and of what the two say to each other.
+pub fn newest_of_test() -> Option<u32> {
+    static NEWEST_HERE: OnceLock<Option<u32>> = OnceLock::new();
+    *NEWEST_HERE.get_or_init(|| std::env::var("HANDOVER_TEST_NEWEST").ok().and_then(|version| decimal(&version)))
 }
 
 /// The newest version that this process and one that reads `theirs` have in common.

@@ -6,7 +6,7 @@ use super::link::{self, Link, Message, Packet};
 use super::patience::Patience;
 use super::program::Reads;
 use super::state::{Inheritance, common, encode};
-use super::{Event, FromSuccessor};
+use super::{Event, FromSuccessor, Kept};
 use crossbeam_channel::Sender;
 use std::ffi::OsStr;
 use std::io;
@@ -91,6 +91,7 @@ impl Successor {
             sent => sent?,
         }
         let listen = move || {
+            let mut in_places = None;
             loop {
                 let said = match link.receive() {
                     Ok(Some(Packet { message, .. })) => message,
@@ -101,7 +102,13 @@ impl Successor {
                     }
                 };
                 let word = match said {
-                    Message::Ready { kept } => FromSuccessor::Ready { kept },
+                    Message::Kept { places } => {
+                        in_places = Some(places);
+                        continue;
+                    }
+                    Message::Ready { kept } => {
+                        FromSuccessor::Ready(in_places.take().map_or(Kept::Addresses(kept), Kept::Places))
+                    }
                     Message::Stopping => FromSuccessor::Stopping,
                     Message::Failed(reason) => FromSuccessor::Failed(reason),
                     Message::Promoted => FromSuccessor::Promoted,
@@ -210,7 +217,7 @@ mod tests {
         };
         assert_eq!(with(&[1], &[1]), (Some(1), 1));
         assert_eq!(with(&[1, 2], &[1, 2]), (Some(2), 2));
-        assert_eq!(with(&[1, 2, 3], &[1, 2, 3]), (Some(2), 2));
+        assert_eq!(with(&[1, 2, 3], &[1, 2, 3, 4]), (Some(2), 3));
         assert_eq!(with(&[1], &[1, 2]), (Some(1), 2));
         // The greeting of version 2 brings a state.
         assert_eq!(with(&[98], &[1, 2]), (None, 1));

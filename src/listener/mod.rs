@@ -2,9 +2,11 @@
 
 mod address;
 mod handshakes;
+mod keeping;
 mod spare;
 
 pub use address::Address;
+pub use keeping::{Kept, keep_or_bind};
 
 use crate::Error;
 use rustix::io::{Errno, FdFlags};
@@ -52,13 +54,25 @@ pub struct Listener {
     /// who had none, or the kernel has refused it.
     spare: Option<Spare>,
     bound: Bound,
-    /// As it was configured: a successor keeps it if its own configuration says the same. [`OF_MANAGER`] if it never
-    /// was.
+    /// As it is configured. [`OF_MANAGER`] if it never was.
     address: String,
     /// Device and inode of the socket file.
     file: Option<(u64, u64)>,
     /// Whether that one is ours to remove.
     owns_file: bool,
+    /// What a predecessor had it as.
+    origin: Option<Origin>,
+    /// An address that is bound and does not listen yet takes no client from a listener that overlaps with it.
+    listens: bool,
+}
+
+/// An inherited listener, as the predecessor knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its place among those that were inherited.
+    pub place: u32,
+    /// Its address as it was configured there.
+    pub address: String,
 }
 
 /// What the main thread knows of a listener, which the acceptor owns and closes.
@@ -68,6 +82,8 @@ pub struct WeakListener {
     pub address: String,
     /// Device and inode of its socket file.
     pub file: Option<(u64, u64)>,
+    /// If it was inherited.
+    pub origin: Option<Origin>,
     socket: Weak<Socket>,
     spare: Weak<Socket>,
 }
@@ -83,6 +99,16 @@ impl WeakListener {
     /// Its sockets, if it is not closed.
     pub fn sockets(&self) -> Option<Sockets> {
         Some(Sockets { listener: self.socket.upgrade()?, spare: self.spare.upgrade() })
+    }
+
+    /// Whether both are the same listener.
+    pub fn is_same(&self, other: &WeakListener) -> bool {
+        self.socket.ptr_eq(&other.socket)
+    }
+
+    /// Whether it is that one.
+    pub fn is_of(&self, listener: &Listener) -> bool {
+        std::ptr::eq(self.socket.as_ptr(), Arc::as_ptr(&listener.socket))
     }
 }
 
@@ -104,43 +130,32 @@ pub enum Accepted {
 }
 
 impl Listener {
-    /// Binds every address that `address` stands for and this host has.
-    pub fn bind(address: &Address) -> Result<Vec<Listener>, Error> {
-        if let Address::Unix(path) = address {
-            return Ok(vec![bind_unix(path)?]);
+    /// From here on it takes connections.
+    ///
+    /// # Errors
+    /// Another one has come before us, since it was bound.
+    pub fn listen(&mut self) -> Result<(), Error> {
+        if self.listens {
+            return Ok(());
         }
-        let resolved = address.resolve()?;
-        // A free port is one port: with several addresses it would be several.
-        let most = if matches!(address, Address::Tcp(_, 0)) { 1 } else { resolved.len() };
-        let mut listeners = Vec::new();
-        let mut missing = Vec::new();
-        for resolved in resolved {
-            if listeners.len() == most {
-                break;
+        self.socket.listen(BACKLOG).map_err(|error| match &self.bound {
+            Bound::Tcp(address) => cannot_listen(*address, error),
+            bound => {
+                let why = error.to_string();
+                Error::bind(format_args!("cannot listen on {bound}: {why}"), error)
             }
-            match bind_tcp(resolved, &address.to_string()) {
-                Ok(listener) => listeners.push(listener),
-                // As `localhost` where one family is compiled in, or stands in /etc/hosts, and no interface has it.
-                Err(error) if is_missing(&error) => missing.push((resolved, error)),
-                Err(error) => return Err(cannot_listen(resolved, error)),
-            }
-        }
-        for (resolved, error) in missing {
-            if listeners.is_empty() {
-                return Err(cannot_listen(resolved, error));
-            }
-            log::warn!("not listening on {resolved}, which {address} stands for too: {error}");
-        }
-        Ok(listeners)
+        })?;
+        self.listens = true;
+        Ok(())
     }
 
-    /// A listener that a predecessor had bound for `address`. While that one may still serve, the socket file is its.
+    /// A listener that a predecessor had bound. While that one may still serve, the socket file is its.
     pub fn inherit(
         fd: OwnedFd,
         spare: Option<OwnedFd>,
-        address: String,
         file: Option<(u64, u64)>,
         owns_file: bool,
+        origin: Origin,
     ) -> io::Result<Listener> {
         let socket = Socket::from(fd);
         socket.set_cloexec(true)?;
@@ -149,7 +164,9 @@ impl Listener {
             let inherited = Spare::inherit(fd, &socket);
             inherited.inspect_err(|error| log::warn!("an inherited spare socket of {bound}: {error}")).ok()
         });
-        Ok(Listener { socket: Arc::new(socket), spare, bound, address, file, owns_file })
+        let address = origin.address.clone();
+        let origin = Some(origin);
+        Ok(Listener { socket: Arc::new(socket), spare, bound, address, file, owns_file, origin, listens: true })
     }
 
     /// A listener that the service manager bound and keeps.
@@ -162,6 +179,8 @@ impl Listener {
             address: OF_MANAGER.to_owned(),
             file: None,
             owns_file: false,
+            origin: None,
+            listens: true,
         })
     }
 
@@ -171,9 +190,27 @@ impl Listener {
         self.address == OF_MANAGER
     }
 
-    /// The address as it was configured, and what its socket file is recognised by.
-    pub fn inheritance(&self) -> (&str, Option<(u64, u64)>) {
-        (&self.address, self.file)
+    /// Whether a predecessor had it, and may have it yet.
+    pub fn is_inherited(&self) -> bool {
+        self.origin.is_some()
+    }
+
+    /// Lets another of this user's be bound to a part of its addresses, or to more than them (SO_REUSEPORT, socket(7)).
+    /// The kernel looks at it when the second is bound and when it begins to listen, so it can be set this late.
+    fn let_beside(&self, on: bool) -> io::Result<()> {
+        self.socket.set_reuse_port(on)?;
+        self.spare.as_ref().map_or(Ok(()), |spare| spare.let_beside(on))
+    }
+
+    /// From here on nobody else is bound beside it: a second server is told that the address is in use. What stands
+    /// beside it already goes on.
+    pub fn stand_alone(&self) {
+        if matches!(self.bound, Bound::Tcp(_))
+            && !self.is_shared()
+            && let Err(error) = self.let_beside(false)
+        {
+            log::debug!("{} may be bound a second time: {error}", self.bound);
+        }
     }
 
     /// For whoever passes its sockets on to a successor.
@@ -181,6 +218,7 @@ impl Listener {
         WeakListener {
             address: self.address.clone(),
             file: self.file,
+            origin: self.origin.clone(),
             socket: Arc::downgrade(&self.socket),
             spare: self.spare.as_ref().map(Spare::downgrade).unwrap_or_default(),
         }
@@ -342,9 +380,13 @@ fn where_bound(socket: &Socket) -> io::Result<Bound> {
     })
 }
 
-fn bind_tcp(address: SocketAddr, text: &str) -> io::Result<Listener> {
+/// Binds, and does not listen. `beside` another one that overlaps, which lets it.
+fn bind_tcp(address: SocketAddr, text: &str, beside: bool) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
     socket.set_reuse_address(true)?;
+    if beside {
+        socket.set_reuse_port(true)?;
+    }
     if address.is_ipv6() {
         // So that `0.0.0.0:80` and `[::]:80` can stand beside each other, whatever bindv6only says.
         socket.set_only_v6(true)?;
@@ -354,7 +396,6 @@ fn bind_tcp(address: SocketAddr, text: &str) -> io::Result<Listener> {
     socket.bind(&address.into())?;
     // While nobody listens the kernel lets a second one beside it.
     let spare = Spare::beside(&socket);
-    socket.listen(BACKLOG)?;
     let spare = spare.inspect_err(|error| log::debug!("no spare socket for {address}: {error}")).ok();
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
     Ok(Listener {
@@ -364,6 +405,8 @@ fn bind_tcp(address: SocketAddr, text: &str) -> io::Result<Listener> {
         address: text.to_owned(),
         file: None,
         owns_file: false,
+        origin: None,
+        listens: false,
     })
 }
 
@@ -398,6 +441,7 @@ fn bind_unix(path: &Path) -> Result<Listener, Error> {
     let bind = || -> io::Result<Socket> {
         let socket = stream()?;
         socket.bind(&address)?;
+        // At once: until then anybody may take the path for one that was left behind, and nobody was there before.
         socket.listen(BACKLOG)?;
         Ok(socket)
     };
@@ -433,6 +477,8 @@ fn bind_unix(path: &Path) -> Result<Listener, Error> {
         address: text,
         file: Some((meta.dev(), meta.ino())),
         owns_file: true,
+        origin: None,
+        listens: true,
     })
 }
 
@@ -443,7 +489,14 @@ mod tests {
     use std::time::Duration;
 
     fn bind(address: &str) -> Vec<Listener> {
-        Listener::bind(&address.parse().expect("an address")).expect("a listener")
+        let Kept { mut listeners, .. } =
+            keep_or_bind(&[address.parse().expect("an address")], Vec::new(), false).expect("a listener");
+        listeners.iter_mut().for_each(|listener| listener.listen().expect("an address that is ours"));
+        listeners
+    }
+
+    fn origin(address: &str) -> Origin {
+        Origin { place: 0, address: address.to_owned() }
     }
 
     fn tcp(listener: &Listener) -> SocketAddr {
@@ -484,7 +537,7 @@ mod tests {
         let [ours, theirs] = spares;
         let inherit = |spare| {
             let fd = rustix::io::dup(&one).expect("a descriptor");
-            Listener::inherit(fd, Some(spare), "127.0.0.1:0".into(), None, true).expect("a listener")
+            Listener::inherit(fd, Some(spare), None, true, origin("127.0.0.1:0")).expect("a listener")
         };
         assert!(inherit(ours).spare.is_some());
         assert!(inherit(theirs).spare.is_none());
@@ -497,7 +550,7 @@ mod tests {
     fn accepting_that_does_not_work_is_not_an_empty_queue() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("an address");
-        let listener = Listener::inherit(socket.into(), None, String::new(), None, true).expect("a listener");
+        let listener = Listener::inherit(socket.into(), None, None, true, origin("")).expect("a listener");
         let accepted = listener.accept();
         assert!(matches!(accepted, Accepted::Refused(_)), "{accepted:?}");
     }
@@ -505,7 +558,7 @@ mod tests {
     #[test]
     fn a_link_local_address_without_its_interface_is_told_what_it_lacks() {
         let listen = |text: &str| {
-            let error = Listener::bind(&text.parse().expect(text)).expect_err(text);
+            let error = keep_or_bind(&[text.parse().expect(text)], Vec::new(), false).expect_err(text);
             assert!(error.is_bind(), "{error}");
             error.to_string()
         };

@@ -58,6 +58,16 @@ impl Spare {
         }
     }
 
+    /// See [`Listener::stand_alone`](super::Listener::stand_alone).
+    pub fn let_beside(&self, on: bool) -> io::Result<()> {
+        self.socket.set_reuse_port(on)
+    }
+
+    #[cfg(test)]
+    pub fn listens(&self) -> bool {
+        self.socket.is_listener().unwrap_or(false)
+    }
+
     /// For whoever passes it on to a successor.
     pub fn downgrade(&self) -> Weak<Socket> {
         Arc::downgrade(&self.socket)

@@ -186,7 +186,8 @@ impl Builder {
         self
     }
 
-    /// Checks the settings and binds the listeners. With `check` set in the configuration nothing is bound. Listeners
+    /// Checks the settings and binds the listeners. With `check` set in the configuration nothing is bound. Those
+    /// that a predecessor had bound are kept, and new addresses of a successor begin to listen when it runs. Listeners
     /// that the service manager passed (socket activation: `LISTEN_FDS` and `LISTEN_PID`) take the place of the
     /// configured ones, for the first server of the process that is built, and stay so across reloads.
     ///

@@ -6,14 +6,14 @@ use super::relay::Relay;
 use super::reload::check_timeout;
 use super::running::{Pause, Reloaded, Running, Waited};
 use crate::config::Config;
-use crate::engine::acceptor::Command;
+use crate::engine::acceptor::{Command, Holders};
 use crate::generation::generation;
 use crate::lifecycle::candidate::Candidate;
 use crate::lifecycle::link::{HOLDS, MAX_DESCRIPTORS, Message, payload, test_point, test_time};
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::state::{Inheritance, InheritedListener};
 use crate::lifecycle::successor::{PATIENCE, Spoken, Successor};
-use crate::lifecycle::{Event, FromSuccessor};
+use crate::lifecycle::{Event, FromSuccessor, Kept};
 use crate::listener::WeakListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -40,8 +40,8 @@ impl Running {
             Ok((candidate, reads)) => (candidate, Spoken::with(&reads)),
             Err(no) => return no,
         };
-        let mut successor = match self.start_successor(&candidate, spoken) {
-            Ok(successor) => successor,
+        let (mut successor, given) = match self.start_successor(&candidate, spoken) {
+            Ok(started) => started,
             Err(error) => return Reloaded::Failed(format!("cannot start the successor: {error}")),
         };
         let pid = successor.pid();
@@ -53,15 +53,17 @@ impl Running {
             // It may have accepted already.
             Err(no) => return self.roll_back(successor, false, no, config),
         };
+        let removed = not_kept(&given, &kept);
         let milliseconds = (began.elapsed() + Duration::from_micros(500)).as_millis() as u64;
         log::info!("reloading: successor {pid} accepts, {milliseconds} ms after the signal");
-        self.command(Command::Accept(false));
+        // What it has not is ours to serve until it has taken over: somebody may come there who wants what it has as well.
+        self.command(Command::AcceptOn(removed.clone()));
         if let Err(no) = self.probation(&mut successor, &mut probation, again) {
-            self.command(Command::Accept(true));
+            self.command(Command::AcceptAgain);
             return self.roll_back(successor, true, no, config);
         }
         if let Err(reason) = self.promote(&mut successor, again) {
-            self.command(Command::Accept(true));
+            self.command(Command::AcceptAgain);
             let no = self.roll_back(successor, true, reason, config);
             // It may have written the pid file just before.
             self.became_server();
@@ -73,22 +75,27 @@ impl Running {
         self.handed_over_to = Some(pid);
         let spent = until_ready.spent() + probation.spent();
         let deadline = Patience::new(config.reload_deadline.saturating_sub(spent));
-        self.move_to(successor, &kept, spoken, config, deadline, again)
+        self.move_to(successor, removed, spoken, config, deadline, again)
     }
 
-    fn start_successor(&self, candidate: &Candidate<'_>, spoken: Spoken) -> std::io::Result<Successor> {
+    /// Answers the listeners that it was given, too.
+    fn start_successor(
+        &self,
+        candidate: &Candidate<'_>,
+        spoken: Spoken,
+    ) -> std::io::Result<(Successor, Vec<WeakListener>)> {
         // All listeners, and of the spare sockets as many as find place behind them.
-        let open = |listener: &WeakListener| Some((listener.address.clone(), listener.file, listener.sockets()?));
+        let open = |listener: &WeakListener| Some((listener.clone(), listener.sockets()?));
         let open: Vec<_> = self.listeners.iter().filter_map(open).take(MAX_DESCRIPTORS - 1).collect();
-        let mut descriptors: Vec<BorrowedFd<'_>> = open.iter().map(|(.., sockets)| sockets.listener.as_fd()).collect();
+        let mut descriptors: Vec<BorrowedFd<'_>> = open.iter().map(|(_, sockets)| sockets.listener.as_fd()).collect();
         let mut listeners = Vec::new();
-        for (place, (address, file, sockets)) in open.iter().enumerate() {
+        for (place, (listener, sockets)) in open.iter().enumerate() {
             let has_place = spoken.passes_spares() && descriptors.len() < MAX_DESCRIPTORS - 1;
             let spare = sockets.spare.as_ref().filter(|_| has_place);
             listeners.push(InheritedListener {
                 fd: place as i32,
-                address: address.clone(),
-                file: *file,
+                address: listener.address.clone(),
+                file: listener.file,
                 spare: spare.map(|_| descriptors.len() as i32),
             });
             descriptors.extend(spare.map(AsFd::as_fd));
@@ -104,7 +111,8 @@ impl Running {
         let answers = Relay { commands: self.commands.clone(), to_acceptor: self.to_acceptor.clone() };
         let events = self.context.sender.clone();
         let legacy = self.context.pid_file.legacy(false);
-        Successor::start(candidate, spoken, inheritance, &legacy, &descriptors, events, answers)
+        let successor = Successor::start(candidate, spoken, inheritance, &legacy, &descriptors, events, answers)?;
+        Ok((successor, open.into_iter().map(|(listener, _)| listener).collect()))
     }
 
     /// Waits, and passes by what an earlier successor said. Time is up only when the successor has said nothing that is
@@ -137,11 +145,11 @@ impl Running {
         successor: &mut Successor,
         patience: &mut Patience,
         again: &mut bool,
-    ) -> Result<Vec<String>, Reloaded> {
+    ) -> Result<Kept, Reloaded> {
         let mut said = String::new();
         loop {
             match self.next_from(successor, patience) {
-                Waited::Event(Event::Successor(_, FromSuccessor::Ready { kept })) => return Ok(kept),
+                Waited::Event(Event::Successor(_, FromSuccessor::Ready(kept))) => return Ok(kept),
                 Waited::Event(Event::Successor(_, FromSuccessor::Failed(reason))) => said = format!(": {reason}"),
                 Waited::Event(Event::Successor(..)) => {
                     let how = successor.end(PROBATION_STOP);
@@ -190,6 +198,13 @@ impl Running {
     /// Everything is ours again; the successor ends first, so that we are the sole holder of the listeners.
     /// One that has not said READY may have nothing: then it gets no longer than it takes to say a word.
     fn roll_back(&mut self, mut successor: Successor, ready: bool, no: Reloaded, config: &Config) -> Reloaded {
+        let no = self.end_successor(&mut successor, ready, no, config);
+        // It may have bound some beside ours.
+        self.command(Command::StandAlone);
+        no
+    }
+
+    fn end_successor(&mut self, successor: &mut Successor, ready: bool, no: Reloaded, config: &Config) -> Reloaded {
         if successor.has_ended() {
             return no;
         }
@@ -204,7 +219,7 @@ impl Running {
         let (mut no, mut serves, mut again) = (no, ready, false);
         let mut patience = Patience::new(if serves { time } else { time.min(UNREADY_PATIENCE) });
         loop {
-            let event = match self.next_from(&successor, &mut patience) {
+            let event = match self.next_from(successor, &mut patience) {
                 Waited::Event(event) => event,
                 Waited::Time => break,
                 // Without workers there is nothing to go on with.
@@ -281,16 +296,15 @@ impl Running {
     fn move_to(
         &mut self,
         mut successor: Successor,
-        kept: &[String],
+        removed: Vec<WeakListener>,
         spoken: Spoken,
         config: &Config,
         mut deadline: Patience,
         again: &mut bool,
     ) -> Reloaded {
-        let mut removed: Vec<String> = self.listeners.iter().map(|listener| listener.address.clone()).collect();
-        removed.retain(|address| !kept.contains(address));
-        // The acceptor closes the others.
-        self.listeners.retain(|listener| kept.contains(&listener.address));
+        let closed = removed.iter().map(|listener| listener.address.as_str()).collect::<Vec<_>>().join(", ");
+        // The acceptor closes these.
+        self.listeners.retain(|listener| !removed.iter().any(|removed| removed.is_same(listener)));
         if spoken.state.is_none() {
             log::warn!("the successor reads other state versions: connections end with their next response instead");
         }
@@ -325,8 +339,13 @@ impl Running {
                     }
                     self.became_server();
                     self.context.notifier.main_again(std::process::id(), &self.status());
-                    // Every connection that was not committed is ours, and the listeners always were.
-                    return Reloaded::Failed(format!("the successor is gone ({how}); this process takes over again"));
+                    // Every connection that was not committed is ours, and the listeners that it kept always were.
+                    let closed = match &closed[..] {
+                        "" => String::new(),
+                        closed => format!("; closed, and bound again only by another reload: {closed}"),
+                    };
+                    let reason = format!("the successor is gone ({how}); this process takes over again{closed}");
+                    return Reloaded::Failed(reason);
                 }
                 Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: true }) | Event::StopNow) => {
                     let ended = self.leave(&mut successor, Pause::SecondStop, *again);
@@ -339,7 +358,11 @@ impl Running {
                         // The successor stops: what is left here ends here, and it waits for our listeners.
                         deadline.shorten(config.stop_deadline);
                         self.shared.phase.drain();
-                        self.command(Command::Drain { patience: Duration::ZERO, sole_holder: false, alone: true });
+                        self.command(Command::Drain {
+                            patience: Duration::ZERO,
+                            holders: Holders::Successor,
+                            alone: true,
+                        });
                         let _ = successor.link.send_within(&Message::ListenersClosed, &[], PATIENCE);
                     }
                 }
@@ -413,4 +436,10 @@ impl Running {
         );
         ended
     }
+}
+
+/// Of the listeners that a successor was given those that it has no use for.
+fn not_kept(given: &[WeakListener], kept: &Kept) -> Vec<WeakListener> {
+    let places = given.iter().enumerate();
+    places.filter(|(place, one)| !kept.contains(*place, &one.address)).map(|(_, one)| one.clone()).collect()
 }

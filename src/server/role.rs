@@ -9,7 +9,7 @@ use crate::lifecycle::predecessor::{Hello, Predecessor};
 use crate::lifecycle::program;
 use crate::lifecycle::state::Inheritance;
 use crate::lifecycle::way_back::{self, CameBack};
-use crate::listener::{Address, Listener};
+use crate::listener::{Address, Kept, Listener, Origin, keep_or_bind};
 use crate::sys::descriptors::own_one;
 use std::fs::File;
 use std::io;
@@ -96,7 +96,9 @@ impl Role {
     pub fn begin(self, addresses: &[Address]) -> Result<Startup, Error> {
         let (mut inheritance, connections, predecessor, descriptors, legacy, came_back) = match self {
             Role::First => {
-                let (listeners, obsolete) = bind_or_keep(addresses, activation::inherited_from_env()?, false)?;
+                let Kept { mut listeners, obsolete } =
+                    keep_or_bind(addresses, activation::inherited_from_env()?, false)?;
+                listeners.iter_mut().try_for_each(Listener::listen)?;
                 return Ok(Startup { listeners, obsolete, inherited: Inherited::default() });
             }
             Role::Exec(TakenOver { inheritance, listeners, connections }, legacy, came_back) => {
@@ -106,10 +108,17 @@ impl Role {
                 (inheritance, Vec::new(), Some(predecessor), listeners, legacy, None)
             }
         };
-        // Who may still come back removes no file.
-        let inherited = inherit(&mut inheritance, descriptors, predecessor.is_none() && !way_back::is_armed());
-        // Where there is no way back: one listener that cannot be bound must not end all others.
-        let (listeners, obsolete) = bind_or_keep(addresses, inherited, predecessor.is_none() && !way_back::is_armed())
+        // Where there is no way back, one listener that cannot be bound must not end all others; and who may still come back
+        // removes no file.
+        let is_final = predecessor.is_none() && !way_back::is_armed();
+        let inherited = inherit(&mut inheritance, descriptors, is_final);
+        if predecessor.is_none() {
+            // Who was executed here before us may have come back in the middle of binding one beside them.
+            inherited.iter().for_each(Listener::stand_alone);
+        }
+        // What is new listens when this process serves, `Acceptor::listen`: until then it takes no client from anybody, who
+        // would be reset if this came to nothing.
+        let Kept { listeners, obsolete } = keep_or_bind(addresses, inherited, is_final)
             .inspect_err(|error| predecessor.iter().for_each(|predecessor| predecessor.hears_why(error)))?;
         let inherited = Inherited { inheritance, connections, predecessor, legacy, came_back };
         Ok(Startup { listeners, obsolete, inherited })
@@ -123,47 +132,13 @@ fn inherit(
     own_files: bool,
 ) -> Vec<Listener> {
     let mut listeners = Vec::new();
-    for (inherited, (fd, spare)) in std::mem::take(&mut inheritance.listeners).into_iter().zip(descriptors) {
-        match Listener::inherit(fd, spare, inherited.address, inherited.file, own_files) {
+    let all = std::mem::take(&mut inheritance.listeners).into_iter().zip(0..);
+    for ((inherited, place), (fd, spare)) in all.zip(descriptors) {
+        let origin = Origin { place, address: inherited.address };
+        match Listener::inherit(fd, spare, inherited.file, own_files, origin) {
             Ok(listener) => listeners.push(listener),
             Err(error) => log::error!("cannot go on with an inherited listener: {error}"),
         }
     }
     listeners
-}
-
-/// Moves those that are `wanted`, in their order.
-fn take(from: &mut Vec<Listener>, to: &mut Vec<Listener>, wanted: &dyn Fn(&Listener) -> bool) {
-    while let Some(at) = from.iter().position(wanted) {
-        to.push(from.remove(at));
-    }
-}
-
-/// Keeps the inherited listeners that the configuration still names, binds the others, and answers which have become
-/// obsolete. Where the service manager passed listeners it decides, and the configuration's are not bound.
-fn bind_or_keep(
-    addresses: &[Address],
-    mut inherited: Vec<Listener>,
-    forgiving: bool,
-) -> Result<(Vec<Listener>, Vec<Listener>), Error> {
-    let mut listeners = Vec::new();
-    take(&mut inherited, &mut listeners, &Listener::is_shared);
-    if !listeners.is_empty() {
-        log::info!("the listeners are the service manager's, not those of the configuration");
-        return Ok((listeners, inherited));
-    }
-    for address in addresses {
-        let text = address.to_string();
-        let before = listeners.len();
-        take(&mut inherited, &mut listeners, &|listener| listener.inheritance().0 == text);
-        if listeners.len() > before {
-            continue;
-        }
-        match Listener::bind(address) {
-            Ok(bound) => listeners.extend(bound),
-            Err(error) if forgiving => log::error!("{error}; serving without it"),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((listeners, inherited))
 }

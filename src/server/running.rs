@@ -7,7 +7,7 @@ use crate::Error;
 use crate::api::Handler;
 use crate::clock::Millis;
 use crate::config::{Config, ReloadMode};
-use crate::engine::acceptor::{Acceptor, Command, Jobs, WAKER};
+use crate::engine::acceptor::{Acceptor, Command, Holders, Jobs, WAKER};
 use crate::engine::connection::{Budget, Connection, Durations, Restored, Role, Shared, Stats};
 use crate::engine::mailbox::{Mailbox, mailbox};
 use crate::engine::memory::{ACCEPTOR_STACK, STATUS_STACK};
@@ -24,7 +24,7 @@ use crate::lifecycle::signals::SignalThread;
 use crate::lifecycle::state::Counters;
 use crate::lifecycle::way_back::{self, Failures};
 use crate::lifecycle::{Event, FromPredecessor, Phase};
-use crate::listener::{Listener, WeakListener};
+use crate::listener::{Listener, Origin, WeakListener};
 use crate::logging::Log;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::cell::Cell;
@@ -206,12 +206,17 @@ impl Running {
         let thread = AcceptorThread::start().map_err(|error| failed("the acceptor", error))?;
         // Everything that can fail has not: what is left is done at once.
         let restored = restore(connections)?;
+        acceptor.listen(predecessor.is_none() && !way_back::is_armed())?;
         way_back::serves();
         restored.into_iter().for_each(|restored| acceptor.restore(ManuallyDrop::into_inner(restored)));
         match predecessor {
-            // It closes its own copies when nobody else has any.
+            // It serves them until we have taken over, and closes them when nobody else has any.
             Some(_) => drop(obsolete),
-            None => acceptor.leave(owning_files(obsolete), config.stop_deadline / 4),
+            None => {
+                acceptor.leave(owning_files(obsolete), config.stop_deadline / 4);
+                // What goes needs it until here, to keep new clients out.
+                acceptor.stand_alone();
+            }
         }
         let acceptor = thread.run(acceptor);
         Ok(Running {
@@ -308,10 +313,10 @@ impl Running {
         predecessor
             .listen(self.context.sender.clone(), arrivals)
             .map_err(|error| Error::runtime(format_args!("cannot listen to the predecessor"), error))?;
-        let kept = self.listeners.iter().map(|listener| listener.address.clone()).collect();
+        let origins = self.listeners.iter().filter_map(|listener| listener.origin.clone());
+        let kept = origins.map(|Origin { place, address }| (place, address)).collect();
         predecessor
-            .link
-            .send_within(&Message::Ready { kept }, &[], LINK_PATIENCE)
+            .hears_ready(kept, LINK_PATIENCE)
             .map_err(|error| Error::runtime(format_args!("the predecessor does not listen"), error))
     }
 
@@ -558,7 +563,7 @@ impl Running {
         self.shared.phase.drain();
         self.command(Command::Drain {
             patience: config.stop_deadline / 4,
-            sole_holder: self.sole_holder,
+            holders: if self.sole_holder { Holders::WeAlone } else { Holders::Predecessor },
             // One that waits for us cannot be waited for.
             alone: self.predecessor.is_none() || !self.promoted,
         });

@@ -1,6 +1,7 @@
 //! New connections: taking them, making place for them, and closing a listener without resetting any.
 
 use super::{Acceptor, DRAIN_TICK};
+use crate::Error;
 use crate::clock::Millis;
 use crate::engine::connection::Connection;
 use crate::engine::connection::Slot;
@@ -42,11 +43,45 @@ pub(super) struct Leaving {
 }
 
 impl Acceptor {
+    /// Begins to listen where that was not done yet: the last step before serving that may fail. `forgiving` goes on
+    /// without what fails.
+    ///
+    /// # Errors
+    /// Of the first that cannot listen.
+    pub fn listen(&mut self, forgiving: bool) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        self.listeners.retain_mut(|listener| match listener.listen() {
+            Err(error) if forgiving => {
+                log::error!("{error}; serving without it");
+                false
+            }
+            Err(error) => {
+                outcome = Err(error);
+                true
+            }
+            Ok(()) => true,
+        });
+        outcome
+    }
+
+    /// Nobody's is bound beside ours any more.
+    pub fn stand_alone(&self) {
+        self.listeners.iter().for_each(Listener::stand_alone);
+    }
+
+    /// Whether new connections on some listener are ours to take.
+    pub(super) fn accepts(&self) -> bool {
+        self.accepting || !self.accepting_on.is_empty()
+    }
+
     pub(super) fn accept(&mut self) {
         // Edge-triggered: from here on only a listener that is left with some waiting makes this true again.
         self.ready = false;
         let listeners = std::mem::take(&mut self.listeners);
         for listener in &listeners {
+            if !self.accepting && !self.accepting_on.iter().any(|ours| ours.is_of(listener)) {
+                continue;
+            }
             self.accept_from(listener, self.shared.limits.connections);
         }
         self.listeners = listeners;

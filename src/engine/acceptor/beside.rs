@@ -131,6 +131,7 @@ impl Acceptor {
         self.shared.budget.set_held_beside(0);
         self.beside = Beside { awaited: self.beside.awaited, ..Beside::default() };
         self.alone = true;
+        self.stand_alone();
         self.let_in();
     }
 

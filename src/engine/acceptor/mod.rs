@@ -22,7 +22,7 @@ use crate::engine::pool::worker::{AcceptorHandle, ToAcceptor};
 use crate::engine::slot::{Notified, Readiness, Sched};
 use crate::engine::table::{ClientNet, Table};
 use crate::lifecycle::link::{Holds, Link};
-use crate::listener::Listener;
+use crate::listener::{Listener, WeakListener};
 use crate::logging::rate_limit::log_rate_limited;
 use crate::sys::scheduling::{Policy, schedule};
 use accepting::Leaving;
@@ -57,12 +57,12 @@ const ASKED_TICK: Duration = Duration::from_millis(5);
 
 /// What the main thread, and a link's thread, tell the acceptor.
 pub enum Command {
-    /// Close the listeners without resetting anyone, within `patience`; let the connections end. With another holder
-    /// of the listeners alive, our copies are just closed: the queue is the other's too.
+    /// Close the listeners without resetting anyone, within `patience`; let the connections end. What another holds too
+    /// is just closed: the queue is the other's as well.
     /// Unless `alone`, the predecessor may still move connections here, and the end waits for its end.
     Drain {
         patience: Duration,
-        sole_holder: bool,
+        holders: Holders,
         alone: bool,
     },
     /// The predecessor is gone.
@@ -76,8 +76,12 @@ pub enum Command {
     Hold(HoldOrder),
     /// Go on after a hold that was answered, or do without one.
     Resume,
-    /// Leave the listeners to the successor, or take them again.
-    Accept(bool),
+    /// Leave the listeners to the successor, but for those that it does not keep.
+    AcceptOn(Vec<WeakListener>),
+    /// Accept on all of them again.
+    AcceptAgain,
+    /// The successor has ended: nobody's is to be bound beside ours any more.
+    StandAlone,
     /// Move every connection to the successor as it parks, written in that version of the state; end when none is left.
     /// The listeners in `removed` are nobody's any more. Without a version the successor cannot read their state, and
     /// they end politely.
@@ -85,7 +89,7 @@ pub enum Command {
         state: Option<u32>,
         link: Link,
         stalled: Box<dyn Fn() + Send>,
-        removed: Vec<String>,
+        removed: Vec<WeakListener>,
         patience: Duration,
     },
     /// The successor has that connection, or cannot take it.
@@ -103,6 +107,16 @@ pub enum Command {
     Spare(Option<Vec<u8>>),
     /// A connection of the predecessor has become ours.
     Adopt(Box<Restored>),
+}
+
+/// Who has the listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holders {
+    WeAlone,
+    /// A predecessor too, of those that were inherited.
+    Predecessor,
+    /// A successor too.
+    Successor,
 }
 
 /// The ways to the threads that drive connections.
@@ -159,6 +173,8 @@ pub struct Acceptor {
     full: bool,
     /// Whether new connections are ours to take.
     accepting: bool,
+    /// If they are not: listeners whose connections are ours all the same.
+    accepting_on: Vec<WeakListener>,
     /// Whether no predecessor can move connections here.
     alone: bool,
     migration: Option<Migration>,
@@ -219,6 +235,7 @@ impl Acceptor {
             freed: HashSet::default(),
             full: false,
             accepting: true,
+            accepting_on: Vec::new(),
             alone: true,
             migration: None,
             beside: Beside::default(),
@@ -266,7 +283,7 @@ impl Acceptor {
             self.send_overflow();
             self.admit_postponed();
             self.look_for_room();
-            if self.ready && self.accepting && self.hold.is_none() && self.now >= self.accept_again {
+            if self.ready && self.accepts() && self.hold.is_none() && self.now >= self.accept_again {
                 self.accept();
             }
             if !self.leaving.is_empty() && self.hold.is_none() {
@@ -321,7 +338,7 @@ impl Acceptor {
         if let Some((first, ..)) = self.postponed.first() {
             until = until.min(*first);
         }
-        if self.ready && self.accepting {
+        if self.ready && self.accepts() {
             until = until.min(self.accept_again);
         }
         for leaving in &self.leaving {
@@ -513,31 +530,40 @@ impl Acceptor {
                 Command::Tell(link) => self.begin_telling(link),
                 Command::Learn(holds) => self.learn(holds),
                 Command::Spare(address) => self.spare_for(address),
-                Command::Drain { patience, sole_holder, alone } => {
+                Command::Drain { patience, holders, alone } => {
                     self.alone = alone;
-                    let mut listeners = std::mem::take(&mut self.listeners);
-                    if sole_holder {
-                        self.leave(listeners, patience);
-                    } else {
-                        listeners.iter_mut().for_each(|listener| listener.own_file(false));
-                    }
+                    let (ours, mut shared): (Vec<_>, Vec<_>) =
+                        std::mem::take(&mut self.listeners).into_iter().partition(|listener| match holders {
+                            Holders::WeAlone => true,
+                            Holders::Predecessor => !listener.is_inherited(),
+                            Holders::Successor => false,
+                        });
+                    self.leave(ours, patience);
+                    shared.iter_mut().for_each(|listener| listener.own_file(false));
                     self.to_acceptor.want_places(true);
                 }
                 Command::Hold(order) => self.ask_for_hold(order),
                 Command::Resume => self.resume(),
-                Command::Accept(accepting) => {
-                    self.accepting = accepting;
-                    self.ready |= accepting;
+                Command::AcceptOn(listeners) => {
+                    self.accepting = false;
+                    self.accepting_on = listeners;
                 }
+                Command::AcceptAgain => {
+                    self.accepting_on.clear();
+                    self.accepting = true;
+                    self.ready = true;
+                }
+                Command::StandAlone => self.stand_alone(),
                 Command::Migrate { state, link, stalled, removed, patience } => {
                     let (gone, kept) = std::mem::take(&mut self.listeners)
                         .into_iter()
-                        .partition(|listener| removed.iter().any(|address| address == listener.inheritance().0));
+                        .partition(|listener| removed.iter().any(|weak| weak.is_of(listener)));
                     self.listeners = kept;
                     // The successor has closed its copies, so we are their sole holder.
                     self.leave(gone, patience);
                     self.own_files(false);
                     self.accepting = false;
+                    self.accepting_on.clear();
                     // What is in handlers now has no other way to learn of it.
                     self.shared.phase.keep_no_connection(state.is_none());
                     self.to_acceptor.want_places(true);
@@ -568,6 +594,7 @@ impl Acceptor {
                     self.accepting = serving;
                     self.ready = serving;
                     self.own_files(true);
+                    self.stand_alone();
                     self.to_acceptor.want_places(!serving);
                 }
                 Command::OwnFiles => self.own_files(true),
