@@ -10,21 +10,24 @@
 //! | `POST /journal` | appends the body as a line to the file named by `LAB_JOURNAL`, then answers with that line |
 //! | `GET /pid` | `{"pid":…,"generation":…}` |
 //! | `GET /count` | how often that was asked, over all generations |
+//! | `POST /map/{key}`, `GET /map/{key}` | keeps the body, over all generations; answers with it, or 404 |
 //! | `GET /panic` | panics |
 //!
 //! A start goes wrong in the way that the file named by `LAB_TRAP` says: `panic`, `exit`, `abort`, `segv`, `overflow`,
 //! `memory`,
 //! `hang` or `restore`. A check does not, nor what is come back to.
 //!
+//! With `LAB_STATELESS` it carries nothing over, and two generations may serve at a time.
+//!
 //! It takes the program's flags: `cargo run --release --example lab -- --help`.
 
 use handover::{Body, Carried, Config, Header, IntoResponse, Request, Response, Router, Server, StatusCode};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -32,13 +35,12 @@ use std::time::Duration;
 const ECHO_LIMIT: u64 = 1 << 30;
 
 fn main() -> ExitCode {
-    let count = Arc::new(AtomicU64::new(0));
-    let (saved, restored) = (count.clone(), count.clone());
-    let save = move || Carried { version: 1, bytes: saved.load(Ordering::Relaxed).to_le_bytes().to_vec() };
+    let state = Arc::new(Mutex::new(State::default()));
+    let (saved, restored) = (state.clone(), state.clone());
+    let save = move || Carried { version: 2, bytes: locked(&saved).text().into_bytes() };
     let restore = move |carried: Carried| {
-        if let (1, Ok(bytes)) = (carried.version, carried.bytes.try_into()) {
-            // In overlap mode this generation has counted already.
-            restored.fetch_add(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        if let (2, Ok(text)) = (carried.version, String::from_utf8(carried.bytes)) {
+            *locked(&restored) = State::read(&text);
         }
     };
     let config = Config::from_args();
@@ -53,9 +55,69 @@ fn main() -> ExitCode {
         restore(carried);
     };
     let routes = routes(std::env::var_os("LAB_JOURNAL"))
-        .get("/count", move |_| format!("{}\n", count.fetch_add(1, Ordering::Relaxed) + 1));
-    let server = Server::builder().config(config).service(routes).carry_over(save, restore);
+        .get("/count", counter(state.clone()))
+        .get("/map/{key}", value_of(state.clone()))
+        .post("/map/{key}", keep(state));
+    let mut server = Server::builder().config(config).service(routes);
+    if std::env::var_os("LAB_STATELESS").is_none() {
+        server = server.carry_over(save, restore);
+    }
     handover::exit_code(server.give_back_at_rest(true).build().and_then(Server::run))
+}
+
+/// What is carried over.
+#[derive(Default)]
+struct State {
+    count: u64,
+    map: BTreeMap<String, String>,
+}
+
+impl State {
+    /// A line for each key, behind the count.
+    fn text(&self) -> String {
+        let mut text = format!("{}\n", self.count);
+        text.extend(self.map.iter().map(|(key, value)| format!("{key}={value}\n")));
+        text
+    }
+
+    fn read(text: &str) -> State {
+        let mut lines = text.lines();
+        let count = lines.next().and_then(|count| count.parse().ok()).unwrap_or(0);
+        let pair = |line: &str| line.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        State { count, map: lines.filter_map(pair).collect() }
+    }
+}
+
+type Shared = Arc<Mutex<State>>;
+
+fn locked(state: &Shared) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn counter(state: Shared) -> impl Fn(&mut Request) -> String {
+    move |_| {
+        let mut state = locked(&state);
+        state.count += 1;
+        format!("{}\n", state.count)
+    }
+}
+
+fn value_of(state: Shared) -> impl Fn(&mut Request) -> Option<String> {
+    move |request| locked(&state).map.get(request.param("key")?).cloned()
+}
+
+fn keep(state: Shared) -> impl Fn(&mut Request) -> Result<(StatusCode, &'static str), Refusal> {
+    move |request| {
+        let mut value = String::new();
+        let refused = |error: io::Error| (StatusCode(400), format!("{error}\n"));
+        request.as_reader().read_to_string(&mut value).map_err(refused)?;
+        let key = request.param("key").unwrap_or_default().to_owned();
+        if value.contains('\n') || key.contains(['=', '\n']) {
+            return Err((StatusCode(400), "neither may have a line end, nor a key a `=`\n".to_owned()));
+        }
+        locked(&state).map.insert(key, value);
+        Ok((StatusCode(201), ""))
+    }
 }
 
 /// In which way this start is to go wrong, if it is.

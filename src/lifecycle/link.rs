@@ -28,12 +28,14 @@ const INLINE: usize = 32 * 1024;
 /// The longest packet: an inline payload and the words around it.
 const PACKET: usize = 64 * 1024;
 /// The newest version of the words.
-const WORDS: u32 = 3;
+const WORDS: u32 = 4;
 /// From here on a successor hears what its predecessor holds.
 pub const HOLDS: u32 = 2;
 /// From here on a successor says which listeners it keeps by their places; before, by their addresses as they were
 /// configured, of which one may stand for several listeners.
 pub const PLACES: u32 = 3;
+/// From here on a successor is told whether it serves before it is promoted, or on `Go` and not before.
+pub const SWITCHES: u32 = 4;
 /// The most descriptors in one packet, of listeners; the kernel's own limit is 253 (unix(7)).
 pub const MAX_DESCRIPTORS: usize = 250;
 
@@ -83,6 +85,11 @@ pub enum Message {
     Spare(Option<Vec<u8>>),
     /// Successor, since version 3, before `Ready`: of the listeners that I inherited those in these places are mine too.
     Kept { places: Vec<u32> },
+    /// Predecessor, since version 4, behind `Greeting`: whether you are ready without accepting, restore what is carried
+    /// over on `Promote`, and serve on `Go`; there is a state of which two may not serve.
+    Order { switch: bool },
+    /// Predecessor, since version 4: serve. What I hear from here on I do not act on.
+    Go,
 }
 
 /// What a predecessor holds.
@@ -125,6 +132,8 @@ impl Message {
             Message::Holds { .. } => "Holds",
             Message::Spare { .. } => "Spare",
             Message::Kept { .. } => "Kept",
+            Message::Order { .. } => "Order",
+            Message::Go => "Go",
         }
     }
 }
@@ -314,7 +323,7 @@ mod tests {
     fn messages_are_written_as_they_were_at_first() {
         let counters = Counters { served: 1, refused: 2, connections: 300, migrated: 4, reloads: 5 }.into();
         let addresses = vec![(vec![127, 0, 0, 1], 2), (vec![0; 8], 0)];
-        let messages: [(Message, &[u8]); 15] = [
+        let messages: [(Message, &[u8]); 17] = [
             (Message::Stopping, &[2]),
             (
                 Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
@@ -336,6 +345,8 @@ mod tests {
             (Message::Spare(None), &[16, 0]),
             (Message::Spare(Some(vec![127, 0, 0, 1])), &[16, 1, 4, 127, 0, 0, 1]),
             (Message::Kept { places: vec![0, 300] }, &[17, 2, 0, 0xac, 2]),
+            (Message::Order { switch: true }, &[18, 1]),
+            (Message::Go, &[19]),
         ];
         for (message, expected) in messages {
             let bytes = postcard::to_allocvec(&message).expect("plain data");

@@ -83,6 +83,8 @@ impl Kept {
 /// What a successor's main thread hears.
 pub enum FromPredecessor {
     Promote(Option<Carried>),
+    /// It serves no longer, so that we may.
+    Go,
     /// A stop, passed on.
     Stop {
         at_once: bool,

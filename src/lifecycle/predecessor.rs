@@ -1,6 +1,6 @@
 //! Overlap mode as the successor sees it: what it inherits, and the thread that listens to its predecessor.
 
-use super::link::{self, HOLDS, Holds, Link, Message, PLACES, Packet, Payload, Sent, test_point};
+use super::link::{self, HOLDS, Holds, Link, Message, PLACES, Packet, Payload, SWITCHES, Sent, test_point};
 use super::patience::Patience;
 use super::state::{Carried, Inheritance, Snapshot, decode};
 use super::{Event, FromPredecessor};
@@ -84,6 +84,8 @@ pub struct Hello {
     pub inheritance: Inheritance,
     /// Each with its spare socket.
     pub listeners: Vec<(OwnedFd, Option<OwnedFd>)>,
+    /// Whether it serves until it says `Go`, and we do not before.
+    pub switch: bool,
 }
 
 impl Predecessor {
@@ -104,7 +106,17 @@ impl Predecessor {
         let real = descriptors.pop().ok_or("the predecessor passed on no stdin")?;
         rustix::stdio::dup2_stdin(&real).map_err(|error| format!("cannot take over stdin: {error}"))?;
         let listeners = with_spares(&inheritance, descriptors);
-        Ok(Hello { predecessor: Predecessor { link, words }, inheritance, listeners })
+        let mut switch = false;
+        if words >= SWITCHES {
+            match link.receive().map_err(|error| format!("cannot hear the predecessor: {error}"))? {
+                Some(Packet { message: Message::Order { switch: ordered }, .. }) => switch = ordered,
+                Some(Packet { message: other, .. }) => {
+                    return Err(format!("the predecessor went on with what we do not know: {}", other.kind()));
+                }
+                None => return Err("the predecessor ended".into()),
+            }
+        }
+        Ok(Hello { predecessor: Predecessor { link, words }, inheritance, listeners, switch })
     }
 
     /// Whether it says what it holds.
@@ -203,6 +215,10 @@ fn listen<A: Arrivals>(
                 FromPredecessor::Promote(carried_version.map(|version| Carried { version, bytes }))
             }
             Message::Stop { at_once } => FromPredecessor::Stop { at_once },
+            Message::Go => {
+                test_point("successor-go");
+                FromPredecessor::Go
+            }
             Message::ListenersClosed => FromPredecessor::ListenersClosed,
             Message::Finished { counters, cut, reload_again } => {
                 FromPredecessor::Finished { counters: counters.into(), cut, reload_again }

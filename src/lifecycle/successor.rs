@@ -2,7 +2,7 @@
 
 use super::candidate::Candidate;
 use super::child::{Child, How};
-use super::link::{self, Link, Message, Packet};
+use super::link::{self, Link, Message, Packet, SWITCHES};
 use super::patience::Patience;
 use super::program::Reads;
 use super::state::{Inheritance, common, encode};
@@ -62,9 +62,11 @@ pub trait Answers: Send + 'static {
 
 impl Successor {
     /// Starts the program on disk with the listeners, and speaks to it as it understands.
+    #[expect(clippy::too_many_arguments, reason = "what a reload knows by then")]
     pub fn start(
         candidate: &Candidate<'_>,
         spoken: Spoken,
+        switch: bool,
         inheritance: Inheritance,
         legacy: &OsStr,
         listeners: &[BorrowedFd<'_>],
@@ -85,7 +87,9 @@ impl Successor {
             }
             Spoken { .. } => Message::Hello(inheritance.into()),
         };
-        match link.send_within(&greeting, &descriptors, PATIENCE) {
+        let order = (spoken.words >= SWITCHES).then_some(Message::Order { switch });
+        let sent = link.send_within(&greeting, &descriptors, PATIENCE);
+        match sent.and_then(|()| order.map_or(Ok(()), |order| link.send_within(&order, &[], PATIENCE))) {
             // It has ended already. Who waits for its word is told so, and how it ended.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             sent => sent?,

@@ -401,7 +401,7 @@ impl Server {
         let context =
             ProcessContext { program, carry, log, pid_file, notifier, signals, sender: events, events: received };
         let predecessor = inherited.predecessor.clone();
-        let came_back = inherited.came_back.is_some();
+        let (came_back, waits_for_go) = (inherited.came_back.is_some(), inherited.waits_for_go);
         let mut running = Running::start(
             &config,
             memory.as_ref().map(Plan::budget),
@@ -419,7 +419,10 @@ impl Server {
             log::info!("memory {}", memory.describe());
         }
         // One that came back is as ready as before, and nobody has heard that it was not.
-        if !came_back {
+        if waits_for_go {
+            let config = config.clone();
+            running.announce_when_it_serves(move || announce(&config, &bound));
+        } else if !came_back {
             announce(&config, &bound);
         }
         let ended = running.supervise(&config);

@@ -3,13 +3,13 @@
 //! Until PROMOTE nothing is given away, and whatever goes wrong we serve on as if nothing had happened.
 
 use super::relay::Relay;
-use super::reload::check_timeout;
+use super::reload::{Rests, check_timeout};
 use super::running::{Pause, Reloaded, Running, Waited};
 use crate::config::Config;
 use crate::engine::acceptor::{Command, Holders};
 use crate::generation::generation;
 use crate::lifecycle::candidate::Candidate;
-use crate::lifecycle::link::{HOLDS, MAX_DESCRIPTORS, Message, payload, test_point, test_time};
+use crate::lifecycle::link::{HOLDS, MAX_DESCRIPTORS, Message, SWITCHES, payload, test_point, test_time};
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::state::{Inheritance, InheritedListener};
 use crate::lifecycle::successor::{PATIENCE, Spoken, Successor};
@@ -18,6 +18,8 @@ use crate::listener::WeakListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+/// How long a successor may take to restore the state, while every client waits.
+const SWITCH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a successor may take to say that it has taken over.
 const PROMOTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// From a packet that is received to its event.
@@ -40,7 +42,9 @@ impl Running {
             Ok((candidate, reads)) => (candidate, Spoken::with(&reads)),
             Err(no) => return no,
         };
-        let (mut successor, given) = match self.start_successor(&candidate, spoken) {
+        // Two that serve cannot share a state: one that has any serves until the other has it.
+        let switch = self.context.carry.is_some() && spoken.words >= SWITCHES && spoken.state.is_some();
+        let (mut successor, given) = match self.start_successor(&candidate, spoken, switch) {
             Ok(started) => started,
             Err(error) => return Reloaded::Failed(format!("cannot start the successor: {error}")),
         };
@@ -55,6 +59,17 @@ impl Running {
         };
         let removed = not_kept(&given, &kept);
         let milliseconds = (began.elapsed() + Duration::from_micros(500)).as_millis() as u64;
+        if switch {
+            log::info!("reloading: successor {pid} is ready, {milliseconds} ms after the signal");
+            let rests = Rests::new(began, config);
+            if let Err(no) = self.switch(&mut successor, rests, config, again) {
+                return self.switch_back(successor, no);
+            }
+            self.command(Command::AcceptOn(removed.clone()));
+            let spent = until_ready.spent();
+            let deadline = Patience::new(config.reload_deadline.saturating_sub(spent));
+            return self.hand_over(successor, removed, spoken, config, deadline, Some(config.reload_probation), again);
+        }
         log::info!("reloading: successor {pid} accepts, {milliseconds} ms after the signal");
         // What it has not is ours to serve until it has taken over: somebody may come there who wants what it has as well.
         self.command(Command::AcceptOn(removed.clone()));
@@ -62,20 +77,66 @@ impl Running {
             self.command(Command::AcceptAgain);
             return self.roll_back(successor, true, no, config);
         }
-        if let Err(reason) = self.promote(&mut successor, again) {
+        let time = test_time("HANDOVER_TEST_PROMOTION_TIMEOUT", PROMOTION_TIMEOUT);
+        if let Err(reason) = self.promote(&mut successor, time, again) {
             self.command(Command::AcceptAgain);
             let no = self.roll_back(successor, true, reason, config);
             // It may have written the pid file just before.
             self.became_server();
             return no;
         }
+        let spent = until_ready.spent() + probation.spent();
+        let deadline = Patience::new(config.reload_deadline.saturating_sub(spent));
+        self.hand_over(successor, removed, spoken, config, deadline, None, again)
+    }
+
+    /// The switch: with nothing running and nothing given out, the application's state goes over, and then the word that
+    /// the successor serves. Until that is said it takes no client, and killing it harms nobody.
+    fn switch(
+        &mut self,
+        successor: &mut Successor,
+        mut rests: Rests,
+        config: &Config,
+        again: &mut bool,
+    ) -> Result<(), Reloaded> {
+        test_point("predecessor-switch");
+        self.until_at_rest(&mut rests, config, again)?;
+        let time = test_time("HANDOVER_TEST_PROMOTION_TIMEOUT", SWITCH_TIMEOUT);
+        self.promote(successor, time, again)?;
+        test_point("predecessor-promoted");
+        let said = successor.link.send_within(&Message::Go, &[], PATIENCE);
+        said.map_err(|error| Reloaded::Failed(format!("the successor is gone before it serves: {error}")))?;
+        test_point("predecessor-go");
+        Ok(())
+    }
+
+    /// Nothing has been given away: the successor is killed, and everybody goes on.
+    fn switch_back(&mut self, mut successor: Successor, no: Reloaded) -> Reloaded {
+        let how = successor.end(Duration::ZERO);
+        log::info!("the successor ended: {how}");
+        self.command(Command::StandAlone);
+        self.command(Command::Resume);
+        no
+    }
+
+    /// From here on the successor is the server that supervisors know.
+    #[expect(clippy::too_many_arguments, reason = "what one reload knows by then")]
+    fn hand_over(
+        &mut self,
+        successor: Successor,
+        removed: Vec<WeakListener>,
+        spoken: Spoken,
+        config: &Config,
+        deadline: Patience,
+        stands_by: Option<Duration>,
+        again: &mut bool,
+    ) -> Reloaded {
+        let pid = successor.pid();
         self.context.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
         self.context.pid_file.handed_over();
         log::info!("reloading: successor {pid} is promoted");
         self.handed_over_to = Some(pid);
-        let spent = until_ready.spent() + probation.spent();
-        let deadline = Patience::new(config.reload_deadline.saturating_sub(spent));
-        self.move_to(successor, removed, spoken, config, deadline, again)
+        self.move_to(successor, removed, spoken, config, deadline, stands_by, again)
     }
 
     /// Answers the listeners that it was given, too.
@@ -83,6 +144,7 @@ impl Running {
         &self,
         candidate: &Candidate<'_>,
         spoken: Spoken,
+        switch: bool,
     ) -> std::io::Result<(Successor, Vec<WeakListener>)> {
         // All listeners, and of the spare sockets as many as find place behind them.
         let open = |listener: &WeakListener| Some((listener.clone(), listener.sockets()?));
@@ -111,7 +173,8 @@ impl Running {
         let answers = Relay { commands: self.commands.clone(), to_acceptor: self.to_acceptor.clone() };
         let events = self.context.sender.clone();
         let legacy = self.context.pid_file.legacy(false);
-        let successor = Successor::start(candidate, spoken, inheritance, &legacy, &descriptors, events, answers)?;
+        let successor =
+            Successor::start(candidate, spoken, switch, inheritance, &legacy, &descriptors, events, answers)?;
         Ok((successor, open.into_iter().map(|(listener, _)| listener).collect()))
     }
 
@@ -260,7 +323,7 @@ impl Running {
     }
 
     /// PROMOTE: from here on the successor is the server that supervisors know.
-    fn promote(&mut self, successor: &mut Successor, again: &mut bool) -> Result<(), Reloaded> {
+    fn promote(&mut self, successor: &mut Successor, time: Duration, again: &mut bool) -> Result<(), Reloaded> {
         let carried = self.carried().map_err(Reloaded::Failed)?;
         let version = carried.as_ref().map(|carried| carried.version);
         let failed = |error: std::io::Error| Reloaded::Failed(format!("cannot promote the successor: {error}"));
@@ -269,7 +332,6 @@ impl Running {
         let promote = Message::Promote { carried_version: version, carried };
         successor.link.send_within(&promote, &descriptors, PATIENCE).map_err(failed)?;
         test_point("predecessor-promote");
-        let time = test_time("HANDOVER_TEST_PROMOTION_TIMEOUT", PROMOTION_TIMEOUT);
         let mut patience = Patience::new(time);
         loop {
             match self.next_from(successor, &mut patience) {
@@ -293,6 +355,7 @@ impl Running {
     }
 
     /// Moves every connection as it parks, finishes what is in handlers, and leaves.
+    #[expect(clippy::too_many_arguments, reason = "what one reload knows by then")]
     fn move_to(
         &mut self,
         mut successor: Successor,
@@ -300,6 +363,7 @@ impl Running {
         spoken: Spoken,
         config: &Config,
         mut deadline: Patience,
+        stands_by: Option<Duration>,
         again: &mut bool,
     ) -> Reloaded {
         let closed = removed.iter().map(|listener| listener.address.as_str()).collect::<Vec<_>>().join(", ");
@@ -319,6 +383,7 @@ impl Running {
             }),
             removed,
             patience: config.stop_deadline / 4,
+            stands_by,
         });
         let mut stopping = false;
         let mut moved = None;

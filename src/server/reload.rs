@@ -43,6 +43,18 @@ pub fn check_timeout() -> Duration {
     test_time("HANDOVER_TEST_CHECK_TIMEOUT", CHECK_TIMEOUT)
 }
 
+/// How long a reload has waited for the pool to rest, and may.
+pub struct Rests {
+    began: Instant,
+    deadline: Instant,
+}
+
+impl Rests {
+    pub fn new(began: Instant, config: &Config) -> Rests {
+        Rests { began, deadline: began + config.reload_deadline }
+    }
+}
+
 /// What was checked, for an exec.
 struct Checked {
     candidate: Candidate<'static>,
@@ -56,53 +68,65 @@ impl Running {
     /// Becomes the program on disk. Returns only if that did not happen; then everything goes on as before.
     pub(super) fn reload_by_exec(&mut self, config: &Config, again: &mut bool) -> Reloaded {
         let began = Instant::now();
-        let deadline = began + config.reload_deadline;
         log::info!("reloading: checking {}", self.context.program.path().display());
         let mut checked = match self.check_for_exec(config, again) {
             Ok(checked) => checked,
             Err(no) => return no,
         };
-        // Served on until what runs is expected to end within the patience, which grows: at first no client is to wait
-        // longer than a moment, and in the end no reload is to wait for ever.
+        let mut rests = Rests::new(began, config);
+        loop {
+            let (connections, cut) = match self.until_at_rest(&mut rests, config, again) {
+                Ok(held) => held,
+                Err(no) => return no,
+            };
+            // Whoever changed it wants that, and nobody has checked it. Not while everybody is held back.
+            if !cut && let Some(change) = checked.candidate.changed() {
+                self.command(Command::Resume);
+                log::info!("reload: {change}, checking again");
+                checked = match self.check_for_exec(config, again) {
+                    Ok(checked) => checked,
+                    Err(no) => return no,
+                };
+                continue;
+            }
+            let no = self.execute(config, &checked, connections, again);
+            self.command(Command::Resume);
+            return no;
+        }
+    }
+
+    /// Serves on until what runs is expected to end within the patience, which grows: at first no client is to wait longer
+    /// than a moment, and in the end no reload is to wait for ever. Answers every connection, with new work held back, and
+    /// whether what ran was cut.
+    pub(super) fn until_at_rest(
+        &self,
+        rests: &mut Rests,
+        config: &Config,
+        again: &mut bool,
+    ) -> Result<(Vec<MovedConnection>, bool), Reloaded> {
         loop {
             let now = Instant::now();
-            let cuts = now >= deadline;
+            let cuts = now >= rests.deadline;
             let (answer, answered) = bounded(1);
-            let waited = now.duration_since(began).as_secs_f64() / config.reload_deadline.as_secs_f64().max(1e-3);
+            let whole = config.reload_deadline.as_secs_f64().max(1e-3);
+            let waited = now.duration_since(rests.began).as_secs_f64() / whole;
             let patience = config.exec_stall.mul_f64((2.0 * waited).min(1.0)).max(SHORT_HOLD).min(config.exec_stall);
-            let within = ASKED.min(deadline.saturating_duration_since(now));
+            let within = ASKED.min(rests.deadline.saturating_duration_since(now));
             let order = HoldOrder { answer, patience, most: config.exec_stall, within, cuts };
             let lasted = match self.hold(order, &answered, again) {
-                // Whoever changed it wants that, and nobody has checked it. Not while everybody is held back.
-                Ok(Ok(_)) if !cuts && checked.candidate.changed().is_some() => {
-                    self.command(Command::Resume);
-                    let change = checked.candidate.changed().unwrap_or_default();
-                    log::info!("reload: {change}, checking again");
-                    checked = match self.check_for_exec(config, again) {
-                        Ok(checked) => checked,
-                        Err(no) => return no,
-                    };
-                    continue;
-                }
-                Ok(Ok(connections)) => {
-                    let no = self.execute(config, &checked, connections, again);
-                    self.command(Command::Resume);
-                    return no;
-                }
+                Ok(Ok(connections)) => return Ok((connections, cuts)),
                 Ok(Err(NotHeld { lasted })) => lasted,
                 Err(no) => {
                     self.command(Command::Resume);
-                    return no;
+                    return Err(no);
                 }
             };
             if !lasted.is_zero() {
                 log::info!("reload: handlers took longer than expected, trying again");
             }
             // So that clients wait for a small part of the time only.
-            let serve_for = (lasted * HOLD_SHARE).min(deadline.saturating_duration_since(Instant::now()));
-            if let Err(no) = self.serve_for(serve_for, again) {
-                return no;
-            }
+            let serve_for = (lasted * HOLD_SHARE).min(rests.deadline.saturating_duration_since(Instant::now()));
+            self.serve_for(serve_for, again)?;
         }
     }
 

@@ -34,6 +34,8 @@ pub struct Inherited {
     pub legacy: Legacy,
     /// If this process had become a program that did not serve.
     pub came_back: Option<CameBack>,
+    /// Whether the predecessor has to say first that we serve.
+    pub waits_for_go: bool,
 }
 
 /// Its listeners, those it inherited and no longer needs, and the rest.
@@ -94,6 +96,7 @@ impl Role {
 
     /// Binds what is new, keeps what was inherited.
     pub fn begin(self, addresses: &[Address]) -> Result<Startup, Error> {
+        let mut waits_for_go = false;
         let (mut inheritance, connections, predecessor, descriptors, legacy, came_back) = match self {
             Role::First => {
                 let Kept { mut listeners, obsolete } =
@@ -104,7 +107,8 @@ impl Role {
             Role::Exec(TakenOver { inheritance, listeners, connections }, legacy, came_back) => {
                 (inheritance, connections, None, listeners, legacy, came_back)
             }
-            Role::Overlap(Hello { predecessor, inheritance, listeners }, legacy) => {
+            Role::Overlap(Hello { predecessor, inheritance, listeners, switch }, legacy) => {
+                waits_for_go = switch;
                 (inheritance, Vec::new(), Some(predecessor), listeners, legacy, None)
             }
         };
@@ -120,7 +124,7 @@ impl Role {
         // would be reset if this came to nothing.
         let Kept { listeners, obsolete } = keep_or_bind(addresses, inherited, is_final)
             .inspect_err(|error| predecessor.iter().for_each(|predecessor| predecessor.hears_why(error)))?;
-        let inherited = Inherited { inheritance, connections, predecessor, legacy, came_back };
+        let inherited = Inherited { inheritance, connections, predecessor, legacy, came_back, waits_for_go };
         Ok(Startup { listeners, obsolete, inherited })
     }
 }

@@ -15,7 +15,7 @@ use crate::engine::pool::work_queue::queue;
 use crate::engine::pool::worker::{AcceptorHandle, Streamers, Worker};
 use crate::generation::generation;
 use crate::lifecycle::exec::InheritedConnection;
-use crate::lifecycle::link::Message;
+use crate::lifecycle::link::{Message, test_point};
 use crate::lifecycle::notify::Notifier;
 use crate::lifecycle::pid_file::PidFile;
 use crate::lifecycle::predecessor::Predecessor;
@@ -95,6 +95,10 @@ pub struct Running {
     pub(super) first_stop: Cell<Option<Instant>>,
     /// A HUP that came while the predecessor still ran.
     pub(super) reload_later: bool,
+    /// Whether the predecessor has to say first that we serve.
+    waits_for_go: bool,
+    /// What is said then.
+    announcement: Option<Box<dyn FnOnce()>>,
     /// Execs that led back here.
     pub(super) failures: Failures,
     /// Why the last one did, until that has been said.
@@ -132,7 +136,7 @@ impl Running {
         context: ProcessContext,
     ) -> Result<Running, Error> {
         let failed = |what: &str, error: io::Error| Error::runtime(format_args!("cannot start {what}"), error);
-        let Inherited { inheritance, connections, predecessor, came_back, .. } = inherited;
+        let Inherited { inheritance, connections, predecessor, came_back, waits_for_go, .. } = inherited;
         if let (Some(carry), Some(carried)) = (&context.carry, inheritance.carried) {
             (carry.restore)(carried);
         }
@@ -218,6 +222,9 @@ impl Running {
                 acceptor.stand_alone();
             }
         }
+        if waits_for_go {
+            acceptor.wait_for_go();
+        }
         let acceptor = thread.run(acceptor);
         Ok(Running {
             shared,
@@ -238,6 +245,8 @@ impl Running {
             cut_by_reloads: 0,
             first_stop: Cell::new(None),
             predecessor,
+            waits_for_go,
+            announcement: None,
             failures: came_back.as_ref().map(|it| it.failures).unwrap_or_default(),
             came_back: came_back.map(|it| it.reason),
             pool: Arc::downgrade(&pool),
@@ -372,11 +381,16 @@ impl Running {
                 if let (Some(carry), Some(carried)) = (&self.context.carry, carried) {
                     (carry.restore)(carried);
                 }
-                self.became_server();
-                self.tell_predecessor(&Message::Promoted);
-                self.beat.set(Some(Instant::now() + PROMOTION_SETTLES));
-                log::info!("took over from the predecessor");
+                if self.waits_for_go {
+                    test_point("successor-restored");
+                    self.tell_predecessor(&Message::Promoted);
+                } else {
+                    self.became_server();
+                    self.tell_predecessor(&Message::Promoted);
+                    self.takes_over();
+                }
             }
+            FromPredecessor::Go => self.serve(),
             FromPredecessor::Stop { at_once } => {
                 // It says so only while it is the server.
                 self.promoted = false;
@@ -395,6 +409,11 @@ impl Running {
                 self.predecessor = None;
                 self.sole_holder = true;
                 self.command(Command::Alone);
+                // Behind PROMOTED it need not have been said: it serves no longer.
+                if self.waits_for_go {
+                    log::warn!("the predecessor is gone before it said that we serve; serving");
+                    self.serve();
+                }
                 if !self.promoted {
                     log::warn!("the predecessor is gone before it handed over; serving on");
                     self.became_server();
@@ -405,6 +424,28 @@ impl Running {
             }
         }
         None
+    }
+
+    /// The predecessor serves no longer, so that we may.
+    fn serve(&mut self) {
+        if std::mem::take(&mut self.waits_for_go) {
+            self.command(Command::Serve);
+            self.became_server();
+            self.takes_over();
+            if let Some(announce) = self.announcement.take() {
+                announce();
+            }
+        }
+    }
+
+    /// For one that has to wait until it is told.
+    pub(super) fn announce_when_it_serves(&mut self, announce: impl FnOnce() + 'static) {
+        self.announcement = Some(Box::new(announce));
+    }
+
+    fn takes_over(&mut self) {
+        self.beat.set(Some(Instant::now() + PROMOTION_SETTLES));
+        log::info!("took over from the predecessor");
     }
 
     fn tell_predecessor(&self, message: &Message) {

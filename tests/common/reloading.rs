@@ -27,11 +27,12 @@ impl Mode {
     }
 }
 
-/// The program listens on a port and a Unix socket, has a journal, and reloads in that mode.
+/// The program listens on a port and a Unix socket, has a journal, and reloads in that mode. The lab carries nothing over,
+/// so that by overlap two generations serve beside each other; what does has tests of its own.
 pub fn reloading<'c>(command: &'c mut Command, mode: Mode, scratch: &Scratch) -> &'c mut Command {
     mode.flags(command).args(["-l", "127.0.0.1:0", "-l"]);
     command.arg(format!("unix:{}", scratch.path("socket").display()));
-    command.env("LAB_JOURNAL", scratch.path("journal"))
+    command.env("LAB_STATELESS", "1").env("LAB_JOURNAL", scratch.path("journal"))
 }
 
 /// The lab, so.

@@ -24,6 +24,7 @@ mod rest;
 mod site;
 mod stop;
 mod surroundings;
+mod switch;
 mod unread;
 mod way_back;
 mod wire;

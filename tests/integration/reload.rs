@@ -211,23 +211,6 @@ fn pipelined_requests_are_all_answered_in_order() {
     }
 }
 
-/// What the application itself carries over, by its own hooks.
-#[test]
-fn what_an_application_carries_over_goes_on() {
-    for mode in Mode::BOTH {
-        let scratch = Scratch::new();
-        let program = lab(mode, &scratch, &[]);
-        let mut client = program.client();
-        for count in 1..=9 {
-            assert_eq!(client.get("/count").answer().text(), format!("{count}\n"), "{mode:?}");
-            if count % 3 == 0 {
-                program.reload();
-            }
-        }
-        assert_eq!(generation(&mut client), 4);
-    }
-}
-
 /// What a handler runs is finished here; then its connection goes on in the successor.
 #[test]
 fn a_request_in_a_handler_is_finished_first() {

@@ -71,7 +71,7 @@ impl Acceptor {
 
     /// Whether new connections on some listener are ours to take.
     pub(super) fn accepts(&self) -> bool {
-        self.accepting || !self.accepting_on.is_empty()
+        !self.waits_for_go && (self.accepting || !self.accepting_on.is_empty())
     }
 
     pub(super) fn accept(&mut self) {

@@ -102,6 +102,12 @@ impl Acceptor {
                 _ => connection.expire(&self.shared, self.now, self.date.field()),
             }
         };
+        self.act_on(slot, seen, expiry);
+    }
+
+    /// Does what was decided about a connection that was claimed as it was seen.
+    pub(super) fn act_on(&mut self, slot: &Arc<Slot>, seen: Word, expiry: Expiry) {
+        let sched = seen.sched();
         match expiry {
             Expiry::Close(reason) => self.close(slot, reason),
             // A stale entry is in the channel, so it must never go there again: it stays this thread's.

@@ -87,6 +87,11 @@ impl Hold {
         self.answer.is_some()
     }
 
+    /// Everything that it holds back.
+    pub(super) fn into_slots(self) -> impl Iterator<Item = Arc<Slot>> {
+        self.ready.into_iter().chain(self.taken.into_values().map(|(slot, _)| slot))
+    }
+
     fn has_taken(&self, slot: &Slot) -> bool {
         self.taken.contains_key(&slot.token())
     }

@@ -91,7 +91,11 @@ pub enum Command {
         stalled: Box<dyn Fn() + Send>,
         removed: Vec<WeakListener>,
         patience: Duration,
+        /// After a switch: how long to stay for the case that the successor dies.
+        stands_by: Option<Duration>,
     },
+    /// A successor that has waited for it takes clients.
+    Serve,
     /// The successor has that connection, or cannot take it.
     Acked(u64),
     Refused(u64),
@@ -175,6 +179,8 @@ pub struct Acceptor {
     accepting: bool,
     /// If they are not: listeners whose connections are ours all the same.
     accepting_on: Vec<WeakListener>,
+    /// Whether the predecessor has to say first that we serve.
+    waits_for_go: bool,
     /// Whether no predecessor can move connections here.
     alone: bool,
     migration: Option<Migration>,
@@ -236,6 +242,7 @@ impl Acceptor {
             full: false,
             accepting: true,
             accepting_on: Vec::new(),
+            waits_for_go: false,
             alone: true,
             migration: None,
             beside: Beside::default(),
@@ -246,6 +253,11 @@ impl Acceptor {
             says_again: Millis::NEVER,
             over: false,
         })
+    }
+
+    /// Takes no client until [`Command::Serve`].
+    pub fn wait_for_go(&mut self) {
+        self.waits_for_go = true;
     }
 
     /// Gives back memory whenever there is nothing to do for a while: for a process that is the server's alone.
@@ -302,8 +314,8 @@ impl Acceptor {
             self.migrate();
             self.tell();
             let closed = self.listeners.is_empty() && self.leaving.is_empty();
-            let ending = match self.migration {
-                Some(_) => self.leaving.is_empty(),
+            let ending = match &self.migration {
+                Some(migration) => self.leaving.is_empty() && migration.may_end(self.now),
                 None => self.shared.is_draining() && closed && self.alone,
             };
             self.over |= ending && self.table.len() == 0 && self.postponed.is_empty();
@@ -409,6 +421,10 @@ impl Acceptor {
         self.may_begin_hold();
         if let Some(hold) = &mut self.hold {
             hold.ready.push(slot);
+            return;
+        }
+        if self.has_switched() {
+            self.leave_unread(&slot);
             return;
         }
         self.waits(&slot);
@@ -554,7 +570,11 @@ impl Acceptor {
                     self.ready = true;
                 }
                 Command::StandAlone => self.stand_alone(),
-                Command::Migrate { state, link, stalled, removed, patience } => {
+                Command::Serve => {
+                    self.waits_for_go = false;
+                    self.ready = true;
+                }
+                Command::Migrate { state, link, stalled, removed, patience, stands_by } => {
                     let (gone, kept) = std::mem::take(&mut self.listeners)
                         .into_iter()
                         .partition(|listener| removed.iter().any(|weak| weak.is_of(listener)));
@@ -567,7 +587,11 @@ impl Acceptor {
                     // What is in handlers now has no other way to learn of it.
                     self.shared.phase.keep_no_connection(state.is_none());
                     self.to_acceptor.want_places(true);
-                    self.migration = Some(Migration::new(state, link, stalled));
+                    let stands_by = stands_by.map(|time| self.now.after(time));
+                    self.migration = Some(Migration::new(state, link, stalled, stands_by));
+                    if self.has_switched() {
+                        self.move_held();
+                    }
                 }
                 Command::Acked(id) => {
                     if let Some(migration) = &mut self.migration {
@@ -586,6 +610,7 @@ impl Acceptor {
                     }
                 }
                 Command::TakeBack => {
+                    let switched = self.has_switched();
                     for moving in self.migration.take().into_iter().flat_map(|migration| migration.moving) {
                         self.unfreeze(&moving);
                     }
@@ -596,6 +621,9 @@ impl Acceptor {
                     self.own_files(true);
                     self.stand_alone();
                     self.to_acceptor.want_places(!serving);
+                    if switched {
+                        self.watch_anew();
+                    }
                 }
                 Command::OwnFiles => self.own_files(true),
                 Command::Adopt(restored) => {

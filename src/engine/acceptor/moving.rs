@@ -1,5 +1,6 @@
 //! Connections on their way to a successor, or from a predecessor.
 
+use super::holding::Hold;
 use super::{Acceptor, DRAIN_TICK};
 use crate::clock::Millis;
 use crate::engine::connection::Slot;
@@ -10,6 +11,7 @@ use crate::engine::table::{ClientNet, Table};
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point, test_time};
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::state::encode;
+use http1::Reject;
 use mio::unix::SourceFd;
 use std::collections::VecDeque;
 use std::io;
@@ -43,10 +45,18 @@ pub(super) struct Migration {
     pub(super) moving: Vec<Moving>,
     /// Acknowledged, their COMMIT to be sent in this order.
     pub(super) commits: VecDeque<u64>,
+    /// After a switch: this process serves no request any more, and stays until then for the case that its successor
+    /// dies.
+    pub(super) stands_by: Option<Millis>,
 }
 
 impl Migration {
-    pub(super) fn new(state: Option<u32>, link: Link, stalled: Box<dyn Fn() + Send>) -> Migration {
+    pub(super) fn new(
+        state: Option<u32>,
+        link: Link,
+        stalled: Box<dyn Fn() + Send>,
+        stands_by: Option<Millis>,
+    ) -> Migration {
         Migration {
             state,
             link,
@@ -57,7 +67,13 @@ impl Migration {
             round: Round::default(),
             moving: Vec::new(),
             commits: VecDeque::new(),
+            stands_by,
         }
+    }
+
+    /// Whether this process may end when nothing is left.
+    pub(super) fn may_end(&self, now: Millis) -> bool {
+        self.stands_by.is_none_or(|until| now >= until)
     }
 
     /// The successor has read something, or answered.
@@ -214,6 +230,62 @@ impl Acceptor {
                 log::debug!("a connection could not be sent to the successor: {error}");
                 false
             }
+        }
+    }
+
+    /// Whether the successor has the application's state, so that no request is for this process any more.
+    pub(super) fn has_switched(&self) -> bool {
+        self.migration.as_ref().is_some_and(|migration| migration.stands_by.is_some())
+    }
+
+    /// What stood in front of the workers, or in their channel, is moved unread: the successor has to answer it.
+    pub(super) fn move_held(&mut self) {
+        self.asked = None;
+        self.shared.phase.hold(false);
+        for slot in self.hold.take().into_iter().flat_map(Hold::into_slots) {
+            self.leave_unread(&slot);
+        }
+    }
+
+    /// Parks what has come and is for the successor to read. One that the successor has refused is told to come again.
+    pub(super) fn leave_unread(&mut self, slot: &Arc<Slot>) {
+        // As a worker takes it: this thread has its entry, or has claimed it.
+        if slot.begin().is_none() && !matches!(slot.load().sched(), Sched::Running | Sched::RunningAgain) {
+            return;
+        }
+        let seen = slot.look_again();
+        let refused = {
+            let mut guard = slot.connection();
+            let Some(connection) = guard.as_mut() else { return };
+            connection
+                .ends_soon()
+                .then(|| connection.give_up(Reject::Overloaded, &self.shared, self.now, self.date.field()))
+        };
+        match refused {
+            Some(expiry) => self.act_on(slot, seen, expiry),
+            None => self.park_unread(slot),
+        }
+    }
+
+    fn park_unread(&mut self, slot: &Slot) {
+        let parking = slot.connection().as_ref().map(|connection| connection.parking(&self.shared, self.now));
+        let Some(parking) = parking else { return };
+        while !slot.park(parking) {
+            slot.look_again();
+        }
+        self.timers.look_at(slot.token(), self.now, parking.deadline);
+    }
+
+    /// The successor is gone: what it was to read is read here, and no event would tell of it again.
+    pub(super) fn watch_anew(&mut self) {
+        let slots: Vec<Arc<Slot>> = self.table.iter().filter(|slot| slot.load().is_parked()).cloned().collect();
+        for slot in slots {
+            let fd = slot.connection().as_ref().map(|connection| connection.socket().as_raw_fd());
+            // One that has come back from its move is watched already.
+            if let Some(fd) = fd {
+                let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+            }
+            self.watch(&slot);
         }
     }
 

@@ -1,0 +1,175 @@
+//! Reloads of an application that carries a state over: nobody sees an empty one, and nothing that was acknowledged is lost.
+
+use crate::common::{Mode, Program, RawClient, Scratch, count, eventually};
+use rustix::process::Signal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+fn lab(mode: Mode, scratch: &Scratch, variables: &[(&str, &str)]) -> Program {
+    let mut command = Program::lab_command();
+    mode.flags(&mut command).args(["-l", "127.0.0.1:0", "-l"]);
+    command.arg(format!("unix:{}", scratch.path("socket").display()));
+    command.arg("--pid-file").arg(scratch.path("pid"));
+    Program::start(command.envs(variables.iter().copied()))
+}
+
+/// What the application itself carries over, by its own hooks.
+#[test]
+fn what_an_application_carries_over_goes_on() {
+    for mode in Mode::BOTH {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &[]);
+        let mut client = program.client();
+        for count in 1..=9 {
+            assert_eq!(client.get("/count").answer().text(), format!("{count}\n"), "{mode:?}");
+            if count % 3 == 0 {
+                program.reload();
+            }
+        }
+        assert_eq!(program.stop(), Some(0));
+    }
+}
+
+/// Clients that write, and read what was acknowledged: over a connection that stays, and over a new one each time.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicUsize>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Writers {
+    fn start(program: &Program) -> Writers {
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut clients = Vec::new();
+        for (number, bound) in program.bound.iter().cycle().take(4).cloned().enumerate() {
+            let (stop, written) = (stop.clone(), written.clone());
+            clients.push(thread::spawn(move || {
+                let mut kept = RawClient::to(&bound);
+                let mut own = 0;
+                for key in 0.. {
+                    own = key;
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let path = format!("/map/{number}-{key}");
+                    let answer = kept.post(&path, key.to_string()).answer();
+                    assert_eq!(answer.status, 201, "{path}: {answer:?}");
+                    // By who has never been here, in turn.
+                    let answer = match key % 2 {
+                        0 => kept.get(&path).answer(),
+                        _ => RawClient::to(&bound).get(&path).answer(),
+                    };
+                    assert_eq!((answer.status, answer.text()), (200, &*key.to_string()), "{path}");
+                    written.fetch_add(1, Ordering::Relaxed);
+                }
+                // All of it.
+                for key in 0..own.min(50) {
+                    let answer = kept.get(&format!("/map/{number}-{key}")).answer();
+                    assert_eq!((answer.status, answer.text()), (200, &*key.to_string()), "{number}-{key}");
+                }
+            }));
+        }
+        Writers { stop, written, clients }
+    }
+
+    fn go_on_for(&self, more: usize) {
+        let before = self.written.load(Ordering::Relaxed);
+        eventually("they write on", || self.written.load(Ordering::Relaxed) >= before + more);
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.join().expect("nothing that was acknowledged is missing");
+        }
+    }
+}
+
+/// `HANDOVER_SWITCHES` says how many reloads.
+#[test]
+fn no_write_that_was_acknowledged_is_lost_by_a_reload() {
+    for mode in Mode::BOTH {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &[]);
+        let writers = Writers::start(&program);
+        let mut counting = program.client();
+        let mut next = 1;
+        for _ in 0..count("HANDOVER_SWITCHES", 6) {
+            for _ in 0..5 {
+                assert_eq!(counting.get("/count").answer().text(), format!("{next}\n"), "{mode:?}");
+                next += 1;
+            }
+            writers.go_on_for(20);
+            program.reload();
+        }
+        writers.go_on_for(20);
+        writers.stop();
+        assert_eq!(program.stop(), Some(0));
+    }
+}
+
+/// Steps at which the successor dies, each before it serves: then nobody notices anything.
+#[test]
+fn a_successor_that_dies_before_it_serves_is_not_missed() {
+    for step in ["successor-promote", "successor-restored"] {
+        let scratch = Scratch::new();
+        let program = lab(Mode::Overlap, &scratch, &[("HANDOVER_TEST_KILL", step)]);
+        let writers = Writers::start(&program);
+        writers.go_on_for(10);
+        for times in 1..=2 {
+            program.signal(Signal::HUP);
+            program.logged_times("reload failed, serving on", times);
+            writers.go_on_for(20);
+        }
+        writers.stop();
+        assert_eq!((program.generations(), program.stop()), (1, Some(0)), "{step}");
+    }
+}
+
+/// One that dies as it begins to serve has answered nobody: the other one has everything, and takes over again.
+#[test]
+fn a_successor_that_dies_as_it_begins_to_serve_is_replaced_by_its_predecessor() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &[("HANDOVER_TEST_KILL", "successor-go")]);
+    let writers = Writers::start(&program);
+    writers.go_on_for(10);
+    for times in 1..=2 {
+        program.signal(Signal::HUP);
+        program.logged_times("this process takes over again", times);
+        writers.go_on_for(20);
+    }
+    writers.stop();
+    let pid = std::fs::read_to_string(scratch.path("pid")).expect("the pid file");
+    assert_eq!(pid.trim(), program.pid().to_string());
+    assert_eq!((program.generations(), program.stop()), (1, Some(0)));
+}
+
+/// One that hangs keeps everybody waiting for the time that it has to restore the state, and no longer.
+#[test]
+fn a_successor_that_hangs_before_it_serves_is_killed() {
+    let scratch = Scratch::new();
+    let variables = [("HANDOVER_TEST_STOP", "successor-promote"), ("HANDOVER_TEST_PROMOTION_TIMEOUT", "0.2")];
+    let program = lab(Mode::Overlap, &scratch, &variables);
+    let writers = Writers::start(&program);
+    writers.go_on_for(10);
+    program.signal(Signal::HUP);
+    program.logged("reload failed, serving on: no answer to the promotion in 0.2s");
+    writers.go_on_for(20);
+    writers.stop();
+    assert_eq!((program.generations(), program.stop()), (1, Some(0)));
+}
+
+/// A stop at any moment of it is a stop.
+#[test]
+fn a_stop_in_the_middle_of_a_switch_stops() {
+    let scratch = Scratch::new();
+    let variables = [("HANDOVER_TEST_STOP", "successor-promote"), ("HANDOVER_TEST_PROMOTION_TIMEOUT", "20")];
+    let program = lab(Mode::Overlap, &scratch, &variables);
+    program.client().expect_alive("/hello");
+    program.signal(Signal::HUP);
+    program.logged("is ready");
+    program.signal(Signal::TERM);
+    assert_eq!(program.exit().code, Some(0));
+    assert!(!scratch.path("pid").exists());
+}
