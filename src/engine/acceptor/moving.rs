@@ -40,6 +40,8 @@ pub(super) struct Migration {
     /// Told once when the successor does not answer any more.
     pub(super) stalled: Option<Box<dyn Fn() + Send>>,
     pub(super) next_id: u64,
+    /// What a client waits for moves first.
+    first: VecDeque<Arc<Slot>>,
     round: Round,
     /// Sent and not yet committed, at most [`UNACKNOWLEDGED`].
     pub(super) moving: Vec<Moving>,
@@ -64,6 +66,7 @@ impl Migration {
             silent: false,
             stalled: Some(stalled),
             next_id: 0,
+            first: VecDeque::new(),
             round: Round::default(),
             moving: Vec::new(),
             commits: VecDeque::new(),
@@ -185,7 +188,10 @@ impl Acceptor {
         };
         let room = UNACKNOWLEDGED - migration.moving.len().min(UNACKNOWLEDGED);
         let moves = migration.state.is_some();
-        for slot in migration.round.next(&self.table, self.now, room, movable) {
+        let mut some: Vec<Arc<Slot>> = migration.first.drain(..room.min(migration.first.len())).collect();
+        some.retain(movable);
+        some.extend(migration.round.next(&self.table, self.now, room - some.len(), movable));
+        for slot in some {
             if !moves {
                 self.end_soon(&slot);
                 continue;
@@ -267,13 +273,16 @@ impl Acceptor {
         }
     }
 
-    fn park_unread(&mut self, slot: &Slot) {
+    fn park_unread(&mut self, slot: &Arc<Slot>) {
         let parking = slot.connection().as_ref().map(|connection| connection.parking(&self.shared, self.now));
         let Some(parking) = parking else { return };
         while !slot.park(parking) {
             slot.look_again();
         }
         self.timers.look_at(slot.token(), self.now, parking.deadline);
+        if let Some(migration) = &mut self.migration {
+            migration.first.push_back(slot.clone());
+        }
     }
 
     /// The successor is gone: what it was to read is read here, and no event would tell of it again.
