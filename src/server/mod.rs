@@ -153,10 +153,12 @@ impl Builder {
 
     /// Hands bytes of the application's own to its successor at a reload: `save` makes them, `restore` gets them.
     ///
-    /// `save` is called in the last moment before the successor takes over. In exec mode no handler runs then, and
-    /// `restore` is called before the successor serves; in overlap mode, where both serve for a while, it is called
-    /// when the successor is promoted, and has to add to what has happened since. The version is the application's own, so that a successor
-    /// can tell what it reads. More than 16 MiB is an error of the reload, which then does not happen, and so
+    /// `save` is called in the last moment before the successor takes over, when no handler runs, and `restore` before the
+    /// successor serves, in both modes: so nobody sees an empty state, and no write that was answered is lost. A handler that
+    /// is cut at [`reload_deadline`](Config::reload_deadline) may run on, and what it writes then is lost. If the successor
+    /// dies as the server, and its predecessor takes over again, what it has done meanwhile is lost with it. A predecessor
+    /// of a version before this one saves when its successor serves already: then `restore` has to add. The version is the
+    /// application's own, so that a successor can tell what it reads. More than 16 MiB is an error of the reload, which then does not happen, and so
     /// is a `save` that panics or takes more than 2 s.
     ///
     /// ```
