@@ -75,12 +75,12 @@ pub use lifecycle::program::CHECK as CHECK_VARIABLE;
 pub use lifecycle::program::{Program, Reads};
 pub use lifecycle::signals::spawn;
 pub use lifecycle::state::Carried;
-/// For `handover reload`, which reads what a server leaves.
-#[doc(hidden)]
-pub use lifecycle::{outcome, process::Process, small_file};
 pub use listener::{Address, Bound};
 pub use logging::{Log, init_logging};
 pub use program::flags::Parsed;
+/// The program's own: what it does that is no server.
+#[doc(hidden)]
+pub use program::reload::reload_command;
 pub use server::{Builder, Ended, Server, StopHandle, exit_code};
 pub use site::{Files, Site, Welcome};
 pub use tiny_http::{HTTPVersion, Header, HeaderField, Method, StatusCode};

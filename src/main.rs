@@ -1,17 +1,13 @@
 //! The program: arguments → `Config` → `Server` → exit code; or `handover reload`.
 
-mod reload_command;
-
 use handover::{Config, Ended, Error, Server, Site};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os();
-    args.next();
-    if args.next().is_some_and(|first| first == reload_command::NAME) {
-        return reload_command::run(args);
+    match handover::reload_command(std::env::args_os()) {
+        Some(exit_code) => exit_code,
+        None => handover::exit_code(serve(Config::from_args_with_root())),
     }
-    handover::exit_code(serve(Config::from_args_with_root()))
 }
 
 /// What cannot be served fails before anything is bound.

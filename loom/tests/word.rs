@@ -176,7 +176,7 @@ struct Held {
     written_down: bool,
 }
 
-/// A connection, and what stands of it in the channel and in the acceptor's mailbox.
+/// A connection, and what stands of it in the channel and in the acceptor's messages.
 struct Connection<S> {
     steps: S,
     word: AtomicWord,
@@ -299,7 +299,7 @@ impl<S: Steps> Connection<S> {
         }
     }
 
-    /// Every other thread has ended: whatever stands in the channel and the mailbox is seen to.
+    /// Every other thread has ended: whatever stands in the channel and the messages is seen to.
     fn settle(&self, work: impl Fn(&Self) -> bool) {
         self.take_returns();
         self.take_wakes();

@@ -2,7 +2,6 @@
 
 pub mod acceptor;
 pub mod connection;
-pub mod mailbox;
 pub mod memory;
 pub mod pool;
 mod slot;

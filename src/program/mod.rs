@@ -7,5 +7,6 @@ pub mod check;
 mod document;
 mod file;
 pub mod flags;
+pub mod reload;
 mod settings;
 mod value;

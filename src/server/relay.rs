@@ -2,19 +2,19 @@
 
 use crate::engine::acceptor::Command;
 use crate::engine::connection::{Connection, Restored};
-use crate::engine::mailbox::Mailbox;
 use crate::engine::pool::worker::AcceptorHandle;
 use crate::lifecycle::link::Holds;
 use crate::lifecycle::predecessor::Arrivals;
 use crate::lifecycle::state::Snapshot;
 use crate::lifecycle::successor::Answers;
+use crossbeam_channel::Sender;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Passes what the other process says about connections to the acceptor.
 pub(super) struct Relay {
-    pub(super) commands: Mailbox<Command>,
+    pub(super) commands: Sender<Command>,
     pub(super) to_acceptor: AcceptorHandle,
 }
 
@@ -22,7 +22,7 @@ impl Relay {
     fn tell(&self, command: Command) {
         // The acceptor ends only when no connection is left to be acknowledged. One that has ended has no use for a
         // connection that arrives, and dropping it closes it.
-        self.commands.put(command);
+        let _ = self.commands.send(command);
         self.to_acceptor.wake();
     }
 }

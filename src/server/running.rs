@@ -9,7 +9,6 @@ use crate::clock::Millis;
 use crate::config::{Config, ReloadMode};
 use crate::engine::acceptor::{Acceptor, Command, Holders, Jobs, WAKER};
 use crate::engine::connection::{Budget, Connection, Durations, Restored, Role, Shared, Stats};
-use crate::engine::mailbox::{Mailbox, mailbox};
 use crate::engine::memory::{ACCEPTOR_STACK, STATUS_STACK};
 use crate::engine::pool::work_queue::queue;
 use crate::engine::pool::worker::{AcceptorHandle, Streamers, Worker};
@@ -26,7 +25,7 @@ use crate::lifecycle::way_back::{self, Failures};
 use crate::lifecycle::{Event, FromPredecessor, Phase};
 use crate::listener::{Listener, Origin, WeakListener};
 use crate::logging::Log;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::cell::Cell;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -71,7 +70,7 @@ pub struct Running {
     acceptor: AcceptorThread,
     pub(super) workers: Vec<JoinHandle<()>>,
     streamers: Arc<Streamers<Arc<Pool>>>,
-    pub(super) commands: Mailbox<Command>,
+    pub(super) commands: Sender<Command>,
     pub(super) to_acceptor: AcceptorHandle,
     /// What a successor is to have of the listeners, which the acceptor owns.
     pub(super) listeners: Vec<WeakListener>,
@@ -146,7 +145,7 @@ impl Running {
         }
         let poll = mio::Poll::new().map_err(|error| failed("the poller", error))?;
         let waker = mio::Waker::new(poll.registry(), WAKER).map_err(|error| failed("the poller", error))?;
-        let (messages, from_workers) = mailbox();
+        let (messages, from_workers) = unbounded();
         let to_acceptor = AcceptorHandle::new(messages, Arc::new(waker));
         let streamers = config.streamers();
         let threads = config.workers + streamers + 1;
@@ -165,7 +164,7 @@ impl Running {
         let (jobs, consumers) = queue(config.limits.connections.max(connections.len()), config.workers);
         let (stream_jobs, stream_consumers) = queue(streamers, streamers);
         let (status_jobs, status_consumers) = queue(STATUS_QUEUE, 1);
-        let (commands, commanded) = mailbox();
+        let (commands, commanded) = unbounded();
         let pool = Arc::new(Pool(context.sender.clone()));
         let passed_on = listeners.iter().map(Listener::downgrade).collect();
         let jobs = Jobs { workers: jobs, streamers: stream_jobs, status: config.status_routes.then_some(status_jobs) };
@@ -299,7 +298,11 @@ impl Running {
     /// A successor starts to listen to its predecessor, and says that it accepts.
     pub(super) fn accept(&mut self) -> Result<(), Error> {
         if let Some(reason) = self.came_back.take() {
-            log::error!("reload failed, serving on: {reason}");
+            let times = match self.failures.count {
+                0 | 1 => String::new(),
+                times => format!(" ({times} times now)"),
+            };
+            log::error!("reload failed, serving on: {reason}{times}");
             self.command(Command::OwnFiles);
             self.context.pid_file.came_back(generation(), &reason);
             self.context.notifier.ready(&format!("reload failed: {reason}"));
@@ -697,7 +700,8 @@ impl Running {
 
     pub(super) fn command(&self, command: Command) {
         // An acceptor that has failed is noticed by the pool's end.
-        self.commands.put(command);
+        // An acceptor that has ended does nothing any more.
+        let _ = self.commands.send(command);
         self.to_acceptor.wake();
     }
 

@@ -15,7 +15,6 @@ mod engine;
 mod listeners;
 mod notify;
 mod overload;
-mod program;
 mod reload;
 mod reload_command;
 mod reload_faults;

@@ -16,7 +16,6 @@ pub use holding::{Held, HoldOrder, NotHeld};
 use crate::clock::{DateCache, Millis};
 use crate::engine::connection::Slot;
 use crate::engine::connection::{CloseReason, Connection, Discarded, Restored, Shared};
-use crate::engine::mailbox::Inbox;
 use crate::engine::pool::work_queue::Producer;
 use crate::engine::pool::worker::{AcceptorHandle, ToAcceptor};
 use crate::engine::slot::{Notified, Readiness, Sched};
@@ -27,7 +26,7 @@ use crate::logging::rate_limit::log_rate_limited;
 use crate::sys::scheduling::{Policy, schedule};
 use accepting::Leaving;
 use beside::{Beside, Telling};
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use foldhash::fast::RandomState;
 use holding::{Asked, Hold};
 use mio::unix::SourceFd;
@@ -147,9 +146,9 @@ pub struct Acceptor {
     asked: Option<Asked>,
     /// While no work is given out: who waits for the pool to rest, and what is ready meanwhile.
     hold: Option<Hold>,
-    messages: Inbox<ToAcceptor>,
+    messages: Receiver<ToAcceptor>,
     to_acceptor: AcceptorHandle,
-    commands: Inbox<Command>,
+    commands: Receiver<Command>,
     shared: Arc<Shared>,
     date: DateCache,
     now: Millis,
@@ -204,9 +203,9 @@ impl Acceptor {
         poll: Poll,
         listeners: Vec<Listener>,
         Jobs { workers: jobs, streamers, status }: Jobs,
-        messages: Inbox<ToAcceptor>,
+        messages: Receiver<ToAcceptor>,
         to_acceptor: AcceptorHandle,
-        commands: Inbox<Command>,
+        commands: Receiver<Command>,
         shared: Arc<Shared>,
     ) -> io::Result<Acceptor> {
         for (number, listener) in listeners.iter().enumerate() {
@@ -499,8 +498,8 @@ impl Acceptor {
     }
 
     fn take_messages(&mut self) {
-        for messages in self.messages.take() {
-            match messages {
+        for message in waiting(&self.messages) {
+            match message {
                 ToAcceptor::Closed(token) => {
                     self.forget(token);
                     if std::mem::take(&mut self.full) {
@@ -540,7 +539,7 @@ impl Acceptor {
     }
 
     fn take_commands(&mut self) {
-        for command in self.commands.take() {
+        for command in waiting(&self.commands) {
             match command {
                 Command::Alone => self.is_alone(),
                 Command::Tell(link) => self.begin_telling(link),
@@ -638,6 +637,11 @@ impl Acceptor {
             }
         }
     }
+}
+
+/// What has come until now: what comes meanwhile wakes this thread again.
+fn waiting<T>(messages: &Receiver<T>) -> Vec<T> {
+    messages.try_iter().take(messages.len()).collect()
 }
 
 #[cfg(test)]

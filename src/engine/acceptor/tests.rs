@@ -7,10 +7,10 @@ use crate::clock::Millis;
 use crate::config::Limits;
 use crate::engine::connection::transport::Transport;
 use crate::engine::connection::{CloseReason, Connection, Role, Shared, Slot, Turn, Verdict, WorkerContext};
-use crate::engine::mailbox::mailbox;
 use crate::engine::pool::work_queue::{Consumer, queue};
 use crate::engine::pool::worker::{AcceptorHandle, ToAcceptor};
 use crate::engine::slot::{Parked, Parking, Sched};
+use crossbeam_channel::unbounded;
 use http1::Reject;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -31,12 +31,12 @@ impl Bench {
         let shared = Shared::for_test(limits, Router::new().get("/", |_| "hello\n"), None);
         let poll = mio::Poll::new().expect("a poller");
         let waker = mio::Waker::new(poll.registry(), WAKER).expect("a waker");
-        let (messages, inbox) = mailbox();
+        let (messages, inbox) = unbounded();
         let to_acceptor = AcceptorHandle::new(messages, Arc::new(waker));
         let (workers, mut consumers) = queue(8, 1);
         let (streamers, _) = queue(1, 1);
         let jobs = Jobs { workers, streamers, status: None };
-        let (_, commands) = mailbox();
+        let (_, commands) = unbounded();
         let acceptor = Acceptor::new(poll, Vec::new(), jobs, inbox, to_acceptor.clone(), commands, shared.clone());
         Bench { acceptor: acceptor.expect("a poller"), to_acceptor, jobs: consumers.remove(0), shared }
     }

@@ -3,10 +3,10 @@
 
 use crate::engine::connection::Slot;
 use crate::engine::connection::{CloseReason, Connection, InFlight, Role, Shared, Turn, Verdict, WorkerContext};
-use crate::engine::mailbox::Mailbox;
 use crate::engine::pool::work_queue::Consumer;
 use crate::engine::slot::Word;
 use crate::logging::rate_limit::log_rate_limited;
+use crossbeam_channel::Sender;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,23 +32,23 @@ pub enum ToAcceptor {
 /// The way back to the acceptor. It has no part in ending the pool: that is the work channel's alone.
 #[derive(Clone)]
 pub struct AcceptorHandle {
-    mailbox: Mailbox<ToAcceptor>,
+    messages: Sender<ToAcceptor>,
     waker: Arc<mio::Waker>,
     /// Whether the acceptor waits for places to become free.
     wants_places: Arc<AtomicBool>,
 }
 
 impl AcceptorHandle {
-    pub fn new(mailbox: Mailbox<ToAcceptor>, waker: Arc<mio::Waker>) -> AcceptorHandle {
-        AcceptorHandle { mailbox, waker, wants_places: Arc::new(AtomicBool::new(false)) }
+    pub fn new(messages: Sender<ToAcceptor>, waker: Arc<mio::Waker>) -> AcceptorHandle {
+        AcceptorHandle { messages, waker, wants_places: Arc::new(AtomicBool::new(false)) }
     }
 
     /// Tells the acceptor. It is woken for a closed connection only if it waits for one: else it learns of it soon
     /// enough, and a system call is saved for each connection.
-    pub fn send(&self, messages: ToAcceptor) {
+    pub fn send(&self, message: ToAcceptor) {
         // The acceptor goes when no connection is left, so nobody misses what is sent after that.
-        self.mailbox.put(messages);
-        let wake = match messages {
+        let _ = self.messages.send(message);
+        let wake = match message {
             ToAcceptor::Closed(_) => self.wants_places.load(Ordering::SeqCst),
             ToAcceptor::Again { .. } | ToAcceptor::WantsStream(_) | ToAcceptor::Streamers(_) | ToAcceptor::Wake(_) => {
                 true
@@ -65,7 +65,7 @@ impl AcceptorHandle {
         }
     }
 
-    /// The acceptor says whether it waits for closed connections; it must look at the mailbox once more afterwards.
+    /// The acceptor says whether it waits for closed connections; it must look at its messages once more afterwards.
     pub fn want_places(&self, wants: bool) {
         self.wants_places.store(wants, Ordering::SeqCst);
     }

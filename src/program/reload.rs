@@ -5,9 +5,10 @@
 //! the other's is run, a signal goes only to a process of the user that the pid file belongs to, and what the outcome
 //! says is printed as text.
 
-use handover::Process;
-use handover::outcome::{self, Left, Outcome};
-use handover::small_file::{self, Stamp};
+use crate::config::DEFAULT_RELOAD_DEADLINE;
+use crate::lifecycle::outcome::{self, Left, Outcome};
+use crate::lifecycle::process::Process;
+use crate::lifecycle::small_file::{self, Stamp};
 use lexopt::{Arg, Parser};
 use rustix::process::{Pid, Signal};
 use std::ffi::OsString;
@@ -20,9 +21,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The first argument that asks for it. A directory of that name is served as `./reload`.
-pub const NAME: &str = "reload";
+const NAME: &str = "reload";
 /// How long `--wait` waits: the server's own reload deadline.
-const DEFAULT_WAIT: Duration = handover::DEFAULT_RELOAD_DEADLINE;
+const DEFAULT_WAIT: Duration = DEFAULT_RELOAD_DEADLINE;
 /// A day. Longer is a slip of the finger.
 const MAX_WAIT: u32 = 24 * 60 * 60;
 /// How often to look. Watching the directory would be quicker by that much, and not work on every file system.
@@ -56,8 +57,14 @@ Exit codes  0 signalled, no more; with --wait: the new generation serves
             2 wrong usage
 ";
 
+/// What the command line asks for, its program's name included, if that is a reload.
+pub fn reload_command(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut args = args.into_iter().skip(1);
+    (args.next()? == NAME).then(|| run(args))
+}
+
 /// Runs the command; `args` are what follows `reload`.
-pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let (stream, text, code): (&mut dyn Write, String, u8) = match parse(args) {
         Ok(None) => (&mut io::stdout(), HELP.to_owned(), 0),
         Err(mistake) => (&mut io::stderr(), format!("handover reload: {mistake} (try handover reload --help)\n"), 2),
