@@ -1,0 +1,38 @@
+//! Messages in one order, bounded, and cursors into them: what push is made of.
+//!
+//! There is no queue for each subscriber. A [`Log`] has every message in the order of its publication, and a subscriber is
+//! topics and a cursor: to deliver, to resume, to poll, to wait for a slow reader and to move to another process are all the
+//! same operation, [`Log::after`]. So memory is bounded by the log, and not by how many are slow.
+//!
+//! What is missing is said: a subscriber that comes back with a [`Position`] hears everything since then, or is told that
+//! something has gone ([`Resume`]). No I/O and no clock: times arrive as arguments.
+//!
+//! ```
+//! use push::{Limits, Log, Message, Resume, Start, Topic};
+//!
+//! let mut log = Log::new(7, Limits::default());
+//! let news = Topic::new("public", "news")?;
+//! let first = log.append(&news, Message::new("hello"), 0)?;
+//! let topics = [news.clone()];
+//!
+//! // Who was there hears what comes behind its cursor.
+//! let cursor = log.start(&topics, Start::Now);
+//! log.append(&news, Message::new("world"), 10)?;
+//! let batch = log.after(cursor, &topics, 64, 65_536);
+//! assert_eq!(batch.messages[0].message.data(), b"world");
+//!
+//! // Who comes back says where it was.
+//! assert_eq!(first.to_string(), "7-1");
+//! assert_eq!(log.resume(first, &topics), Resume::Complete { cursor: 1 });
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod log;
+mod message;
+mod position;
+mod topic;
+
+pub use log::{AppendError, Batch, Delivery, Limits, Log, Resume, Start, TopicInfo};
+pub use message::Message;
+pub use position::{BadPosition, Position};
+pub use topic::{BadTopic, Topic};

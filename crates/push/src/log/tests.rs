@@ -1,0 +1,220 @@
+use super::*;
+use std::collections::BTreeSet;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+fn topic(number: u64) -> Topic {
+    Topic::new("n", &format!("t{number}")).expect("a topic")
+}
+
+fn offsets(batch: &Batch) -> Vec<u64> {
+    batch.messages.iter().map(|delivery| delivery.offset).collect()
+}
+
+/// All behind a cursor, in batches of any size.
+fn all_after(log: &Log, mut cursor: u64, topics: &[Topic], random: &mut Random) -> Vec<u64> {
+    let mut all = Vec::new();
+    loop {
+        let (most, bytes) = (1 + random.below(9) as usize, 1 + random.below(200) as usize);
+        let batch = log.after(cursor, topics, most, bytes);
+        assert!(batch.messages.len() <= most && batch.cursor >= cursor);
+        all.extend(offsets(&batch));
+        if batch.messages.is_empty() {
+            assert_eq!(batch.cursor, log.position().offset);
+            return all;
+        }
+        cursor = batch.cursor;
+    }
+}
+
+/// What was published, and what was heard, whatever is dropped in between: complete, or a gap that was said, and no gap that
+/// is none.
+#[test]
+fn who_comes_back_hears_everything_or_is_told_of_a_gap() {
+    for seed in 0..300 {
+        let mut random = Random(seed);
+        let limits = Limits {
+            memory: [600, 3000, 1 << 20][random.below(3) as usize],
+            history: [1, 5, 1000][random.below(3) as usize],
+            history_age: [20_000, 1 << 40][random.below(2) as usize],
+            retain: random.below(2) == 0,
+            message: 300,
+        };
+        let mut log = Log::new(seed, limits);
+        let mut published: Vec<(u64, Topic)> = Vec::new();
+        // Places of subscribers that have gone, and may come back.
+        let mut left: Vec<(Position, Vec<Topic>)> = Vec::new();
+        let mut now = 0;
+        for step in 0..400 {
+            now += [0, 1, 5000, 30_000][random.below(4) as usize];
+            match random.below(6) {
+                0..3 => {
+                    let topic = topic(random.below(6));
+                    let data = vec![b'x'; random.below(120) as usize];
+                    let position = log.append(&topic, Message::new(data), now).expect("small enough");
+                    assert_eq!(position.offset, published.len() as u64 + 1);
+                    published.push((position.offset, topic));
+                }
+                3 => log.expire(now),
+                4 => {
+                    let topics: Vec<Topic> = (0..1 + random.below(3)).map(|_| topic(random.below(6))).collect();
+                    left.push((log.at(random.below(log.next)), topics));
+                }
+                _ if left.is_empty() => {}
+                _ => {
+                    let (position, topics) = &left[random.below(left.len() as u64) as usize];
+                    if random.below(2) == 0 {
+                        log.subscribe(topics);
+                    }
+                    let wanted: Vec<u64> = published
+                        .iter()
+                        .filter(|(offset, topic)| *offset > position.offset && topics.contains(topic))
+                        .map(|(offset, _)| *offset)
+                        .collect();
+                    let kept = |offset: &u64| log.entries.contains_key(offset);
+                    match log.resume(*position, topics) {
+                        Resume::Complete { cursor } => {
+                            assert_eq!(cursor, position.offset);
+                            assert_eq!(
+                                all_after(&log, cursor, topics, &mut random),
+                                wanted,
+                                "seed {seed}, step {step}"
+                            );
+                        }
+                        Resume::Gap { cursor } => {
+                            assert!(!wanted.iter().all(kept), "seed {seed}, step {step}: a gap that is none");
+                            let there: Vec<u64> = wanted.iter().copied().filter(|offset| kept(offset)).collect();
+                            assert_eq!(all_after(&log, cursor, topics, &mut random), there, "seed {seed}, step {step}");
+                        }
+                    }
+                }
+            }
+            check(&log);
+        }
+    }
+}
+
+/// What holds at each moment.
+fn check(log: &Log) {
+    let bytes: usize = log.entries.values().map(|entry| entry.bytes).sum();
+    assert_eq!(bytes, log.bytes);
+    assert!(log.bytes <= log.limits.memory || log.entries.len() == 1);
+    let of_topics: BTreeSet<u64> = log.topics.values().flat_map(|kept| kept.offsets.iter().copied()).collect();
+    assert_eq!(of_topics, log.entries.keys().copied().collect());
+    for (topic, kept) in &log.topics {
+        assert!(kept.offsets.iter().is_sorted() && kept.offsets.back().is_none_or(|last| *last <= kept.last));
+        assert!(!kept.offsets.is_empty() || kept.subscribers > 0, "{topic:?} is remembered for nothing");
+    }
+}
+
+#[test]
+fn another_epoch_knows_of_the_one_before_as_much_as_there_was() {
+    let (mut log, news) = (Log::new(1, Limits::default()), topic(0));
+    let topics = [news.clone()];
+    for _ in 0..3 {
+        log.append(&news, Message::new("x"), 0).expect("small");
+    }
+    log.begin_epoch(2);
+    log.append(&news, Message::new("y"), 0).expect("small");
+    let at = |epoch, offset| log.resume(Position { epoch, offset }, &topics);
+    assert_eq!(at(1, 3), Resume::Complete { cursor: 3 });
+    // Of what another published behind that in the old epoch nobody here knows.
+    assert_eq!(at(1, 4), Resume::Gap { cursor: 0 });
+    assert_eq!(at(2, 4), Resume::Complete { cursor: 4 });
+    assert_eq!(at(2, 5), Resume::Gap { cursor: 0 });
+    assert_eq!(at(3, 1), Resume::Gap { cursor: 0 });
+    for epoch in 3..100 {
+        log.begin_epoch(epoch);
+    }
+    assert_eq!(log.resume(Position { epoch: 1, offset: 3 }, &topics), Resume::Gap { cursor: 0 }, "long ago");
+}
+
+#[test]
+fn what_is_young_is_no_history_to_drop() {
+    let limits = Limits { history: 2, ..Limits::default() };
+    let (mut log, news) = (Log::new(1, limits), topic(0));
+    let info = |log: &Log| log.topic(&news).expect("it exists").messages;
+    for time in 0..50 {
+        log.append(&news, Message::new("x"), time).expect("small");
+    }
+    assert_eq!(info(&log), 50, "none is ten seconds old");
+    log.append(&news, Message::new("x"), 20_000).expect("small");
+    assert_eq!(info(&log), 2);
+}
+
+#[test]
+fn what_is_retained_stays_whatever_its_age_and_goes_for_want_of_room() {
+    let limits = Limits { retain: true, history: 1, history_age: 1000, ..Limits::default() };
+    let (mut log, sensor) = (Log::new(1, limits), topic(0));
+    log.append(&sensor, Message::new("20"), 0).expect("small");
+    log.append(&sensor, Message::new("21"), 1).expect("small");
+    log.expire(1_000_000);
+    let last = log.last(std::slice::from_ref(&sensor));
+    assert_eq!((offsets(&last), last.messages[0].message.data()), (vec![2], &b"21"[..]));
+    log.limits.memory = 1;
+    log.append(&topic(1), Message::new("x"), 1_000_000).expect("small");
+    assert_eq!(log.topic(&sensor), None);
+    assert_eq!(log.resume(log.at(1), &[sensor]), Resume::Gap { cursor: 3 });
+}
+
+#[test]
+fn a_topic_that_is_forgotten_and_has_dropped_nothing_makes_no_gap() {
+    let mut log = Log::new(1, Limits::default());
+    let (quiet, loud) = (topic(0), topic(1));
+    log.subscribe(std::slice::from_ref(&quiet));
+    let left = log.position();
+    log.unsubscribe(std::slice::from_ref(&quiet));
+    assert_eq!(log.topic(&quiet), None);
+    log.append(&loud, Message::new("x"), 0).expect("small");
+    assert_eq!(log.resume(left, &[quiet]), Resume::Complete { cursor: 0 });
+}
+
+#[test]
+fn more_forgotten_topics_than_are_remembered_share_a_floor() {
+    let limits = Limits { history_age: 10, ..Limits::default() };
+    let mut log = Log::new(1, limits);
+    let count = FORGOTTEN as u64 + 50;
+    for number in 0..count {
+        log.append(&topic(number), Message::new("x"), 0).expect("small");
+    }
+    log.expire(100);
+    assert!(log.topics.is_empty() && log.entries.is_empty() && log.forgotten.len() == FORGOTTEN);
+    for number in [0, count - 1] {
+        assert!(matches!(log.resume(log.at(0), &[topic(number)]), Resume::Gap { .. }));
+        assert_eq!(log.resume(log.position(), &[topic(number)]), Resume::Complete { cursor: count });
+    }
+}
+
+#[test]
+fn a_message_that_is_too_large_is_refused_and_nothing_has_happened() {
+    let mut log = Log::new(1, Limits { message: 3, ..Limits::default() });
+    let error = log.append(&topic(0), Message::new("four"), 0).expect_err("too large");
+    assert_eq!(error.to_string(), "a message has at most 3 bytes");
+    assert_eq!((log.position().offset, log.topic(&topic(0))), (0, None));
+}
+
+#[test]
+fn a_form_is_made_once() {
+    let message = Message::new("data").with_event("name");
+    assert_eq!(message.event(), Some("name"));
+    let made = std::cell::Cell::new(0);
+    for _ in 0..3 {
+        let frame = message.frame(1, |message| {
+            made.set(made.get() + 1);
+            message.data().into()
+        });
+        assert_eq!(&frame[..], b"data");
+    }
+    assert_eq!(made.get(), 1);
+}
