@@ -179,6 +179,37 @@ impl Request {
         self.head.query.map(|query| ascii(query.in_bytes(&self.bytes)))
     }
 
+    /// The first value of that name in the query, decoded as a form's: `+` is a space, and what is no UTF-8 is replaced.
+    ///
+    /// ```
+    /// let head = b"GET /search?q=a+b%26c&q=d&empty HTTP/1.1\r\nHost: test\r\n\r\n";
+    /// let request = handover::Request::from_head(head).expect("a head");
+    /// assert_eq!(request.query_param("q").as_deref(), Some("a b&c"));
+    /// assert_eq!(request.query_param("empty").as_deref(), Some(""));
+    /// assert_eq!(request.query_param("none"), None);
+    /// ```
+    pub fn query_param(&self, name: &str) -> Option<String> {
+        let text = |text: &str| {
+            let spaced = text.replace('+', " ");
+            percent_decode(spaced.as_bytes()).decode_utf8_lossy().into_owned()
+        };
+        let mut pairs = self.query()?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.find_map(|(key, value)| (text(key) == name).then(|| text(value)))
+    }
+
+    /// The first cookie of that name, as it was sent (RFC 6265 §4.2); `None` also for one that is not UTF-8.
+    ///
+    /// ```
+    /// let head = b"GET / HTTP/1.1\r\nHost: test\r\nCookie: a=1; session=x=y\r\n\r\n";
+    /// let request = handover::Request::from_head(head).expect("a head");
+    /// assert_eq!((request.cookie("session"), request.cookie("b")), (Some("x=y"), None));
+    /// ```
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let values = self.header_values("Cookie").filter_map(|value| std::str::from_utf8(value).ok());
+        let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim_ascii().split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
     /// The host, with its port if it has one: from an absolute target, else from Host (RFC 9112 §3.3).
     pub fn host(&self) -> Option<&str> {
         self.head.host.map(|host| ascii(host.in_bytes(&self.bytes)))

@@ -28,6 +28,8 @@ pub struct Router {
     known: HashMap<String, usize>,
     routes: Vec<Vec<Route>>,
     last: Option<(usize, usize)>,
+    /// Prefixes without a slash at the end, the longest first.
+    mounts: Vec<(String, Box<dyn Handler>)>,
     fallback: Option<Box<dyn Handler>>,
 }
 
@@ -101,10 +103,57 @@ impl Router {
         self
     }
 
+    /// What answers every method at a prefix and below it, where no route matches: whole segments, as they are sent. What
+    /// stands behind the prefix is the parameter `rest`, decoded.
+    ///
+    /// ```
+    /// use handover::{Handler, Request, Router};
+    ///
+    /// let api = |request: &mut Request| format!("{} of {:?}\n", request.method(), request.param("rest"));
+    /// let router = Router::new().get("/api/version", |_: &mut Request| "1").mount("/api", api);
+    /// let mut request = Request::from_head(b"PUT /api/a/b%20c HTTP/1.1\r\nHost: test\r\n\r\n").expect("a head");
+    /// assert_eq!(router.handle(&mut request).status_code().0, 200);
+    /// assert_eq!(request.param("rest"), Some("a/b c"));
+    /// ```
+    ///
+    /// # Panics
+    /// A prefix that does not begin with a slash, or was mounted before: the program is wrong.
+    pub fn mount<F, R>(self, prefix: &str, handler: F) -> Router
+    where
+        F: Fn(&mut Request) -> R + Send + Sync + 'static,
+        R: IntoResponse + 'static,
+    {
+        self.mount_service(prefix, Closure(handler))
+    }
+
+    /// The same for a [`Handler`].
+    ///
+    /// # Panics
+    /// As [`mount`](Router::mount).
+    pub fn mount_service(mut self, prefix: &str, handler: impl Handler) -> Router {
+        assert!(prefix.starts_with('/'), "{prefix:?} does not begin with a slash");
+        let prefix = prefix.trim_end_matches('/');
+        assert!(self.mounts.iter().all(|(other, _)| other != prefix), "{prefix:?} was mounted twice");
+        let at = self.mounts.partition_point(|(other, _)| other.len() > prefix.len());
+        self.mounts.insert(at, (prefix.to_owned(), Box::new(handler)));
+        self
+    }
+
     /// What answers where no path matches, instead of a 404.
     pub fn fallback(mut self, handler: impl Handler) -> Router {
         self.fallback = Some(Box::new(handler));
         self
+    }
+
+    /// What is mounted at that path, and what of it stands behind the prefix.
+    fn mounted<'p>(&self, path: &'p str) -> Option<(&dyn Handler, &'p str)> {
+        self.mounts.iter().find_map(|(prefix, handler)| {
+            let rest = path.strip_prefix(prefix.as_str())?;
+            match rest.strip_prefix('/') {
+                Some(rest) => Some((&**handler, rest)),
+                None => rest.is_empty().then_some((&**handler, "")),
+            }
+        })
     }
 
     /// Whether the method is one of the standard ones or a route's (RFC 9110 §9.1 tells them from the others).
@@ -146,6 +195,11 @@ fn allowed(routes: &[Route]) -> String {
 impl Handler for Router {
     fn handle(&self, request: &mut Request) -> Response {
         let Some((routes, params)) = self.find(request.path()) else {
+            if let Some((handler, rest)) = self.mounted(request.path()) {
+                let rest = decode(rest).into_owned();
+                request.set_params(vec![("rest".to_owned(), rest)]);
+                return handler.handle(request);
+            }
             return match (&self.fallback, request.path()) {
                 (_, "*") => ().into_response(),
                 (Some(fallback), _) => fallback.handle(request),
@@ -169,6 +223,9 @@ impl Handler for Router {
 
     fn body_limit(&self, head: &Request) -> Option<u64> {
         let Some((routes, _)) = self.find(head.path()) else {
+            if let Some((handler, _)) = self.mounted(head.path()) {
+                return handler.body_limit(head);
+            }
             return self.fallback.as_ref()?.body_limit(head);
         };
         let route = for_method(routes, head.method())?;
@@ -178,7 +235,10 @@ impl Handler for Router {
     fn allow(&self, head: &Request) -> Option<String> {
         match self.find(head.path()) {
             Some((routes, _)) => Some(allowed(routes)),
-            None => self.fallback.as_ref()?.allow(head),
+            None => match self.mounted(head.path()) {
+                Some((handler, _)) => handler.allow(head),
+                None => self.fallback.as_ref()?.allow(head),
+            },
         }
     }
 
@@ -186,6 +246,44 @@ impl Handler for Router {
         let mut paths: Vec<(&String, usize)> = self.known.iter().map(|(path, &index)| (path, index)).collect();
         paths.sort_unstable_by_key(|(_, index)| *index);
         let routes = paths.into_iter().map(|(path, index)| format!("{path} {}", allowed(&self.routes[index])));
-        routes.chain(self.fallback.iter().flat_map(|fallback| fallback.describe())).collect()
+        let mounts = self.mounts.iter().map(|(prefix, _)| format!("{prefix}/ any method"));
+        routes.chain(mounts).chain(self.fallback.iter().flat_map(|fallback| fallback.describe())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(router: &Router, line: &str) -> (u16, Option<String>) {
+        let head = format!("{line} HTTP/1.1\r\nHost: test\r\n\r\n");
+        let mut request = Request::from_head(head.as_bytes()).expect("a head");
+        let status = router.handle(&mut request).status_code().0;
+        (status, request.param("rest").map(str::to_owned))
+    }
+
+    #[test]
+    fn a_mount_answers_whole_segments_and_the_longest_prefix() {
+        let router = Router::new()
+            .get("/a/own", |_: &mut Request| "own")
+            .mount("/a/", |_: &mut Request| StatusCode(201))
+            .mount("/a/b", |_: &mut Request| StatusCode(202))
+            .fallback(Closure(|_: &mut Request| StatusCode(404)));
+        let rest = |rest: &str| Some(rest.to_owned());
+        assert_eq!(text(&router, "GET /a/own"), (200, None));
+        assert_eq!(text(&router, "GET /a"), (201, rest("")));
+        assert_eq!(text(&router, "DELETE /a/x/y%2Fz"), (201, rest("x/y/z")));
+        assert_eq!(text(&router, "BREW /a/b/c"), (202, rest("c")));
+        assert_eq!(text(&router, "GET /a/bc"), (201, rest("bc")));
+        assert_eq!(text(&router, "GET /ab"), (404, None));
+        // A path that is a route's is the route's, whatever its methods.
+        assert_eq!(text(&router, "POST /a/own").0, 405);
+    }
+
+    #[test]
+    fn everything_can_be_mounted() {
+        let router = Router::new().mount("/", |_: &mut Request| "all");
+        assert_eq!(text(&router, "GET /"), (200, Some(String::new())));
+        assert_eq!(text(&router, "GET /x"), (200, Some("x".to_owned())));
     }
 }
