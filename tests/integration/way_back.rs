@@ -198,6 +198,27 @@ fn what_is_come_back_to_has_its_own_configuration() {
     assert_eq!(lab.program.stop(), Some(0));
 }
 
+/// By its exit code and its words.
+#[test]
+fn who_asks_for_a_reload_that_comes_back_is_told_why() {
+    let lab = Lab::start();
+    let ask = || {
+        let mut command = Program::handover_command();
+        command.args(["reload", "--program", "program", "--wait=30", "--pid-file"]);
+        let output = command.arg(lab.scratch.path("pid")).output();
+        let output = output.expect("it runs");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), said)
+    };
+    lab.trap("segv");
+    let (code, said) = ask();
+    assert!(code == Some(1) && said.contains("it crashed (SIGSEGV)"), "{code:?}: {said}");
+    lab.trap("");
+    let (code, said) = ask();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(lab.program.stop(), Some(0));
+}
+
 /// The socket file and the connection over it stay.
 #[test]
 fn a_unix_socket_is_still_there_after_a_way_back() {
