@@ -17,11 +17,14 @@
 //! `memory`,
 //! `hang` or `restore`. A check does not, nor what is come back to.
 //!
-//! With `LAB_STATELESS` it carries nothing over, and two generations may serve at a time.
+//! With `LAB_TICKS` a background thread counts a hundred times a second, over all generations, and appends each number to
+//! that file. With `LAB_STATELESS` it carries nothing over, and two generations may serve at a time.
 //!
 //! It takes the program's flags: `cargo run --release --example lab -- --help`.
 
-use handover::{Body, Carried, Config, Header, IntoResponse, Request, Response, Router, Server, StatusCode};
+use handover::{
+    Background, Body, Carried, Config, Header, IntoResponse, Request, Response, Router, Server, StatusCode,
+};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -57,10 +60,13 @@ fn main() -> ExitCode {
     let routes = routes(std::env::var_os("LAB_JOURNAL"))
         .get("/count", counter(state.clone()))
         .get("/map/{key}", value_of(state.clone()))
-        .post("/map/{key}", keep(state));
+        .post("/map/{key}", keep(state.clone()));
     let mut server = Server::builder().config(config).service(routes);
     if std::env::var_os("LAB_STATELESS").is_none() {
         server = server.carry_over(save, restore);
+    }
+    if let Some(path) = std::env::var_os("LAB_TICKS") {
+        server = server.background("tick", tick(state, path));
     }
     handover::exit_code(server.give_back_at_rest(true).build().and_then(Server::run))
 }
@@ -69,22 +75,39 @@ fn main() -> ExitCode {
 #[derive(Default)]
 struct State {
     count: u64,
+    ticks: u64,
     map: BTreeMap<String, String>,
 }
 
 impl State {
     /// A line for each key, behind the count.
     fn text(&self) -> String {
-        let mut text = format!("{}\n", self.count);
+        let mut text = format!("{} {}\n", self.count, self.ticks);
         text.extend(self.map.iter().map(|(key, value)| format!("{key}={value}\n")));
         text
     }
 
     fn read(text: &str) -> State {
         let mut lines = text.lines();
-        let count = lines.next().and_then(|count| count.parse().ok()).unwrap_or(0);
+        let mut numbers = lines.next().unwrap_or_default().split(' ').map(|number| number.parse().unwrap_or(0));
+        let (count, ticks) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         let pair = |line: &str| line.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
-        State { count, map: lines.filter_map(pair).collect() }
+        State { count, ticks, map: lines.filter_map(pair).collect() }
+    }
+}
+
+/// Counts, a hundred times a second, and appends each number to a file.
+fn tick(state: Shared, path: OsString) -> impl Fn(&Background) {
+    move |background| {
+        while background.sleep(Duration::from_millis(10)) {
+            let mut state = locked(&state);
+            state.ticks += 1;
+            let line = format!("{}\n", state.ticks);
+            let file = OpenOptions::new().create(true).append(true).open(&path);
+            if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
+                eprintln!("cannot tick: {error}");
+            }
+        }
     }
 }
 

@@ -81,6 +81,6 @@ pub use program::flags::Parsed;
 /// The program's own: what it does that is no server.
 #[doc(hidden)]
 pub use program::reload::reload_command;
-pub use server::{Builder, Ended, Server, StopHandle, exit_code};
+pub use server::{Background, Builder, Ended, Server, StopHandle, exit_code};
 pub use site::{Files, Site, Welcome};
 pub use tiny_http::{HTTPVersion, Header, HeaderField, Method, StatusCode};

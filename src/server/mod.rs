@@ -1,5 +1,6 @@
 //! The server: wires the threads, and owns the order in which they start and stop.
 
+mod background;
 mod overlap;
 mod relay;
 mod reload;
@@ -23,6 +24,8 @@ use crate::logging::{self, Log};
 use crate::program::{check, flags};
 use crate::sys::scheduling::{Policy, schedule};
 use crate::sys::stdio::{MOMENT, Stream};
+pub use background::Background;
+use background::BackgroundThreads;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use role::Role;
 use running::{ProcessContext, Running};
@@ -52,6 +55,7 @@ pub struct Builder {
     config: Config,
     handler: Option<Box<dyn Handler>>,
     carry: Option<Arc<Carry>>,
+    background: BackgroundThreads,
 }
 
 /// An application's hooks for what it carries over.
@@ -188,6 +192,27 @@ impl Builder {
         self
     }
 
+    /// Runs a closure on a thread of its own, in the process that *is* the server and in no other: while two generations
+    /// stand beside each other, a sensor that is read by both would be read twice.
+    ///
+    /// It starts when this process serves as the server. Before a reload saves anything, or hands over, it is told to end,
+    /// by [`Background::sleep`] and [`Background::is_over`], and is waited for as a handler is; if nothing comes of the
+    /// reload, or this process takes over again, it starts anew. At a stop it is joined within the deadline. One that does
+    /// not end is named in the log.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let server = handover::Server::builder()
+    ///     .handler(|_| "hello")
+    ///     .background("sensor", |background| while background.sleep(Duration::from_secs(1)) { /* read it */ });
+    /// # let _ = server;
+    /// ```
+    pub fn background(mut self, name: &str, run: impl Fn(&Background) + Send + Sync + 'static) -> Builder {
+        self.background.add(name, run);
+        self
+    }
+
     /// Checks the settings and binds the listeners. With `check` set in the configuration nothing is bound. Those
     /// that a predecessor had bound are kept, and new addresses of a successor begin to listen when it runs. Listeners
     /// that the service manager passed (socket activation: `LISTEN_FDS` and `LISTEN_PID`) take the place of the
@@ -202,7 +227,7 @@ impl Builder {
     }
 
     fn build_server(self) -> Result<Server, Error> {
-        let Builder { mut config, handler, carry } = self;
+        let Builder { mut config, handler, carry, background } = self;
         let program = Program::of_this_process();
         let handler =
             handler.ok_or_else(|| Error::config(format_args!("there is no handler; give one with .handler(…)")))?;
@@ -251,6 +276,7 @@ impl Builder {
             obsolete,
             inherited,
             carry,
+            background,
             program,
             log,
             pid_file,
@@ -272,6 +298,7 @@ pub struct Server {
     obsolete: Vec<Listener>,
     inherited: role::Inherited,
     carry: Option<Arc<Carry>>,
+    background: BackgroundThreads,
     program: &'static Program,
     log: Option<Arc<Log>>,
     pid_file: PidFile,
@@ -390,6 +417,7 @@ impl Server {
             obsolete,
             inherited,
             carry,
+            background,
             program,
             log,
             pid_file,
@@ -400,8 +428,17 @@ impl Server {
         raise_descriptor_limit(&mut config.limits, inherited.predecessor.is_some());
         let bound: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
         let notifier = Notifier::from_env();
-        let context =
-            ProcessContext { program, carry, log, pid_file, notifier, signals, sender: events, events: received };
+        let context = ProcessContext {
+            program,
+            carry,
+            background,
+            log,
+            pid_file,
+            notifier,
+            signals,
+            sender: events,
+            events: received,
+        };
         let predecessor = inherited.predecessor.clone();
         let (came_back, waits_for_go) = (inherited.came_back.is_some(), inherited.waits_for_go);
         let mut running = Running::start(

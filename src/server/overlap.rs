@@ -77,6 +77,10 @@ impl Running {
             self.command(Command::AcceptAgain);
             return self.roll_back(successor, true, no, config);
         }
+        if let Err(no) = self.end_background(began + config.reload_deadline, again) {
+            self.command(Command::AcceptAgain);
+            return self.roll_back(successor, true, no, config);
+        }
         let time = test_time("HANDOVER_TEST_PROMOTION_TIMEOUT", PROMOTION_TIMEOUT);
         if let Err(reason) = self.promote(&mut successor, time, again) {
             self.command(Command::AcceptAgain);
@@ -100,6 +104,7 @@ impl Running {
         again: &mut bool,
     ) -> Result<(), Reloaded> {
         test_point("predecessor-switch");
+        self.end_background(rests.deadline, again)?;
         self.until_at_rest(&mut rests, config, again)?;
         let time = test_time("HANDOVER_TEST_PROMOTION_TIMEOUT", SWITCH_TIMEOUT);
         self.promote(successor, time, again)?;

@@ -46,7 +46,7 @@ pub fn check_timeout() -> Duration {
 /// How long a reload has waited for the pool to rest, and may.
 pub struct Rests {
     began: Instant,
-    deadline: Instant,
+    pub deadline: Instant,
 }
 
 impl Rests {
@@ -74,6 +74,9 @@ impl Running {
             Err(no) => return no,
         };
         let mut rests = Rests::new(began, config);
+        if let Err(no) = self.end_background(rests.deadline, again) {
+            return no;
+        }
         loop {
             let (connections, cut) = match self.until_at_rest(&mut rests, config, again) {
                 Ok(held) => held,

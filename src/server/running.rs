@@ -1,5 +1,6 @@
 //! A server that runs, seen from the main thread: its threads, what it waits for, and how it stops.
 
+use super::background::BackgroundThreads;
 use super::relay::Relay;
 use super::role::Inherited;
 use super::{Carry, Ended};
@@ -49,6 +50,9 @@ const PREDECESSOR_GRACE: Duration = Duration::from_secs(1);
 const COLLECTED: u64 = 16 << 20;
 /// Requests that the status thread may have before it.
 const STATUS_QUEUE: usize = 64;
+/// How long the application's threads have before it is said that they are waited for.
+const BACKGROUND_GRACE: Duration = Duration::from_secs(1);
+const BACKGROUND_POLL: Duration = Duration::from_millis(2);
 /// How long the predecessor may be slow to read from us.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -56,6 +60,7 @@ const LINK_PATIENCE: Duration = Duration::from_secs(1);
 pub struct ProcessContext {
     pub program: &'static Program,
     pub carry: Option<Arc<Carry>>,
+    pub background: BackgroundThreads,
     pub log: Option<Arc<Log>>,
     pub pid_file: PidFile,
     pub notifier: Notifier,
@@ -307,6 +312,7 @@ impl Running {
             self.context.pid_file.came_back(generation(), &reason);
             self.context.notifier.ready(&format!("reload failed: {reason}"));
             self.tell_manager(Instant::now());
+            self.context.background.start();
             return Ok(());
         }
         let Some(predecessor) = &self.predecessor else {
@@ -342,6 +348,7 @@ impl Running {
     fn become_server(&mut self) -> Result<(), Error> {
         self.promoted = true;
         self.handed_over_to = None;
+        self.context.background.start();
         self.command(Command::OwnFiles);
         self.context.pid_file.became_server(generation())
     }
@@ -446,6 +453,29 @@ impl Running {
         self.announcement = Some(Box::new(announce));
     }
 
+    /// The application's threads end before anything of it is saved or handed over, while everything serves on. At the
+    /// deadline it goes without.
+    pub(super) fn end_background(&mut self, deadline: Instant, again: &mut bool) -> Result<(), Reloaded> {
+        self.context.background.end();
+        let mut said = Instant::now() + BACKGROUND_GRACE;
+        loop {
+            let left = self.context.background.left();
+            let now = Instant::now();
+            if left.is_empty() {
+                return Ok(());
+            }
+            if now >= deadline {
+                log::warn!("reload deadline: going on without the end of the background threads {left:?}");
+                return Ok(());
+            }
+            if now >= said {
+                log::info!("reload waits for the background threads {left:?}");
+                said = now + 5 * BACKGROUND_GRACE;
+            }
+            self.serve_for(BACKGROUND_POLL, again)?;
+        }
+    }
+
     fn takes_over(&mut self) {
         self.beat.set(Some(Instant::now() + PROMOTION_SETTLES));
         log::info!("took over from the predecessor");
@@ -500,6 +530,8 @@ impl Running {
                     return Some(self.stop_at_once());
                 }
                 Reloaded::Failed(reason) => {
+                    // Where it was told to end.
+                    self.context.background.start();
                     self.context.pid_file.reload_failed(generation(), &reason);
                     self.cut_by_reloads = self.shared.stats.total_cut();
                     log::error!("reload failed, serving on: {reason}");
@@ -583,6 +615,7 @@ impl Running {
         let began = self.first_stop.get().unwrap_or_else(Instant::now);
         log::info!("stopping: waiting up to {:.1} s for what is pending", config.stop_deadline.as_secs_f64());
         self.shared.phase.become_lame_duck();
+        self.context.background.end();
         if self.promoted {
             self.context.notifier.stopping();
         }
@@ -614,7 +647,15 @@ impl Running {
         // What the predecessor still serves is part of this stop: it has the same time, and a moment to say how it ended.
         let waits = self.predecessor.is_some() && self.promoted;
         let until = if waits { deadline + PREDECESSOR_GRACE } else { deadline };
-        match self.wait_or_second_stop(began, until, &|_| false) {
+        let pause = self.wait_or_second_stop(began, until, &|_| false);
+        if matches!(pause, Pause::Over | Pause::Reached) {
+            self.context.background.join(deadline);
+        }
+        let left = self.context.background.left();
+        if !left.is_empty() {
+            log::warn!("stopping without the end of the background threads {left:?}");
+        }
+        match pause {
             Pause::Over | Pause::Reached => match self.cut_now() {
                 0 => Ended::Clean,
                 cut => Ended::Cut(cut),

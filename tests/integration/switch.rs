@@ -109,6 +109,57 @@ fn no_write_that_was_acknowledged_is_lost_by_a_reload() {
     }
 }
 
+/// Two generations beside each other would both count. `HANDOVER_SWITCHES` says how many reloads.
+#[test]
+fn what_runs_in_the_background_runs_in_one_process_at_a_time() {
+    for mode in Mode::BOTH {
+        let scratch = Scratch::new();
+        let ticks = scratch.path("ticks");
+        let read =
+            || std::fs::read_to_string(&ticks).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+        let program = lab(mode, &scratch, &[("LAB_TICKS", ticks.to_str().expect("UTF-8"))]);
+        for _ in 0..count("HANDOVER_SWITCHES", 6) {
+            let before = read().len();
+            eventually("it counts on", || read().len() > before + 2);
+            program.reload();
+        }
+        let before = read().len();
+        eventually("it counts on", || read().len() > before + 2);
+        assert_eq!(program.stop(), Some(0));
+        let wanted: Vec<String> = (1..=read().len()).map(|number| number.to_string()).collect();
+        assert_eq!(read(), wanted, "{mode:?}: doubled or missing");
+    }
+}
+
+/// As if there had been no reload.
+#[test]
+fn what_runs_in_the_background_goes_on_when_nothing_came_of_a_reload() {
+    for (mode, variable, step) in [
+        (Mode::Overlap, "HANDOVER_TEST_KILL", "successor-promote"),
+        (Mode::Overlap, "HANDOVER_TEST_KILL", "successor-go"),
+        (Mode::Exec, "LAB_TRAP", "panic"),
+    ] {
+        let scratch = Scratch::new();
+        let (ticks, trap) = (scratch.path("ticks"), scratch.path("trap"));
+        std::fs::write(&trap, step).expect("a file");
+        let value = if mode == Mode::Exec { trap.to_str().expect("UTF-8") } else { step };
+        // The first start falls into no trap.
+        std::fs::remove_file(&trap).expect("it is there");
+        let read = || std::fs::read_to_string(&ticks).unwrap_or_default().lines().count();
+        let program = lab(mode, &scratch, &[("LAB_TICKS", ticks.to_str().expect("UTF-8")), (variable, value)]);
+        std::fs::write(&trap, step).expect("a file");
+        eventually("it counts", || read() > 2);
+        program.signal(Signal::HUP);
+        program.logged("reload failed, serving on");
+        let before = read();
+        eventually("it counts on", || read() > before + 2);
+        assert_eq!(program.stop(), Some(0));
+        let text = std::fs::read_to_string(&ticks).expect("the ticks");
+        let wanted: Vec<String> = (1..=text.lines().count()).map(|number| number.to_string()).collect();
+        assert_eq!(text.lines().collect::<Vec<_>>(), wanted, "{step}");
+    }
+}
+
 /// Steps at which the successor dies, each before it serves: then nobody notices anything.
 #[test]
 fn a_successor_that_dies_before_it_serves_is_not_missed() {
