@@ -90,6 +90,8 @@ pub enum Message {
     Order { switch: bool },
     /// Predecessor, since version 4: serve. What I hear from here on I do not act on.
     Go,
+    /// Successor, since version 4, to `Go`: the pid file is mine, signals too.
+    Serves,
 }
 
 /// What a predecessor holds.
@@ -134,6 +136,7 @@ impl Message {
             Message::Kept { .. } => "Kept",
             Message::Order { .. } => "Order",
             Message::Go => "Go",
+            Message::Serves => "Serves",
         }
     }
 }
@@ -323,7 +326,7 @@ mod tests {
     fn messages_are_written_as_they_were_at_first() {
         let counters = Counters { served: 1, refused: 2, connections: 300, migrated: 4, reloads: 5 }.into();
         let addresses = vec![(vec![127, 0, 0, 1], 2), (vec![0; 8], 0)];
-        let messages: [(Message, &[u8]); 17] = [
+        let messages: [(Message, &[u8]); 18] = [
             (Message::Stopping, &[2]),
             (
                 Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
@@ -347,6 +350,7 @@ mod tests {
             (Message::Kept { places: vec![0, 300] }, &[17, 2, 0, 0xac, 2]),
             (Message::Order { switch: true }, &[18, 1]),
             (Message::Go, &[19]),
+            (Message::Serves, &[20]),
         ];
         for (message, expected) in messages {
             let bytes = postcard::to_allocvec(&message).expect("plain data");

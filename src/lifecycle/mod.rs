@@ -53,6 +53,8 @@ pub enum FromSuccessor {
     /// Why it ends.
     Failed(String),
     Promoted,
+    /// It was told to serve, and does: the pid file is its.
+    Serves,
     /// A stop, passed on.
     Stop {
         at_once: bool,

@@ -242,6 +242,11 @@ impl PidFile {
         self.withdraw();
     }
 
+    /// For a successor that is about to replace it: it stays, whatever becomes of us.
+    pub fn leave_it(&mut self) {
+        self.ours = None;
+    }
+
     /// Takes our file away, and the outcome beside it, if it still is ours.
     fn withdraw(&mut self) {
         if let Some(ours) = self.ours.take().filter(Written::is_there) {

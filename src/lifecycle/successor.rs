@@ -116,6 +116,7 @@ impl Successor {
                     Message::Stopping => FromSuccessor::Stopping,
                     Message::Failed(reason) => FromSuccessor::Failed(reason),
                     Message::Promoted => FromSuccessor::Promoted,
+                    Message::Serves => FromSuccessor::Serves,
                     Message::Stop { at_once } => FromSuccessor::Stop { at_once },
                     Message::Ack(id) => {
                         answers.acked(id);

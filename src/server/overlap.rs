@@ -111,6 +111,7 @@ impl Running {
         test_point("predecessor-promoted");
         let said = successor.link.send_within(&Message::Go, &[], PATIENCE);
         said.map_err(|error| Reloaded::Failed(format!("the successor is gone before it serves: {error}")))?;
+        self.waits_for_serving = true;
         test_point("predecessor-go");
         Ok(())
     }
@@ -138,7 +139,10 @@ impl Running {
     ) -> Reloaded {
         let pid = successor.pid();
         self.context.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
-        self.context.pid_file.handed_over();
+        // Two at one file: what one of them writes the other might remove.
+        if !self.waits_for_serving {
+            self.context.pid_file.handed_over();
+        }
         log::info!("reloading: successor {pid} is promoted");
         self.handed_over_to = Some(pid);
         self.move_to(successor, removed, spoken, config, deadline, stands_by, again)
@@ -438,6 +442,7 @@ impl Running {
                 }
                 Waited::Event(Event::Reload) => *again = true,
                 Waited::Event(Event::Reopen) => self.reopen_log(),
+                Waited::Event(Event::Successor(_, FromSuccessor::Serves)) => self.it_serves(),
                 Waited::Event(Event::Successor(..) | Event::Predecessor(_) | Event::PoolEnded) => {}
                 // It is for what does not come to rest, and not for what has only not had its turn: the successor may
                 // have taken all of the time to be ready and to prove itself.
@@ -455,6 +460,30 @@ impl Running {
         self.leave(&mut successor, Pause::Over, *again);
         successor.let_go();
         Reloaded::HandedOver
+    }
+
+    /// The pid file is the successor's, or nobody's any more.
+    fn it_serves(&mut self) {
+        if std::mem::take(&mut self.waits_for_serving) {
+            self.context.pid_file.handed_over();
+        }
+    }
+
+    /// For one that was told to serve and has not said that it does. One that is slow finds our pid file in its place.
+    fn until_it_serves(&mut self, successor: &Successor, again: &mut bool) {
+        let mut patience = Patience::new(PATIENCE);
+        while self.waits_for_serving {
+            match self.next_from(successor, &mut patience) {
+                Waited::Event(Event::Successor(_, FromSuccessor::Serves)) => self.it_serves(),
+                Waited::Event(Event::Successor(_, FromSuccessor::Gone)) | Waited::Time => break,
+                Waited::Event(Event::Reload) => *again = true,
+                // The pool has ended, which says so once.
+                Waited::Event(_) | Waited::Over => {}
+            }
+        }
+        if std::mem::take(&mut self.waits_for_serving) {
+            self.context.pid_file.leave_it();
+        }
     }
 
     /// Whether a HUP has come that nobody has acted on: to the last moment, since who sent it read our pid before the
@@ -478,7 +507,7 @@ impl Running {
     }
 
     /// The last words to the successor.
-    fn leave(&mut self, successor: &mut Successor, why: Pause, again: bool) -> super::Ended {
+    fn leave(&mut self, successor: &mut Successor, why: Pause, mut again: bool) -> super::Ended {
         let ended = match why {
             Pause::Time => match self.end_at_deadline() {
                 super::Ended::Clean => super::Ended::HandedOver,
@@ -491,7 +520,8 @@ impl Running {
             Pause::Over | Pause::Reached => super::Ended::HandedOver,
         };
         test_point("predecessor-leaves");
-        let again = again | self.hears_of_another_reload();
+        self.until_it_serves(successor, &mut again);
+        again |= self.hears_of_another_reload();
         let mut counters = self.counters();
         counters.reloads += 1;
         let _ = successor.link.send_within(&Message::ListenersClosed, &[], PATIENCE);

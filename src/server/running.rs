@@ -101,6 +101,8 @@ pub struct Running {
     pub(super) reload_later: bool,
     /// Whether the predecessor has to say first that we serve.
     waits_for_go: bool,
+    /// Whether the successor was told to serve, and has not said that it does.
+    pub(super) waits_for_serving: bool,
     /// What is said then.
     announcement: Option<Box<dyn FnOnce()>>,
     /// Execs that led back here.
@@ -250,6 +252,7 @@ impl Running {
             first_stop: Cell::new(None),
             predecessor,
             waits_for_go,
+            waits_for_serving: false,
             announcement: None,
             failures: came_back.as_ref().map(|it| it.failures).unwrap_or_default(),
             came_back: came_back.map(|it| it.reason),
@@ -348,6 +351,7 @@ impl Running {
     fn become_server(&mut self) -> Result<(), Error> {
         self.promoted = true;
         self.handed_over_to = None;
+        self.waits_for_serving = false;
         self.context.background.start();
         self.command(Command::OwnFiles);
         self.context.pid_file.became_server(generation())
@@ -441,6 +445,7 @@ impl Running {
         if std::mem::take(&mut self.waits_for_go) {
             self.command(Command::Serve);
             self.became_server();
+            self.tell_predecessor(&Message::Serves);
             self.takes_over();
             if let Some(announce) = self.announcement.take() {
                 announce();

@@ -196,6 +196,27 @@ fn a_successor_that_dies_as_it_begins_to_serve_is_replaced_by_its_predecessor() 
     assert_eq!((program.generations(), program.stop()), (1, Some(0)));
 }
 
+/// The predecessor removed the pid file while its successor was writing its own, and sometimes that one.
+#[test]
+fn the_pid_file_stays_until_the_successor_has_written_its_own() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &[("HANDOVER_TEST_STOP", "successor-go")]);
+    let stands = || std::fs::read_to_string(scratch.path("pid")).ok();
+    let line = |pid: u32| Some(format!("{pid}\n"));
+    program.signal(Signal::HUP);
+    program.logged("is promoted");
+    assert_eq!(stands(), line(program.pid()));
+    let successor = program.processes().into_iter().find(|&pid| pid != program.pid()).expect("a successor");
+    // Also when it has waited for that as long as it does.
+    program.wait_for_end(program.pid());
+    assert_eq!(stands(), line(program.pid()));
+    program.signal_to(successor, Signal::CONT);
+    eventually("it is the successor's", || stands() == line(successor));
+    assert_eq!(program.generation(2), successor);
+    assert_eq!(program.stop(), Some(0));
+    assert_eq!(stands(), None);
+}
+
 /// One that hangs keeps everybody waiting for the time that it has to restore the state, and no longer.
 #[test]
 fn a_successor_that_hangs_before_it_serves_is_killed() {
