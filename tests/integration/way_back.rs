@@ -76,12 +76,15 @@ impl Lab {
         // Too large to be collected: its handler reads it as it comes.
         busy.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 2000000\r\n\r\n").send(vec![b'a'; 1_500_000]);
         busy.read_at_least(100);
+        let generations = self.program.generations();
         let checks = self.program.log().iter().filter(|line| line.contains("reload: checked")).count();
         self.program.signal(Signal::HUP);
         self.program.logged_times("reload: checked", checks + 1);
         happens();
         busy.send(vec![b'a'; 500_000]);
         assert_eq!(busy.answer().body.len(), 2_000_000);
+        // Whoever asks for another before is not answered by this one.
+        self.program.generation(generations + 1);
     }
 }
 
