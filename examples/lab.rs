@@ -155,6 +155,11 @@ fn fall_into(trap: &str) {
     match trap {
         "panic" => panic!("as the trap asks"),
         "exit" => std::process::exit(9),
+        "elsewhere" => {
+            std::env::set_current_dir("/").expect("a directory");
+            rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o777));
+            std::process::exit(9);
+        }
         "abort" => std::process::abort(),
         "memory" => drop(std::hint::black_box(Vec::<u8>::with_capacity(isize::MAX as usize))),
         // SAFETY: none; it is to crash.

@@ -12,7 +12,7 @@ use crate::sys::regular_file;
 use rustix::fs::{Mode, OFlags, Stat, fstat, stat};
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -105,7 +105,9 @@ impl<'p> Candidate<'p> {
             return Some(format!("{} has changed since it was checked", self.program.path().display()));
         }
         let configuration = self.configuration.as_ref()?;
-        let same = fs::read(&configuration.path).is_ok_and(|bytes| bytes == configuration.bytes);
+        let most = configuration.bytes.len() as u64;
+        let same =
+            regular_file::read(&configuration.path, most, "", "").is_ok_and(|bytes| bytes == configuration.bytes);
         (!same).then(|| format!("{} has changed since it was checked", configuration.path.display()))
     }
 
@@ -213,7 +215,7 @@ impl<'p> Candidate<'p> {
 /// Whether its interpreter would open it anew. One that may not be read is none.
 fn is_script(path: &Path) -> bool {
     let mut first = [0; 2];
-    File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && &first == b"#!"
+    regular_file::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && &first == b"#!"
 }
 
 #[cfg(test)]

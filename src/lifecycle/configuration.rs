@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who is to read it, `self` or `child`; the process that says so; the descriptor; and the path that was read.
 pub const VARIABLE: &str = "HANDOVER_CONFIGURATION";
@@ -71,9 +72,17 @@ pub fn read(value: &OsStr) -> Option<(RawFd, PathBuf)> {
     (whose == Some(pid) && number > 2).then_some((number, path))
 }
 
+/// Whether the descriptor was closed, and the number may be another file's.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// What was handed to this process is closed.
+pub fn closed() {
+    CLOSED.store(true, Ordering::Relaxed);
+}
+
 /// What this process is to take for the contents of the file in that absolute path, if somebody handed it that.
 pub fn contents(path: &Path) -> Option<Vec<u8>> {
-    let (number, of) = handed()?;
+    let (number, of) = handed().filter(|_| !CLOSED.load(Ordering::Relaxed))?;
     // Opened anew, so that whoever comes back can read it too. Without /proc there is no way back either.
     if of == path { fs::read(format!("/proc/self/fd/{number}")).ok() } else { None }
 }

@@ -189,7 +189,7 @@ impl Program {
     }
 
     /// The program that runs, to be executed again. Without /proc there is none.
-    pub(super) fn image(&self) -> Option<BorrowedFd<'_>> {
+    pub fn image(&self) -> Option<BorrowedFd<'_>> {
         self.image.as_ref().map(AsFd::as_fd)
     }
 

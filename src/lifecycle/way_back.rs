@@ -228,6 +228,7 @@ pub fn serves() {
 
 /// Descriptors of which nothing is left but their numbers.
 fn close(numbers: &[RawFd]) {
+    configuration::closed();
     for &number in numbers {
         // One that is not there any more is closed.
         drop(descriptors::own_one(number));

@@ -3,7 +3,7 @@
 //! Until PROMOTE nothing is given away, and whatever goes wrong we serve on as if nothing had happened.
 
 use super::relay::Relay;
-use super::reload::{Rests, check_timeout};
+use super::reload::{Rests, check_timeout, said_by_the_ready};
 use super::running::{Pause, Reloaded, Running, Waited};
 use crate::config::Config;
 use crate::engine::acceptor::{Command, Holders};
@@ -104,8 +104,12 @@ impl Running {
         again: &mut bool,
     ) -> Result<(), Reloaded> {
         test_point("predecessor-switch");
-        self.end_background(rests.deadline, again)?;
-        self.until_at_rest(&mut rests, config, again)?;
+        // It has nothing of ours yet: without it there is nothing to wait for, and nothing to cut.
+        self.beside.set(Some(successor.pid()));
+        let rests =
+            self.end_background(rests.deadline, again).and_then(|()| self.until_at_rest(&mut rests, config, again));
+        self.beside.set(None);
+        rests?;
         let time = test_time("HANDOVER_TEST_PROMOTION_TIMEOUT", SWITCH_TIMEOUT);
         self.promote(successor, time, again)?;
         test_point("predecessor-promoted");
@@ -249,18 +253,11 @@ impl Running {
         loop {
             match self.next_from(successor, patience) {
                 Waited::Time => return Ok(()),
-                Waited::Event(Event::Successor(_, FromSuccessor::Stopping)) => {
-                    log::info!("the successor was told to stop, and so are we");
-                    return Err(Reloaded::Stop);
-                }
-                Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: true })) => {
-                    return Err(Reloaded::StopNow);
-                }
                 Waited::Event(Event::Successor(_, FromSuccessor::Gone)) => {
                     let how = successor.end(PROBATION_STOP);
                     return Err(Reloaded::Failed(format!("the successor ended on probation: {how}")));
                 }
-                Waited::Event(Event::Successor(..)) => {}
+                Waited::Event(Event::Successor(_, word)) => said_by_the_ready(word)?,
                 Waited::Event(event) => self.during_reload(event, again)?,
                 Waited::Over => return Err(Reloaded::StopNow),
             }

@@ -11,7 +11,7 @@ use crate::lifecycle::patience::Patience;
 use crate::lifecycle::program::Reads;
 use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, InheritedListener, MovedConnection};
 use crate::lifecycle::way_back::Failures;
-use crate::lifecycle::{Event, exec};
+use crate::lifecycle::{Event, FromSuccessor, exec};
 use crate::listener::Sockets;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 use std::io;
@@ -182,6 +182,7 @@ impl Running {
             Event::StopNow | Event::PoolEnded => return Err(Reloaded::StopNow),
             Event::Reload => *again = true,
             Event::Reopen => self.reopen_log(),
+            Event::Successor(pid, word) if self.beside.get() == Some(pid) => return said_by_the_ready(word),
             // Of an attempt that is over.
             Event::Successor(..) | Event::Predecessor(_) => {}
         }
@@ -296,9 +297,16 @@ impl Running {
         let (legacy, state) = (self.context.pid_file.legacy(true), ExecState { inheritance, connections });
         // What this process ran with, so that it can run with it again.
         let configuration = config.file.as_ref().map(|file| (file.path(), file.bytes()));
-        let way_back = WayBack::of(self.context.program, configuration, self.failures);
-        let way_back = way_back.inspect_err(|error| log::warn!("there is no way back from this reload: {error}"));
-        let way_back = way_back.ok().filter(|_| checked.comes_back);
+        // Without an image, as where there is no /proc, there is none. With one it is what was promised.
+        let has_one = checked.comes_back && self.context.program.image().is_some();
+        let way_back = has_one.then(|| WayBack::of(self.context.program, configuration, self.failures)).transpose();
+        let way_back = match way_back {
+            Ok(way_back) => way_back,
+            Err(error) => {
+                self.context.pid_file.keep();
+                return Reloaded::Failed(format!("no room for what a way back needs: {error}"));
+            }
+        };
         let error = exec::hand_over(&checked.candidate, state, checked.version, &legacy, way_back.as_ref());
         self.context.pid_file.keep();
         Reloaded::Failed(format!("cannot execute {}: {error}", self.context.program.path().display()))
@@ -336,5 +344,21 @@ impl Running {
             }
             carried => Ok(carried),
         }
+    }
+}
+
+/// What becomes of a reload by what its successor says before it is promoted.
+pub fn said_by_the_ready(word: FromSuccessor) -> Result<(), Reloaded> {
+    match word {
+        FromSuccessor::Stopping => {
+            log::info!("the successor was told to stop, and so are we");
+            Err(Reloaded::Stop)
+        }
+        FromSuccessor::Stop { at_once: true } => Err(Reloaded::StopNow),
+        FromSuccessor::Failed(reason) => {
+            Err(Reloaded::Failed(format!("the successor ended before it served: {reason}")))
+        }
+        FromSuccessor::Gone => Err(Reloaded::Failed("the successor ended before it served".into())),
+        _ => Ok(()),
     }
 }

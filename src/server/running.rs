@@ -103,6 +103,8 @@ pub struct Running {
     waits_for_go: bool,
     /// Whether the successor was told to serve, and has not said that it does.
     pub(super) waits_for_serving: bool,
+    /// A successor that is ready while we wait until nothing runs here.
+    pub(super) beside: Cell<Option<u32>>,
     /// What is said then.
     announcement: Option<Box<dyn FnOnce()>>,
     /// Execs that led back here.
@@ -253,6 +255,7 @@ impl Running {
             predecessor,
             waits_for_go,
             waits_for_serving: false,
+            beside: Cell::new(None),
             announcement: None,
             failures: came_back.as_ref().map(|it| it.failures).unwrap_or_default(),
             came_back: came_back.map(|it| it.reason),

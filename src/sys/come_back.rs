@@ -6,8 +6,9 @@
 //! overflow of a stack comes back too); and a start that hangs (setitimer(2), whose signal is ALRM). What cannot come
 //! back: `_exit`, KILL, and what fails before the first line of `main`, as a library that the loader does not find.
 //!
-//! execve(2) keeps the signal mask, the interval timer and ignored signals, so all three are set anew first: in the
-//! handler of a signal that very signal is blocked, and a timer would end the image that it comes back to.
+//! execve(2) keeps the signal mask, the interval timer, ignored signals, the working directory and the umask, so all are
+//! set anew first: in the handler of a signal that very signal is blocked, and a timer would end the image that it comes
+//! back to. ALRM and its timer are ours until [`disarm`], unless the application has taken them meanwhile.
 
 use rustix::io::Errno;
 use std::cell::UnsafeCell;
@@ -53,6 +54,10 @@ struct Prepared {
     mask: libc::sigset_t,
     pid: libc::pid_t,
     before: Vec<libc::sigaction>,
+    timer_before: libc::itimerval,
+    /// The working directory, or -1.
+    directory: RawFd,
+    umask: Option<libc::mode_t>,
 }
 
 /// Strings, and their addresses with a null behind them, as execve(2) wants them.
@@ -109,6 +114,9 @@ pub fn arm(image: Image, limit: Duration) -> io::Result<()> {
         // SAFETY: `mask` was filled by the call above, and these are signals.
         unsafe { libc::sigdelset(&mut mask, signal) };
     }
+    // Whoever executed this may have had them blocked, and then a start that hangs would not be heard.
+    // SAFETY: `mask` was filled above.
+    checked(unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ptr::null_mut()) })?;
     let mut prepared = Prepared {
         program,
         path: CString::new(format!("/proc/self/fd/{program}"))?,
@@ -120,7 +128,14 @@ pub fn arm(image: Image, limit: Duration) -> io::Result<()> {
         // SAFETY: it only answers a number.
         pid: unsafe { libc::getpid() },
         before: Vec::new(),
+        // SAFETY: all zero is a value of it: no timer.
+        timer_before: unsafe { std::mem::zeroed() },
+        // SAFETY: the path is a string; a directory that cannot be opened is -1.
+        directory: unsafe { libc::open(c".".as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) },
+        umask: umask(),
     };
+    // SAFETY: it only writes what is there to be written.
+    unsafe { libc::getitimer(libc::ITIMER_REAL, &mut prepared.timer_before) };
     for (signal, _) in SIGNALS {
         // SAFETY: all zero is a value of it, the fields that count are set below.
         let (mut action, mut before): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
@@ -146,16 +161,39 @@ pub fn arm(image: Image, limit: Duration) -> io::Result<()> {
 
 /// This process serves: nothing leads back any more, and signals are handled as before.
 pub fn disarm() {
+    if !is_armed() {
+        return;
+    }
+    // SAFETY: `STATE` is ARMED, so it was written, and it is never written again.
+    let prepared = unsafe { (*PREPARED.0.get()).assume_init_ref() };
+    // Before anything else, so that no alarm comes of a start that is over. Where the application has a handler of its own by
+    // now, it has a timer of its own.
+    let (ours, nobodys) = handled_by(libc::SIGALRM);
+    if ours || nobodys {
+        // A timer that cannot be disarmed was never armed.
+        let _ = set_timer(Duration::ZERO);
+    }
+    if ours {
+        // One that is pending goes when it is ignored.
+        // SAFETY: no handler is set.
+        unsafe { libc::signal(libc::SIGALRM, libc::SIG_IGN) };
+    }
     if STATE.compare_exchange(ARMED, OVER, Ordering::AcqRel, Ordering::Acquire).is_err() {
         return;
     }
-    // A timer that cannot be disarmed was never armed.
-    let _ = set_timer(Duration::ZERO);
-    // SAFETY: `STATE` was ARMED, so it was written, and it is never written again.
-    let prepared = unsafe { (*PREPARED.0.get()).assume_init_ref() };
     for ((signal, _), before) in SIGNALS.iter().zip(&prepared.before) {
-        // SAFETY: what stood there before.
-        unsafe { libc::sigaction(*signal, before, ptr::null_mut()) };
+        if handled_by(*signal).0 || (ours && *signal == libc::SIGALRM) {
+            // SAFETY: what stood there before.
+            unsafe { libc::sigaction(*signal, before, ptr::null_mut()) };
+        }
+    }
+    if ours {
+        // SAFETY: it reads what was read from there.
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &prepared.timer_before, ptr::null_mut()) };
+    }
+    if prepared.directory >= 0 {
+        // SAFETY: it was opened here, and is used on the way back only, which there is none of any more.
+        unsafe { libc::close(prepared.directory) };
     }
 }
 
@@ -216,6 +254,14 @@ fn execute(prepared: &Prepared, environment: &Pointers) -> Errno {
         // SAFETY: it touches no memory, whatever the number stands for.
         unsafe { libc::fcntl(*number, libc::F_SETFD, 0) };
     }
+    // The image that was executed may have gone elsewhere.
+    // SAFETY: neither touches memory.
+    unsafe {
+        libc::fchdir(prepared.directory);
+        if let Some(umask) = prepared.umask {
+            libc::umask(umask);
+        }
+    }
     // An alarm that is pending goes when it is ignored; and what is handled is at its default after execve.
     // SAFETY: neither runs code.
     unsafe {
@@ -254,6 +300,23 @@ extern "C" fn on_signal(signal: c_int) {
 extern "C" fn on_exit() {
     let why = WHY.lock().unwrap_or_else(PoisonError::into_inner).take();
     let _ = go(why.as_deref().unwrap_or("it ended before it served"));
+}
+
+/// Whether it is ours to handle that signal, and whether nobody does.
+fn handled_by(signal: c_int) -> (bool, bool) {
+    // SAFETY: all zero is a value of it.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is set, and `action` is there to be written.
+    unsafe { libc::sigaction(signal, ptr::null(), &mut action) };
+    let handler = action.sa_sigaction;
+    (handler == on_signal as extern "C" fn(c_int) as usize, handler == libc::SIG_DFL)
+}
+
+/// As /proc says it: umask(2) only tells it by changing it, for every thread.
+fn umask() -> Option<libc::mode_t> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+    libc::mode_t::from_str_radix(umask.trim(), 8).ok()
 }
 
 fn set_timer(limit: Duration) -> io::Result<()> {

@@ -196,6 +196,33 @@ fn a_successor_that_dies_as_it_begins_to_serve_is_replaced_by_its_predecessor() 
     assert_eq!((program.generations(), program.stop()), (1, Some(0)));
 }
 
+/// It went on waiting, cut what ran at the deadline, and only then saw that nobody was there.
+#[test]
+fn a_successor_that_ends_while_its_predecessor_waits_cuts_nothing() {
+    for (signal, said) in [
+        (Signal::KILL, "reload failed, serving on: the successor ended before it served"),
+        (Signal::TERM, "the successor was told to stop, and so are we"),
+    ] {
+        let scratch = Scratch::new();
+        let mut command = Program::lab_command();
+        Mode::Overlap.flags(&mut command).args(["-l", "127.0.0.1:0", "--reload-deadline", "30", "--pid-file"]);
+        let program = Program::start(command.arg(scratch.path("pid")).args(["--exec-stall", "0.1"]));
+        let mut busy = program.client();
+        busy.get("/sleep/2500");
+        program.client().expect_alive("/hello");
+        program.signal(Signal::HUP);
+        program.logged("is ready");
+        let successor = program.processes().into_iter().find(|&pid| pid != program.pid()).expect("a successor");
+        program.signal_to(successor, signal);
+        program.logged(said);
+        assert_eq!(busy.answer().status, 200, "{said}");
+        match signal {
+            Signal::TERM => assert_eq!(program.exit().code, Some(0)),
+            _ => assert_eq!((program.generations(), program.stop()), (1, Some(0))),
+        }
+    }
+}
+
 /// The predecessor removed the pid file while its successor was writing its own, and sometimes that one.
 #[test]
 fn the_pid_file_stays_until_the_successor_has_written_its_own() {

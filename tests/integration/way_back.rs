@@ -1,9 +1,9 @@
 //! Execs that lead nowhere, and what happens to the program and its configuration between the check and the exec.
 
 use crate::common::{Load, Mode, OnDisk, Program, Scratch, count, eventually};
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, thread, time::Duration};
 
@@ -72,19 +72,23 @@ impl Lab {
 
     /// A reload that waits for a handler while that happens.
     fn reloads_while(&self, happens: impl FnOnce()) {
+        let generations = self.program.generations();
+        self.waits_while(happens);
+        // Whoever asks for another before is not answered by this one.
+        self.program.generation(generations + 1);
+    }
+
+    fn waits_while(&self, happens: impl FnOnce()) {
         let mut busy = self.program.client();
         // Too large to be collected: its handler reads it as it comes.
         busy.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 2000000\r\n\r\n").send(vec![b'a'; 1_500_000]);
         busy.read_at_least(100);
-        let generations = self.program.generations();
         let checks = self.program.log().iter().filter(|line| line.contains("reload: checked")).count();
         self.program.signal(Signal::HUP);
         self.program.logged_times("reload: checked", checks + 1);
         happens();
         busy.send(vec![b'a'; 500_000]);
         assert_eq!(busy.answer().body.len(), 2_000_000);
-        // Whoever asks for another before is not answered by this one.
-        self.program.generation(generations + 1);
     }
 }
 
@@ -157,14 +161,85 @@ fn execs_that_lead_nowhere_come_back_and_no_client_notices() {
 }
 
 fn limit_address_space(lab: &Lab, limit: bool) {
-    use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let pid = lab.program.current();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
     let size: u64 = size.and_then(|size| size.trim().parse().ok()).expect("its size");
-    let current = limit.then_some((size + 64 * 1024) * 1024);
-    let pid = Pid::from_raw(pid.try_into().expect("a pid"));
-    prlimit(pid, Resource::As, Rlimit { current, maximum: None }).expect("a limit");
+    self::limit(lab, Resource::As, limit.then_some((size + 64 * 1024) * 1024));
+}
+
+fn limit(lab: &Lab, resource: Resource, current: Option<u64>) {
+    let pid = Pid::from_raw(lab.program.current().try_into().expect("a pid"));
+    prlimit(pid, resource, Rlimit { current, maximum: None }).expect("a limit");
+}
+
+/// To open a FIFO is to wait for its writer. It was opened while every client was held back, and nothing but KILL helped.
+#[test]
+fn a_fifo_in_the_place_of_the_configuration_keeps_nobody_waiting() {
+    let lab = Lab::start();
+    let configuration = lab.scratch.path("lab.toml");
+    lab.waits_while(|| {
+        fs::remove_file(&configuration).expect("it is there");
+        make_fifo(&configuration);
+    });
+    lab.program.logged("lab.toml has changed since it was checked, checking again");
+    lab.program.logged("reload failed, serving on");
+    lab.program.client().expect_alive("/hello");
+    assert_eq!(lab.program.stop(), Some(0));
+}
+
+#[test]
+fn a_fifo_in_the_place_of_the_program_keeps_nobody_waiting() {
+    for mode in Mode::BOTH {
+        let (scratch, on_disk) = (Scratch::new(), OnDisk::of(&Program::lab_command()));
+        let mut command = on_disk.command();
+        mode.flags(&mut command).args(["-l", "127.0.0.1:0", "--pid-file"]).arg(scratch.path("pid"));
+        let program = Program::start(&mut command);
+        on_disk.remove();
+        make_fifo(&on_disk.path());
+        program.signal(Signal::HUP);
+        program.logged("reload failed, serving on: cannot run");
+        program.client().expect_alive("/hello");
+        assert_eq!(program.stop(), Some(0), "{mode:?}");
+    }
+}
+
+fn make_fifo(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o755), 0).expect("a FIFO");
+}
+
+/// It was executed without one, said so, and was gone.
+#[test]
+fn without_room_for_a_way_back_nothing_is_executed() {
+    let lab = Lab::start();
+    // What it was started with is longer.
+    limit(&lab, Resource::Fsize, Some(200));
+    lab.trap("exit");
+    lab.comes_back("no room for what a way back needs");
+    limit(&lab, Resource::Fsize, None);
+    lab.trap("");
+    lab.reloads();
+    assert_eq!(lab.program.stop(), Some(0));
+}
+
+/// What execve leaves as it is, and the new program has changed.
+#[test]
+fn what_is_come_back_to_is_where_it_was() {
+    let lab = Lab::start();
+    let pid = lab.program.current();
+    let here = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let umask = status.lines().find(|line| line.starts_with("Umask:")).map(str::to_owned);
+        (fs::read_link(format!("/proc/{pid}/cwd")).expect("its directory"), umask)
+    };
+    let before = here();
+    lab.trap("elsewhere");
+    lab.comes_back("it ended before it served");
+    assert_eq!(here(), before);
+    assert_ne!(before.0, Path::new("/"));
+    lab.trap("");
+    assert_eq!(lab.program.stop(), Some(0));
 }
 
 /// It would cost its clients a moment each time.
