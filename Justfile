@@ -122,6 +122,10 @@ bench-slow:
 bench-two-builds *ARGS:
     python3 benches/two_builds.py "$@"
 
+# Instructions of a request outside the kernel, of two builds; needs valgrind.
+bench-instructions old new:
+    python3 benches/instructions.py {{old}} {{new}}
+
 # Four clients that pipeline at the service rate, and every worker blocked: the others' p99, /-/healthy (needs python3)
 bench-fair *ARGS:
     cargo build --release --examples
