@@ -48,8 +48,8 @@ disk check itself first, and if it fails, serves on as before.
       --wait[=SECS]     wait until the new generation serves [60], or the server
                         says why there is none; needs --pid-file, beside which
                         it leaves the outcome, in FILE.outcome
-      --program NAME    the name of the program that runs there [handover]; for
-                        an application built on handover
+      --program NAME    the program that runs there, of which the name counts
+                        [handover]; for an application built on handover
   -h, --help            this text
 
 Exit codes  0 signalled, no more; with --wait: the new generation serves
@@ -123,7 +123,11 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, St
             }
             Arg::Long("program") => {
                 let value = parser.value().map_err(told)?;
-                program = value.into_string().map_err(|value| format!("--program is {value:?}, which is not UTF-8"))?;
+                let value = value.into_string();
+                let path = value.map_err(|value| format!("--program is {value:?}, which is not UTF-8"))?;
+                // A process knows its name and not its path, which an upgrade may have changed.
+                let name = Path::new(&path).file_name().and_then(|name| name.to_str());
+                program = name.unwrap_or(&path).to_owned();
                 continue;
             }
             Arg::Short('h') | Arg::Long("help") => return Ok(None),
@@ -212,7 +216,7 @@ fn find(pid: Pid, owner: Option<u32>, program: &str) -> Result<Process, CommandE
     if !process.is_called(program) {
         let name = &process.name;
         return Err(CommandError::new(format_args!(
-            "process {pid} is {name:?} and not {program:?}: is the pid an old one, or is --program missing?"
+            "process {pid} is {name:?} and not {program:?}: is the pid an old one, or does it want --program {name:?}?"
         )));
     }
     if !process.handles_hup {

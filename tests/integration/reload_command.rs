@@ -139,10 +139,10 @@ fn a_stale_pid_file_harms_nobody() {
     let file = PidFile::new();
     let mut other = Command::new("sleep").arg("60").spawn().expect("sleep");
     file.write(&format!("{}\n", other.id()));
-    answers(&reload(&[&file.flag()]), 1, &["is \"sleep\" and not \"handover\"", "old one"]);
+    answers(&reload(&[&file.flag()]), 1, &["is \"sleep\" and not \"handover\"", "--program \"sleep\""]);
     // HUP would end it.
     let pid = other.id().to_string();
-    answers(&reload(&["--pid", &pid, "--program", "sleep"]), 1, &["does not handle HUP"]);
+    answers(&reload(&["--pid", &pid, "--program", "/somewhere/sleep"]), 1, &["does not handle HUP"]);
     assert!(other.try_wait().expect("asked").is_none());
     other.kill().expect("killed");
     // Ended and not yet waited for.
