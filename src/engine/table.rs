@@ -239,19 +239,8 @@ mod tests {
     use crate::engine::connection::Connection;
     use crate::engine::slot::{Parked, Parking};
 
-    const PARKING: Parking = Parking {
-        parked: Parked {
-            on_readable: true,
-            on_writable: false,
-            on_wake: false,
-            refusable: true,
-            wants_stream: false,
-            movable: true,
-            shed: None,
-        },
-        deadline: Millis(0),
-        sheddable_at: Millis(0),
-    };
+    const PARKING: Parking =
+        Parking { parked: Parked { shed: None, ..Parked::READING }, deadline: Millis(0), sheddable_at: Millis(0) };
 
     #[test]
     fn an_entry_is_small() {

@@ -68,7 +68,8 @@ impl Running {
             self.command(Command::AcceptOn(removed.clone()));
             let spent = until_ready.spent();
             let deadline = Patience::new(config.reload_deadline.saturating_sub(spent));
-            return self.hand_over(successor, removed, spoken, config, deadline, Some(config.reload_probation), again);
+            self.promoted_another(pid);
+            return self.move_to(successor, removed, spoken, config, deadline, Some(config.reload_probation), again);
         }
         log::info!("reloading: successor {pid} accepts, {milliseconds} ms after the signal");
         // What it has not is ours to serve until it has taken over: somebody may come there who wants what it has as well.
@@ -91,7 +92,8 @@ impl Running {
         }
         let spent = until_ready.spent() + probation.spent();
         let deadline = Patience::new(config.reload_deadline.saturating_sub(spent));
-        self.hand_over(successor, removed, spoken, config, deadline, None, again)
+        self.promoted_another(pid);
+        self.move_to(successor, removed, spoken, config, deadline, None, again)
     }
 
     /// The switch: with nothing running and nothing given out, the application's state goes over, and then the word that
@@ -130,18 +132,7 @@ impl Running {
     }
 
     /// From here on the successor is the server that supervisors know.
-    #[expect(clippy::too_many_arguments, reason = "what one reload knows by then")]
-    fn hand_over(
-        &mut self,
-        successor: Successor,
-        removed: Vec<WeakListener>,
-        spoken: Spoken,
-        config: &Config,
-        deadline: Patience,
-        stands_by: Option<Duration>,
-        again: &mut bool,
-    ) -> Reloaded {
-        let pid = successor.pid();
+    fn promoted_another(&mut self, pid: u32) {
         self.context.notifier.promoted(pid, &format!("generation {}, taking over", generation() + 1));
         // Two at one file: what one of them writes the other might remove.
         if !self.waits_for_serving {
@@ -149,7 +140,6 @@ impl Running {
         }
         log::info!("reloading: successor {pid} is promoted");
         self.handed_over_to = Some(pid);
-        self.move_to(successor, removed, spoken, config, deadline, stands_by, again)
     }
 
     /// Answers the listeners that it was given, too.

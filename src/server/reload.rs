@@ -265,6 +265,10 @@ impl Running {
         if let Err(no) = self.poll_events(again) {
             return no;
         }
+        let way_back = match self.way_back(config, checked) {
+            Ok(way_back) => way_back,
+            Err(error) => return Reloaded::Failed(format!("no room for what a way back needs: {error}")),
+        };
         let carried = match self.carried() {
             Ok(carried) => carried,
             Err(reason) => return Reloaded::Failed(reason),
@@ -295,21 +299,18 @@ impl Running {
         log::info!("reloading: executing {} with {moved} connections", self.context.program.path().display());
         log::logger().flush();
         let (legacy, state) = (self.context.pid_file.legacy(true), ExecState { inheritance, connections });
-        // What this process ran with, so that it can run with it again.
-        let configuration = config.file.as_ref().map(|file| (file.path(), file.bytes()));
-        // Without an image, as where there is no /proc, there is none. With one it is what was promised.
-        let has_one = checked.comes_back && self.context.program.image().is_some();
-        let way_back = has_one.then(|| WayBack::of(self.context.program, configuration, self.failures)).transpose();
-        let way_back = match way_back {
-            Ok(way_back) => way_back,
-            Err(error) => {
-                self.context.pid_file.keep();
-                return Reloaded::Failed(format!("no room for what a way back needs: {error}"));
-            }
-        };
         let error = exec::hand_over(&checked.candidate, state, checked.version, &legacy, way_back.as_ref());
         self.context.pid_file.keep();
         Reloaded::Failed(format!("cannot execute {}: {error}", self.context.program.path().display()))
+    }
+
+    /// What this process ran with, so that it can run with it again. `None` where there is no way back from an exec, as
+    /// without /proc; where there is one it is what was promised.
+    fn way_back(&self, config: &Config, checked: &Checked) -> io::Result<Option<WayBack>> {
+        let program = self.context.program;
+        let configuration = config.file.as_ref().map(|file| (file.path(), file.bytes()));
+        let has_one = checked.comes_back && program.image().is_some();
+        has_one.then(|| WayBack::of(program, configuration, self.failures)).transpose()
     }
 
     /// What the application saves, on a thread of its own: a handler that was cut may hold a lock that it waits for.

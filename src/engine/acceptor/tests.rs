@@ -76,15 +76,7 @@ impl Bench {
     }
 }
 
-const IDLE: Parked = Parked {
-    on_readable: true,
-    on_writable: false,
-    on_wake: false,
-    refusable: true,
-    wants_stream: false,
-    movable: true,
-    shed: None,
-};
+const IDLE: Parked = Parked { shed: None, ..Parked::READING };
 
 /// It waits for its client, and for news.
 const SUBSCRIBED: Parked = Parked { on_wake: true, refusable: false, ..IDLE };

@@ -123,15 +123,7 @@ mod tests {
         Readiness { readable: true, writable: true, closed: false, urgent: false, woken: false };
     const WRITABLE: Readiness =
         Readiness { readable: false, writable: true, closed: false, urgent: false, woken: false };
-    const READING: Parked = Parked {
-        on_readable: true,
-        on_writable: false,
-        on_wake: false,
-        refusable: true,
-        wants_stream: false,
-        movable: true,
-        shed: Some(Shed::Idle),
-    };
+    const READING: Parked = Parked::READING;
     const WOKEN: Readiness = Readiness { readable: false, writable: false, woken: true, ..READABLE };
     const SUBSCRIBED: Parked = Parked { on_wake: true, refusable: false, shed: None, ..READING };
     const WRITING: Parked = Parked { on_readable: false, on_writable: true, refusable: false, shed: None, ..READING };

@@ -95,6 +95,20 @@ pub struct Parked {
     pub shed: Option<Shed>,
 }
 
+#[cfg(test)]
+impl Parked {
+    /// Between two requests: what the tests of those who look at a slot begin with.
+    pub const READING: Parked = Parked {
+        on_readable: true,
+        on_writable: false,
+        on_wake: false,
+        refusable: true,
+        wants_stream: false,
+        movable: true,
+        shed: Some(Shed::Idle),
+    };
+}
+
 impl Parked {
     const fn bits(self) -> u32 {
         let shed = match self.shed {
