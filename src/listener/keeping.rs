@@ -131,8 +131,10 @@ fn bind_missing(all: &mut [Wanted<'_>], at: usize, going: &[Listener]) -> Result
                 let mut others = all.iter().flat_map(|wanted| &wanted.listeners).chain(&new);
                 if let Some(other) = others.find(|one| one.bound == Bound::Tcp(resolved) || overlap(resolved, one)) {
                     let other = if other.address == *text { other.bound.to_string() } else { other.address.clone() };
-                    let help = format_args!("cannot listen on {resolved}: {other} is configured too, and covers it");
-                    return Err(Error::bind(help, io::ErrorKind::AddrInUse.into()));
+                    return Err(Error::bind(
+                        format_args!("cannot listen on {resolved}: {other} is configured too, and covers it"),
+                        io::ErrorKind::AddrInUse.into(),
+                    ));
                 }
                 match bind_beside(resolved, text, going)? {
                     Ok(listener) => new.push(listener),
@@ -162,11 +164,13 @@ fn bind_beside(address: SocketAddr, text: &str, going: &[Listener]) -> Result<Re
         // The kernel lets nobody but the same user (socket(7)), whatever the right that it was bound with.
         Err(error) if !beside.is_empty() && error.kind() == io::ErrorKind::AddrInUse => {
             let old = &beside[0].bound;
-            let help = format_args!(
-                "cannot listen on {address} beside {old}, which is open until it is taken over from: another user has \
-                 bound that one, or a server of another's listens there; a restart is needed"
-            );
-            Err(Error::bind(help, error))
+            Err(Error::bind(
+                format_args!(
+                    "cannot listen on {address} beside {old}, which is open until it is taken over from: another user \
+                     has bound that one, or a server of another's listens there; a restart is needed"
+                ),
+                error,
+            ))
         }
         Err(error) => Err(cannot_listen(address, error)),
     }
