@@ -34,6 +34,12 @@ impl Millis {
     }
 }
 
+/// Milliseconds since the host was started, its sleep included: the age of what is kept counts by it, in every process.
+pub fn boot_time() -> i64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec as i64 * 1000 + time.tv_nsec as i64 / 1_000_000
+}
+
 /// The Date field, formatted once a second.
 pub struct DateCache {
     second: i64,

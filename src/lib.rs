@@ -39,6 +39,7 @@ mod lifecycle;
 mod listener;
 mod logging;
 mod program;
+mod push;
 mod server;
 mod site;
 mod sys;
@@ -62,8 +63,8 @@ mod properties;
 pub use api::{Body, Handler, IntoResponse, Request, RequestBody, Response, Router};
 pub use config::{
     Config, ConfigFile, DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION,
-    DEFAULT_STOP_DEADLINE, DEFAULT_WORKER_STACK, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS, MAX_WORKERS, ReloadMode,
-    SiteConfig,
+    DEFAULT_STOP_DEADLINE, DEFAULT_WORKER_STACK, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS, MAX_WORKERS, PushConfig,
+    ReloadMode, SiteConfig,
 };
 pub use error::Error;
 pub use generation::generation;
@@ -81,6 +82,9 @@ pub use program::flags::Parsed;
 /// The program's own: what it does that is no server.
 #[doc(hidden)]
 pub use program::reload::reload_command;
+pub use push::{
+    BadEvent, BadTopic, Hub, Message, Namespace, Position, PublishError, Publishers, Subscribe, TopicFigures,
+};
 pub use server::{Background, Builder, Ended, Server, StopHandle, exit_code};
 pub use site::{Files, Site, Welcome};
 pub use tiny_http::{HTTPVersion, Header, HeaderField, Method, StatusCode};

@@ -13,6 +13,10 @@ fn main() -> ExitCode {
 /// What cannot be served fails before anything is bound.
 fn serve(config: Config) -> Result<Ended, Error> {
     let site = Site::open(&config)?;
+    let mut server = Server::builder();
+    if let Some(hub) = site.hub() {
+        server = server.hub(hub);
+    }
     // It has no children but those of a reload; as pid 1 of a container it gets everybody's. And its memory is the server's.
-    Server::builder().service(site).config(config).reap_orphans(true).give_back_at_rest(true).build()?.run()
+    server.service(site).config(config).reap_orphans(true).give_back_at_rest(true).build()?.run()
 }

@@ -1,11 +1,13 @@
 //! The response body: what a handler answers with, and how it becomes one.
 
 use crate::logging::rate_limit::log_rate_limited;
+use pubsub::Subscription;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 use tiny_http::{Header, StatusCode};
 
 /// A response: `tiny_http`'s type with our [`Body`].
@@ -41,10 +43,31 @@ pub struct Body {
 }
 
 pub(crate) enum Kind {
-    Bytes { bytes: Bytes, at: usize },
-    File { file: Arc<File>, offset: u64, end: u64 },
-    Reader { reader: Box<dyn Read + Send>, length: Option<u64> },
+    Bytes {
+        bytes: Bytes,
+        at: usize,
+    },
+    File {
+        file: Arc<File>,
+        offset: u64,
+        end: u64,
+    },
+    Reader {
+        reader: Box<dyn Read + Send>,
+        length: Option<u64>,
+    },
     Stream(StreamFn),
+    /// What the hub has for it, as long as it lasts.
+    Subscription(Box<Subscribe>),
+}
+
+/// A subscriber that is to be served.
+pub(crate) struct Subscribe {
+    pub subscription: Subscription,
+    /// Seconds between heartbeats; 0 for none.
+    pub heartbeat: u16,
+    /// How long a poll waits.
+    pub wait: Duration,
 }
 
 /// Bytes of the program, of one response, or of several.
@@ -103,6 +126,11 @@ impl Body {
         Kind::Stream(Box::new(push)).into()
     }
 
+    /// What a hub has for a subscriber: an event stream, or the answer to a poll.
+    pub(crate) fn subscription(subscribe: Subscribe) -> Body {
+        Kind::Subscription(Box::new(subscribe)).into()
+    }
+
     /// Ends the connection after this response.
     pub fn with_close(mut self) -> Body {
         self.close = true;
@@ -115,7 +143,7 @@ impl Body {
             Kind::Bytes { bytes, at } => Some((bytes.len() - at) as u64),
             Kind::File { offset, end, .. } => Some(end - offset),
             Kind::Reader { length, .. } => *length,
-            Kind::Stream(_) => None,
+            Kind::Stream(_) | Kind::Subscription(_) => None,
         }
     }
 
@@ -208,7 +236,7 @@ impl Read for Body {
                 Ok(read)
             }
             Kind::Reader { reader, .. } => reader.read(buf),
-            Kind::Stream(_) => {
+            Kind::Stream(_) | Kind::Subscription(_) => {
                 Err(io::Error::new(io::ErrorKind::Unsupported, "a pushed body can only be sent, not read"))
             }
         }

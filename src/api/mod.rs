@@ -5,7 +5,7 @@ mod request;
 mod router;
 
 pub use body::{Body, IntoResponse, Response};
-pub(crate) use body::{Bytes, Kind, StreamFn, known_header};
+pub(crate) use body::{Bytes, Kind, StreamFn, Subscribe, known_header};
 pub(crate) use request::ReadBehind;
 pub use request::{Request, RequestBody};
 pub use router::Router;

@@ -23,6 +23,8 @@ pub struct Request {
     version: HTTPVersion,
     headers: OnceCell<Vec<Header>>,
     params: Vec<(String, String)>,
+    /// Where in the path what is mounted at a prefix begins: behind it.
+    rest: usize,
     remote: Option<SocketAddr>,
     body: RequestBody,
     length: Option<u64>,
@@ -61,6 +63,7 @@ impl Request {
             version: HTTPVersion(1, 1),
             headers: OnceCell::new(),
             params: Vec::new(),
+            rest: 0,
             remote: None,
             body: RequestBody::empty(),
             length: None,
@@ -93,6 +96,7 @@ impl Request {
         self.bytes.extend_from_slice(head);
         self.headers.take();
         self.params.clear();
+        self.rest = 0;
         self.remote = remote;
         self.body = RequestBody::empty();
         self.length = None;
@@ -105,6 +109,17 @@ impl Request {
 
     pub(crate) fn set_params(&mut self, params: Vec<(String, String)>) {
         self.params = params;
+    }
+
+    /// From there on the path is what is mounted's.
+    pub(crate) fn set_rest_of_path(&mut self, at: usize) {
+        self.rest = at;
+    }
+
+    /// The path behind the prefix at which the handler is mounted and its slash, as it was sent.
+    pub(crate) fn rest_of_path(&self) -> &str {
+        let rest = self.path().get(self.rest..).unwrap_or_default();
+        rest.strip_prefix('/').unwrap_or(rest)
     }
 
     /// What conditions are evaluated on.

@@ -196,7 +196,8 @@ impl Handler for Router {
     fn handle(&self, request: &mut Request) -> Response {
         let Some((routes, params)) = self.find(request.path()) else {
             if let Some((handler, rest)) = self.mounted(request.path()) {
-                let rest = decode(rest).into_owned();
+                let (at, rest) = (request.path().len() - rest.len(), decode(rest).into_owned());
+                request.set_rest_of_path(at);
                 request.set_params(vec![("rest".to_owned(), rest)]);
                 return handler.handle(request);
             }

@@ -1,10 +1,12 @@
 //! The values of settings, their defaults and where these come from. How they are read is `crate::program`.
 //!
-//! `site` is what a file says of the site.
+//! `site` is what a file says of the site, `push` what it says of push.
 
 mod cache;
+pub mod push;
 pub mod site;
 
+pub use push::PushConfig;
 pub use site::SiteConfig;
 
 use crate::Error;
@@ -169,6 +171,8 @@ pub struct Config {
     pub root: Option<PathBuf>,
     /// What else the program serves.
     pub site: SiteConfig,
+    /// What push may hold.
+    pub push: PushConfig,
     /// Threads in the pool, 1 to 1,024. Default 4. Half as many, at least one, are started beside them when the first
     /// request needs one: for handlers that read a large body while it arrives, and for those that push.
     pub workers: usize,
@@ -224,6 +228,7 @@ impl Default for Config {
             listen: Vec::new(),
             root: None,
             site: SiteConfig::default(),
+            push: PushConfig::default(),
             workers: DEFAULT_WORKERS,
             worker_stack: DEFAULT_WORKER_STACK,
             limits: Limits::default(),

@@ -55,6 +55,8 @@ pub struct Plan {
     /// For requests and answers that wait, as far as allocators leave it usable.
     budget: u64,
     cache: u64,
+    /// For what push keeps.
+    push: u64,
 }
 
 impl Plan {
@@ -74,6 +76,7 @@ impl Plan {
     fn derive(config: &mut Config, total: u64, program: u64) -> Result<Plan, String> {
         let defaults = Limits::default();
         let cache = config.file_cache() as u64;
+        let push = config.push.room(Some(total)) as u64;
         let streamers = config.streamers();
         let limits = &mut config.limits;
         if config.worker_stack == DEFAULT_WORKER_STACK {
@@ -88,7 +91,7 @@ impl Plan {
         // A thread that streams a body has besides what was buffered of it, and what it reads ahead. None of the program's
         // own handlers needs one.
         let streamer = worker - HANDLER + (limits.buffered_body + 2 * limits.head_size) as u64;
-        let fixed = program + THREADS + workers * worker + streamers * streamer + cache;
+        let fixed = program + THREADS + workers * worker + streamers * streamer + cache + push;
         let connections = match limits.connections == defaults.connections {
             true => {
                 let room = total.saturating_sub(fixed);
@@ -109,7 +112,7 @@ impl Plan {
         limits.connections = connections as usize;
         let budget = (total - fixed - connections * IDLE) * 2 / 3;
         let program = program + THREADS;
-        Ok(Plan { total, program, workers, worker, streamers, streamer, connections, budget, cache })
+        Ok(Plan { total, program, workers, worker, streamers, streamer, connections, budget, cache, push })
     }
 
     /// What parked connections may hold together.
@@ -119,9 +122,13 @@ impl Plan {
 
     /// How it is divided, on one line.
     pub fn describe(&self) -> String {
+        let push = match self.push {
+            0 => String::new(),
+            push => format!("push {}, ", kibibytes(push)),
+        };
         format!(
-            "{}: program {}, {} workers x {}, {} for streams x {}, files {}, {} connections x {IDLE} bytes, {} for requests \
-             and answers that wait",
+            "{}: program {}, {} workers x {}, {} for streams x {}, files {}, {push}{} connections x {IDLE} bytes, {} for \
+             requests and answers that wait",
             size_text(self.total),
             mebibytes(self.program),
             self.workers,

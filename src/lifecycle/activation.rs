@@ -59,7 +59,7 @@ fn passed(var: impl Fn(&str) -> Option<OsString>, own_pid: u32) -> Result<Vec<Pa
         Error::config(format_args!("{name} is {value:?}, allowed is {allowed}: it is the service manager's to set"))
     };
     let Some(meant) = pid.to_str().and_then(decimal::<u64>) else { return Err(malformed("LISTEN_PID", &pid, "a pid")) };
-    if meant != own_pid.into() {
+    if meant != u64::from(own_pid) {
         return Ok(Vec::new());
     }
     let Some(count) = count.to_str().and_then(decimal).filter(|&count| count <= MOST) else {

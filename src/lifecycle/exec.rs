@@ -97,6 +97,7 @@ pub struct TakenOver {
     /// Of each listener of `inheritance`, and of its spare socket.
     pub listeners: Vec<(OwnedFd, Option<OwnedFd>)>,
     pub connections: Vec<InheritedConnection>,
+    pub hub: Option<Vec<u8>>,
 }
 
 /// A connection as it was written down, and its descriptors. They are closed by nobody but who takes them out: on the way
@@ -132,7 +133,7 @@ fn read_whole(file: &File) -> io::Result<Vec<u8>> {
 
 /// Owns every descriptor of a state, in one step: a listener that is taken for a connection as well must be neither.
 fn own(state: ExecState) -> Result<TakenOver, String> {
-    let ExecState { inheritance, connections } = state;
+    let ExecState { inheritance, connections, hub } = state;
     // Several connections may send the same file.
     let mut files: Vec<RawFd> = connections.iter().filter_map(|moved| moved.file).collect();
     files.sort_unstable();
@@ -163,7 +164,7 @@ fn own(state: ExecState) -> Result<TakenOver, String> {
     };
     let copies: io::Result<_> = listeners.map(copy).collect();
     let listeners = copies.map_err(|error| format!("cannot take the listeners: {error}"))?;
-    Ok(TakenOver { inheritance, listeners, connections })
+    Ok(TakenOver { inheritance, listeners, connections, hub })
 }
 
 #[cfg(test)]
@@ -182,7 +183,7 @@ mod tests {
         let listeners = vec![InheritedListener { fd, address: "127.0.0.1:0".into(), file: None, spare }];
         let moved = |&(fd, file)| MovedConnection { fd, file, snapshot: Snapshot::samples().remove(0) };
         let inheritance = Inheritance { listeners, ..Inheritance::default() };
-        ExecState { inheritance, connections: connections.iter().map(moved).collect() }
+        ExecState { inheritance, connections: connections.iter().map(moved).collect(), hub: None }
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub fn states() -> Vec<Vec<u8>> {
     let moved = |snapshot| MovedConnection { fd: 4, file: Some(5), snapshot };
     let state = |version| {
         let connections = Snapshot::samples().into_iter().map(moved).collect();
-        encode(ExecState { inheritance: inheritance(), connections }, version)
+        encode(ExecState { inheritance: inheritance(), connections, hub: Some(b"log".to_vec()) }, version)
     };
     let snapshots =
         |version| Snapshot::samples().into_iter().map(move |snapshot| encode(snapshot, version)).collect::<Vec<_>>();
@@ -70,7 +70,7 @@ pub fn states() -> Vec<Vec<u8>> {
     let messages = messages.iter().map(written).collect();
     let greeting = Message::Greeting { words: 2, state: encode(inheritance(), 2) };
     let all = [snapshots(1), messages, vec![state(1)], snapshots(2), vec![written(&greeting), state(2)]];
-    all.concat()
+    [all.concat(), snapshots(3), vec![state(3)]].concat()
 }
 
 /// A decoder as a successor gets it, perhaps from who means it ill, and what it then reads. The first byte says how long

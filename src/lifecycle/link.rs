@@ -28,7 +28,7 @@ const INLINE: usize = 32 * 1024;
 /// The longest packet: an inline payload and the words around it.
 const PACKET: usize = 64 * 1024;
 /// The newest version of the words.
-const WORDS: u32 = 4;
+const WORDS: u32 = 5;
 /// From here on a successor hears what its predecessor holds.
 pub const HOLDS: u32 = 2;
 /// From here on a successor says which listeners it keeps by their places; before, by their addresses as they were
@@ -36,6 +36,8 @@ pub const HOLDS: u32 = 2;
 pub const PLACES: u32 = 3;
 /// From here on a successor is told whether it serves before it is promoted, or on `Go` and not before.
 pub const SWITCHES: u32 = 4;
+/// From here on a successor hears what the hub has, if it reads version 3 of the state.
+pub const HUBS: u32 = 5;
 /// The most descriptors in one packet, of listeners; the kernel's own limit is 253 (unix(7)).
 pub const MAX_DESCRIPTORS: usize = 250;
 
@@ -92,6 +94,8 @@ pub enum Message {
     Go,
     /// Successor, since version 4, to `Go`: the pid file is mine, signals too.
     Serves,
+    /// Predecessor, since version 5, before `Promote`: the log of the hub, as that writes it down.
+    Hub(Payload),
 }
 
 /// What a predecessor holds.
@@ -137,6 +141,7 @@ impl Message {
             Message::Order { .. } => "Order",
             Message::Go => "Go",
             Message::Serves => "Serves",
+            Message::Hub(_) => "Hub",
         }
     }
 }
@@ -326,7 +331,7 @@ mod tests {
     fn messages_are_written_as_they_were_at_first() {
         let counters = Counters { served: 1, refused: 2, connections: 300, migrated: 4, reloads: 5 }.into();
         let addresses = vec![(vec![127, 0, 0, 1], 2), (vec![0; 8], 0)];
-        let messages: [(Message, &[u8]); 18] = [
+        let messages: [(Message, &[u8]); 19] = [
             (Message::Stopping, &[2]),
             (
                 Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
@@ -351,6 +356,7 @@ mod tests {
             (Message::Order { switch: true }, &[18, 1]),
             (Message::Go, &[19]),
             (Message::Serves, &[20]),
+            (Message::Hub(Payload::Inline(vec![1, 200])), &[21, 0, 2, 1, 200]),
         ];
         for (message, expected) in messages {
             let bytes = postcard::to_allocvec(&message).expect("plain data");

@@ -84,6 +84,8 @@ impl Kept {
 
 /// What a successor's main thread hears.
 pub enum FromPredecessor {
+    /// What its hub has written down.
+    Hub(Vec<u8>),
     Promote(Option<Carried>),
     /// It serves no longer, so that we may.
     Go,

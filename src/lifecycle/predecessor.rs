@@ -214,6 +214,7 @@ fn listen<A: Arrivals>(
                 let bytes = carried.open(&mut descriptors)?;
                 FromPredecessor::Promote(carried_version.map(|version| Carried { version, bytes }))
             }
+            Message::Hub(log) => FromPredecessor::Hub(log.open(&mut descriptors)?),
             Message::Stop { at_once } => FromPredecessor::Stop { at_once },
             Message::Go => {
                 test_point("successor-go");

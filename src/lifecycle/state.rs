@@ -11,15 +11,19 @@
 //! - Version 1 was the first.
 //! - Version 2 is version 1, and behind it what that did not know: the listeners' spare sockets. Several connections may
 //!   name the same descriptor of a file, which an exec'ed successor then owns once.
+//! - Version 3 knows subscribers, and the log of their hub. In those before a subscriber ends with what its client has a
+//!   part of, and is told to come back.
 
 mod connection;
 pub mod v1;
 mod v2;
+mod v3;
 
 #[cfg(any(test, fuzzing))]
 pub use connection::SavedDecoder;
-pub use connection::{RemainingBody, SavedFraming, SavedState, Snapshot};
+pub use connection::{RemainingBody, SavedFraming, SavedState, SavedSubscriber, Snapshot};
 
+use connection::Unsubscribed;
 use http1::number::decimal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,9 +32,11 @@ use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
 /// The newest version that this build reads and writes. It reads those before it as well.
-const NEWEST: u32 = 2;
+const NEWEST: u32 = 3;
 /// From here on several connections may name the same descriptor of a file.
 pub const SHARES_FILES: u32 = 2;
+/// From here on there are subscribers, and a hub.
+pub const SUBSCRIBERS: u32 = 3;
 /// The most that an application may carry over.
 pub const CARRY_LIMIT: usize = 16 * 1024 * 1024;
 
@@ -113,28 +119,34 @@ pub struct MovedConnection {
 pub struct ExecState {
     pub inheritance: Inheritance,
     pub connections: Vec<MovedConnection>,
+    /// The log of the hub, as that writes it down. Since version 3.
+    pub hub: Option<Vec<u8>>,
 }
 
 /// What is written with magic and version: as what, in each of them.
 pub trait State: Sized {
-    type V1: Serialize + DeserializeOwned + From<Self> + Into<Self>;
+    type V1: Serialize + DeserializeOwned + From<Self> + TryInto<Self, Error: fmt::Display>;
     type V2: Serialize + DeserializeOwned + From<Self> + TryInto<Self, Error: fmt::Display>;
+    type V3: Serialize + DeserializeOwned + From<Self> + TryInto<Self, Error: fmt::Display>;
 }
 
 impl State for Inheritance {
     type V1 = v1::Inheritance;
     type V2 = v2::Inheritance;
+    type V3 = v2::Inheritance;
 }
 
 impl State for ExecState {
     type V1 = v1::ExecState;
     type V2 = v2::ExecState;
+    type V3 = v3::ExecState;
 }
 
 /// It is made to be written.
 impl State for Snapshot {
-    type V1 = Snapshot;
-    type V2 = Snapshot;
+    type V1 = Unsubscribed;
+    type V2 = Unsubscribed;
+    type V3 = Snapshot;
 }
 
 /// Writes a value with its magic, in that version.
@@ -143,7 +155,8 @@ pub fn encode<T: State>(value: T, version: u32) -> Vec<u8> {
     let head = (MAGIC, version.to_le_bytes());
     let written = match version {
         1 => postcard::to_allocvec(&(head, T::V1::from(value))),
-        _ => postcard::to_allocvec(&(head, T::V2::from(value))),
+        2 => postcard::to_allocvec(&(head, T::V2::from(value))),
+        _ => postcard::to_allocvec(&(head, T::V3::from(value))),
     };
     written.expect("a vector takes all, and each list knows its length")
 }
@@ -151,8 +164,9 @@ pub fn encode<T: State>(value: T, version: u32) -> Vec<u8> {
 /// Reads a value, if its version is known.
 pub fn decode<T: State>(bytes: &[u8]) -> Result<T, String> {
     match fields(bytes)? {
-        (1, fields) => read::<T::V1>(fields).map(Into::into),
-        (_, fields) => read::<T::V2>(fields)?.try_into().map_err(malformed),
+        (1, fields) => read::<T::V1>(fields)?.try_into().map_err(malformed),
+        (2, fields) => read::<T::V2>(fields)?.try_into().map_err(malformed),
+        (_, fields) => read::<T::V3>(fields)?.try_into().map_err(malformed),
     }
 }
 
@@ -194,7 +208,7 @@ mod tests {
     fn what_is_written_is_read() {
         for version in versions() {
             let inheritance = Inheritance { generation: 7, reload_again: true, ..Inheritance::default() };
-            let bytes = encode(ExecState { inheritance, connections: Vec::new() }, version);
+            let bytes = encode(ExecState { inheritance, ..ExecState::default() }, version);
             let read: ExecState = decode(&bytes).expect("what was written");
             assert_eq!((read.inheritance.generation, read.inheritance.reload_again), (7, true));
             for cut in 0..bytes.len() {
@@ -209,8 +223,9 @@ mod tests {
     fn the_newest_version_that_both_read_is_written() {
         assert_eq!(common(&[1]), Some(1));
         assert_eq!(common(&[1, 2]), Some(2));
-        assert_eq!(common(&[2, 3, 1]), Some(2));
-        assert_eq!(common(&[3]), None);
+        assert_eq!(common(&[2, 9, 1]), Some(2));
+        assert_eq!(common(&[2, 3, 1]), Some(3));
+        assert_eq!(common(&[9]), None);
     }
 
     #[test]
@@ -233,7 +248,7 @@ mod tests {
     #[test]
     fn each_version_is_written_as_it_was_at_first() {
         let connection = b"\x01\x00\x7f\x00\x00\x01\x01\x01\x01\x01\x02\x11GET /b HTTP/1.1\r\n";
-        let moments: [&[u8]; 7] = [
+        let moments: [&[u8]; 8] = [
             b"\x00",
             b"\x013POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n\x00\x06\x03abc\x01\x80\x80@\x01\x09\x01",
             b"\x013POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n\x01\x00\x00\x00\x00\x03abc\x01\x80\x80@\x01\x09\x01",
@@ -241,11 +256,15 @@ mod tests {
             b"\x02\x11HTTP/1.1 200 OK\r\n\x01\x05hello\x01\x06GET /a",
             b"\x02\x11HTTP/1.1 200 OK\r\n\x02\x01\x09\x01\x06GET /a",
             b"\x03\x02",
+            // A subscriber, as one that ends.
+            b"\x02\x04id: \x00\x00\x08GET /n/a",
         ];
+        let subscriber: &[u8] =
+            b"\x04\x01n\x02\x01a\x01b\xac\x02\x07\x01\x00\x01\x00\x04id: \x0f\x09\x00\x01\x01\x08GET /n/a";
         let snapshots = moments.map(|moment| [connection, moment].concat());
         let moved = snapshots.iter().map(|snapshot| [b"\x08\x01\x0a", &snapshot[..]].concat());
         let state = [
-            b"\x01\x00\x00\x00\x00\x00\x00\x01\x06\x0e127.0.0.1:8888\x01\x01\x02\x00\x00\x07".to_vec(),
+            b"\x01\x00\x00\x00\x00\x00\x00\x01\x06\x0e127.0.0.1:8888\x01\x01\x02\x00\x00\x08".to_vec(),
             moved.collect::<Vec<_>>().concat(),
         ];
         let first = |fields: &[u8]| [b"hdov\x01\0\0\0", fields].concat();
@@ -262,6 +281,14 @@ mod tests {
         let inheritance = b"\x01\x00\x00\x00\x00\x00\x00\x01\x06\x0e127.0.0.1:8888\x01\x01\x02\x00\x00";
         expected.push([&b"\x0d\x02\x28"[..], &second(inheritance), b"\x01\x01\x0c"].concat());
         expected.push(second(&[&state.concat()[..], b"\x01\x01\x0c"].concat()));
+        let third = |fields: &[u8]| [b"hdov\x03\0\0\0", fields].concat();
+        let mut moments = moments;
+        moments[7] = subscriber;
+        let snapshots = moments.map(|moment| [connection, moment].concat());
+        expected.extend(snapshots.iter().map(|snapshot| third(snapshot)));
+        let moved: Vec<u8> = snapshots.iter().flat_map(|one| [b"\x08\x01\x0a", &one[..]].concat()).collect();
+        let state = [&inheritance[..], b"\x01\x01\x0c\x08", &moved, b"\x01\x03log"].concat();
+        expected.push(third(&state));
         for (written, expected) in invariants::states().iter().zip(&expected) {
             assert_eq!(written.escape_ascii().to_string(), expected.escape_ascii().to_string());
         }

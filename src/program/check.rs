@@ -1,10 +1,12 @@
 //! What `--check` says: all that would run, and the memory that it can take.
 
 use super::settings::SETTINGS;
+use crate::config::size_text;
 use crate::engine::connection::{connection_buffers, worker_buffers};
 use crate::engine::memory::{IDLE, Plan, kibibytes, mebibytes};
 use crate::listener::Address;
 use crate::logging;
+use crate::push::history;
 use crate::{Config, Error};
 use rustix::fs::{Access, access};
 use std::fmt::{self, Write};
@@ -35,6 +37,11 @@ pub fn can_write(config: &Config) -> Result<(), Error> {
             return Err(config.error("pid_file", format_args!("cannot write pid file {path:?}: {why}")));
         }
     }
+    if let Some(path) = &config.push.history_file
+        && let Err(why) = history::can_write(path)
+    {
+        return Err(config.error("history_file", format_args!("cannot write history file {path:?}: {why}")));
+    }
     Ok(())
 }
 
@@ -58,6 +65,14 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
     if config.status_routes {
         line("route", format_args!("/-/healthy and /-/ready, by the server itself"));
     }
+    if config.push.used {
+        let (memory, subscribers) =
+            (config.push.room(config.memory), config.push.subscribers(config.limits.connections));
+        let message = size_text(config.push.max_message.map_or(64 << 10, |most| most as u64));
+        let history = config.push.history_file.as_ref().map_or(String::new(), |path| format!(", history in {path:?}"));
+        let memory = size_text(memory as u64);
+        line("push", format_args!("memory {memory}, messages of {message}, {subscribers} subscribers{history}"));
+    }
     let mut settings = config.clone();
     for name in LINES {
         let says =
@@ -73,10 +88,11 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
         return report;
     }
     let memory = Memory::of(config);
+    let push = if memory.push > 0 { format!(", push {}", kibibytes(memory.push)) } else { String::new() };
     line(
         "memory",
         format_args!(
-            "at most {} of buffers and stacks: {} workers x {}, {} connections x {}",
+            "at most {} of buffers and stacks: {} workers x {}, {} connections x {}{push}",
             mebibytes(memory.most()),
             config.workers,
             kibibytes(memory.worker),
@@ -99,6 +115,8 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
 struct Memory {
     workers: u64,
     connections: u64,
+    /// What push keeps.
+    push: u64,
     /// One worker: its stack, if a handler went as deep as it can, and its buffers.
     worker: u64,
     /// One connection in the middle of the largest request whose body is buffered.
@@ -110,13 +128,14 @@ impl Memory {
         Memory {
             workers: config.workers as u64,
             connections: config.limits.connections as u64,
+            push: config.push.room(config.memory) as u64,
             worker: (config.worker_stack + worker_buffers(&config.limits)) as u64,
             connection: connection_buffers(&config.limits) as u64 + IDLE,
         }
     }
 
     fn most(&self) -> u64 {
-        self.workers * self.worker + self.connections * self.connection
+        self.workers * self.worker + self.connections * self.connection + self.push
     }
 
     fn idle(&self) -> u64 {

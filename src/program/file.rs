@@ -5,6 +5,7 @@ use super::document::{self, KeyValue, Value, entries, tables, unsigned};
 use super::settings::{SETTINGS, SITE_KEYS, Setting, meant};
 use super::value::{self, Given, ValueError};
 use crate::Error;
+use crate::config::push::{NamespaceConfig, Publish};
 use crate::config::site::{CacheRule, DirectoryOptions, Pattern, Prefix, RedirectTarget, RouteAction, RouteConfig};
 use crate::config::{Config, ConfigFile, MAX_CONFIGURATION, on_one_line};
 use crate::lifecycle::{configuration, way_back};
@@ -29,6 +30,8 @@ const ROUTE_KEYS: [&str; 10] = [
     "content_type",
     "headers",
 ];
+const PUSH_KEYS: [&str; 8] =
+    ["prefix", "publish", "subscribe", "origins", "history", "history_age", "retain", "heartbeat"];
 const CACHE_KEYS: [&str; 2] = ["match", "control"];
 const REDIRECT_STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
 /// 302 rather than 301, which a browser remembers for good: one that was a mistake can be taken back.
@@ -146,12 +149,16 @@ impl Reader<'_> {
             (_, Some(setting)) if setting.is_array() => self.array(setting, key, entry.value)?,
             (_, Some(setting)) => self.apply(setting, key, entry.value)?,
             ("root", _) => self.config.root = Some(self.path("root", entry.value)?),
-            ("route" | "cache", _) => {
+            ("route" | "cache" | "push", _) => {
                 let Some(tables) = tables(self.text, entry.value) else {
                     return Err(self.refuse(key, entry.value, &format!("allowed is [[{key}]], once or more")));
                 };
                 for table in tables {
-                    if key == "route" { self.route(table)? } else { self.cache_rule(table)? }
+                    match key {
+                        "route" => self.route(table)?,
+                        "push" => self.push(table)?,
+                        _ => self.cache_rule(table)?,
+                    }
                 }
             }
             (key, _) if DirectoryOptions::KEYS.contains(&key) => {
@@ -417,6 +424,97 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn push(&mut self, value: &Value) -> Result<(), Error> {
+        let number = self.config.push.namespaces.len();
+        let table = self.table("push", value)?;
+        let mut namespace = NamespaceConfig {
+            prefix: String::new(),
+            publish: Publish::Nobody,
+            origins: Vec::new(),
+            history: 100,
+            history_age: 600,
+            retain: false,
+            heartbeat: 15,
+        };
+        for KeyValue { key, value, .. } in &table {
+            match *key {
+                "prefix" => namespace.prefix = self.push_prefix(value)?,
+                "publish" => {
+                    let text = self.text("publish", value)?;
+                    let known = Publish::ALL.iter().find(|(name, _)| *name == text);
+                    let allowed = "allowed is \"nobody\", \"local\" or \"anyone\"";
+                    namespace.publish = known.ok_or_else(|| self.refuse("publish", value, allowed))?.1;
+                }
+                "subscribe" if self.text("subscribe", value)? == "anyone" => {}
+                "subscribe" => return Err(self.refuse("subscribe", value, "allowed is \"anyone\"")),
+                "origins" => namespace.origins = self.origins(value)?,
+                "history" => namespace.history = self.whole("history", value, 0, 1_000_000)? as usize,
+                "history_age" => namespace.history_age = self.whole("history_age", value, 0, 31_536_000)?,
+                "heartbeat" => namespace.heartbeat = self.whole("heartbeat", value, 0, 3600)? as u16,
+                "retain" => match *value.get_ref() {
+                    DeValue::Boolean(retain) => namespace.retain = retain,
+                    _ => return Err(self.refuse("retain", value, "allowed is true or false")),
+                },
+                _ => {
+                    let entry = table.iter().find(|entry| entry.key == *key).expect("it is one of them");
+                    return Err(self.unknown(entry, &PUSH_KEYS));
+                }
+            }
+            self.note(&format!("push[{number}].{key}"), value);
+        }
+        if namespace.prefix.is_empty() {
+            return Err(self.error(value.span().start, "push needs a prefix: prefix = \"/events\""));
+        }
+        self.config.push.namespaces.push(namespace);
+        Ok(())
+    }
+
+    /// A path that needs no escapes, so that it is written in one way, and names no other's topics.
+    fn push_prefix(&self, value: &Value) -> Result<String, Error> {
+        let text = self.text("prefix", value)?;
+        let segment = |segment: &str| {
+            let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            !segment.is_empty() && !matches!(segment, "." | "..") && segment.bytes().all(unreserved)
+        };
+        let path = text.strip_suffix('/').unwrap_or(text);
+        if !path.strip_prefix('/').is_some_and(|path| path.split('/').all(segment)) {
+            let allowed = "allowed is a path of letters, digits and -._~, as /events";
+            return Err(self.refuse("prefix", value, allowed));
+        }
+        let others = self.config.push.namespaces.iter();
+        if let Some(first) = others.map(|other| &other.prefix).position(|other| other == path) {
+            let line = self.config.line(&format!("push[{first}].prefix")).unwrap_or_default();
+            return Err(self.refuse("prefix", value, &format!("which line {line} has already")));
+        }
+        Ok(path.to_owned())
+    }
+
+    fn origins(&self, value: &Value) -> Result<Vec<String>, Error> {
+        let allowed = "allowed is an array of origins as browsers send them: [\"https://example.org\"], or [\"*\"]";
+        let DeValue::Array(values) = value.get_ref() else { return Err(self.refuse("origins", value, allowed)) };
+        let is_origin = |text: &str| {
+            let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+            let plain = |byte: u8| byte.is_ascii_graphic() && !byte.is_ascii_uppercase() && !b"/?#@,".contains(&byte);
+            matches!(text, "*" | "null") || host.is_some_and(|host| !host.is_empty() && host.bytes().all(plain))
+        };
+        values
+            .iter()
+            .map(|value| match value.get_ref() {
+                DeValue::String(text) if is_origin(text) => Ok(text.clone().into_owned()),
+                _ => Err(self.refuse("origins", value, allowed)),
+            })
+            .collect()
+    }
+
+    fn whole(&self, key: &str, value: &Value, low: u64, high: u64) -> Result<u64, Error> {
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => unsigned(number),
+            _ => None,
+        };
+        let number = number.filter(|number| (low..=high).contains(number));
+        number.ok_or_else(|| self.refuse(key, value, &format!("allowed is {low} to {high}")))
+    }
+
     fn error_pages(&mut self, value: &Value) -> Result<(), Error> {
         let mut statuses = SITE_ERRORS.to_vec();
         statuses.extend(self.config.site.routes.iter().filter_map(|route| match route.action {
@@ -615,7 +713,7 @@ mod tests {
         for setting in SETTINGS {
             assert!(setting.key().is_none_or(|key| named(&key)), "{}", setting.name);
         }
-        for key in ROUTE_KEYS.into_iter().chain(CACHE_KEYS) {
+        for key in ROUTE_KEYS.into_iter().chain(CACHE_KEYS).chain(PUSH_KEYS) {
             assert!(named(key), "{key}");
         }
     }

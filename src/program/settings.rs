@@ -4,6 +4,7 @@
 
 use super::value::{Value, ValueError};
 use crate::closest::closest;
+use crate::config::push::{MAX_MESSAGE, PUSH_MEMORY};
 use crate::config::{
     BODY_RATE, BUFFERED_BODY, Config, DEFAULT_LISTEN, HEAD_SIZE, HEADER_COUNT, MAX_CONNECTIONS, MAX_WORKERS,
     ReloadMode, WORKER_STACK, size_text,
@@ -84,6 +85,13 @@ pub const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        name: "history-file",
+        group: Group::Serving,
+        help: Some("a stop writes there what push keeps, and the next start reads it"),
+        kind: Kind::Path(|config| &mut config.push.history_file),
+        ..ROW
+    },
+    Setting {
         name: "stop-deadline",
         group: Group::Reloading,
         help: Some("wait that long for requests under way"),
@@ -144,6 +152,24 @@ pub const SETTINGS: &[Setting] = &[
         name: "file-cache",
         unset: "1M",
         kind: Kind::MaybeRoom(|config| &mut config.file_cache, 0..=1 << 30),
+        ..ROW
+    },
+    Setting {
+        name: "push-memory",
+        unset: "4M",
+        kind: Kind::MaybeRoom(|config| &mut config.push.memory, PUSH_MEMORY),
+        ..ROW
+    },
+    Setting {
+        name: "max-message",
+        unset: "64K",
+        kind: Kind::MaybeRoom(|config| &mut config.push.max_message, MAX_MESSAGE),
+        ..ROW
+    },
+    Setting {
+        name: "max-subscribers",
+        unset: "three quarters of the connections",
+        kind: Kind::AtMost(|config| &mut config.push.max_subscribers, 0..=MAX_CONNECTIONS),
         ..ROW
     },
     Setting {
@@ -306,8 +332,8 @@ const FROM_A_MILLISECOND: Duration = Duration::from_millis(1);
 
 /// What only the program has: an application decides itself what it serves. But for `listing` these are keys that have
 /// more than one value, or a place of their own.
-pub const SITE_KEYS: [&str; 9] =
-    ["root", "precompressed", "listing", "fallback", "headers", "mime", "cache", "error_pages", "route"];
+pub const SITE_KEYS: [&str; 10] =
+    ["root", "precompressed", "listing", "fallback", "headers", "mime", "cache", "error_pages", "route", "push"];
 
 /// As `elsewhere` of a row, for keys that are none.
 const SITE_KEYS_ELSEWHERE: [(&str, &str); 2] = [("document-root", "root"), ("redirects", "route")];

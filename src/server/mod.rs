@@ -22,6 +22,7 @@ use crate::lifecycle::{link, state, way_back};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{self, Log};
 use crate::program::{check, flags};
+use crate::push::Hub;
 use crate::sys::scheduling::{Policy, schedule};
 use crate::sys::stdio::{MOMENT, Stream};
 pub use background::Background;
@@ -56,6 +57,7 @@ pub struct Builder {
     handler: Option<Box<dyn Handler>>,
     carry: Option<Arc<Carry>>,
     background: BackgroundThreads,
+    hub: Option<Hub>,
 }
 
 /// An application's hooks for what it carries over.
@@ -192,6 +194,22 @@ impl Builder {
         self
     }
 
+    /// The hub whose subscribers this server serves. What it keeps, and those that listen, move to the successor at a
+    /// reload, at the same moment as what is carried over.
+    ///
+    /// ```
+    /// use handover::{Hub, Publishers, Router, Server};
+    ///
+    /// let hub = Hub::new();
+    /// let events = hub.namespace("public").publishers(Publishers::Local);
+    /// let server = Server::builder().hub(&hub).service(Router::new().mount_service("/events", events.service()));
+    /// # let _ = server;
+    /// ```
+    pub fn hub(mut self, hub: &Hub) -> Builder {
+        self.hub = Some(hub.clone());
+        self
+    }
+
     /// Runs a closure on a thread of its own, in the process that *is* the server and in no other: while two generations
     /// stand beside each other, a sensor that is read by both would be read twice.
     ///
@@ -227,7 +245,7 @@ impl Builder {
     }
 
     fn build_server(self) -> Result<Server, Error> {
-        let Builder { mut config, handler, carry, background } = self;
+        let Builder { mut config, handler, carry, background, hub } = self;
         let program = Program::of_this_process();
         let handler =
             handler.ok_or_else(|| Error::config(format_args!("there is no handler; give one with .handler(…)")))?;
@@ -235,6 +253,7 @@ impl Builder {
         if config.announce {
             memory::bound_arenas();
         }
+        config.push.used = hub.is_some();
         let memory = Plan::apply(&mut config)?;
         config.check |= Role::is_check();
         // Who takes the flags takes the log with them; an application that sets things itself has its own logger.
@@ -277,6 +296,7 @@ impl Builder {
             inherited,
             carry,
             background,
+            hub,
             program,
             log,
             pid_file,
@@ -299,6 +319,7 @@ pub struct Server {
     inherited: role::Inherited,
     carry: Option<Arc<Carry>>,
     background: BackgroundThreads,
+    hub: Option<Hub>,
     program: &'static Program,
     log: Option<Arc<Log>>,
     pid_file: PidFile,
@@ -418,6 +439,7 @@ impl Server {
             inherited,
             carry,
             background,
+            hub,
             program,
             log,
             pid_file,
@@ -432,6 +454,7 @@ impl Server {
             program,
             carry,
             background,
+            hub,
             log,
             pid_file,
             notifier,

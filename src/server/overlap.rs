@@ -2,16 +2,15 @@
 //!
 //! Until PROMOTE nothing is given away, and whatever goes wrong we serve on as if nothing had happened.
 
-use super::relay::Relay;
 use super::reload::{Rests, check_timeout, said_by_the_ready};
 use super::running::{Pause, Reloaded, Running, Waited};
 use crate::config::Config;
 use crate::engine::acceptor::{Command, Holders};
 use crate::generation::generation;
 use crate::lifecycle::candidate::Candidate;
-use crate::lifecycle::link::{HOLDS, MAX_DESCRIPTORS, Message, SWITCHES, payload, test_point, test_time};
+use crate::lifecycle::link::{HOLDS, HUBS, MAX_DESCRIPTORS, Message, SWITCHES, payload, test_point, test_time};
 use crate::lifecycle::patience::Patience;
-use crate::lifecycle::state::{Inheritance, InheritedListener};
+use crate::lifecycle::state::{Inheritance, InheritedListener, SUBSCRIBERS};
 use crate::lifecycle::successor::{PATIENCE, Spoken, Successor};
 use crate::lifecycle::{Event, FromSuccessor, Kept};
 use crate::listener::WeakListener;
@@ -43,7 +42,8 @@ impl Running {
             Err(no) => return no,
         };
         // Two that serve cannot share a state: one that has any serves until the other has it.
-        let switch = self.context.carry.is_some() && spoken.words >= SWITCHES && spoken.state.is_some();
+        let has_state = self.context.carry.is_some() || self.context.hub.is_some();
+        let switch = has_state && spoken.words >= SWITCHES && spoken.state.is_some();
         let (mut successor, given) = match self.start_successor(&candidate, spoken, switch) {
             Ok(started) => started,
             Err(error) => return Reloaded::Failed(format!("cannot start the successor: {error}")),
@@ -62,7 +62,7 @@ impl Running {
         if switch {
             log::info!("reloading: successor {pid} is ready, {milliseconds} ms after the signal");
             let rests = Rests::new(began, config);
-            if let Err(no) = self.switch(&mut successor, rests, config, again) {
+            if let Err(no) = self.switch(&mut successor, spoken, rests, config, again) {
                 return self.switch_back(successor, no);
             }
             self.command(Command::AcceptOn(removed.clone()));
@@ -83,7 +83,7 @@ impl Running {
             return self.roll_back(successor, true, no, config);
         }
         let time = test_time("HANDOVER_TEST_PROMOTION_TIMEOUT", PROMOTION_TIMEOUT);
-        if let Err(reason) = self.promote(&mut successor, time, again) {
+        if let Err(reason) = self.promote(&mut successor, spoken, time, again) {
             self.command(Command::AcceptAgain);
             let no = self.roll_back(successor, true, reason, config);
             // It may have written the pid file just before.
@@ -93,6 +93,7 @@ impl Running {
         let spent = until_ready.spent() + probation.spent();
         let deadline = Patience::new(config.reload_deadline.saturating_sub(spent));
         self.promoted_another(pid);
+        self.hand_hub_over();
         self.move_to(successor, removed, spoken, config, deadline, None, again)
     }
 
@@ -101,6 +102,7 @@ impl Running {
     fn switch(
         &mut self,
         successor: &mut Successor,
+        spoken: Spoken,
         mut rests: Rests,
         config: &Config,
         again: &mut bool,
@@ -108,16 +110,18 @@ impl Running {
         test_point("predecessor-switch");
         // It has nothing of ours yet: without it there is nothing to wait for, and nothing to cut.
         self.beside.set(Some(successor.pid()));
-        let rests =
-            self.end_background(rests.deadline, again).and_then(|()| self.until_at_rest(&mut rests, config, again));
+        let rests = self
+            .end_background(rests.deadline, again)
+            .and_then(|()| self.until_at_rest(&mut rests, config, None, again));
         self.beside.set(None);
         rests?;
         let time = test_time("HANDOVER_TEST_PROMOTION_TIMEOUT", SWITCH_TIMEOUT);
-        self.promote(successor, time, again)?;
+        self.promote(successor, spoken, time, again)?;
         test_point("predecessor-promoted");
         let said = successor.link.send_within(&Message::Go, &[], PATIENCE);
         said.map_err(|error| Reloaded::Failed(format!("the successor is gone before it serves: {error}")))?;
         self.waits_for_serving = true;
+        self.hand_hub_over();
         test_point("predecessor-go");
         Ok(())
     }
@@ -126,6 +130,7 @@ impl Running {
     fn switch_back(&mut self, mut successor: Successor, no: Reloaded) -> Reloaded {
         let how = successor.end(Duration::ZERO);
         log::info!("the successor ended: {how}");
+        self.open_hub();
         self.command(Command::StandAlone);
         self.command(Command::Resume);
         no
@@ -173,7 +178,7 @@ impl Running {
             carried: None,
             reload_again: false,
         };
-        let answers = Relay { commands: self.commands.clone(), to_acceptor: self.to_acceptor.clone() };
+        let answers = self.relay();
         let events = self.context.sender.clone();
         let legacy = self.context.pid_file.legacy(false);
         let successor =
@@ -319,10 +324,24 @@ impl Running {
     }
 
     /// PROMOTE: from here on the successor is the server that supervisors know.
-    fn promote(&mut self, successor: &mut Successor, time: Duration, again: &mut bool) -> Result<(), Reloaded> {
+    fn promote(
+        &mut self,
+        successor: &mut Successor,
+        spoken: Spoken,
+        time: Duration,
+        again: &mut bool,
+    ) -> Result<(), Reloaded> {
         let carried = self.carried().map_err(Reloaded::Failed)?;
         let version = carried.as_ref().map(|carried| carried.version);
         let failed = |error: std::io::Error| Reloaded::Failed(format!("cannot promote the successor: {error}"));
+        if spoken.words >= HUBS
+            && spoken.state >= Some(SUBSCRIBERS)
+            && let Some(hub) = self.freeze_hub()
+        {
+            let (hub, memfd) = payload(hub).map_err(failed)?;
+            let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).collect();
+            successor.link.send_within(&Message::Hub(hub), &descriptors, PATIENCE).map_err(failed)?;
+        }
         let (carried, memfd) = payload(carried.map(|carried| carried.bytes).unwrap_or_default()).map_err(failed)?;
         let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).collect();
         let promote = Message::Promote { carried_version: version, carried };
@@ -337,6 +356,9 @@ impl Running {
                     return Err(Reloaded::Failed(format!("the successor ended as it was promoted: {how}")));
                 }
                 Waited::Event(Event::Successor(_, FromSuccessor::Stopping)) => return Err(Reloaded::Stop),
+                Waited::Event(Event::Successor(_, FromSuccessor::Failed(reason))) => {
+                    return Err(Reloaded::Failed(format!("the successor could not be promoted: {reason}")));
+                }
                 Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: true })) => {
                     return Err(Reloaded::StopNow);
                 }
@@ -398,6 +420,7 @@ impl Running {
                     if stopping {
                         continue;
                     }
+                    self.take_hub_back();
                     self.became_server();
                     self.context.notifier.main_again(std::process::id(), &self.status());
                     // Every connection that was not committed is ours, and the listeners that it kept always were.

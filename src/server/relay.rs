@@ -8,6 +8,7 @@ use crate::lifecycle::predecessor::Arrivals;
 use crate::lifecycle::state::Snapshot;
 use crate::lifecycle::successor::Answers;
 use crossbeam_channel::Sender;
+use pubsub::Hub;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 pub(super) struct Relay {
     pub(super) commands: Sender<Command>,
     pub(super) to_acceptor: AcceptorHandle,
+    pub(super) hub: Option<Hub>,
 }
 
 impl Relay {
@@ -45,7 +47,7 @@ impl Arrivals for Relay {
     type Restored = Restored;
 
     fn restore(&self, snapshot: Snapshot, socket: OwnedFd, file: Option<Arc<File>>) -> Option<Restored> {
-        Connection::restore(snapshot, socket, file.as_ref()).ok()
+        Connection::restore(snapshot, socket, file.as_ref(), self.hub.as_ref()).ok()
     }
 
     fn adopt(&self, restored: Restored) {

@@ -2,6 +2,7 @@
 
 use super::Carry;
 use super::running::{Reloaded, Running, Waited};
+use crate::clock::boot_time;
 use crate::config::{Config, ConfigFile, MAX_CONFIGURATION};
 use crate::engine::acceptor::{Command, Held, HoldOrder, NotHeld};
 use crate::generation::generation;
@@ -13,6 +14,7 @@ use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance
 use crate::lifecycle::way_back::Failures;
 use crate::lifecycle::{Event, FromSuccessor, exec};
 use crate::listener::Sockets;
+use crate::push::new_epoch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -78,7 +80,7 @@ impl Running {
             return no;
         }
         loop {
-            let (connections, cut) = match self.until_at_rest(&mut rests, config, again) {
+            let (connections, cut) = match self.until_at_rest(&mut rests, config, Some(checked.version), again) {
                 Ok(held) => held,
                 Err(no) => return no,
             };
@@ -105,6 +107,7 @@ impl Running {
         &self,
         rests: &mut Rests,
         config: &Config,
+        version: Option<u32>,
         again: &mut bool,
     ) -> Result<(Vec<MovedConnection>, bool), Reloaded> {
         loop {
@@ -115,7 +118,7 @@ impl Running {
             let waited = now.duration_since(rests.began).as_secs_f64() / whole;
             let patience = config.exec_stall.mul_f64((2.0 * waited).min(1.0)).max(SHORT_HOLD).min(config.exec_stall);
             let within = ASKED.min(rests.deadline.saturating_duration_since(now));
-            let order = HoldOrder { answer, patience, most: config.exec_stall, within, cuts };
+            let order = HoldOrder { answer, patience, most: config.exec_stall, within, cuts, version };
             let lasted = match self.hold(order, &answered, again) {
                 Ok(Ok(connections)) => return Ok((connections, cuts)),
                 Ok(Err(NotHeld { lasted })) => lasted,
@@ -298,8 +301,10 @@ impl Running {
         let moved = connections.len();
         log::info!("reloading: executing {} with {moved} connections", self.context.program.path().display());
         log::logger().flush();
-        let (legacy, state) = (self.context.pid_file.legacy(true), ExecState { inheritance, connections });
+        let hub = self.freeze_hub();
+        let (legacy, state) = (self.context.pid_file.legacy(true), ExecState { inheritance, connections, hub });
         let error = exec::hand_over(&checked.candidate, state, checked.version, &legacy, way_back.as_ref());
+        self.open_hub();
         self.context.pid_file.keep();
         Reloaded::Failed(format!("cannot execute {}: {error}", self.context.program.path().display()))
     }
@@ -331,6 +336,28 @@ impl Running {
                 Err(format!("the application did not save within {}s", SAVE_TIMEOUT.as_secs_f64()))
             }
         }
+    }
+
+    /// The successor publishes from here on.
+    pub(super) fn hand_hub_over(&self) {
+        if let Some(hub) = &self.context.hub {
+            hub.inner().hand_over();
+        }
+    }
+
+    /// The successor is gone, and nobody here knows what it has published: what is published from here on is in another
+    /// epoch.
+    pub(super) fn take_hub_back(&self) {
+        if let Some(hub) = &self.context.hub {
+            hub.inner().begin_epoch(new_epoch());
+        }
+    }
+
+    /// Nothing is published from here on until the hub is open again. What there is, written down.
+    pub(super) fn freeze_hub(&self) -> Option<Vec<u8>> {
+        let hub = self.context.hub.as_ref()?.inner();
+        hub.freeze();
+        Some(hub.write_down(boot_time()))
     }
 
     /// What the application carries over.

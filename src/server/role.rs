@@ -30,6 +30,8 @@ pub enum Role {
 pub struct Inherited {
     pub inheritance: Inheritance,
     pub connections: Vec<InheritedConnection>,
+    /// What the hub has written down.
+    pub hub: Option<Vec<u8>>,
     pub predecessor: Option<Predecessor>,
     pub legacy: Legacy,
     /// If this process had become a program that did not serve.
@@ -97,19 +99,19 @@ impl Role {
     /// Binds what is new, keeps what was inherited.
     pub fn begin(self, addresses: &[Address]) -> Result<Startup, Error> {
         let mut waits_for_go = false;
-        let (mut inheritance, connections, predecessor, descriptors, legacy, came_back) = match self {
+        let (mut inheritance, connections, hub, predecessor, descriptors, legacy, came_back) = match self {
             Role::First => {
                 let Kept { mut listeners, obsolete } =
                     keep_or_bind(addresses, activation::inherited_from_env()?, false)?;
                 listeners.iter_mut().try_for_each(Listener::listen)?;
                 return Ok(Startup { listeners, obsolete, inherited: Inherited::default() });
             }
-            Role::Exec(TakenOver { inheritance, listeners, connections }, legacy, came_back) => {
-                (inheritance, connections, None, listeners, legacy, came_back)
+            Role::Exec(TakenOver { inheritance, listeners, connections, hub }, legacy, came_back) => {
+                (inheritance, connections, hub, None, listeners, legacy, came_back)
             }
             Role::Overlap(Hello { predecessor, inheritance, listeners, switch }, legacy) => {
                 waits_for_go = switch;
-                (inheritance, Vec::new(), Some(predecessor), listeners, legacy, None)
+                (inheritance, Vec::new(), None, Some(predecessor), listeners, legacy, None)
             }
         };
         // Where there is no way back, one listener that cannot be bound must not end all others; and who may still come back
@@ -124,7 +126,7 @@ impl Role {
         // would be reset if this came to nothing.
         let Kept { listeners, obsolete } = keep_or_bind(addresses, inherited, is_final)
             .inspect_err(|error| predecessor.iter().for_each(|predecessor| predecessor.hears_why(error)))?;
-        let inherited = Inherited { inheritance, connections, predecessor, legacy, came_back, waits_for_go };
+        let inherited = Inherited { inheritance, connections, hub, predecessor, legacy, came_back, waits_for_go };
         Ok(Startup { listeners, obsolete, inherited })
     }
 }

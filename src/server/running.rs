@@ -6,7 +6,7 @@ use super::role::Inherited;
 use super::{Carry, Ended};
 use crate::Error;
 use crate::api::Handler;
-use crate::clock::Millis;
+use crate::clock::{Millis, boot_time};
 use crate::config::{Config, ReloadMode};
 use crate::engine::acceptor::{Acceptor, Command, Holders, Jobs, WAKER};
 use crate::engine::connection::{Budget, Connection, Durations, Restored, Role, Shared, Stats};
@@ -26,10 +26,12 @@ use crate::lifecycle::way_back::{self, Failures};
 use crate::lifecycle::{Event, FromPredecessor, Phase};
 use crate::listener::{Listener, Origin, WeakListener};
 use crate::logging::Log;
+use crate::push::Hub;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::cell::Cell;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -61,6 +63,7 @@ pub struct ProcessContext {
     pub program: &'static Program,
     pub carry: Option<Arc<Carry>>,
     pub background: BackgroundThreads,
+    pub hub: Option<Hub>,
     pub log: Option<Arc<Log>>,
     pub pid_file: PidFile,
     pub notifier: Notifier,
@@ -88,6 +91,8 @@ pub struct Running {
     pub(super) promoted: bool,
     /// The successor that is the server now, whatever this process has left to do.
     pub(super) handed_over_to: Option<u32>,
+    /// Where a stop writes what the hub keeps.
+    history_file: Option<PathBuf>,
     /// Whether nobody else has our listeners.
     pub(super) sole_holder: bool,
     /// When the service manager is told next, and when with figures.
@@ -144,7 +149,8 @@ impl Running {
         context: ProcessContext,
     ) -> Result<Running, Error> {
         let failed = |what: &str, error: io::Error| Error::runtime(format_args!("cannot start {what}"), error);
-        let Inherited { inheritance, connections, predecessor, came_back, waits_for_go, .. } = inherited;
+        let Inherited { inheritance, connections, hub, predecessor, came_back, waits_for_go, .. } = inherited;
+        begin_hub(config, context.hub.as_ref(), hub.as_deref(), predecessor.is_none() && generation() == 1)?;
         if let (Some(carry), Some(carried)) = (&context.carry, inheritance.carried) {
             (carry.restore)(carried);
         }
@@ -161,6 +167,7 @@ impl Running {
         let shared = Arc::new(Shared {
             limits: config.limits.clone().clamped(),
             handler,
+            hub: context.hub.as_ref().map(|hub| hub.inner().clone()),
             status_routes: config.status_routes,
             phase: Phase::default(),
             stats: Stats::new(threads),
@@ -217,7 +224,11 @@ impl Running {
         }
         let thread = AcceptorThread::start().map_err(|error| failed("the acceptor", error))?;
         // Everything that can fail has not: what is left is done at once.
-        let restored = restore(connections)?;
+        if let Some(hub) = &context.hub {
+            let waker = to_acceptor.clone();
+            hub.inner().wakes(move || waker.wake());
+        }
+        let restored = restore(connections, shared.hub.as_ref())?;
         acceptor.listen(predecessor.is_none() && !way_back::is_armed())?;
         way_back::serves();
         restored.into_iter().for_each(|restored| acceptor.restore(ManuallyDrop::into_inner(restored)));
@@ -246,6 +257,7 @@ impl Running {
             before: inheritance.counters,
             promoted: predecessor.is_none(),
             handed_over_to: None,
+            history_file: config.push.history_file.clone(),
             sole_holder: predecessor.is_none(),
             reload_later: false,
             beat: Cell::new(None),
@@ -318,6 +330,7 @@ impl Running {
             self.context.pid_file.came_back(generation(), &reason);
             self.context.notifier.ready(&format!("reload failed: {reason}"));
             self.tell_manager(Instant::now());
+            self.open_hub();
             self.context.background.start();
             return Ok(());
         }
@@ -332,7 +345,7 @@ impl Running {
             self.tell_manager(Instant::now());
             return Ok(());
         };
-        let arrivals = Relay { commands: self.commands.clone(), to_acceptor: self.to_acceptor.clone() };
+        let arrivals = self.relay();
         // It ends when the predecessor does.
         predecessor
             .listen(self.context.sender.clone(), arrivals)
@@ -355,9 +368,33 @@ impl Running {
         self.promoted = true;
         self.handed_over_to = None;
         self.waits_for_serving = false;
+        self.open_hub();
         self.context.background.start();
         self.command(Command::OwnFiles);
         self.context.pid_file.became_server(generation())
+    }
+
+    /// What the other generation says of connections goes there.
+    pub(super) fn relay(&self) -> Relay {
+        let (commands, to_acceptor) = (self.commands.clone(), self.to_acceptor.clone());
+        Relay { commands, to_acceptor, hub: self.shared.hub.clone() }
+    }
+
+    /// Goes on with the predecessor's messages, or says that it cannot, and is ended for that.
+    fn take_hub_over(&self, written: &[u8]) {
+        let Some(hub) = &self.context.hub else { return };
+        if let Err(wrong) = hub.inner().read_from(written, boot_time(), 0) {
+            let why = format!("its messages cannot be read: {wrong}");
+            log::error!("{why}");
+            self.tell_predecessor(&Message::Failed(why));
+        }
+    }
+
+    /// From here on this process publishes.
+    pub(super) fn open_hub(&self) {
+        if let Some(hub) = &self.context.hub {
+            hub.inner().open();
+        }
     }
 
     /// Waits for what happens until the server has ended; `None` if its threads failed.
@@ -407,6 +444,7 @@ impl Running {
                     self.takes_over();
                 }
             }
+            FromPredecessor::Hub(written) => self.take_hub_over(&written),
             FromPredecessor::Go => self.serve(),
             FromPredecessor::Stop { at_once } => {
                 // It says so only while it is the server.
@@ -428,10 +466,13 @@ impl Running {
                 self.command(Command::Alone);
                 // Behind PROMOTED it need not have been said: it serves no longer.
                 if self.waits_for_go {
+                    // What it may have published behind what we know has another's positions.
+                    self.take_hub_back();
                     log::warn!("the predecessor is gone before it said that we serve; serving");
                     self.serve();
                 }
                 if !self.promoted {
+                    self.take_hub_back();
                     log::warn!("the predecessor is gone before it handed over; serving on");
                     self.became_server();
                 }
@@ -570,6 +611,8 @@ impl Running {
 
     /// Ends the threads and says the last line.
     pub(super) fn finish(mut self, ended: Option<Ended>) -> Result<Ended, Error> {
+        let history = self.history_file.take().zip(self.context.hub.take());
+        let history = history.filter(|_| self.promoted && self.handed_over_to.is_none());
         let signals = self.context.signals.take();
         let counters = self.counters();
         let cut = self.shared.stats.total_cut();
@@ -593,6 +636,7 @@ impl Running {
                 Err(Error::runtime(format_args!("the acceptor failed"), error))
             }
         };
+        let ended = keep_history(ended, history);
         let Counters { served, refused, migrated, .. } = counters;
         match panicked {
             0 => {}
@@ -766,14 +810,52 @@ impl Running {
     }
 }
 
+/// What a graceful stop leaves to the next start.
+fn keep_history(ended: Result<Ended, Error>, history: Option<(PathBuf, Hub)>) -> Result<Ended, Error> {
+    let (Ok(Ended::Clean | Ended::Cut(_)), Some((path, hub))) = (&ended, history) else { return ended };
+    hub.inner().hand_over();
+    match hub.write_history(&path) {
+        Ok(()) => ended,
+        Err(error) => {
+            log::error!("cannot write history file {path:?}: {error}; what push kept is lost");
+            Err(Error::runtime(format_args!("cannot write history file {path:?}"), error))
+        }
+    }
+}
+
+/// The hub gets its limits, and goes on with what its predecessor has written down, or a stop before this `first` start.
+fn begin_hub(config: &Config, hub: Option<&Hub>, inherited: Option<&[u8]>, first: bool) -> Result<(), Error> {
+    let Some(hub) = hub else { return Ok(()) };
+    hub.configure(&config.push, config.memory, config.limits.connections);
+    if let Some(written) = inherited {
+        let what = "the messages of the predecessor cannot be read";
+        if let Err(wrong) = hub.inner().read_from(written, boot_time(), 0) {
+            if way_back::is_armed() {
+                return Err(Error::runtime(format_args!("{what}"), io::Error::other(wrong)));
+            }
+            log::error!("{what}, going on without: {wrong}");
+        }
+    } else if let Some(path) = config.push.history_file.as_deref().filter(|_| first) {
+        match hub.read_history(path) {
+            Ok(true) => log::info!("{} bytes of messages read from {path:?}", hub.inner().bytes()),
+            Ok(false) => {}
+            Err(why) => log::error!("history file {path:?}: {why}; starting without"),
+        }
+    }
+    Ok(())
+}
+
 /// Each connection that was inherited, still closed by nobody: one that cannot be restored is a reason to go back, or, where
 /// nothing leads back, is lost alone.
-fn restore(connections: Vec<InheritedConnection>) -> Result<Vec<ManuallyDrop<Restored>>, Error> {
+fn restore(
+    connections: Vec<InheritedConnection>,
+    hub: Option<&pubsub::Hub>,
+) -> Result<Vec<ManuallyDrop<Restored>>, Error> {
     let mut all = Vec::with_capacity(connections.len());
     for InheritedConnection { snapshot, socket, file } in connections {
         let (socket, file) = (ManuallyDrop::into_inner(socket), file.map(ManuallyDrop::into_inner));
         let what = "a connection of the predecessor could not be restored";
-        match Connection::restore(snapshot, socket, file.as_ref()) {
+        match Connection::restore(snapshot, socket, file.as_ref(), hub) {
             Ok(restored) => all.push(ManuallyDrop::new(restored)),
             Err(socket) if way_back::is_armed() => {
                 let _open = (ManuallyDrop::new(socket), ManuallyDrop::new(file));

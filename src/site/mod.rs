@@ -16,6 +16,7 @@
 //! - `root` opens a name without ever leaving the root, whatever symbolic links say.
 //! - `answer` makes the response of a [`Representation`](answer::Representation): validators, 304, 206, 416, 200.
 //! - `conditional` and `range` read the fields of the request (RFC 9110 §13 and §14): no I/O, no clock.
+//! - `push` gives a path below a prefix of `[[push]]` to its namespace, before all others.
 //! - `listing` shows what is in a directory that has no index, if it may.
 //! - `content_type` knows the media types.
 
@@ -30,6 +31,7 @@ mod files;
 pub mod invariants;
 mod listing;
 mod path;
+mod push;
 mod root;
 mod routes;
 mod source;

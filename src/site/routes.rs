@@ -6,9 +6,11 @@ use super::content_type::MediaTypes;
 use super::fields::{Fields, SiteShared};
 use super::files::{Answer, Files};
 use super::path::{self, ENCODED, Name};
+use super::push::PushRoute;
 use super::welcome::Welcome;
 use crate::api::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::config::site::{DirectoryOptions, Prefix, RedirectTarget, RouteAction, RouteConfig};
+use crate::push::Hub;
 use crate::sys::regular_file;
 use crate::{Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
@@ -47,6 +49,9 @@ pub struct Site {
     /// For paths that name nothing.
     fields: Fields,
     pages: Vec<(u16, Page)>,
+    /// The longest prefix first.
+    push: Vec<PushRoute>,
+    hub: Option<Hub>,
 }
 
 struct Route {
@@ -95,7 +100,21 @@ impl Site {
             let content_type = shared.types.of(path.as_os_str().as_encoded_bytes()).to_owned();
             pages.push((*status, Page { content_type, bytes: page }));
         }
-        Ok(Site { routes, fields: Fields::new(&site.headers, &[]), pages })
+        let hub = (!config.push.namespaces.is_empty()).then(Hub::new);
+        let mut namespaces: Vec<_> = config.push.namespaces.iter().collect();
+        namespaces.sort_by_key(|namespace| std::cmp::Reverse(namespace.prefix.len()));
+        let push = hub.iter().flat_map(|hub| namespaces.iter().map(|namespace| PushRoute::new(hub, namespace)));
+        let push = push.collect();
+        Ok(Site { routes, fields: Fields::new(&site.headers, &[]), pages, push, hub })
+    }
+
+    /// What its `[[push]]` publish to, for [`Builder::hub`](crate::Builder::hub); `None` without one.
+    pub fn hub(&self) -> Option<&Hub> {
+        self.hub.as_ref()
+    }
+
+    fn push_route(&self, path: &str) -> Option<(&PushRoute, usize)> {
+        self.push.iter().find_map(|route| Some((route, route.rest(path)?)))
     }
 
     /// The route for a name, and what of the name is below its prefix.
@@ -121,6 +140,9 @@ impl Site {
 
 impl Handler for Site {
     fn handle(&self, request: &mut Request) -> Response {
+        if let Some((route, rest)) = self.push_route(request.path()) {
+            return self.fields.onto(route.handle(request, rest));
+        }
         let name = match path::name(request.path()) {
             Ok(name) => name,
             Err(refusal) => return self.fields.onto(self.dress(refuse(refusal.status()))),
@@ -146,6 +168,9 @@ impl Handler for Site {
 
     /// A redirect or an error is the answer to every method, so there the field says nothing narrower.
     fn allow(&self, head: &Request) -> Option<String> {
+        if let Some((route, _)) = self.push_route(head.path()) {
+            return route.service().allow(head);
+        }
         let name = path::name(head.path()).ok()?;
         let (route, _) = self.route(&name)?;
         let reads = match &route.action {
@@ -156,10 +181,15 @@ impl Handler for Site {
         reads.then(|| READ_ONLY.to_owned())
     }
 
+    fn body_limit(&self, head: &Request) -> Option<u64> {
+        self.push_route(head.path())?.0.service().body_limit(head)
+    }
+
     fn describe(&self) -> Vec<String> {
+        let push = self.push.iter().map(PushRoute::describe);
         let routes = self.routes.iter().map(|route| format!("{} {}", route.prefix, route.shown));
         let pages = self.pages.iter().map(|(status, page)| format!("error {status}: {} bytes", page.bytes.len()));
-        routes.chain(pages).collect()
+        push.chain(routes).chain(pages).collect()
     }
 }
 

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// Deadlines that are acted on before events are looked at again: many may come due at once.
 const AT_ONCE: usize = 1024;
 
+/// Over so many milliseconds the ends of subscriptions are spread at a stop.
+const SPREAD: u64 = 1000;
+
 /// How long a stop's deadline waits for workers that are between two turns.
 const RUNNING_GRACE: Duration = Duration::from_millis(100);
 
@@ -27,7 +30,13 @@ impl Acceptor {
         if self.shared.is_draining() && !std::mem::replace(&mut self.draining, true) {
             let slots: Vec<Arc<Slot>> = self.table.iter().cloned().collect();
             for slot in slots {
-                self.look(&slot, slot.load());
+                let seen = slot.load();
+                if seen.parked().is_some_and(|parked| parked.on_wake) {
+                    // Its stream ends, but not all in one moment: their clients come back.
+                    let wait = (slot.token() as u64).wrapping_mul(0x9e37_79b9) % SPREAD;
+                    slot.set_deadline(self.now.after(Duration::from_millis(wait).min(self.stop_patience)));
+                }
+                self.look(&slot, seen);
             }
         }
         for index in self.timers.take_due(self.now, AT_ONCE) {
@@ -111,7 +120,7 @@ impl Acceptor {
         match expiry {
             Expiry::Close(reason) => self.close(slot, reason),
             // A stale entry is in the channel, so it must never go there again: it stays this thread's.
-            Expiry::Park | Expiry::Enqueue if sched == Sched::Queued => {
+            Expiry::Park | Expiry::Enqueue | Expiry::Deliver if sched == Sched::Queued => {
                 let deadline = self.now.after(self.shared.limits.linger);
                 slot.set_deadline(deadline);
                 self.timers.look_at(slot.token(), self.now, deadline);
@@ -124,6 +133,13 @@ impl Acceptor {
                 if let Some(parking) = parking {
                     slot.park(parking);
                     self.timers.look_at(slot.token(), self.now, parking.deadline);
+                }
+            }
+            Expiry::Deliver => {
+                let parking = slot.connection().as_ref().map(|one| one.parking(&self.shared, self.now));
+                if let Some(parking) = parking {
+                    slot.park(parking);
+                    self.deliver_to(slot);
                 }
             }
             Expiry::Enqueue => self.requeue(slot, seen.is_refusable()),
@@ -168,9 +184,11 @@ impl Acceptor {
                 connection.cut_unread(&self.shared, self.now, self.date.field(), age);
             }
             let stays = connection.holds_application();
+            // Its client knows where it was: nothing of it is lost.
+            let reason = if connection.is_subscribed() { CloseReason::Stopping } else { CloseReason::Cut };
             drop(guard);
             if !stays {
-                self.close(&slot, CloseReason::Cut);
+                self.close(&slot, reason);
             }
         }
         running

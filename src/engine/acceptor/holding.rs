@@ -41,6 +41,8 @@ pub struct HoldOrder {
     pub within: Duration,
     /// Begins at once, and cuts what has not ended when it has lasted that long.
     pub cuts: bool,
+    /// The version of the state that connections are written in; `None` where they are not, and only the pool is to rest.
+    pub version: Option<u32>,
 }
 
 /// How a hold ended: the pool rests, and here is every connection.
@@ -65,6 +67,7 @@ pub(super) struct Asked {
 pub(super) struct Hold {
     /// Gone once it was answered.
     answer: Option<Sender<Held>>,
+    version: Option<u32>,
     until: Millis,
     /// What happens then: it is given up, or what still runs is cut, or it goes without what was cut.
     then: Then,
@@ -100,19 +103,19 @@ impl Hold {
 impl Acceptor {
     pub(super) fn ask_for_hold(&mut self, order: HoldOrder) {
         if order.cuts {
-            let (most, answer) = (order.most, order.answer);
-            self.begin_hold(answer, most, Then::Cut);
+            let most = order.most;
+            self.begin_hold(order, most, Then::Cut);
             return;
         }
         let until = self.now.after(order.within);
         self.asked = Some(Asked { order, until, look_again: self.now, hindered: false });
     }
 
-    fn begin_hold(&mut self, answer: Sender<Held>, lasts: Duration, then: Then) {
+    fn begin_hold(&mut self, HoldOrder { answer, version, .. }: HoldOrder, lasts: Duration, then: Then) {
         self.shared.phase.hold(true);
         let until = self.now.after(lasts);
-        self.hold =
-            Some(Hold { answer: Some(answer), until, then, began: self.now, ready: Vec::new(), taken: HashMap::new() });
+        let (answer, began) = (Some(answer), self.now);
+        self.hold = Some(Hold { answer, version, until, then, began, ready: Vec::new(), taken: HashMap::new() });
     }
 
     /// Goes on after a hold, or does without one.
@@ -151,7 +154,8 @@ impl Acceptor {
         }
         let Some(Asked { order, .. }) = self.asked.take() else { return };
         if begins {
-            self.begin_hold(order.answer, (expected * 5 / 4 + MARGIN).min(order.most), Then::GiveUp);
+            let lasts = (expected * 5 / 4 + MARGIN).min(order.most);
+            self.begin_hold(order, lasts, Then::GiveUp);
         } else {
             // The main thread waits for it, or does not want it any more.
             let _ = order.answer.send(Err(NotHeld { lasted: Duration::ZERO }));
@@ -245,6 +249,7 @@ impl Acceptor {
         if !without && queued != ready {
             return None;
         }
+        let version = self.hold.as_ref().and_then(|hold| hold.version);
         let mut moved = Vec::with_capacity(self.table.len());
         for slot in self.table.iter() {
             let (seen, taken) = (slot.load(), has_taken(slot));
@@ -261,7 +266,16 @@ impl Acceptor {
             let waits = taken || seen.sched() == Sched::Queued;
             let remaining = if waits { READY_GRACE } else { slot.remaining(self.now) };
             let deadline = Millis(self.now.0 + u64::try_from(remaining).unwrap_or(0));
-            match connection.snapshot(deadline) {
+            // Where nothing is written, no more than that nothing is in the way.
+            let Some(version) = version else {
+                match connection.holds_application() {
+                    true if without => _ = connection.cut(&self.shared, self.now, self.date.field()),
+                    true => return None,
+                    false => {}
+                }
+                continue;
+            };
+            match connection.snapshot(deadline, version) {
                 Some((snapshot, file)) => {
                     let (fd, file) = (connection.socket().as_raw_fd(), file.map(|file| file.as_raw_fd()));
                     moved.push(MovedConnection { fd, file, snapshot });

@@ -4,6 +4,7 @@
 mod accepting;
 mod beside;
 mod deadlines;
+mod deliveries;
 mod eviction;
 mod holding;
 mod moving;
@@ -16,6 +17,7 @@ pub use holding::{Held, HoldOrder, NotHeld};
 use crate::clock::{DateCache, Millis};
 use crate::engine::connection::Slot;
 use crate::engine::connection::{CloseReason, Connection, Discarded, Restored, Shared};
+use crate::engine::pool::job::Job;
 use crate::engine::pool::work_queue::Producer;
 use crate::engine::pool::worker::{AcceptorHandle, ToAcceptor};
 use crate::engine::slot::{Notified, Readiness, Sched};
@@ -27,6 +29,7 @@ use crate::sys::scheduling::{Policy, schedule};
 use accepting::Leaving;
 use beside::{Beside, Telling};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use deliveries::Deliveries;
 use foldhash::fast::RandomState;
 use holding::{Asked, Hold};
 use mio::unix::SourceFd;
@@ -124,9 +127,9 @@ pub enum Holders {
 
 /// The ways to the threads that drive connections.
 pub struct Jobs {
-    pub workers: Producer<Arc<Slot>>,
-    pub streamers: Producer<Arc<Slot>>,
-    pub status: Option<Producer<Arc<Slot>>>,
+    pub workers: Producer<Job>,
+    pub streamers: Producer<Job>,
+    pub status: Option<Producer<Job>>,
 }
 
 /// The acceptor's state.
@@ -135,11 +138,13 @@ pub struct Acceptor {
     listeners: Vec<Listener>,
     table: Table,
     /// The only sender: when it is dropped, the pool ends.
-    jobs: Producer<Arc<Slot>>,
+    jobs: Producer<Job>,
+    /// Subscribers for whom there is something.
+    deliveries: Deliveries,
     /// The threads that may wait for clients.
     streams: Streams,
     /// The thread that answers for the server's state while every worker is busy.
-    status: Option<Producer<Arc<Slot>>>,
+    status: Option<Producer<Job>>,
     /// What did not fit into the channel because stale entries stand there.
     overflow: VecDeque<Arc<Slot>>,
     /// A hold that begins at its moment.
@@ -156,6 +161,8 @@ pub struct Acceptor {
     timers: Timers,
     /// Whether every connection was looked at since the stop began.
     draining: bool,
+    /// A part of the time that a stop has.
+    stop_patience: Duration,
     /// Whether a listener may have more.
     ready: bool,
     /// Until then no accepting: places or descriptors have run out.
@@ -216,6 +223,7 @@ impl Acceptor {
             poll,
             listeners,
             table: Table::default(),
+            deliveries: Deliveries::new(shared.hub.clone(), shared.in_flight.len()),
             jobs,
             streams: Streams::new(streamers),
             status,
@@ -230,6 +238,7 @@ impl Acceptor {
             now: Millis::now(),
             timers: Timers::new(),
             draining: false,
+            stop_patience: Duration::ZERO,
             ready: true,
             accept_again: Millis(0),
             exhausted: None,
@@ -292,6 +301,7 @@ impl Acceptor {
             self.wake_pools();
             self.take_commands();
             self.send_overflow();
+            self.deliver();
             self.admit_postponed();
             self.look_for_room();
             if self.ready && self.accepts() && self.hold.is_none() && self.now >= self.accept_again {
@@ -342,7 +352,7 @@ impl Acceptor {
         if self.asked.is_some() {
             return Some(ASKED_TICK);
         }
-        let mut until = self.timers.next(self.now).min(self.resting.due());
+        let mut until = self.timers.next(self.now).min(self.resting.due()).min(self.deliveries.due());
         if let Some(due) = self.streams.due() {
             until = until.min(due);
         }
@@ -382,13 +392,6 @@ impl Acceptor {
             self.free_place_of(self.table.source_of(slot.token()));
         }
         self.notify(slot, ready);
-    }
-
-    /// Another thread has something for it. A token of one that has gone is nobody's.
-    fn wake(&mut self, token: usize) {
-        if let Some(slot) = self.table.get(token).cloned() {
-            self.notify(slot, Readiness { woken: true, ..Readiness::default() });
-        }
     }
 
     fn notify(&mut self, slot: Arc<Slot>, ready: Readiness) {
@@ -441,11 +444,11 @@ impl Acceptor {
 
     /// Puts its entry into the channel.
     fn send(&mut self, slot: Arc<Slot>) {
-        match self.jobs.try_send(slot) {
-            Ok(()) => {}
-            Err(TrySendError::Full(slot)) => self.overflow.push_back(slot),
+        match self.jobs.try_send(Job::Turn(slot)) {
+            Err(TrySendError::Full(Job::Turn(slot))) => self.overflow.push_back(slot),
             // The pool ends only after this thread has.
             Err(TrySendError::Disconnected(_)) => self.over = true,
+            Ok(()) | Err(TrySendError::Full(Job::Deliveries(_))) => {}
         }
     }
 
@@ -464,8 +467,10 @@ impl Acceptor {
             if slot.load().sched() != Sched::Queued {
                 continue;
             }
-            if let Err(error) = self.jobs.try_send(slot) {
-                self.overflow.push_front(error.into_inner());
+            if let Err(error) = self.jobs.try_send(Job::Turn(slot)) {
+                if let Job::Turn(slot) = error.into_inner() {
+                    self.overflow.push_front(slot);
+                }
                 return;
             }
         }
@@ -516,7 +521,7 @@ impl Acceptor {
                 }
                 ToAcceptor::WantsStream(token) => self.streams.wait(token, &self.table),
                 ToAcceptor::Streamers(free) => self.streams.freed(free),
-                ToAcceptor::Wake(token) => self.wake(token),
+                ToAcceptor::Delivered => self.deliveries.served(),
             }
         }
         if self.hold.is_none() {
@@ -547,6 +552,7 @@ impl Acceptor {
                 Command::Spare(address) => self.spare_for(address),
                 Command::Drain { patience, holders, alone } => {
                     self.alone = alone;
+                    self.stop_patience = patience;
                     let (ours, mut shared): (Vec<_>, Vec<_>) =
                         std::mem::take(&mut self.listeners).into_iter().partition(|listener| match holders {
                             Holders::WeAlone => true,

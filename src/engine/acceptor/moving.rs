@@ -5,7 +5,6 @@ use super::{Acceptor, DRAIN_TICK};
 use crate::clock::Millis;
 use crate::engine::connection::Slot;
 use crate::engine::connection::{Connection, Restored};
-use crate::engine::pool::worker::ToAcceptor;
 use crate::engine::slot::{Notified, Parking, Readiness, Sched, Word};
 use crate::engine::table::{ClientNet, Table};
 use crate::lifecycle::link::{Link, Message, Sent, payload, test_point, test_time};
@@ -215,7 +214,7 @@ impl Acceptor {
         let guard = slot.connection();
         let Some(connection) = guard.as_ref().filter(|connection| !connection.ends_soon()) else { return false };
         let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
-        let Some((snapshot, file)) = connection.snapshot(deadline) else { return false };
+        let Some((snapshot, file)) = connection.snapshot(deadline, version) else { return false };
         let id = migration.next_id;
         match send_connection(&migration.link, id, connection, encode(snapshot, version), file) {
             Ok(Sent::Yes) => {
@@ -302,7 +301,10 @@ impl Acceptor {
     pub(super) fn end_soon(&mut self, slot: &Slot) {
         if let Some(connection) = slot.connection().as_mut() {
             connection.end_soon();
-            if connection.is_idle() && slot.load().is_parked() {
+            if connection.is_subscribed() && slot.load().is_parked() {
+                // Its client is told to come back at once.
+                slot.set_deadline(self.now);
+            } else if connection.is_idle() && slot.load().is_parked() {
                 slot.set_deadline(self.now.after(crate::config::DRAIN_LINGER));
             }
         }
@@ -321,7 +323,7 @@ impl Acceptor {
             }
             if parked.on_wake {
                 // What was said meanwhile has passed it by. Not now: what was refused is first to end soon.
-                self.to_acceptor.send(ToAcceptor::Wake(slot.token()));
+                self.deliveries.wait(slot.token());
             }
         }
         // A look while it was away has left it without a timer.
@@ -332,6 +334,7 @@ impl Acceptor {
     /// Goes on with a connection of the predecessor. Answers whose it is, and how much memory it brings.
     pub fn adopt(&mut self, restored: Restored) -> (Option<ClientNet>, usize) {
         let Restored { mut connection, deadline, ready } = restored;
+        let subscribes = connection.is_subscribed();
         let bytes = connection.bring_its_share(&self.shared);
         let source = connection.peer().map(ClientNet::of);
         // As in its state here; only its deadline was set before.
@@ -342,7 +345,13 @@ impl Acceptor {
         // Edge-triggered, so registering says at once what is ready already.
         self.watch(&slot);
         let readable = Readiness { readable: true, ..Readiness::default() };
-        if ready && matches!(slot.notify(readable), Notified::Enqueue(_)) {
+        if subscribes {
+            // Before what it is looked at for, or a message in between would be nobody's.
+            let behind = slot.connection().as_mut().is_some_and(|connection| connection.enter_hub(slot.token()));
+            if behind {
+                self.deliveries.wait(slot.token());
+            }
+        } else if ready && matches!(slot.notify(readable), Notified::Enqueue(_)) {
             self.enqueue(slot);
         }
         (source, bytes)

@@ -3,6 +3,7 @@
 use super::Acceptor;
 use crate::clock::Millis;
 use crate::engine::connection::Slot;
+use crate::engine::pool::job::Job;
 use crate::engine::pool::work_queue::Producer;
 use crate::engine::slot::{Sched, Word};
 use crate::engine::table::Table;
@@ -26,7 +27,7 @@ const ROOM_FOR: usize = 4;
 
 /// The threads that may wait for clients, as the acceptor sees them.
 pub(super) struct Streams {
-    jobs: Producer<Arc<Slot>>,
+    jobs: Producer<Job>,
     /// Threads that have nothing to do.
     free: usize,
     /// Connections that wait for one, by token, and the same in no order. Some may have gone, or found out that they need
@@ -38,7 +39,7 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub fn new(jobs: Producer<Arc<Slot>>) -> Streams {
+    pub fn new(jobs: Producer<Job>) -> Streams {
         Streams { jobs, free: 0, waiting: VecDeque::new(), known: HashSet::new(), look_again: Millis(0) }
     }
 
@@ -102,7 +103,7 @@ impl Streams {
                 Some((slot, seen))
                     if seen.parked().is_some_and(|parked| parked.wants_stream)
                         && slot.claim(seen, Sched::Queued)
-                        && self.jobs.try_send(slot.clone()).is_ok() =>
+                        && self.jobs.try_send(Job::Turn(slot.clone())).is_ok() =>
                 {
                     self.free -= 1;
                     granted.push(slot.clone());
@@ -141,13 +142,12 @@ impl Acceptor {
     pub(super) fn look_after(&mut self, slot: &Arc<Slot>, seen: Word) {
         self.is_under_way(slot);
         let Some(status) = self.status.as_ref().filter(|_| slot.claim(seen, Sched::Running)) else { return };
-        if let Err(error) = status.try_send(slot.clone()) {
+        if status.try_send(Job::Turn(slot.clone())).is_err() {
             // It has as much as it can take for now. There is an entry in the channel still, or another is needed.
-            let slot = error.into_inner();
             let entry = slot.put_back(false);
             self.timers.tick_by(self.now.after(STATUS_BUSY));
             if entry {
-                self.send(slot);
+                self.send(slot.clone());
             }
         }
     }

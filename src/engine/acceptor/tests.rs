@@ -7,8 +7,9 @@ use crate::clock::Millis;
 use crate::config::Limits;
 use crate::engine::connection::transport::Transport;
 use crate::engine::connection::{CloseReason, Connection, Role, Shared, Slot, Turn, Verdict, WorkerContext};
+use crate::engine::pool::job::Job;
 use crate::engine::pool::work_queue::{Consumer, queue};
-use crate::engine::pool::worker::{AcceptorHandle, ToAcceptor};
+use crate::engine::pool::worker::AcceptorHandle;
 use crate::engine::slot::{Parked, Parking, Sched};
 use crossbeam_channel::unbounded;
 use http1::Reject;
@@ -20,8 +21,7 @@ use std::time::Duration;
 
 struct Bench {
     acceptor: Acceptor,
-    to_acceptor: AcceptorHandle,
-    jobs: Consumer<Arc<Slot>>,
+    jobs: Consumer<Job>,
     shared: Arc<Shared>,
 }
 
@@ -37,8 +37,8 @@ impl Bench {
         let (streamers, _) = queue(1, 1);
         let jobs = Jobs { workers, streamers, status: None };
         let (_, commands) = unbounded();
-        let acceptor = Acceptor::new(poll, Vec::new(), jobs, inbox, to_acceptor.clone(), commands, shared.clone());
-        Bench { acceptor: acceptor.expect("a poller"), to_acceptor, jobs: consumers.remove(0), shared }
+        let acceptor = Acceptor::new(poll, Vec::new(), jobs, inbox, to_acceptor, commands, shared.clone());
+        Bench { acceptor: acceptor.expect("a poller"), jobs: consumers.remove(0), shared }
     }
 
     /// A connection that is parked like that, and its client.
@@ -60,19 +60,22 @@ impl Bench {
         events.iter().filter(|event| event.token() != WAKER).for_each(|event| self.acceptor.event(event));
     }
 
-    /// Another thread has something for who has that token, and the acceptor wakes by it.
+    /// There is news for who has that token.
     fn wake(&mut self, token: usize) {
-        let to_acceptor = self.to_acceptor.clone();
-        std::thread::spawn(move || to_acceptor.send(ToAcceptor::Wake(token))).join().expect("it is sent");
-        let mut events = mio::Events::with_capacity(8);
-        self.acceptor.poll.poll(&mut events, Some(Duration::from_secs(10))).expect("events");
-        assert!(events.iter().any(|event| event.token() == WAKER), "it is woken for that");
-        self.acceptor.take_messages();
+        self.acceptor.deliveries.wait(token);
+        self.acceptor.deliver();
     }
 
     /// The next that a worker takes out of the channel, if there is any.
-    fn job(&self) -> Option<Arc<Slot>> {
-        (!self.acceptor.jobs.is_empty()).then(|| self.jobs.next()).flatten()
+    fn job(&mut self) -> Option<Arc<Slot>> {
+        match (!self.acceptor.jobs.is_empty()).then(|| self.jobs.next()).flatten()? {
+            Job::Turn(slot) => Some(slot),
+            Job::Deliveries(slots) => {
+                self.acceptor.deliveries.served();
+                assert_eq!(slots.len(), 1);
+                slots.into_iter().next()
+            }
+        }
     }
 }
 
@@ -163,6 +166,6 @@ fn a_wake_while_it_was_to_move_is_made_up_for_when_it_stays() {
     assert!(bench.job().is_none());
     bench.acceptor.unfreeze(&Moving { id: 0, slot: slot.clone(), parked });
     assert!(slot.load().is_parked());
-    bench.acceptor.take_messages();
+    bench.acceptor.deliver();
     assert!(bench.job().is_some_and(|job| Arc::ptr_eq(&job, &slot)));
 }

@@ -26,6 +26,8 @@ pub enum Expiry {
     Enqueue,
     /// Queue it for a worker, which sends what this thread could not: its transport has no answers at once.
     HandOver,
+    /// It waits on, and there is something for it: when its turn comes, among the others of its kind.
+    Deliver,
 }
 
 /// How far [`Connection::discard`] came.
@@ -87,6 +89,17 @@ impl Connection {
                     }
                 }
             }
+            State::Subscribed(_) if shared.is_draining() || self.last => self.end_subscription(shared, now, date),
+            State::Subscribed(subscribed) if subscribed.is_blocked() => {
+                let pace = Pace::of(&shared.limits);
+                if subscribed.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_some() {
+                    return Expiry::Park;
+                }
+                self.socket.reset_on_close();
+                self.close(CloseReason::WriteTimeout, shared, now);
+                Expiry::Close(CloseReason::WriteTimeout)
+            }
+            State::Subscribed(_) => Expiry::Deliver,
             State::Lingering { reason, .. } | State::Refused { reason, .. } => Expiry::Close(*reason),
         }
     }
@@ -160,13 +173,13 @@ impl Connection {
     }
 
     /// Nothing that it had read or begun goes on. Answers the state in which it was.
-    fn let_go(&mut self) -> State {
+    pub(super) fn let_go(&mut self) -> State {
         self.input = Vec::new();
         self.hold = None;
         std::mem::replace(&mut self.state, State::ReadingHead)
     }
 
-    fn linger_now(&mut self, reason: CloseReason, shared: &Shared, now: Millis) -> (Expiry, State) {
+    pub(super) fn linger_now(&mut self, reason: CloseReason, shared: &Shared, now: Millis) -> (Expiry, State) {
         self.socket.finish();
         let state = self.let_go();
         self.start_linger(reason, &shared.limits, now);
@@ -244,7 +257,8 @@ impl Connection {
     pub fn unfinished(&self, now: Millis) -> Option<Unfinished> {
         let what = match &self.state {
             State::ReadingHead if is_blank(&self.input) => return None,
-            State::Lingering { .. } => return None,
+            // It is never finished, so nothing waits for that.
+            State::Lingering { .. } | State::Subscribed(_) => return None,
             // What has been answered, or cut, is not under way.
             State::Refused { push, .. } if push.exchange.is_none() => return None,
             State::ReadingHead => {

@@ -48,6 +48,8 @@ pub struct WorkerContext {
     pub role: Role,
     pub index: usize,
     pub now: Millis,
+    /// Of the connection whose turn it is.
+    pub token: usize,
     pub(super) date: DateCache,
     pub(super) request: Request,
     /// What is dealt with, unless it is in flight, and how far its answer is.
@@ -56,6 +58,8 @@ pub struct WorkerContext {
     pub(super) out: Vec<u8>,
     /// For readers; made when the first one is met.
     pub(super) scratch: Vec<u8>,
+    /// Where in `out` the events of a subscriber end, and its cursor behind each.
+    pub(super) ends: Vec<(usize, u64)>,
     pub(super) in_flight: Arc<InFlight>,
     /// What was read, of which what is before `start` is done with. Its room is touched only as far as it was used.
     input: Vec<u8>,
@@ -72,12 +76,14 @@ impl WorkerContext {
             role,
             index,
             now: Millis::now(),
+            token: 0,
             date: DateCache::new(),
             request: Request::empty(),
             exchange: None,
             answer: Answer::default(),
             out: Vec::new(),
             scratch: Vec::new(),
+            ends: Vec::new(),
             in_flight,
             input: Vec::with_capacity(room),
             start: 0,

@@ -3,6 +3,8 @@
 //! ```text
 //! ReadingHead ─complete─▶ ReadingBody ─buffered─▶ (handler) ─▶ Writing ─done─▶ ReadingHead (keep-alive) │ Lingering ─▶ closed
 //!   │ partial: park          │ partial: park         │            │ would block: park
+//!   │                        │                       ├─▶ Subscribed ─ended─▶ Writing, ReadingHead or Lingering
+//!   │                        │                       │     nothing new: park
 //!   │                        │                       └─▶ AwaitingPermit ─▶ (stream)
 //!   └─ limits ▶ 4xx          ├─ limits ▶ 4xx                                  ▲
 //!                            └─ outgrows its buffer: parked and collected ────┘
@@ -30,6 +32,7 @@ mod shared;
 mod snapshot;
 mod stats;
 pub mod stream;
+mod subscribed;
 pub mod transport;
 mod turn;
 mod writing;
@@ -57,6 +60,7 @@ use receive::Collecting;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use subscribed::Subscribed;
 use transport::{Moved, Transport};
 use writing::Writing;
 
@@ -102,6 +106,9 @@ enum State {
     Refused { push: Box<Push>, reason: CloseReason, until: Millis, limit: Millis },
     /// A response waits for the client to read.
     Writing(Box<Writing>),
+    /// A response that is a subscription, its head out unless it is a poll: it waits for the hub, and goes on as
+    /// `Writing` or `ReadingHead` when it ends.
+    Subscribed(Box<Subscribed>),
     /// The last answer is out and FIN was sent: what still comes is thrown away until the client closes too.
     Lingering { reason: CloseReason, until: Millis, limit: Millis },
 }
@@ -116,6 +123,7 @@ impl State {
             }
             State::AwaitingPermit(push) | State::Refused { push, .. } => push.held(),
             State::Writing(writing) => size_of::<Writing>() + writing.held(),
+            State::Subscribed(subscribed) => subscribed.held(),
         }
     }
 }
@@ -200,6 +208,7 @@ impl Connection {
                 State::ReadingBody(collecting) => self.resume_body(work, turn, collecting),
                 State::AwaitingPermit(push) => self.acquire_permit(work, turn, push),
                 State::Writing(writing) => self.resume_write(work, turn, *writing),
+                State::Subscribed(subscribed) => self.serve_subscriber(work, turn, subscribed),
                 State::Lingering { reason, until, limit } => self.linger(work, turn, reason, until, limit),
                 State::Refused { push, reason, until, limit } => {
                     self.end_refused(work, turn, push, reason, (until, limit))
@@ -264,6 +273,7 @@ impl Connection {
             State::ReadingBody(collecting) => Some((collecting.exchange.take()?, Answer::default())),
             State::AwaitingPermit(push) | State::Refused { push, .. } => Some((push.exchange.take()?, push.answer)),
             State::Writing(writing) => Some((writing.exchange.take()?, writing.answer)),
+            State::Subscribed(subscribed) => Some((subscribed.exchange.take()?, subscribed.answer)),
             State::Lingering { .. } => None,
         }
     }
@@ -273,7 +283,7 @@ impl Connection {
         match &self.state {
             State::ReadingBody(collecting) => Some(&collecting.request),
             State::AwaitingPermit(push) | State::Refused { push, .. } => Some(&push.request),
-            State::ReadingHead | State::Writing(_) | State::Lingering { .. } => None,
+            State::ReadingHead | State::Writing(_) | State::Subscribed(_) | State::Lingering { .. } => None,
         }
     }
 
@@ -349,7 +359,12 @@ impl Connection {
 
     /// There is no memory for it to wait in. A request that nobody has executed is told to come again.
     fn shed(&mut self, work: &mut WorkerContext) -> Flow {
-        if let State::Writing(_) = self.state {
+        let answers = match &self.state {
+            State::Writing(_) => true,
+            State::Subscribed(subscribed) => !subscribed.subscription.form().poll,
+            _ => false,
+        };
+        if answers {
             self.close(CloseReason::Memory, &work.shared, work.now);
             return Flow::Close(CloseReason::Memory);
         }
@@ -357,7 +372,7 @@ impl Connection {
         match self.give_up(Reject::Overloaded, &work.shared, work.now, work.date.field()) {
             Expiry::Close(reason) => Flow::Close(reason),
             Expiry::Enqueue | Expiry::HandOver => Flow::Requeue,
-            Expiry::Park => Flow::Park,
+            Expiry::Park | Expiry::Deliver => Flow::Park,
         }
     }
 }

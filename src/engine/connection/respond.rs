@@ -60,6 +60,15 @@ impl Connection {
             && work.shared.limits.requests.is_none_or(|most| self.served + 1 < most.get())
             // A body that was not read, and that nobody can read any more, stands in the way of the next request.
             && body.as_ref().is_none_or(|body| body.is_finished() || body.is_shared());
+        if let (Kind::Subscription(subscribe), false, 200) = (&content.kind, is_head, status.0) {
+            if !work.shared.has_hub(subscribe.subscription.hub()) {
+                log_rate_limited!(error, "a subscription of a hub that is not the server's: see Builder::hub");
+                work.out.truncate(start);
+                return self.start_response(work, turn, StatusCode(500).into_response(), body);
+            }
+            let Kind::Subscription(subscribe) = content.kind else { return close(CloseReason::Internal) };
+            return self.subscribe(work, turn, *subscribe, body, keep_alive);
+        }
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive, client_minor: minor });
         work.answer.begins(status.0, work.out.len() - start);
         if is_head || status.0 == 205 || framing == ResponseFraming::None {
@@ -88,6 +97,8 @@ impl Connection {
             }
             Kind::Bytes { bytes, at } => ResponseBody::Bytes { bytes, at },
             Kind::File { file, offset, end } => ResponseBody::file(file, offset, end),
+            // With a status that says that there is none.
+            Kind::Subscription(_) => ResponseBody::None,
             Kind::Reader { reader, length } => ResponseBody::Reader { reader, left: length, delimiter, ended: false },
         };
         self.finish_head(work, turn, source, keep_alive, body)

@@ -9,12 +9,15 @@ use crate::api::{Handler, IntoResponse, READ_ONLY, Request, Response, known_head
 use crate::clock::Millis;
 use crate::config::Limits;
 use crate::lifecycle::Phase;
+use pubsub::Hub;
 use std::sync::Arc;
 
 /// What all connections share.
 pub struct Shared {
     pub limits: Limits,
     pub handler: Box<dyn Handler>,
+    /// Of those that subscribe.
+    pub hub: Option<Hub>,
     pub status_routes: bool,
     pub phase: Phase,
     pub stats: Stats,
@@ -34,6 +37,7 @@ impl Shared {
         Arc::new(Shared {
             limits,
             handler: Box::new(handler),
+            hub: None,
             status_routes: true,
             phase: Phase::default(),
             stats: Stats::new(2),
@@ -42,6 +46,11 @@ impl Shared {
             budget: Budget::new(memory),
             collected: Budget::new(None),
         })
+    }
+
+    /// Whether its subscribers are woken here.
+    pub(super) fn has_hub(&self, hub: &Hub) -> bool {
+        self.hub.as_ref().is_some_and(|own| own.is(hub))
     }
 
     /// Whether every response now says `Connection: close`.

@@ -1,16 +1,19 @@
 //! A parked connection written down for a successor, and one that goes on with what was written down.
 
 use super::close_reason::CloseReason;
-use super::exchange::Exchange;
+use super::exchange::{Answer, Exchange};
+use super::pace::Window;
 use super::receive::Collecting;
 use super::stream::Incoming;
+use super::subscribed::{self, Subscribed};
 use super::transport::Transport;
 use super::writing::{After, ResponseBody, Writing};
 use super::{Connection, State};
 use crate::api::{Bytes, Request};
 use crate::clock::Millis;
-use crate::lifecycle::state::{RemainingBody, SavedFraming, SavedState, Snapshot};
+use crate::lifecycle::state::{RemainingBody, SUBSCRIBERS, SavedFraming, SavedState, SavedSubscriber, Snapshot};
 use http1::head::{HeadLimits, Scanner};
+use pubsub::{Form, Hub, Saved, Subscription};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -50,9 +53,9 @@ pub struct Restored {
 }
 
 impl Connection {
-    /// The connection as it is, with the file it sends; `None` while only this process can go on
-    /// with it, because code of the application is part of what comes next. The connection stays usable.
-    pub fn snapshot(&self, deadline: Millis) -> Option<(Snapshot, Option<BorrowedFd<'_>>)> {
+    /// The connection as it is, in that version of the state, with the file it sends; `None` while only this process can go
+    /// on with it, because code of the application is part of what comes next. The connection stays usable.
+    pub fn snapshot(&self, deadline: Millis, version: u32) -> Option<(Snapshot, Option<BorrowedFd<'_>>)> {
         let mut file_to_send = None;
         let state = match &self.state {
             State::ReadingHead => SavedState::ReadingHead,
@@ -85,6 +88,13 @@ impl Connection {
                 }
             }
             State::Lingering { until, .. } => SavedState::Lingering { until: until.0 },
+            State::Subscribed(subscribed) if version < SUBSCRIBERS => SavedState::Writing {
+                unsent: subscribed.last_words(),
+                remaining: RemainingBody::None,
+                keep_alive: false,
+                line: subscribed.line().to_owned(),
+            },
+            State::Subscribed(subscribed) => SavedState::Subscribed(Box::new(save(subscribed)?)),
         };
         let snapshot = Snapshot {
             peer: self.peer,
@@ -97,18 +107,30 @@ impl Connection {
         Some((snapshot, file_to_send))
     }
 
-    /// A connection that goes on where the snapshot was taken. If the pieces do not fit together, the socket comes back.
-    pub fn restore(mut snapshot: Snapshot, socket: OwnedFd, file: Option<&Arc<File>>) -> Result<Restored, OwnedFd> {
+    /// A connection that goes on where the snapshot was taken, a subscriber with that hub. If the pieces do not fit
+    /// together, the socket comes back.
+    pub fn restore(
+        mut snapshot: Snapshot,
+        socket: OwnedFd,
+        file: Option<&Arc<File>>,
+        hub: Option<&Hub>,
+    ) -> Result<Restored, OwnedFd> {
         let saved = std::mem::replace(&mut snapshot.state, SavedState::ReadingHead);
         // What it is in the middle of begins anew here, and knows what was written down.
         let began = snapshot.begun.map_or_else(Millis::now, Millis);
-        match Connection::state_of(saved, snapshot.peer, began, file) {
+        match Connection::state_of(saved, snapshot.peer, began, file, hub) {
             Some(state) => Ok(Connection::with_state(snapshot, state, socket)),
             None => Err(socket),
         }
     }
 
-    fn state_of(saved: SavedState, peer: Option<SocketAddr>, began: Millis, file: Option<&Arc<File>>) -> Option<State> {
+    fn state_of(
+        saved: SavedState,
+        peer: Option<SocketAddr>,
+        began: Millis,
+        file: Option<&Arc<File>>,
+        hub: Option<&Hub>,
+    ) -> Option<State> {
         Some(match saved {
             SavedState::ReadingHead => State::ReadingHead,
             SavedState::ReadingBody { head, framing, body, since, limit, declared, expects_continue } => {
@@ -143,6 +165,7 @@ impl Connection {
                 let until = Millis(until);
                 State::Lingering { reason: CloseReason::Finished, until, limit: until }
             }
+            SavedState::Subscribed(subscriber) => subscriber_of(*subscriber, Exchange::of_line, peer, began, hub),
         })
     }
 
@@ -150,7 +173,8 @@ impl Connection {
         let Snapshot { peer, served, begun, deadline, input, .. } = snapshot;
         let deadline = Millis(deadline);
         // A body may wait for a thread, or for a word that its client waits for: no event would tell of that.
-        let ready = !input.is_empty() || matches!(state, State::ReadingBody(_));
+        let ready =
+            !input.is_empty() && !matches!(state, State::Subscribed(_)) || matches!(state, State::ReadingBody(_));
         let connection = Connection {
             socket: Arc::new(Transport::new(socket)),
             peer,
@@ -168,6 +192,69 @@ impl Connection {
     }
 }
 
+/// A subscriber as it is written down; `None` before anything was said.
+fn save(subscribed: &Subscribed) -> Option<SavedSubscriber> {
+    let Saved { namespace, topics, cursor, told, form } = subscribed.subscription.save()?;
+    let Form { chunked, json, beat, poll } = form;
+    Some(SavedSubscriber {
+        namespace,
+        topics,
+        cursor,
+        told,
+        chunked,
+        json,
+        beat,
+        poll,
+        unsent: subscribed.unsent.clone(),
+        heartbeat: subscribed.heartbeat,
+        until: subscribed.until.0,
+        head: subscribed.head.clone(),
+        keep_alive: subscribed.keep_alive,
+        minor: subscribed.minor,
+        line: subscribed.line().to_owned(),
+    })
+}
+
+/// A subscriber that goes on; where nobody publishes any more what it listens to, it ends.
+fn subscriber_of(
+    saved: SavedSubscriber,
+    exchange: impl FnOnce(Option<SocketAddr>, Millis, String) -> Exchange,
+    peer: Option<SocketAddr>,
+    began: Millis,
+    hub: Option<&Hub>,
+) -> State {
+    let SavedSubscriber { namespace, topics, cursor, told, chunked, json, beat, poll, .. } = saved;
+    let SavedSubscriber { unsent, heartbeat, until, head, keep_alive, minor, line, .. } = saved;
+    let form = Form { chunked, json, beat, poll };
+    let exchange = Some(exchange(peer, began, line));
+    let saved = Saved { namespace, topics, cursor, told, form };
+    match hub.and_then(|hub| Subscription::restore(hub, saved)) {
+        Some(subscription) => {
+            let (answer, window, until) = (Answer::default(), Window::default(), Millis(until));
+            let subscribed = Subscribed {
+                subscription,
+                exchange,
+                answer,
+                unsent,
+                window,
+                heartbeat,
+                until,
+                head,
+                keep_alive,
+                minor,
+            };
+            State::Subscribed(Box::new(subscribed))
+        }
+        None => {
+            let mut writing = Writing::new(ResponseBody::None, After::Linger(CloseReason::Stopping));
+            writing.unsent = unsent;
+            subscribed::push_end(&mut writing.unsent, form, &head, minor);
+            writing.exchange = exchange;
+            State::Writing(Box::new(writing))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,7 +264,7 @@ mod tests {
         let SavedState::ReadingBody { head: own, .. } = &mut snapshot.state else { panic!("{snapshot:?}") };
         *own = head.to_vec();
         let (one, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
-        Connection::restore(snapshot, one.into(), None).ok()
+        Connection::restore(snapshot, one.into(), None, None).ok()
     }
 
     #[test]

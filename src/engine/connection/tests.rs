@@ -886,9 +886,10 @@ fn what_moves_ends_with_the_successor_alone() {
     ] {
         let mut driven = Driven::new();
         let (_, deadline) = park(driven.send(sent).turn());
-        let (snapshot, file) = driven.connection.snapshot(deadline).expect("nothing of the application's");
+        let (snapshot, file) = driven.connection.snapshot(deadline, 3).expect("nothing of the application's");
         let socket = driven.connection.socket.as_fd().try_clone_to_owned().expect("a descriptor");
-        let restored = Connection::restore(snapshot, socket, file.map(|_| unreachable!())).expect("what was written");
+        let restored = Connection::restore(snapshot, socket, file.map(|_| unreachable!()), None);
+        let restored = restored.expect("what was written");
         driven.connection.set_moved();
         driven.connection = restored.connection;
         assert!(driven.ended().is_empty(), "the predecessor ends nothing");

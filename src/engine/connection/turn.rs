@@ -27,6 +27,8 @@ pub struct Turn<'w> {
     pub(super) drained: bool,
     /// A short read does not mean drained: a FIN stands behind it, an urgent mark, or passed descriptors.
     pub(super) hides_bytes: bool,
+    /// The peer has said that nothing more will come.
+    pub peer_closed: bool,
 }
 
 impl<'w> Turn<'w> {
@@ -40,6 +42,7 @@ impl<'w> Turn<'w> {
             single: false,
             drained: false,
             hides_bytes: false,
+            peer_closed: false,
         }
     }
 

@@ -1,4 +1,5 @@
 //! The fixed number of threads that drive connections, and the channel that they take them from.
 
+pub mod job;
 pub mod work_queue;
 pub mod worker;

@@ -1,6 +1,7 @@
 //! The threads that drive connections: the fixed pool, the ones beside it that may wait for clients, and the one that
 //! says how the server is while all the others are busy.
 
+use super::job::Job;
 use crate::engine::connection::Slot;
 use crate::engine::connection::{CloseReason, Connection, InFlight, Role, Shared, Turn, Verdict, WorkerContext};
 use crate::engine::pool::work_queue::Consumer;
@@ -24,9 +25,8 @@ pub enum ToAcceptor {
     WantsStream(usize),
     /// So many of these threads are free now.
     Streamers(usize),
-    /// There is something for the connection with that token: it is to look, if it waits for that. From any thread; but it
-    /// is the acceptor that makes it ready.
-    Wake(usize),
+    /// Subscribers that were given out together have had their turns.
+    Delivered,
 }
 
 /// The way back to the acceptor. It has no part in ending the pool: that is the work channel's alone.
@@ -50,9 +50,10 @@ impl AcceptorHandle {
         let _ = self.messages.send(message);
         let wake = match message {
             ToAcceptor::Closed(_) => self.wants_places.load(Ordering::SeqCst),
-            ToAcceptor::Again { .. } | ToAcceptor::WantsStream(_) | ToAcceptor::Streamers(_) | ToAcceptor::Wake(_) => {
-                true
-            }
+            ToAcceptor::Again { .. }
+            | ToAcceptor::WantsStream(_)
+            | ToAcceptor::Streamers(_)
+            | ToAcceptor::Delivered => true,
         };
         if wake {
             self.wake();
@@ -76,7 +77,7 @@ pub struct Worker<D> {
     pub role: Role,
     /// Of all these threads, in their order.
     pub index: usize,
-    pub jobs: Consumer<Arc<Slot>>,
+    pub jobs: Consumer<Job>,
     pub to_acceptor: AcceptorHandle,
     pub shared: Arc<Shared>,
     pub in_flight: Arc<InFlight>,
@@ -100,14 +101,13 @@ impl<D: Clone + Send + 'static> Worker<D> {
     /// Works until the acceptor has dropped its end of the channel and the channel is empty.
     fn run(self) {
         let mut work = WorkerContext::new(self.shared.clone(), self.role, self.index, self.in_flight.clone());
-        while let Some(slot) = self.jobs.next() {
-            match self.role {
-                Role::Status => self.look_after(&mut work, &slot),
-                // A stale entry: the acceptor has answered for it.
-                Role::Worker | Role::Streamer => {
-                    if let Some(word) = slot.begin() {
-                        self.drive(&mut work, &slot, word);
-                    }
+        while let Some(job) = self.jobs.next() {
+            match (self.role, job) {
+                (Role::Status, Job::Turn(slot)) => self.look_after(&mut work, &slot),
+                (_, Job::Turn(slot)) => self.begin(&mut work, &slot, false),
+                (_, Job::Deliveries(slots)) => {
+                    slots.iter().for_each(|slot| self.begin(&mut work, slot, true));
+                    self.to_acceptor.send(ToAcceptor::Delivered);
                 }
             }
             if self.role == Role::Streamer {
@@ -117,10 +117,19 @@ impl<D: Clone + Send + 'static> Worker<D> {
         drop(self.done);
     }
 
-    fn drive(&self, work: &mut WorkerContext, slot: &Slot, mut word: Word) {
+    /// Takes what stood in the channel. `delivery`: others wait behind it for this thread, so a request of its client has to
+    /// wait for a turn of its own.
+    fn begin(&self, work: &mut WorkerContext, slot: &Slot, delivery: bool) {
+        // A stale entry: the acceptor has answered for it.
+        let Some(word) = slot.begin() else { return };
         let others_wait = || self.jobs.others_wait() || self.shared.phase.is_holding();
-        let mut turn = Turn::new(&others_wait);
+        let turn = if delivery { Turn::of_one_request() } else { Turn::new(&others_wait) };
+        self.drive(work, slot, word, turn);
+    }
+
+    fn drive(&self, work: &mut WorkerContext, slot: &Slot, mut word: Word, mut turn: Turn<'_>) {
         loop {
+            turn.peer_closed = word.is_peer_closed();
             let verdict = self
                 .guarded(work, slot, |connection, work| Some(connection.drive(work, &mut turn, word.hides_bytes())));
             match verdict.and_then(|verdict| self.settle(slot, verdict)) {
@@ -180,6 +189,7 @@ impl<D: Clone + Send + 'static> Worker<D> {
         let Some(connection) = guard.as_mut() else {
             return Some(Verdict::Close(CloseReason::Internal));
         };
+        work.token = slot.token();
         work.begin_turn();
         // Handlers are guarded where they are called; this is for a reader that panics, or a mistake of ours.
         let verdict = catch_unwind(AssertUnwindSafe(|| run(connection, work)));

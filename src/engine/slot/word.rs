@@ -83,7 +83,7 @@ pub struct Parked {
     pub on_readable: bool,
     /// Room to write wakes it.
     pub on_writable: bool,
-    /// Word from another thread that there is something for it wakes it.
+    /// Word from another thread that there is something for it wakes it, and its client's end.
     pub on_wake: bool,
     /// Nothing of a response is written and nobody has seen its request: once it is queued, a 503 may still be said.
     pub refusable: bool,
@@ -245,7 +245,7 @@ impl AtomicWord {
             let word = Word(seen.0 | learned);
             let read = seen.0 & ON_READABLE != 0 && (ready.readable || ready.closed || ready.urgent);
             let written = seen.0 & ON_WRITABLE != 0 && ready.writable;
-            let woken = seen.0 & ON_WAKE != 0 && ready.woken;
+            let woken = seen.0 & ON_WAKE != 0 && (ready.woken || ready.closed);
             let wakes = seen.is_parked() && (read || written || woken);
             match seen.sched() {
                 // An entry that the status thread has left behind serves for this as well.

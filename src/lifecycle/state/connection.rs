@@ -1,4 +1,5 @@
-//! A parked connection as it is written down: the same in every version of the state so far, so it stays as it is.
+//! A parked connection as it is written down. What it could be doing in version 1 stays as it is; [`Unsubscribed`] is what
+//! versions before 3 have, which know no subscribers.
 //!
 //! Descriptors do not travel in the bytes; they follow beside them. Times are CLOCK_MONOTONIC in milliseconds, the same
 //! in every process of a host.
@@ -44,6 +45,60 @@ pub enum SavedState {
     Lingering {
         until: u64,
     },
+    /// Since version 3.
+    Subscribed(Box<SavedSubscriber>),
+}
+
+/// A subscriber.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedSubscriber {
+    pub namespace: String,
+    pub topics: Vec<String>,
+    /// Everything up to here was looked at, and of what is gone it was told up to there.
+    pub cursor: u64,
+    pub told: u64,
+    /// Whether its events are chunks, whether their data is JSON, whether heartbeats are events, whether it is a poll.
+    pub chunked: bool,
+    pub json: bool,
+    pub beat: bool,
+    pub poll: bool,
+    /// Of an event that the client has a part of.
+    #[serde(with = "serde_bytes")]
+    pub unsent: Vec<u8>,
+    pub heartbeat: u16,
+    pub until: u64,
+    /// The head of a poll's answer.
+    #[serde(with = "serde_bytes")]
+    pub head: Vec<u8>,
+    pub keep_alive: bool,
+    pub minor: u8,
+    pub line: String,
+}
+
+/// A snapshot in a version that knows no subscribers: one of those sends what its client has a part of, and ends.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Unsubscribed(Snapshot);
+
+impl From<Snapshot> for Unsubscribed {
+    fn from(mut snapshot: Snapshot) -> Unsubscribed {
+        if let SavedState::Subscribed(subscriber) = snapshot.state {
+            let SavedSubscriber { unsent, line, .. } = *subscriber;
+            snapshot.state = SavedState::Writing { unsent, remaining: RemainingBody::None, keep_alive: false, line };
+        }
+        Unsubscribed(snapshot)
+    }
+}
+
+impl TryFrom<Unsubscribed> for Snapshot {
+    type Error = &'static str;
+
+    fn try_from(Unsubscribed(snapshot): Unsubscribed) -> Result<Snapshot, &'static str> {
+        match snapshot.state {
+            SavedState::Subscribed(_) => Err("it has a subscriber, which its version does not know"),
+            _ => Ok(snapshot),
+        }
+    }
 }
 
 /// The rest of a response.
@@ -169,6 +224,23 @@ impl Snapshot {
             writing(RemainingBody::Bytes(b"hello".to_vec())),
             writing(RemainingBody::File { offset: 1, end: 9 }),
             SavedState::Lingering { until: 2 },
+            SavedState::Subscribed(Box::new(SavedSubscriber {
+                namespace: "n".into(),
+                topics: vec!["a".into(), "b".into()],
+                cursor: 300,
+                told: 7,
+                chunked: true,
+                json: false,
+                beat: true,
+                poll: false,
+                unsent: b"id: ".to_vec(),
+                heartbeat: 15,
+                until: 9,
+                head: Vec::new(),
+                keep_alive: true,
+                minor: 1,
+                line: "GET /n/a".into(),
+            })),
         ];
         let peer = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
         let snapshot = |state| Snapshot {

@@ -1,6 +1,7 @@
 //! Version 1 of the state. The link's first words have parts of it, too.
 
-use super::{InheritedListener, Snapshot};
+use super::InheritedListener;
+use super::connection::Unsubscribed;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,7 +47,7 @@ pub struct ExecState {
 struct MovedConnection {
     fd: i32,
     file: Option<i32>,
-    snapshot: Snapshot,
+    snapshot: Unsubscribed,
 }
 
 impl From<super::Inheritance> for Inheritance {
@@ -108,7 +109,8 @@ impl From<Listener> for InheritedListener {
 
 impl From<super::ExecState> for ExecState {
     fn from(value: super::ExecState) -> ExecState {
-        let moved = |super::MovedConnection { fd, file, snapshot }| MovedConnection { fd, file, snapshot };
+        let moved =
+            |super::MovedConnection { fd, file, snapshot }| MovedConnection { fd, file, snapshot: snapshot.into() };
         ExecState {
             inheritance: value.inheritance.into(),
             connections: value.connections.into_iter().map(moved).collect(),
@@ -116,12 +118,17 @@ impl From<super::ExecState> for ExecState {
     }
 }
 
-impl From<ExecState> for super::ExecState {
-    fn from(value: ExecState) -> super::ExecState {
-        let moved = |MovedConnection { fd, file, snapshot }| super::MovedConnection { fd, file, snapshot };
-        super::ExecState {
+impl TryFrom<ExecState> for super::ExecState {
+    type Error = &'static str;
+
+    fn try_from(value: ExecState) -> Result<super::ExecState, &'static str> {
+        let moved = |MovedConnection { fd, file, snapshot }| {
+            Ok(super::MovedConnection { fd, file, snapshot: snapshot.try_into()? })
+        };
+        Ok(super::ExecState {
             inheritance: value.inheritance.into(),
-            connections: value.connections.into_iter().map(moved).collect(),
-        }
+            connections: value.connections.into_iter().map(moved).collect::<Result<_, &'static str>>()?,
+            hub: None,
+        })
     }
 }

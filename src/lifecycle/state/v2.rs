@@ -61,7 +61,7 @@ impl TryFrom<ExecState> for super::ExecState {
     type Error = &'static str;
 
     fn try_from(value: ExecState) -> Result<super::ExecState, &'static str> {
-        let mut state = super::ExecState::from(value.first);
+        let mut state = super::ExecState::try_from(value.first)?;
         value.spares.give_to(&mut state.inheritance.listeners)?;
         Ok(state)
     }

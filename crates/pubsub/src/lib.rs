@@ -1,14 +1,15 @@
-//! Messages in one order, bounded, and cursors into them: what push is made of.
+//! Messages in one order, bounded, and subscribers that are a cursor into them: what push is made of.
 //!
 //! There is no queue for each subscriber. A [`Log`] has every message in the order of its publication, and a subscriber is
 //! topics and a cursor: to deliver, to resume, to poll, to wait for a slow reader and to move to another process are all the
-//! same operation, [`Log::after`]. So memory is bounded by the log, and not by how many are slow.
+//! same operation, *go on after this position*. So memory is bounded by the log, and not by how many are slow.
 //!
 //! What is missing is said: a subscriber that comes back with a [`Position`] hears everything since then, or is told that
-//! something has gone ([`Resume`]). No I/O and no clock: times arrive as arguments.
+//! something has gone. A [`Hub`] is a log that threads share, with the subscribers that wait for each topic. No I/O and no
+//! clock: times arrive as arguments, and who has to be woken is told by a closure.
 //!
 //! ```
-//! use push::{Limits, Log, Message, Resume, Start, Topic};
+//! use pubsub::{Limits, Log, Message, MessageLog, Resume, Start, Topic};
 //!
 //! let mut log = Log::new(7, Limits::default());
 //! let news = Topic::new("public", "news")?;
@@ -27,12 +28,22 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod encoding;
+mod hub;
+mod idempotency;
 mod log;
 mod message;
 mod position;
+mod subscription;
 mod topic;
+mod written;
 
-pub use log::{AppendError, Batch, Delivery, Limits, Log, Resume, Start, TopicInfo};
-pub use message::Message;
+pub use encoding::RETRY;
+pub use hub::{Full, Hub, HubLimits, Key, PublishError, Published, TopicFigures};
+pub use idempotency::{KEY_LENGTH, KEYS, LIFETIME as KEY_LIFETIME};
+pub use log::{AppendError, Batch, Delivery, Limits, Log, MessageLog, Resume, Retention, Start, TopicInfo};
+pub use message::{BadEvent, Message};
 pub use position::{BadPosition, Position};
+pub use subscription::{Begin, Form, Pulled, Saved, Subscription, push_farewell};
 pub use topic::{BadTopic, Topic};
+pub use written::BadWritten;

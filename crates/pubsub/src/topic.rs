@@ -41,12 +41,7 @@ impl Topic {
     /// # Errors
     /// A name that is empty, too long, or has control characters.
     pub fn new(namespace: impl Into<Arc<str>>, name: &str) -> Result<Topic, BadTopic> {
-        if name.is_empty() || name.len() > LONGEST {
-            return Err(BadTopic::Length);
-        }
-        if name.chars().any(char::is_control) {
-            return Err(BadTopic::Control);
-        }
+        check_name(name)?;
         Ok(Topic { namespace: namespace.into(), name: name.into() })
     }
 
@@ -60,9 +55,26 @@ impl Topic {
         &self.name
     }
 
+    /// The same in every process, for what is known of one that is forgotten: FNV-1a of both names.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let names = self.namespace.bytes().chain([0]).chain(self.name.bytes());
+        names.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+
     /// Bytes of the names.
     pub(crate) fn bytes(&self) -> usize {
         self.namespace.len() + self.name.len()
+    }
+}
+
+/// Whether it is a name: of a topic, and in the same way of an event.
+pub(crate) fn check_name(name: &str) -> Result<(), BadTopic> {
+    if name.is_empty() || name.len() > LONGEST {
+        return Err(BadTopic::Length);
+    }
+    match name.chars().any(char::is_control) {
+        true => Err(BadTopic::Control),
+        false => Ok(()),
     }
 }
 

@@ -18,6 +18,12 @@ fn topic(number: u64) -> Topic {
     Topic::new("n", &format!("t{number}")).expect("a topic")
 }
 
+fn log_with(epoch: u64, limits: Limits, retention: Retention) -> Log {
+    let mut log = Log::new(epoch, limits);
+    log.set_retention("n", retention);
+    log
+}
+
 fn offsets(batch: &Batch) -> Vec<u64> {
     batch.messages.iter().map(|delivery| delivery.offset).collect()
 }
@@ -44,14 +50,13 @@ fn all_after(log: &Log, mut cursor: u64, topics: &[Topic], random: &mut Random) 
 fn who_comes_back_hears_everything_or_is_told_of_a_gap() {
     for seed in 0..300 {
         let mut random = Random(seed);
-        let limits = Limits {
-            memory: [600, 3000, 1 << 20][random.below(3) as usize],
+        let limits = Limits { memory: [1200, 6000, 1 << 20][random.below(3) as usize], message: 300 };
+        let retention = Retention {
             history: [1, 5, 1000][random.below(3) as usize],
-            history_age: [20_000, 1 << 40][random.below(2) as usize],
+            age: [20_000, 1 << 40][random.below(2) as usize],
             retain: random.below(2) == 0,
-            message: 300,
         };
-        let mut log = Log::new(seed, limits);
+        let mut log = log_with(seed, limits, retention);
         let mut published: Vec<(u64, Topic)> = Vec::new();
         // Places of subscribers that have gone, and may come back.
         let mut left: Vec<(Position, Vec<Topic>)> = Vec::new();
@@ -82,7 +87,7 @@ fn who_comes_back_hears_everything_or_is_told_of_a_gap() {
                         .filter(|(offset, topic)| *offset > position.offset && topics.contains(topic))
                         .map(|(offset, _)| *offset)
                         .collect();
-                    let kept = |offset: &u64| log.entries.contains_key(offset);
+                    let kept = |offset: &u64| log.order.contains_key(offset);
                     match log.resume(*position, topics) {
                         Resume::Complete { cursor } => {
                             assert_eq!(cursor, position.offset);
@@ -107,14 +112,18 @@ fn who_comes_back_hears_everything_or_is_told_of_a_gap() {
 
 /// What holds at each moment.
 fn check(log: &Log) {
-    let bytes: usize = log.entries.values().map(|entry| entry.bytes).sum();
-    assert_eq!(bytes, log.bytes);
-    assert!(log.bytes <= log.limits.memory || log.entries.len() == 1);
-    let of_topics: BTreeSet<u64> = log.topics.values().flat_map(|kept| kept.offsets.iter().copied()).collect();
-    assert_eq!(of_topics, log.entries.keys().copied().collect());
+    let stored = || log.topics.values().flat_map(|kept| &kept.messages);
+    let with_messages = log.topics.iter().filter(|(_, kept)| !kept.messages.is_empty());
+    let bytes = stored().map(|stored| stored.message.bytes() + ENTRY).sum::<usize>()
+        + with_messages.map(|(topic, _)| TOPIC + topic.bytes()).sum::<usize>();
+    let frames: usize = stored().map(|stored| stored.message.frame_bytes()).sum();
+    assert_eq!((bytes, frames), (log.bytes, log.frames.load(Ordering::Relaxed)));
+    let of_topics: BTreeSet<u64> = stored().map(|stored| stored.offset).collect();
+    assert_eq!(of_topics, log.order.keys().copied().collect());
     for (topic, kept) in &log.topics {
-        assert!(kept.offsets.iter().is_sorted() && kept.offsets.back().is_none_or(|last| *last <= kept.last));
-        assert!(!kept.offsets.is_empty() || kept.subscribers > 0, "{topic:?} is remembered for nothing");
+        let last = kept.messages.back().map_or(0, |last| last.offset);
+        assert!(kept.messages.iter().map(|stored| stored.offset).is_sorted() && last <= kept.last);
+        assert!(!kept.messages.is_empty() || kept.subscribers > 0, "{topic:?} is remembered for nothing");
     }
 }
 
@@ -142,8 +151,8 @@ fn another_epoch_knows_of_the_one_before_as_much_as_there_was() {
 
 #[test]
 fn what_is_young_is_no_history_to_drop() {
-    let limits = Limits { history: 2, ..Limits::default() };
-    let (mut log, news) = (Log::new(1, limits), topic(0));
+    let retention = Retention { history: 2, ..Retention::default() };
+    let (mut log, news) = (log_with(1, Limits::default(), retention), topic(0));
     let info = |log: &Log| log.topic(&news).expect("it exists").messages;
     for time in 0..50 {
         log.append(&news, Message::new("x"), time).expect("small");
@@ -155,13 +164,13 @@ fn what_is_young_is_no_history_to_drop() {
 
 #[test]
 fn what_is_retained_stays_whatever_its_age_and_goes_for_want_of_room() {
-    let limits = Limits { retain: true, history: 1, history_age: 1000, ..Limits::default() };
-    let (mut log, sensor) = (Log::new(1, limits), topic(0));
+    let retention = Retention { retain: true, history: 1, age: 1000 };
+    let (mut log, sensor) = (log_with(1, Limits::default(), retention), topic(0));
     log.append(&sensor, Message::new("20"), 0).expect("small");
     log.append(&sensor, Message::new("21"), 1).expect("small");
     log.expire(1_000_000);
     let last = log.last(std::slice::from_ref(&sensor));
-    assert_eq!((offsets(&last), last.messages[0].message.data()), (vec![2], &b"21"[..]));
+    assert_eq!((&last[..], log.get(2).map(|(_, stored)| stored.message.data())), (&[2][..], Some(&b"21"[..])));
     log.limits.memory = 1;
     log.append(&topic(1), Message::new("x"), 1_000_000).expect("small");
     assert_eq!(log.topic(&sensor), None);
@@ -182,14 +191,14 @@ fn a_topic_that_is_forgotten_and_has_dropped_nothing_makes_no_gap() {
 
 #[test]
 fn more_forgotten_topics_than_are_remembered_share_a_floor() {
-    let limits = Limits { history_age: 10, ..Limits::default() };
-    let mut log = Log::new(1, limits);
+    let retention = Retention { age: 10, ..Retention::default() };
+    let mut log = log_with(1, Limits::default(), retention);
     let count = FORGOTTEN as u64 + 50;
     for number in 0..count {
         log.append(&topic(number), Message::new("x"), 0).expect("small");
     }
     log.expire(100);
-    assert!(log.topics.is_empty() && log.entries.is_empty() && log.forgotten.len() == FORGOTTEN);
+    assert!(log.topics.is_empty() && log.order.is_empty() && log.forgotten.len() == FORGOTTEN);
     for number in [0, count - 1] {
         assert!(matches!(log.resume(log.at(0), &[topic(number)]), Resume::Gap { .. }));
         assert_eq!(log.resume(log.position(), &[topic(number)]), Resume::Complete { cursor: count });
@@ -202,19 +211,4 @@ fn a_message_that_is_too_large_is_refused_and_nothing_has_happened() {
     let error = log.append(&topic(0), Message::new("four"), 0).expect_err("too large");
     assert_eq!(error.to_string(), "a message has at most 3 bytes");
     assert_eq!((log.position().offset, log.topic(&topic(0))), (0, None));
-}
-
-#[test]
-fn a_form_is_made_once() {
-    let message = Message::new("data").with_event("name");
-    assert_eq!(message.event(), Some("name"));
-    let made = std::cell::Cell::new(0);
-    for _ in 0..3 {
-        let frame = message.frame(1, |message| {
-            made.set(made.get() + 1);
-            message.data().into()
-        });
-        assert_eq!(&frame[..], b"data");
-    }
-    assert_eq!(made.get(), 1);
 }

@@ -1,0 +1,380 @@
+//! A subscriber: topics and a cursor, and how it gets what lies behind that.
+
+use crate::encoding;
+use crate::hub::{Full, Hub};
+use crate::log::{Log, MessageLog, Resume, Start, Stored};
+use crate::{Position, Topic};
+use http1::response::push_chunk_size;
+
+/// Messages that are joined at a time, and bytes, unless the first alone has more.
+const MESSAGES: usize = 64;
+const BYTES: usize = 64 << 10;
+
+/// In which form messages leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// Each event is a chunk of its own (RFC 9112 §7.1).
+    pub chunked: bool,
+    /// The data of an event is the message as JSON.
+    pub json: bool,
+    /// Heartbeats are events.
+    pub beat: bool,
+    /// It is a poll: one answer in JSON, and no events.
+    pub poll: bool,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// There.
+    At(Start),
+    /// Where the client was, as it says.
+    From(Position),
+    /// Where the client was, which is none of ours.
+    Unknown,
+}
+
+/// A subscriber. It is counted from the beginning, and told of news once it has entered the hub's index under its token.
+pub struct Subscription {
+    hub: Hub,
+    topics: Box<[Topic]>,
+    token: Option<usize>,
+    /// Everything up to here was looked at.
+    cursor: u64,
+    /// Of what is gone it was told up to here.
+    told: u64,
+    form: Form,
+    begin: Pending,
+}
+
+/// What is to be said before anything else.
+enum Pending {
+    Nothing,
+    Opening {
+        /// Where the client was, if something is missing since then.
+        gap: Option<Option<Position>>,
+        /// The last messages of the topics.
+        last: Box<[u64]>,
+    },
+}
+
+/// A subscription as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Of all its topics.
+    pub namespace: String,
+    /// Their names.
+    pub topics: Vec<String>,
+    /// Everything up to here was looked at.
+    pub cursor: u64,
+    /// Of what is gone it was told up to here.
+    pub told: u64,
+    /// How its messages leave.
+    pub form: Form,
+}
+
+/// What [`Subscription::pull`] has written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulled {
+    /// Whether there was anything.
+    pub some: bool,
+    /// Whether there may be more.
+    pub more: bool,
+}
+
+impl Subscription {
+    /// A subscriber of these topics, of which one is named once, and all are of one namespace.
+    ///
+    /// # Errors
+    /// There are as many as there may be.
+    pub fn new(hub: &Hub, mut topics: Vec<Topic>, begin: Begin, form: Form) -> Result<Subscription, Full> {
+        hub.count_in()?;
+        topics.sort_unstable();
+        topics.dedup();
+        let mut state = hub.write();
+        state.log.subscribe(&topics);
+        let topics: Box<[Topic]> = topics.iter().map(|topic| state.log.shared(topic)).collect();
+        let log = &state.log;
+        let mut last = Vec::new();
+        let (cursor, gap) = match begin {
+            Begin::At(Start::Last) => {
+                last = log.last(&topics);
+                (log.position().offset, None)
+            }
+            Begin::At(start) => (log.start(&topics, start), None),
+            Begin::From(position) => match log.resume(position, &topics) {
+                Resume::Complete { cursor } => (cursor, None),
+                Resume::Gap { cursor } => (cursor, Some(Some(position))),
+            },
+            Begin::Unknown => (log.start(&topics, Start::Oldest), Some(None)),
+        };
+        // What is gone before the beginning was told, or was never asked for.
+        let told = log.floor(&topics);
+        drop(state);
+        let begin = Pending::Opening { gap, last: last.into() };
+        Ok(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, begin })
+    }
+
+    /// One that goes on as it was written down, whatever the limit. `None` where its namespace is no longer, or its topics
+    /// are none.
+    pub fn restore(hub: &Hub, saved: Saved) -> Option<Subscription> {
+        let Saved { namespace, topics, cursor, told, form } = saved;
+        let topics = topics.iter().map(|name| Topic::new(namespace.as_str(), name).ok());
+        let mut topics: Vec<Topic> = topics.collect::<Option<_>>()?;
+        topics.sort_unstable();
+        topics.dedup();
+        if topics.is_empty() || !hub.has_namespace(&namespace) {
+            return None;
+        }
+        hub.count_in_anyway();
+        let mut state = hub.write();
+        state.log.subscribe(&topics);
+        let topics = topics.iter().map(|topic| state.log.shared(topic)).collect();
+        drop(state);
+        Some(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, begin: Pending::Nothing })
+    }
+
+    /// What has to be known to go on elsewhere; `None` before anything was said.
+    pub fn save(&self) -> Option<Saved> {
+        let Pending::Nothing = self.begin else { return None };
+        Some(Saved {
+            namespace: self.topics.first().map(|topic| topic.namespace().to_owned()).unwrap_or_default(),
+            topics: self.topics.iter().map(|topic| topic.name().to_owned()).collect(),
+            cursor: self.cursor,
+            told: self.told,
+            form: self.form,
+        })
+    }
+
+    /// From here on the hub's news name this token. Whoever does this looks at the log afterwards.
+    pub fn enter(&mut self, token: usize) {
+        let mut state = self.hub.write();
+        if let Some(before) = self.token.replace(token) {
+            state.leave(&self.topics, before);
+        }
+        state.enter(&self.topics, token);
+    }
+
+    /// Whether news reach it.
+    pub fn has_entered(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Under which name.
+    pub fn token(&self) -> Option<usize> {
+        self.token
+    }
+
+    /// Everything up to here was looked at.
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Whose it is.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// How its messages leave.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The same with events that are chunks, or are not.
+    #[must_use]
+    pub fn chunked(mut self, chunked: bool) -> Subscription {
+        self.form.chunked = chunked;
+        self
+    }
+
+    /// Bytes that it keeps on the heap, but for what the hub knows of it.
+    pub fn held(&self) -> usize {
+        size_of_val(&*self.topics)
+    }
+
+    /// Goes back to a cursor that [`Subscription::pull`] has noted: what was written behind it was not sent.
+    pub fn go_back(&mut self, cursor: u64) {
+        self.cursor = cursor;
+    }
+
+    /// Whether something lies behind the cursor, or is to be said.
+    pub fn is_behind(&self) -> bool {
+        let state = self.hub.read();
+        let mut behind = has_missed(&state.log, &self.topics, self.cursor, self.told);
+        state.log.visit(self.cursor, &self.topics, |_, _| {
+            behind = true;
+            false
+        });
+        behind
+    }
+
+    /// Appends what is next on an event stream: the opening, a gap, messages, as many as are joined at a time. Notes in
+    /// `ends` where each event ends, and the cursor behind it; the opening and what belongs to it are one.
+    pub fn pull(&mut self, out: &mut Vec<u8>, ends: &mut Vec<(usize, u64)>) -> Pulled {
+        let Subscription { hub, topics, cursor, told, form, begin, .. } = self;
+        let (state, form) = (hub.read(), *form);
+        let log = &state.log;
+        let mut pulled = Pulled::default();
+        if let Pending::Opening { gap, last } = std::mem::replace(begin, Pending::Nothing) {
+            let mut text = String::new();
+            encoding::opening(&mut text, log.at(*cursor));
+            push(out, text.as_bytes(), form.chunked);
+            if let Some(from) = gap {
+                push_gap(out, from, log.at(*cursor), form);
+            }
+            for (topic, stored) in last.iter().filter_map(|offset| log.get(*offset)) {
+                push(out, frame(log, topic, stored, form), form.chunked);
+            }
+            ends.push((out.len(), *cursor));
+            pulled.some = true;
+        }
+        if has_missed(log, topics, *cursor, *told) {
+            let from = log.at(*cursor);
+            *cursor = log.start(topics, Start::Oldest).max(*cursor);
+            *told = log.floor(topics);
+            push_gap(out, Some(from), log.at(*cursor), form);
+            ends.push((out.len(), *cursor));
+            pulled.some = true;
+        }
+        let (mut messages, began) = (0, out.len());
+        *cursor = log.visit(*cursor, topics, |topic, stored| {
+            let frame = frame(log, topic, stored, form);
+            if messages == MESSAGES || (messages > 0 && out.len() - began + frame.len() > BYTES) {
+                pulled.more = true;
+                return false;
+            }
+            messages += 1;
+            push(out, frame, form.chunked);
+            ends.push((out.len(), stored.offset));
+            true
+        });
+        pulled.some |= messages > 0;
+        pulled
+    }
+
+    /// Appends where it is, for a client that hears nothing else.
+    pub fn push_heartbeat(&self, out: &mut Vec<u8>) {
+        let position = self.hub.read().log.at(self.cursor);
+        let mut text = String::new();
+        match self.form.beat {
+            true => encoding::beat(&mut text, position),
+            false => encoding::heartbeat(&mut text, position),
+        }
+        self.push(out, text.as_bytes());
+    }
+
+    /// Appends that the stream ends, and that its client is to come back after so many milliseconds.
+    pub fn push_farewell(&self, out: &mut Vec<u8>, retry: u32) {
+        push_farewell(out, retry, self.form.chunked);
+    }
+
+    /// The answer to a poll, if there is something to say; or in any case.
+    pub fn answer(&mut self, in_any_case: bool) -> Option<Vec<u8>> {
+        let Subscription { hub, topics, cursor, told, begin, .. } = self;
+        let state = hub.read();
+        let log = &state.log;
+        let mut out = b"{\"messages\":[".to_vec();
+        let (mut messages, began) = (0, out.len());
+        let push = |out: &mut Vec<u8>, object: &[u8]| {
+            if out.len() > began {
+                out.push(b',');
+            }
+            out.extend_from_slice(object);
+        };
+        let mut gap = false;
+        if let Pending::Opening { gap: missing, last } = std::mem::replace(begin, Pending::Nothing) {
+            gap = missing.is_some();
+            for (topic, stored) in last.iter().filter_map(|offset| log.get(*offset)) {
+                messages += 1;
+                push(&mut out, object(log, topic, stored));
+            }
+        }
+        if has_missed(log, topics, *cursor, *told) {
+            gap = true;
+            *told = log.floor(topics);
+        }
+        *cursor = log.visit(*cursor, topics, |topic, stored| {
+            let object = object(log, topic, stored);
+            if messages == MESSAGES || (messages > 0 && out.len() - began + object.len() > BYTES) {
+                return false;
+            }
+            messages += 1;
+            push(&mut out, object);
+            true
+        });
+        if messages == 0 && !gap && !in_any_case {
+            return None;
+        }
+        out.extend_from_slice(format!("],\"last\":\"{}\",\"gap\":{gap}}}\n", log.at(*cursor)).as_bytes());
+        Some(out)
+    }
+
+    fn push(&self, out: &mut Vec<u8>, event: &[u8]) {
+        push(out, event, self.form.chunked);
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut state = self.hub.write();
+        if let Some(token) = self.token {
+            state.leave(&self.topics, token);
+        }
+        state.log.unsubscribe(&self.topics);
+        drop(state);
+        self.hub.count_out();
+    }
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.topics.iter().map(Topic::name).collect();
+        write!(f, "Subscription({names:?} behind {}, {:?})", self.cursor, self.form)
+    }
+}
+
+/// Appends the end of an event stream: its client is to come back after so many milliseconds.
+pub fn push_farewell(out: &mut Vec<u8>, retry: u32, chunked: bool) {
+    push(out, encoding::farewell(retry).as_bytes(), chunked);
+    if chunked {
+        out.extend_from_slice(http1::response::LAST_CHUNK);
+    }
+}
+
+/// Whether something is gone behind the cursor that it was not told of.
+fn has_missed(log: &Log, topics: &[Topic], cursor: u64, told: u64) -> bool {
+    log.floor(topics) > cursor.max(told)
+}
+
+fn push_gap(out: &mut Vec<u8>, from: Option<Position>, to: Position, form: Form) {
+    let mut text = String::new();
+    encoding::gap(&mut text, from, to);
+    push(out, text.as_bytes(), form.chunked);
+}
+
+fn push(out: &mut Vec<u8>, event: &[u8], chunked: bool) {
+    if chunked {
+        push_chunk_size(out, event.len());
+    }
+    out.extend_from_slice(event);
+    if chunked {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn object<'l>(log: &Log, topic: &Topic, stored: &'l Stored) -> &'l [u8] {
+    log.frame(stored, encoding::JSON, |_| encoding::json(log, topic, stored))
+}
+
+fn frame<'l>(log: &Log, topic: &Topic, stored: &'l Stored, form: Form) -> &'l [u8] {
+    match form.json {
+        false => log.frame(stored, encoding::EVENT, |message| encoding::event(log, stored, &encoding::text(message))),
+        true => log.frame(stored, encoding::JSON_EVENT, |_| {
+            let object = encoding::json(log, topic, stored);
+            encoding::event(log, stored, &String::from_utf8_lossy(&object))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+use super::*;
+use crate::{HubLimits, Limits, Message, Retention};
+
+fn hub(memory: usize) -> Hub {
+    let hub = Hub::new(7, HubLimits { log: Limits { memory, ..Limits::default() }, subscribers: 10 });
+    hub.add_namespace(&"n".into(), Retention::default());
+    hub.open();
+    hub
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new("n", name).expect("a topic")
+}
+
+fn publish(hub: &Hub, name: &str, text: &str) {
+    hub.publish(&topic(name), Message::new(text), 0, None).expect("open");
+}
+
+fn subscribe(hub: &Hub, names: &[&str], begin: Begin, form: Form) -> Subscription {
+    Subscription::new(hub, names.iter().map(|name| topic(name)).collect(), begin, form).expect("room")
+}
+
+fn pull(one: &mut Subscription) -> String {
+    let mut out = Vec::new();
+    one.pull(&mut out, &mut Vec::new());
+    String::from_utf8(out).expect("text")
+}
+
+#[test]
+fn a_stream_begins_with_its_position_and_goes_on_with_each_message() {
+    let hub = hub(1 << 20);
+    publish(&hub, "a", "before");
+    let mut one = subscribe(&hub, &["a"], Begin::At(Start::Now), Form::default());
+    assert!(one.save().is_none(), "nothing was said");
+    assert_eq!(pull(&mut one), "retry: 2000\nid: 7-1\n\n");
+    assert!(!one.is_behind());
+    publish(&hub, "b", "for others");
+    publish(&hub, "a", "x\ny");
+    assert!(one.is_behind());
+    assert_eq!(pull(&mut one), "id: 7-3\ndata: x\ndata: y\n\n");
+    assert_eq!(pull(&mut one), "");
+}
+
+#[test]
+fn each_event_is_a_chunk_of_its_own() {
+    let hub = hub(1 << 20);
+    let mut one = subscribe(&hub, &["a"], Begin::At(Start::Now), Form { chunked: true, ..Form::default() });
+    let (mut out, mut ends) = (Vec::new(), Vec::new());
+    publish(&hub, "a", "x");
+    publish(&hub, "a", "y");
+    one.pull(&mut out, &mut ends);
+    let opening = "15\r\nretry: 2000\nid: 7-0\n\n\r\n";
+    let event = |id, data| format!("11\r\nid: 7-{id}\ndata: {data}\n\n\r\n");
+    assert_eq!(String::from_utf8_lossy(&out), format!("{opening}{}{}", event(1, "x"), event(2, "y")));
+    let (first, second) = (opening.len() + event(1, "x").len(), out.len());
+    assert_eq!(ends, [(opening.len(), 0), (first, 1), (second, 2)]);
+    // The client took only the first: the rest is said again.
+    one.go_back(1);
+    out.clear();
+    one.pull(&mut out, &mut ends);
+    assert_eq!(String::from_utf8_lossy(&out), event(2, "y"));
+    out.clear();
+    one.push_farewell(&mut out, 1500);
+    assert_eq!(String::from_utf8_lossy(&out), "d\r\nretry: 1500\n\n\r\n0\r\n\r\n");
+}
+
+#[test]
+fn who_comes_back_goes_on_or_is_told() {
+    let hub = hub(1 << 20);
+    for text in ["1", "2", "3"] {
+        publish(&hub, "a", text);
+    }
+    let begin = |epoch, offset| Begin::From(Position { epoch, offset });
+    let stream = |begin| pull(&mut subscribe(&hub, &["a", "a", "b"], begin, Form::default()));
+    assert_eq!(stream(begin(7, 2)), "retry: 2000\nid: 7-2\n\nid: 7-3\ndata: 3\n\n");
+    let all = "id: 7-1\ndata: 1\n\nid: 7-2\ndata: 2\n\nid: 7-3\ndata: 3\n\n";
+    let gap = |from: &str| {
+        format!("retry: 2000\nid: 7-0\n\nid: 7-0\nevent: @gap\ndata: {{\"from\":{from},\"to\":\"7-0\"}}\n\n{all}")
+    };
+    assert_eq!(stream(begin(7, 9)), gap("\"7-9\""));
+    assert_eq!(stream(Begin::Unknown), gap("null"));
+    assert_eq!(stream(Begin::At(Start::Oldest)), format!("retry: 2000\nid: 7-0\n\n{all}"));
+    publish(&hub, "b", "4");
+    let last = "retry: 2000\nid: 7-4\n\nid: 7-3\ndata: 3\n\nid: 7-4\ndata: 4\n\n";
+    assert_eq!(stream(Begin::At(Start::Last)), last);
+}
+
+#[test]
+fn who_is_too_slow_is_told_of_the_gap_once() {
+    let hub = hub(2000);
+    let mut one = subscribe(&hub, &["a", "b"], Begin::At(Start::Now), Form::default());
+    pull(&mut one);
+    publish(&hub, "b", "old");
+    for number in 0..20 {
+        publish(&hub, "a", &number.to_string());
+    }
+    publish(&hub, "b", "new");
+    let (mut out, mut gaps, mut heard) = (Vec::new(), 0, Vec::new());
+    loop {
+        let (mut some, mut ends) = (Vec::new(), Vec::new());
+        one.pull(&mut some, &mut ends);
+        // Not more than one event at a time.
+        let Some((end, cursor)) = ends.first().copied() else { break };
+        one.go_back(cursor);
+        let event = String::from_utf8_lossy(&some[..end]).into_owned();
+        gaps += usize::from(event.contains("@gap"));
+        heard.extend(event.lines().find_map(|line| line.strip_prefix("data: ")).map(str::to_owned));
+        out.extend_from_slice(&some[..end]);
+    }
+    assert_eq!(gaps, 1, "{}", String::from_utf8_lossy(&out));
+    assert!(heard.len() > 3 && heard.last().is_some_and(|last| last == "new"), "{heard:?}");
+}
+
+#[test]
+fn a_poll_is_answered_once_there_is_something() {
+    let hub = hub(1 << 20);
+    let poll = Form { poll: true, ..Form::default() };
+    let text = |answer: Option<Vec<u8>>| answer.map(|answer| String::from_utf8(answer).expect("text"));
+    let mut one = subscribe(&hub, &["a"], Begin::At(Start::Now), poll);
+    assert_eq!(one.answer(false), None);
+    publish(&hub, "a", "say \"x\"\n");
+    let said = "{\"messages\":[{\"id\":\"7-1\",\"topic\":\"a\",\"event\":null,\"data\":\"say \\\"x\\\"\\n\"}],\
+                \"last\":\"7-1\",\"gap\":false}\n";
+    assert_eq!(text(one.answer(false)).as_deref(), Some(said));
+    assert_eq!(text(one.answer(true)).as_deref(), Some("{\"messages\":[],\"last\":\"7-1\",\"gap\":false}\n"));
+    let mut other = subscribe(&hub, &["a"], Begin::Unknown, poll);
+    assert!(text(other.answer(false)).is_some_and(|answer| answer.ends_with("\"gap\":true}\n")));
+    // More than one answer has: the next question brings the rest.
+    (0..100).for_each(|_| publish(&hub, "a", "x"));
+    let answers: Vec<usize> =
+        std::iter::from_fn(|| text(one.answer(false))).map(|answer| answer.matches("\"id\"").count()).collect();
+    assert_eq!(answers, [64, 36]);
+}
+
+#[test]
+fn what_is_written_down_goes_on_elsewhere() {
+    let (hub, other) = (hub(1 << 20), hub(1 << 20));
+    let mut one = subscribe(&hub, &["a"], Begin::At(Start::Now), Form { json: true, ..Form::default() });
+    pull(&mut one);
+    publish(&hub, "a", "x");
+    let saved = one.save().expect("it has begun");
+    other.read_from(&hub.write_down(0), 0, 0).expect("what was written");
+    let mut moved = Subscription::restore(&other, saved.clone()).expect("its namespace is there");
+    let event = "id: 7-1\ndata: {\"id\":\"7-1\",\"topic\":\"a\",\"event\":null,\"data\":\"x\"}\n\n";
+    assert_eq!((pull(&mut moved), other.subscribers()), (event.to_owned(), 1));
+    assert!(Subscription::restore(&other, Saved { namespace: "m".into(), ..saved.clone() }).is_none());
+    assert!(Subscription::restore(&other, Saved { topics: vec![], ..saved }).is_none());
+    assert_eq!(other.subscribers(), 1);
+}

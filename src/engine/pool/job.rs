@@ -1,0 +1,12 @@
+//! What stands in the channel to the workers.
+
+use crate::engine::connection::Slot;
+use std::sync::Arc;
+
+/// What a worker takes at a time.
+pub enum Job {
+    /// A connection's turn.
+    Turn(Arc<Slot>),
+    /// The turns of several subscribers: a place in the channel for each would cost more than what it is for.
+    Deliveries(Vec<Arc<Slot>>),
+}

@@ -1,0 +1,199 @@
+//! What an application publishes to and subscribes from.
+
+use crate::clock::boot_time;
+use crate::config::PushConfig;
+use pubsub::{HubLimits, Limits, Message, Position, PublishError, Retention, Topic, TopicFigures};
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Seconds between heartbeats.
+const HEARTBEAT: u16 = 15;
+
+/// Messages by topic, and those that listen: thousands of event streams and long polls that hold no worker.
+///
+/// A hub belongs to a server ([`Builder::hub`](crate::Builder::hub)) and is cheap to clone. It keeps the last messages of
+/// each topic within a bound of memory, so that whoever was away goes on where it was, or is told of a gap. A reload moves
+/// the messages and every subscriber to the successor, and none of them notices.
+///
+/// ```
+/// use handover::{Hub, Publishers, Request, Router, Server};
+///
+/// let hub = Hub::new();
+/// let news = hub.namespace("public");
+/// let own = news.clone();
+/// let router = Router::new()
+///     // GET subscribes, POST publishes: anybody may, because it says so.
+///     .mount_service("/events", news.clone().publishers(Publishers::Anyone).service())
+///     // A subscription by an application's own rules.
+///     .get("/weather", move |request: &mut Request| own.subscribe(request).topic("weather").respond());
+/// let server = Server::builder().hub(&hub).service(router);
+/// # let _ = server;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Hub(pubsub::Hub);
+
+impl Default for Hub {
+    fn default() -> Hub {
+        Hub::new()
+    }
+}
+
+impl Hub {
+    /// A hub that keeps 4 MiB of messages of at most 64 KiB each.
+    pub fn new() -> Hub {
+        let Limits { memory, message } = Limits::default();
+        Hub::with_limits(memory, message)
+    }
+
+    /// A hub that keeps so many bytes of messages, of which one has at most so many.
+    pub fn with_limits(memory: usize, message: usize) -> Hub {
+        let limits = HubLimits { log: Limits { memory, message }, subscribers: usize::MAX };
+        Hub(pubsub::Hub::new(new_epoch(), limits))
+    }
+
+    /// The topics under a name. Those of one name are never read through another, and a successor finds what is kept by it.
+    pub fn namespace(&self, name: &str) -> Namespace {
+        let name: Arc<str> = name.into();
+        let namespace = Namespace {
+            hub: self.clone(),
+            name,
+            retention: Retention::default(),
+            heartbeat: HEARTBEAT,
+            publishers: Publishers::Nobody,
+            origins: Arc::default(),
+        };
+        namespace.register();
+        namespace
+    }
+
+    /// How many subscribe.
+    pub fn subscribers(&self) -> usize {
+        self.0.subscribers()
+    }
+
+    /// What it may hold by the settings of its server.
+    pub(crate) fn configure(&self, push: &PushConfig, memory: Option<u64>, connections: usize) {
+        let mut limits = self.0.limits();
+        limits.memory = push.memory(memory).unwrap_or(limits.memory);
+        limits.message = push.max_message.unwrap_or(limits.message);
+        self.0.set_limits(limits);
+        self.0.set_most_subscribers(push.subscribers(connections));
+    }
+
+    pub(crate) fn inner(&self) -> &pubsub::Hub {
+        &self.0
+    }
+}
+
+/// Another life of a log: random, so that positions of one are never taken for those of another.
+pub(crate) fn new_epoch() -> u64 {
+    // As many digits as a position should have, and enough that two are never the same.
+    RandomState::new().hash_one(boot_time()) >> 16
+}
+
+/// Who may publish by HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Publishers {
+    /// Only the application itself.
+    #[default]
+    Nobody,
+    /// Clients of this host: over a Unix socket, or from a loopback address for a loopback host. A page in a browser, or
+    /// what came through a proxy, is not.
+    Local,
+    /// Whoever reaches the server.
+    Anyone,
+}
+
+/// Topics under one name; see [`Hub::namespace`]. Cheap to clone; what is set counts for the clone and its services.
+#[derive(Clone)]
+pub struct Namespace {
+    pub(super) hub: Hub,
+    pub(super) name: Arc<str>,
+    retention: Retention,
+    pub(super) heartbeat: u16,
+    pub(super) publishers: Publishers,
+    pub(super) origins: Arc<[String]>,
+}
+
+impl Namespace {
+    fn register(&self) {
+        self.hub.0.add_namespace(&self.name, self.retention);
+    }
+
+    /// Messages of each topic that are kept for those that come later. Default 100.
+    #[must_use]
+    pub fn history(mut self, messages: usize) -> Namespace {
+        self.retention.history = messages;
+        self.register();
+        self
+    }
+
+    /// How long they are kept. Default 10 minutes.
+    #[must_use]
+    pub fn history_age(mut self, age: Duration) -> Namespace {
+        self.retention.age = age.as_millis().try_into().unwrap_or(i64::MAX);
+        self.register();
+        self
+    }
+
+    /// Whether the last message of each topic stays whatever its age: the current value of a sensor. Default false.
+    #[must_use]
+    pub fn retain(mut self, retain: bool) -> Namespace {
+        self.retention.retain = retain;
+        self.register();
+        self
+    }
+
+    /// Seconds between the heartbeats of a stream, which say where it is; 0 for none. Default 15.
+    #[must_use]
+    pub fn heartbeat(mut self, seconds: u16) -> Namespace {
+        self.heartbeat = seconds;
+        self
+    }
+
+    /// Who may publish by HTTP. Default nobody.
+    #[must_use]
+    pub fn publishers(mut self, publishers: Publishers) -> Namespace {
+        self.publishers = publishers;
+        self
+    }
+
+    /// Origins of pages that may read and publish besides those of the same origin: `https://example.org`, or `*` for all
+    /// (Fetch, CORS protocol). Default none.
+    #[must_use]
+    pub fn origins<O: Into<String>>(mut self, origins: impl IntoIterator<Item = O>) -> Namespace {
+        self.origins = origins.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Publishes, from any thread. Who listens hears it; who comes back later as well, as long as it is kept.
+    ///
+    /// # Errors
+    /// A topic or message that is none, and a server that does not serve: before it runs, and once a successor does.
+    pub fn publish(&self, topic: &str, message: impl Into<Message>) -> Result<Position, PublishError> {
+        let published = self.hub.0.publish(&self.topic(topic)?, message.into(), boot_time(), None);
+        published.map(|published| published.position)
+    }
+
+    /// The topics that have subscribers or messages, by their names.
+    pub fn topics(&self) -> Vec<TopicFigures> {
+        self.hub.0.topics(&self.name)
+    }
+
+    /// How many listen to a topic.
+    pub fn listeners(&self, topic: &str) -> usize {
+        self.topic(topic).map_or(0, |topic| self.hub.0.listeners(&topic))
+    }
+
+    pub(super) fn topic(&self, name: &str) -> Result<Topic, PublishError> {
+        Topic::new(self.name.clone(), name).map_err(PublishError::Topic)
+    }
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Namespace({:?})", self.name)
+    }
+}

@@ -1,0 +1,21 @@
+//! Push over HTTP: what an application publishes to and subscribes from ([`Hub`], [`Namespace`]), and the handler that
+//! clients speak to.
+//!
+//! - `hub` is what an application has.
+//! - `service` answers requests: it publishes, lists, and makes subscriptions, of which the engine takes care.
+//! - `subscribe` lets an application's own handler make one.
+//! - `question` reads what a client asks for: topics, where to begin, in which form.
+//! - `origin` says which pages may read, and which clients are of this host.
+//! - `history` is the log as a file, from one start to the next.
+
+pub mod history;
+mod hub;
+mod origin;
+mod question;
+mod service;
+mod subscribe;
+
+pub(crate) use hub::new_epoch;
+pub use hub::{Hub, Namespace, Publishers};
+pub use pubsub::{BadEvent, BadTopic, Message, Position, PublishError, TopicFigures};
+pub use subscribe::Subscribe;

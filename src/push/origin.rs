@@ -1,0 +1,94 @@
+//! Which pages may read and publish, and which clients are of this host.
+
+use crate::api::{Request, Response, known_header};
+use http1::is_same_name;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Fields of whoever passes a request on.
+const PASSED_ON: [&str; 3] = ["Forwarded", "X-Forwarded-For", "Via"];
+/// For how long a browser may keep what it was told about methods and fields, in seconds.
+const PREFLIGHT_AGE: &str = "7200";
+
+/// Adds what a browser wants to know before a page of another origin may see an answer.
+pub(super) fn allow_origin(response: Response, request: &Request, origins: &[String]) -> Response {
+    // What is answered depends on it, also where it is missing.
+    let response = response.with_header(known_header("Vary", "Origin"));
+    let Some(origin) = request.header("Origin") else { return response };
+    let listed = |name: &str| origins.iter().any(|allowed| allowed == name);
+    let (value, credentials) = match () {
+        () if listed(origin) => (origin, true),
+        () if listed("*") => ("*", false),
+        () => return response,
+    };
+    let response = response.with_header(known_header("Access-Control-Allow-Origin", value));
+    match credentials {
+        true => response.with_header(known_header("Access-Control-Allow-Credentials", "true")),
+        false => response,
+    }
+}
+
+/// Adds what the question before a request asks for (Fetch, CORS-preflight).
+pub(super) fn allow_preflight(response: Response, methods: &str) -> Response {
+    response
+        .with_header(known_header("Access-Control-Allow-Methods", methods))
+        .with_header(known_header(
+            "Access-Control-Allow-Headers",
+            "Content-Type, Idempotency-Key, Last-Event-ID, Authorization",
+        ))
+        .with_header(known_header("Access-Control-Max-Age", PREFLIGHT_AGE))
+}
+
+/// Whether a client is of this host, and no page in a browser of this host, nor a proxy on it for others.
+pub(super) fn is_local(request: &Request) -> bool {
+    if request.header_bytes("Origin").is_some() || PASSED_ON.iter().any(|name| request.header_bytes(name).is_some()) {
+        return false;
+    }
+    match request.remote_addr() {
+        None => true,
+        Some(peer) => is_loopback(peer.ip()) && request.host().is_some_and(is_loopback_host),
+    }
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// A host that can be no other's, so that no name that leads here was asked for (DNS rebinding).
+fn is_loopback_host(host: &str) -> bool {
+    if let Some(rest) = host.strip_prefix('[') {
+        let address = rest.split_once(']').map_or(rest, |(address, _)| address);
+        return address.parse::<Ipv6Addr>().is_ok_and(|address| is_loopback(address.into()));
+    }
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    is_same_name(name.as_bytes(), b"localhost") || name.parse::<IpAddr>().is_ok_and(is_loopback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_lead_here_whoever_is_asked() {
+        for host in ["localhost", "LocalHost:8888", "127.0.0.1:80", "127.1.2.3", "[::1]:8888", "[::ffff:127.0.0.1]"] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in ["", "example.org", "localhost.example.org:80", "10.0.0.1", "[fe80::1]", "127.0.0.1.example.org"] {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_page_and_a_proxy_are_not_of_this_host() {
+        let ask = |fields: &str| {
+            let head = format!("POST /a HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+            is_local(&Request::from_head(head.as_bytes()).expect("a head"))
+        };
+        // Without an address, as over a Unix socket.
+        assert!(ask(""));
+        for field in
+            ["Origin: http://localhost", "Origin: null", "Forwarded: for=1", "X-Forwarded-For: 1", "Via: 1.1 a"]
+        {
+            assert!(!ask(&format!("{field}\r\n")), "{field}");
+        }
+    }
+}

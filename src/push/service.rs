@@ -1,0 +1,273 @@
+//! Answers requests below a prefix: GET subscribes, POST publishes.
+
+use super::hub::{Namespace, Publishers};
+use super::origin::{allow_origin, allow_preflight, is_local};
+use super::question::{self, Question, TOPICS, Wrong, strictly_decoded};
+use crate::api::{Body, Handler, IntoResponse, Request, Response, Subscribe, known_header};
+use crate::clock::boot_time;
+use pubsub::{Key, Message, PublishError, Subscription, Topic};
+use serde::{Deserialize, Serialize};
+use tiny_http::{Method, StatusCode};
+
+const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+/// Messages that are published together.
+const BATCH: usize = 1000;
+/// Bytes of a batch, unless one message may have more.
+const BATCH_BYTES: u64 = 1 << 20;
+/// What a client is told that comes when there are as many subscribers as may be, in milliseconds.
+const FULL_RETRY: u32 = 10_000;
+
+/// See [`Namespace::service`].
+pub(super) struct Service {
+    namespace: Namespace,
+}
+
+/// A line of a batch.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope {
+    topic: String,
+    event: Option<String>,
+    data: String,
+}
+
+#[derive(Serialize)]
+struct Published {
+    id: String,
+    subscribers: usize,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    topics: Vec<ListedTopic>,
+    last: String,
+}
+
+#[derive(Serialize)]
+struct ListedTopic {
+    topic: String,
+    subscribers: usize,
+    messages: usize,
+    last: Option<String>,
+}
+
+impl Namespace {
+    /// What clients speak to, below a prefix of a [`Router`](crate::Router::mount_service): GET subscribes to the topic that
+    /// the rest of the path names, or to those of `topic=`, POST publishes.
+    pub fn service(&self) -> impl Handler + use<> {
+        Service::new(self.clone())
+    }
+}
+
+impl Service {
+    pub fn new(namespace: Namespace) -> Service {
+        Service { namespace }
+    }
+
+    fn answer(&self, request: &mut Request) -> Result<Response, Wrong> {
+        let rest = request.rest_of_path();
+        let topic = strictly_decoded(rest, false)
+            .map_err(|()| Wrong::new(400, "the path is no topic: allowed is UTF-8 that is percent-encoded"))?;
+        match request.method() {
+            Method::Get | Method::Head => {
+                let question = Question::read(request)?;
+                let topics = match (&*topic, &question.topics[..]) {
+                    ("", []) if question.form.poll => return self.list(request),
+                    ("", topics) => topics.to_vec(),
+                    (_, []) => vec![topic],
+                    (..) => return Err(Wrong::new(400, "topics are in the path or in topic=, not in both")),
+                };
+                Ok(self.subscribe(request, &topics, &question))
+            }
+            Method::Post => self.publish(request, &topic),
+            Method::Options => Ok(().into_response().with_header(known_header("Allow", METHODS))),
+            Method::NonStandard(_) => Ok(StatusCode(501).into_response()),
+            _ => Ok(StatusCode(405).into_response().with_header(known_header("Allow", METHODS))),
+        }
+    }
+
+    /// A stream, or the answer to a poll, which may have to be waited for.
+    pub fn subscribe(&self, request: &Request, topics: &[String], question: &Question) -> Response {
+        self.try_subscribe(request, topics, question).unwrap_or_else(Wrong::into_response)
+    }
+
+    fn try_subscribe(&self, request: &Request, topics: &[String], question: &Question) -> Result<Response, Wrong> {
+        if !(1..=TOPICS).contains(&topics.len()) {
+            return Err(Wrong::new(400, format!("there are {} topics, allowed is 1 to {TOPICS}", topics.len())));
+        }
+        let topics: Result<Vec<Topic>, _> = topics.iter().map(|name| self.namespace.topic(name)).collect();
+        let topics = topics.map_err(|wrong| Wrong::new(400, wrong.to_string()))?;
+        let poll = question.form.poll;
+        if *request.method() == Method::Head {
+            return Ok(described(Body::empty(), poll));
+        }
+        let subscription = Subscription::new(self.namespace.hub.inner(), topics, question.begin, question.form);
+        let Ok(mut subscription) = subscription else {
+            // Any error would be the end of a browser's EventSource.
+            return match poll {
+                true => Err(Wrong::new(503, "there are as many subscribers as there may be")),
+                false => Ok(described(format!("retry: {FULL_RETRY}\n\n").into(), poll)),
+            };
+        };
+        if poll && let Some(answer) = subscription.answer(question.wait.is_zero()) {
+            return Ok(described(answer.into(), poll));
+        }
+        let (heartbeat, wait) = (self.namespace.heartbeat, question.wait);
+        Ok(described(Body::subscription(Subscribe { subscription, heartbeat, wait }), poll))
+    }
+
+    fn may_publish(&self, request: &Request) -> Result<(), Wrong> {
+        let who = match self.namespace.publishers {
+            Publishers::Anyone => return Ok(()),
+            Publishers::Local if is_local(request) => return Ok(()),
+            Publishers::Local => {
+                "only clients of this host may: over a Unix socket or for a loopback host, and no page"
+            }
+            Publishers::Nobody => "nobody may publish here by HTTP: see publish of [[push]]",
+        };
+        Err(Wrong::new(403, who))
+    }
+
+    fn publish(&self, request: &mut Request, topic: &str) -> Result<Response, Wrong> {
+        self.may_publish(request)?;
+        if let Some(coding) =
+            request.header("Content-Encoding").filter(|coding| !coding.eq_ignore_ascii_case("identity"))
+        {
+            return Err(Wrong::new(415, format!("a body with Content-Encoding {coding:.40?} is not decoded here")));
+        }
+        let (question, key) = (Question::read(request)?, question::key(request)?);
+        let body =
+            request.body_bytes().map_err(|error| Wrong::new(400, format!("the body cannot be read: {error}")))?;
+        let body = String::from_utf8(body).map_err(|_| Wrong::new(415, "the body is no UTF-8"))?;
+        let messages = match (topic, &question.topics[..]) {
+            ("", []) => self.batch(&body)?,
+            ("", [topic]) => vec![self.message(topic, question.event.as_deref(), body)?],
+            (topic, []) => vec![self.message(topic, question.event.as_deref(), body)?],
+            (..) => return Err(Wrong::new(400, "one topic is published to at a time, or a batch without one")),
+        };
+        let key = key.as_deref().map(|key| Key { principal: "", key });
+        let published = self.namespace.hub.inner().publish_all(messages, boot_time(), key).map_err(refused)?;
+        let published = Published { id: published.position.to_string(), subscribers: published.subscribers };
+        Ok(json(&published))
+    }
+
+    fn message(&self, topic: &str, event: Option<&str>, data: String) -> Result<(Topic, Message), Wrong> {
+        let topic = self.namespace.topic(topic).map_err(refused)?;
+        let message = Message::new(data);
+        match event {
+            None => Ok((topic, message)),
+            Some(event) => {
+                let message = message.with_event(event).map_err(|wrong| Wrong::new(400, wrong.to_string()))?;
+                Ok((topic, message))
+            }
+        }
+    }
+
+    /// One message a line, all or none.
+    fn batch(&self, body: &str) -> Result<Vec<(Topic, Message)>, Wrong> {
+        let mut messages = Vec::new();
+        let most = self.namespace.hub.inner().most_bytes();
+        for (line, number) in body.lines().zip(1..) {
+            if line.trim().is_empty() {
+                continue;
+            }
+            let at = |Wrong { status, what }: Wrong| Wrong::new(status, format!("line {number}: {what}"));
+            let Envelope { topic, event, data } = serde_json::from_str(line).map_err(|error| {
+                let allowed =
+                    "allowed is {\"topic\":…,\"event\":…,\"data\":…}, each a string and the event as you like";
+                at(Wrong::new(400, format!("{}; {allowed}", without_line(&error))))
+            })?;
+            if data.len() > most {
+                return Err(at(refused(PublishError::TooLarge { most })));
+            }
+            if messages.len() == BATCH {
+                return Err(Wrong::new(413, format!("line {number}: a batch has at most {BATCH} messages")));
+            }
+            messages.push(self.message(&topic, event.as_deref(), data).map_err(at)?);
+        }
+        match messages.is_empty() {
+            true => Err(Wrong::new(
+                400,
+                "there is no message; one topic is published to by its path, several by lines of JSON",
+            )),
+            false => Ok(messages),
+        }
+    }
+
+    /// The topics there are: for who may publish, because a name may be a secret.
+    fn list(&self, request: &Request) -> Result<Response, Wrong> {
+        self.may_publish(request)?;
+        let hub = self.namespace.hub.inner();
+        let last = hub.position();
+        let topics = self.namespace.topics().into_iter().map(|figures| ListedTopic {
+            topic: figures.topic.name().to_owned(),
+            subscribers: figures.info.subscribers,
+            messages: figures.info.messages,
+            last: (figures.info.last > 0)
+                .then(|| pubsub::Position { epoch: last.epoch, offset: figures.info.last }.to_string()),
+        });
+        Ok(json(&Listed { topics: topics.collect(), last: last.to_string() }))
+    }
+
+    /// With what pages of other origins are told.
+    pub fn with_origin(&self, request: &Request, response: Response) -> Response {
+        allow_origin(response, request, &self.namespace.origins)
+    }
+}
+
+fn refused(error: PublishError) -> Wrong {
+    let status = match error {
+        PublishError::TooLarge { .. } => 413,
+        PublishError::KeyReused => 422,
+        PublishError::Topic(_) => 400,
+        _ => 503,
+    };
+    Wrong::new(status, error.to_string())
+}
+
+/// What the parser says, without its place: a line has one of its own.
+fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+/// With the fields of a stream, or of an answer in JSON.
+fn described(body: Body, poll: bool) -> Response {
+    let fields: &[(&str, &str)] = match poll {
+        true => &[("Content-Type", "application/json"), ("Cache-Control", "no-store")],
+        false => &[
+            ("Content-Type", "text/event-stream"),
+            ("Cache-Control", "no-store, no-transform"),
+            // nginx would collect it.
+            ("X-Accel-Buffering", "no"),
+        ],
+    };
+    let nosniff = known_header("X-Content-Type-Options", "nosniff");
+    let headers = fields.iter().map(|(name, value)| known_header(name, value)).chain([nosniff]);
+    body.into_response_with(200, headers.collect())
+}
+
+fn json(value: &impl Serialize) -> Response {
+    // Text and numbers cannot fail to be written.
+    let mut text = serde_json::to_vec(value).unwrap_or_default();
+    text.push(b'\n');
+    described(text.into(), true)
+}
+
+impl Handler for Service {
+    fn handle(&self, request: &mut Request) -> Response {
+        let mut response = self.answer(request).unwrap_or_else(Wrong::into_response);
+        if *request.method() == Method::Options {
+            response = allow_preflight(response, METHODS);
+        }
+        self.with_origin(request, response)
+    }
+
+    fn body_limit(&self, _: &Request) -> Option<u64> {
+        Some(BATCH_BYTES.max(self.namespace.hub.inner().most_bytes() as u64))
+    }
+
+    fn allow(&self, _: &Request) -> Option<String> {
+        Some(METHODS.to_owned())
+    }
+}

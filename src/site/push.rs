@@ -1,0 +1,102 @@
+//! `[[push]]`: which namespace answers a path.
+
+use crate::api::{Handler, Request, Response};
+use crate::config::push::{NamespaceConfig, Publish};
+use crate::push::{Hub, Publishers};
+use percent_encoding::percent_decode_str;
+use std::time::Duration;
+
+/// A namespace at its prefix.
+pub(super) struct PushRoute {
+    prefix: String,
+    service: Box<dyn Handler>,
+    shown: String,
+}
+
+impl PushRoute {
+    pub fn new(hub: &Hub, config: &NamespaceConfig) -> PushRoute {
+        let publishers = match config.publish {
+            Publish::Nobody => Publishers::Nobody,
+            Publish::Local => Publishers::Local,
+            Publish::Anyone => Publishers::Anyone,
+        };
+        let namespace = hub
+            .namespace(&config.prefix)
+            .history(config.history)
+            .history_age(Duration::from_secs(config.history_age))
+            .retain(config.retain)
+            .heartbeat(config.heartbeat)
+            .publishers(publishers)
+            .origins(config.origins.clone());
+        let mut shown = format!(
+            "push, {} may publish, history {} messages and {} s",
+            config.publish.name(),
+            config.history,
+            config.history_age
+        );
+        if config.retain {
+            shown.push_str(", the last retained");
+        }
+        PushRoute { prefix: config.prefix.clone(), service: Box::new(namespace.service()), shown }
+    }
+
+    /// Where behind the prefix the rest of a path begins, if it lies there: whole segments, decoded. Dots are no segments
+    /// of their own here, since a topic is no file.
+    pub fn rest(&self, path: &str) -> Option<usize> {
+        let mut at = 0;
+        for segment in self.prefix.split('/').skip(1) {
+            let rest = path.get(at..)?.strip_prefix('/')?;
+            let length = rest.find('/').unwrap_or(rest.len());
+            let decoded = percent_decode_str(&rest[..length]).decode_utf8().ok()?;
+            if decoded != segment {
+                return None;
+            }
+            at += 1 + length;
+        }
+        Some(at)
+    }
+
+    pub fn handle(&self, request: &mut Request, rest: usize) -> Response {
+        request.set_rest_of_path(rest);
+        self.service.handle(request)
+    }
+
+    pub fn service(&self) -> &dyn Handler {
+        &*self.service
+    }
+
+    pub fn describe(&self) -> String {
+        format!("{} {}", self.prefix, self.shown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_whole_segments_however_they_are_written() {
+        let config = NamespaceConfig {
+            prefix: "/a/events".into(),
+            publish: Publish::Nobody,
+            origins: Vec::new(),
+            history: 1,
+            history_age: 1,
+            retain: false,
+            heartbeat: 0,
+        };
+        let route = PushRoute::new(&Hub::new(), &config);
+        for (path, rest) in [
+            ("/a/events", Some("")),
+            ("/a/events/", Some("/")),
+            ("/a/%65vents/x/y", Some("/x/y")),
+            ("/a/events/../x", Some("/../x")),
+            ("/a/eventsx", None),
+            ("/a", None),
+            ("/b/events", None),
+            ("*", None),
+        ] {
+            assert_eq!(route.rest(path).map(|at| &path[at..]), rest, "{path}");
+        }
+    }
+}
