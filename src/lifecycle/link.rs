@@ -15,6 +15,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek};
 use std::mem::MaybeUninit;
@@ -36,7 +37,8 @@ pub const HOLDS: u32 = 2;
 pub const PLACES: u32 = 3;
 /// From here on a successor is told whether it serves before it is promoted, or on `Go` and not before.
 pub const SWITCHES: u32 = 4;
-/// From here on a successor hears what the hub has, if it reads version 3 of the state.
+/// From here on connections move several at a time, and a successor hears what the hub has, if it reads version 3 of the
+/// state.
 pub const HUBS: u32 = 5;
 /// The most descriptors in one packet, of listeners; the kernel's own limit is 253 (unix(7)).
 pub const MAX_DESCRIPTORS: usize = 250;
@@ -96,6 +98,32 @@ pub enum Message {
     Serves,
     /// Predecessor, since version 5, before `Promote`: the log of the hub, as that writes it down.
     Hub(Payload),
+    /// Predecessor, since version 5: connections, with the ids from that one on. Their descriptors follow, in their order
+    /// each its socket's and its file's.
+    Connections { first: u64, snapshots: Payload },
+    /// Successor, since version 5: I have these.
+    Acks(Vec<u64>),
+    /// Successor, since version 5: I cannot take these.
+    Refusals(Vec<u64>),
+    /// Predecessor, since version 5: these are yours.
+    Commits(Vec<u64>),
+}
+
+/// A connection among several.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Snapshots(pub Vec<(bool, ByteBuf)>);
+
+impl Snapshots {
+    /// As they are written in a packet.
+    pub fn written(&self) -> io::Result<Vec<u8>> {
+        postcard::to_allocvec(&self.0).map_err(io::Error::other)
+    }
+
+    /// What was written.
+    pub fn read(bytes: &[u8]) -> io::Result<Snapshots> {
+        let all = postcard::from_bytes(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok(Snapshots(all))
+    }
 }
 
 /// What a predecessor holds.
@@ -117,6 +145,15 @@ pub enum Payload {
 }
 
 impl Message {
+    /// The connections that it answers for.
+    pub fn ids(&self) -> &[u64] {
+        match self {
+            Message::Ack(id) | Message::Refused(id) => std::slice::from_ref(id),
+            Message::Acks(ids) | Message::Refusals(ids) => ids,
+            _ => &[],
+        }
+    }
+
     /// The name of its kind, for a message: what else it says may be long, and private.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -142,6 +179,10 @@ impl Message {
             Message::Go => "Go",
             Message::Serves => "Serves",
             Message::Hub(_) => "Hub",
+            Message::Connections { .. } => "Connections",
+            Message::Acks(_) => "Acks",
+            Message::Refusals(_) => "Refusals",
+            Message::Commits(_) => "Commits",
         }
     }
 }
@@ -331,7 +372,10 @@ mod tests {
     fn messages_are_written_as_they_were_at_first() {
         let counters = Counters { served: 1, refused: 2, connections: 300, migrated: 4, reloads: 5 }.into();
         let addresses = vec![(vec![127, 0, 0, 1], 2), (vec![0; 8], 0)];
-        let messages: [(Message, &[u8]); 19] = [
+        let snapshots =
+            Snapshots(vec![(true, ByteBuf::from([7])), (false, ByteBuf::new())]).written().expect("plain data");
+        assert_eq!(snapshots, [2, 1, 1, 7, 0, 0]);
+        let messages: [(Message, &[u8]); 23] = [
             (Message::Stopping, &[2]),
             (
                 Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
@@ -357,6 +401,10 @@ mod tests {
             (Message::Go, &[19]),
             (Message::Serves, &[20]),
             (Message::Hub(Payload::Inline(vec![1, 200])), &[21, 0, 2, 1, 200]),
+            (Message::Connections { first: 300, snapshots: Payload::Inline(vec![9]) }, &[22, 0xac, 2, 0, 1, 9]),
+            (Message::Acks(vec![1, 300]), &[23, 2, 1, 0xac, 2]),
+            (Message::Refusals(vec![2]), &[24, 1, 2]),
+            (Message::Commits(vec![]), &[25, 0]),
         ];
         for (message, expected) in messages {
             let bytes = postcard::to_allocvec(&message).expect("plain data");

@@ -1,6 +1,6 @@
 //! Overlap mode as the successor sees it: what it inherits, and the thread that listens to its predecessor.
 
-use super::link::{self, HOLDS, Holds, Link, Message, PLACES, Packet, Payload, SWITCHES, Sent, test_point};
+use super::link::{self, HOLDS, Holds, Link, Message, PLACES, Packet, Payload, SWITCHES, Sent, Snapshots, test_point};
 use super::patience::Patience;
 use super::state::{Carried, Inheritance, Snapshot, decode};
 use super::{Event, FromPredecessor};
@@ -33,6 +33,11 @@ pub struct Predecessor {
 struct Arriving<R>(Vec<(u64, R)>);
 
 impl<R> Arriving<R> {
+    /// All of them.
+    fn into_all(self) -> Vec<R> {
+        self.0.into_iter().map(|(_, restored)| restored).collect()
+    }
+
     fn take(&mut self, id: u64) -> Option<R> {
         let at = self.0.iter().position(|(other, _)| *other == id)?;
         Some(self.0.remove(at).1)
@@ -72,8 +77,8 @@ pub trait Arrivals: Send + 'static {
 
     /// Makes one of what was written down and its descriptors. `None` if the pieces do not fit together.
     fn restore(&self, snapshot: Snapshot, socket: OwnedFd, file: Option<Arc<File>>) -> Option<Self::Restored>;
-    /// That one has become ours.
-    fn adopt(&self, restored: Self::Restored);
+    /// These have become ours.
+    fn adopt(&self, restored: Vec<Self::Restored>);
     /// So many are its own.
     fn learn(&self, holds: Holds);
 }
@@ -151,9 +156,7 @@ impl Predecessor {
                 log::error!("cannot hear the predecessor: {error}");
             }
             // It ended without taking these back, so nobody else will ever serve them.
-            for (_, restored) in arriving.0 {
-                arrivals.adopt(restored);
-            }
+            arrivals.adopt(arriving.into_all());
             let _ = events.send(Event::Predecessor(FromPredecessor::Gone));
         };
         thread::Builder::new().name("predecessor".into()).stack_size(STACK).spawn(run)
@@ -194,11 +197,42 @@ fn listen<A: Arrivals>(
                 test_point("successor-acked");
                 continue;
             }
+            Message::Connections { first, snapshots } => {
+                test_point("successor-connection");
+                let all = Snapshots::read(&snapshots.open(&mut descriptors)?)?;
+                // In the order in which they are named.
+                let mut descriptors = descriptors.into_iter();
+                let (mut acks, mut refusals) = (Vec::new(), Vec::new());
+                for ((file, snapshot), id) in all.0.into_iter().zip(first..) {
+                    let mut own: Vec<OwnedFd> = descriptors.by_ref().take(1 + usize::from(file)).collect();
+                    match restore(arrivals, Payload::Inline(snapshot.into_vec()), file, &mut own, truncated, &mut files)
+                    {
+                        Ok(restored) => {
+                            arriving.0.push((id, restored));
+                            acks.push(id);
+                        }
+                        Err(reason) => {
+                            log::warn!("a connection stays with the predecessor: {reason}");
+                            refusals.push(id);
+                        }
+                    }
+                }
+                for answer in [Message::Acks(acks), Message::Refusals(refusals)] {
+                    if !answer.ids().is_empty() {
+                        reply(link, &answer, arriving, arrivals, Patience::new(PATIENCE));
+                    }
+                }
+                test_point("successor-acked");
+                continue;
+            }
             Message::Commit(id) => {
                 test_point("successor-commit");
-                if let Some(restored) = arriving.take(id) {
-                    arrivals.adopt(restored);
-                }
+                arrivals.adopt(arriving.take(id).into_iter().collect());
+                continue;
+            }
+            Message::Commits(ids) => {
+                test_point("successor-commit");
+                arrivals.adopt(ids.iter().filter_map(|id| arriving.take(*id)).collect());
                 continue;
             }
             Message::Holds(holds) => {
@@ -248,10 +282,9 @@ fn reply<A: Arrivals>(
             Err(error) => return log::debug!("the predecessor hears no answer: {error}"),
         }
         if patience.is_over() {
-            let unanswered = if let Message::Ack(id) = answer { arriving.take(*id).map(|it| (*id, it)) } else { None };
-            for (_, restored) in std::mem::take(&mut arriving.0) {
-                arrivals.adopt(restored);
-            }
+            let unanswered = answer.ids().iter().filter_map(|id| Some((*id, arriving.take(*id)?)));
+            let unanswered: Vec<_> = unanswered.collect();
+            arrivals.adopt(Arriving(std::mem::take(&mut arriving.0)).into_all());
             arriving.0.extend(unanswered);
             patience.renew();
         }
@@ -292,8 +325,8 @@ mod tests {
             snapshot.peer.map(|peer| peer.port())
         }
 
-        fn adopt(&self, restored: u16) {
-            let _ = self.0.send(restored);
+        fn adopt(&self, restored: Vec<u16>) {
+            restored.into_iter().for_each(|port| _ = self.0.send(port));
         }
 
         fn learn(&self, _: Holds) {}

@@ -54,8 +54,8 @@ impl Spoken {
 
 /// What the successor says about connections: for whoever moves them.
 pub trait Answers: Send + 'static {
-    fn acked(&self, id: u64);
-    fn refused(&self, id: u64);
+    fn acked(&self, ids: Vec<u64>);
+    fn refused(&self, ids: Vec<u64>);
     /// It wishes for a place, for another connection of that address if there is one.
     fn wishes(&self, address: Option<Vec<u8>>);
 }
@@ -119,11 +119,19 @@ impl Successor {
                     Message::Serves => FromSuccessor::Serves,
                     Message::Stop { at_once } => FromSuccessor::Stop { at_once },
                     Message::Ack(id) => {
-                        answers.acked(id);
+                        answers.acked(vec![id]);
+                        continue;
+                    }
+                    Message::Acks(ids) => {
+                        answers.acked(ids);
                         continue;
                     }
                     Message::Refused(id) => {
-                        answers.refused(id);
+                        answers.refused(vec![id]);
+                        continue;
+                    }
+                    Message::Refusals(ids) => {
+                        answers.refused(ids);
                         continue;
                     }
                     Message::Spare(address) => {

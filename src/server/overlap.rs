@@ -392,6 +392,7 @@ impl Running {
         }
         self.command(Command::Migrate {
             state: spoken.state,
+            batches: spoken.words >= HUBS,
             link: successor.link.clone(),
             stalled: Box::new({
                 let (events, pid) = (self.context.sender.clone(), successor.pid());

@@ -30,12 +30,12 @@ impl Relay {
 }
 
 impl Answers for Relay {
-    fn acked(&self, id: u64) {
-        self.tell(Command::Acked(id));
+    fn acked(&self, ids: Vec<u64>) {
+        self.tell(Command::Acked(ids));
     }
 
-    fn refused(&self, id: u64) {
-        self.tell(Command::Refused(id));
+    fn refused(&self, ids: Vec<u64>) {
+        self.tell(Command::Refused(ids));
     }
 
     fn wishes(&self, address: Option<Vec<u8>>) {
@@ -50,8 +50,8 @@ impl Arrivals for Relay {
         Connection::restore(snapshot, socket, file.as_ref(), self.hub.as_ref()).ok()
     }
 
-    fn adopt(&self, restored: Restored) {
-        self.tell(Command::Adopt(Box::new(restored)));
+    fn adopt(&self, restored: Vec<Restored>) {
+        self.tell(Command::Adopt(restored));
     }
 
     fn learn(&self, holds: Holds) {

@@ -89,6 +89,8 @@ pub enum Command {
     /// they end politely.
     Migrate {
         state: Option<u32>,
+        /// Whether several may move at a time.
+        batches: bool,
         link: Link,
         stalled: Box<dyn Fn() + Send>,
         removed: Vec<WeakListener>,
@@ -99,8 +101,8 @@ pub enum Command {
     /// A successor that has waited for it takes clients.
     Serve,
     /// The successor has that connection, or cannot take it.
-    Acked(u64),
-    Refused(u64),
+    Acked(Vec<u64>),
+    Refused(Vec<u64>),
     /// The successor is gone and reaped: what was not committed stays here.
     TakeBack,
     /// This process is the server: the files of its Unix sockets are its to remove.
@@ -111,8 +113,8 @@ pub enum Command {
     Learn(Holds),
     /// The successor wishes for a place, for another connection of that address if there is one.
     Spare(Option<Vec<u8>>),
-    /// A connection of the predecessor has become ours.
-    Adopt(Box<Restored>),
+    /// Connections of the predecessor have become ours.
+    Adopt(Vec<Restored>),
 }
 
 /// Who has the listeners.
@@ -190,6 +192,8 @@ pub struct Acceptor {
     /// Whether no predecessor can move connections here.
     alone: bool,
     migration: Option<Migration>,
+    /// Connections of the predecessor's that are ours and have no place yet.
+    adopting: VecDeque<Restored>,
     /// What the predecessor beside us holds.
     beside: Beside,
     /// Who is told what we hold.
@@ -253,6 +257,7 @@ impl Acceptor {
             waits_for_go: false,
             alone: true,
             migration: None,
+            adopting: VecDeque::new(),
             beside: Beside::default(),
             telling: None,
             leaving: Vec::new(),
@@ -300,6 +305,7 @@ impl Acceptor {
             // What comes after this may take a while.
             self.wake_pools();
             self.take_commands();
+            self.adopt_some();
             self.send_overflow();
             self.deliver();
             self.admit_postponed();
@@ -327,7 +333,8 @@ impl Acceptor {
                 Some(migration) => self.leaving.is_empty() && migration.may_end(self.now),
                 None => self.shared.is_draining() && closed && self.alone,
             };
-            self.over |= ending && self.table.len() == 0 && self.postponed.is_empty();
+            let empty = self.table.len() == 0 && self.postponed.is_empty() && self.adopting.is_empty();
+            self.over |= ending && empty;
         }
         Ok(())
     }
@@ -342,7 +349,7 @@ impl Acceptor {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.discarding.is_empty() {
+        if !self.discarding.is_empty() || !self.adopting.is_empty() {
             return Some(Duration::ZERO);
         }
         if let Some(hold) = &self.hold {
@@ -579,7 +586,7 @@ impl Acceptor {
                     self.waits_for_go = false;
                     self.ready = true;
                 }
-                Command::Migrate { state, link, stalled, removed, patience, stands_by } => {
+                Command::Migrate { state, batches, link, stalled, removed, patience, stands_by } => {
                     let (gone, kept) = std::mem::take(&mut self.listeners)
                         .into_iter()
                         .partition(|listener| removed.iter().any(|weak| weak.is_of(listener)));
@@ -593,25 +600,27 @@ impl Acceptor {
                     self.shared.phase.keep_no_connection(state.is_none());
                     self.to_acceptor.want_places(true);
                     let stands_by = stands_by.map(|time| self.now.after(time));
-                    self.migration = Some(Migration::new(state, link, stalled, stands_by));
+                    self.migration = Some(Migration::new(state, batches, link, stalled, stands_by));
                     if self.has_switched() {
                         self.move_held();
                     }
                 }
-                Command::Acked(id) => {
+                Command::Acked(ids) => {
                     if let Some(migration) = &mut self.migration {
-                        migration.commits.push_back(id);
+                        migration.commits.extend(ids);
                         migration.goes_on();
                     }
                 }
-                Command::Refused(id) => {
-                    let moving = self.migration.as_mut().and_then(|migration| {
-                        migration.goes_on();
-                        migration.take(id)
-                    });
-                    if let Some(moving) = moving {
-                        self.unfreeze(&moving);
-                        self.end_soon(&moving.slot);
+                Command::Refused(ids) => {
+                    for id in ids {
+                        let moving = self.migration.as_mut().and_then(|migration| {
+                            migration.goes_on();
+                            migration.take(id)
+                        });
+                        if let Some(moving) = moving {
+                            self.unfreeze(&moving);
+                            self.end_soon(&moving.slot);
+                        }
                     }
                 }
                 Command::TakeBack => {
@@ -631,10 +640,7 @@ impl Acceptor {
                     }
                 }
                 Command::OwnFiles => self.own_files(true),
-                Command::Adopt(restored) => {
-                    let (source, bytes) = self.adopt(*restored);
-                    self.gave(source, bytes);
-                }
+                Command::Adopt(restored) => self.adopting.extend(restored),
                 Command::Cut { done } => {
                     self.cut();
                     drop(done);

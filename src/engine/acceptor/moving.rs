@@ -7,7 +7,7 @@ use crate::engine::connection::Slot;
 use crate::engine::connection::{Connection, Restored};
 use crate::engine::slot::{Notified, Parking, Readiness, Sched, Word};
 use crate::engine::table::{ClientNet, Table};
-use crate::lifecycle::link::{Link, Message, Sent, payload, test_point, test_time};
+use crate::lifecycle::link::{Link, MAX_DESCRIPTORS, Message, Sent, Snapshots, payload, test_point, test_time};
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::state::encode;
 use http1::Reject;
@@ -20,6 +20,12 @@ use std::time::Duration;
 
 /// Connections on their way to the successor at a time.
 const UNACKNOWLEDGED: usize = 128;
+/// The same where several go in one packet, and how many these are: fewer descriptors than a packet may have, of two each.
+const UNACKNOWLEDGED_IN_BATCHES: usize = 1024;
+const BATCH: usize = (MAX_DESCRIPTORS - 1) / 2;
+
+/// Connections of a predecessor that get their places before other clients are looked at again.
+const ADOPTED: usize = 256;
 
 /// How long the successor may say nothing while it has connections to acknowledge.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,6 +37,7 @@ const LOOKS: usize = 8192;
 pub(super) struct Migration {
     /// The version of the state to write. Without one nothing can move.
     pub(super) state: Option<u32>,
+    batches: bool,
     pub(super) link: Link,
     /// For the next answer, while some are awaited.
     pub(super) patience: Patience,
@@ -42,8 +49,8 @@ pub(super) struct Migration {
     /// What a client waits for moves first.
     first: VecDeque<Arc<Slot>>,
     round: Round,
-    /// Sent and not yet committed, at most [`UNACKNOWLEDGED`].
-    pub(super) moving: Vec<Moving>,
+    /// Sent and not yet committed, mostly in the order in which they went.
+    pub(super) moving: VecDeque<Moving>,
     /// Acknowledged, their COMMIT to be sent in this order.
     pub(super) commits: VecDeque<u64>,
     /// After a switch: this process serves no request any more, and stays until then for the case that its successor
@@ -54,12 +61,14 @@ pub(super) struct Migration {
 impl Migration {
     pub(super) fn new(
         state: Option<u32>,
+        batches: bool,
         link: Link,
         stalled: Box<dyn Fn() + Send>,
         stands_by: Option<Millis>,
     ) -> Migration {
         Migration {
             state,
+            batches,
             link,
             patience: Patience::new(test_time("HANDOVER_TEST_ACK_TIMEOUT", ACK_TIMEOUT)),
             silent: false,
@@ -67,10 +76,37 @@ impl Migration {
             next_id: 0,
             first: VecDeque::new(),
             round: Round::default(),
-            moving: Vec::new(),
+            moving: VecDeque::new(),
             commits: VecDeque::new(),
             stands_by,
         }
+    }
+
+    /// How many more may be on their way.
+    fn room(&self) -> usize {
+        let most = if self.batches { UNACKNOWLEDGED_IN_BATCHES } else { UNACKNOWLEDGED };
+        most.saturating_sub(self.moving.len())
+    }
+
+    /// Says that these are the successor's. Answers those of which it was said.
+    fn commit(&mut self) -> Vec<u64> {
+        let some = if self.batches { self.commits.len() } else { 1 };
+        let ids: Vec<u64> = self.commits.iter().take(some).copied().collect();
+        let word = match &ids[..] {
+            [] => return ids,
+            [id] => Message::Commit(*id),
+            ids => Message::Commits(ids.to_vec()),
+        };
+        test_point("predecessor-acked");
+        match self.link.send(&word, &[]) {
+            Ok(Sent::Yes) => {}
+            // An error is the end of the link, which the thread that listens to it notices too.
+            Ok(Sent::Later) | Err(_) => return Vec::new(),
+        }
+        test_point("predecessor-commit");
+        self.commits.drain(..ids.len());
+        self.goes_on();
+        ids
     }
 
     /// Whether this process may end when nothing is left.
@@ -96,7 +132,7 @@ impl Migration {
 
     pub(super) fn take(&mut self, id: u64) -> Option<Moving> {
         let at = self.moving.iter().position(|moving| moving.id == id)?;
-        Some(self.moving.remove(at))
+        self.moving.remove(at)
     }
 }
 
@@ -148,17 +184,12 @@ impl Acceptor {
     /// Moves what is parked, and says COMMIT for what the successor has.
     pub(super) fn migrate(&mut self) {
         let Some(migration) = &mut self.migration else { return };
-        while let Some(&id) = migration.commits.front() {
-            test_point("predecessor-acked");
-            match migration.link.send(&Message::Commit(id), &[]) {
-                Ok(Sent::Yes) => {}
-                // An error is the end of the link, which the thread that listens to it notices too.
-                Ok(Sent::Later) | Err(_) => break,
+        loop {
+            let ids = migration.commit();
+            if ids.is_empty() {
+                break;
             }
-            test_point("predecessor-commit");
-            migration.commits.pop_front();
-            migration.goes_on();
-            if let Some(moving) = migration.take(id) {
+            for moving in ids.into_iter().filter_map(|id| migration.take(id)) {
                 // Only our copy is closed: nothing is shut down, the description lives on in the successor.
                 if let Some(connection) = moving.slot.connection().as_mut() {
                     connection.set_moved();
@@ -185,30 +216,91 @@ impl Acceptor {
             slot.load().parked().is_some_and(|parked| parked.movable)
                 && slot.connection().as_ref().is_some_and(|one| !one.ends_soon())
         };
-        let room = UNACKNOWLEDGED - migration.moving.len().min(UNACKNOWLEDGED);
-        let moves = migration.state.is_some();
+        let (room, moves, batches) = (migration.room(), migration.state.is_some(), migration.batches);
         let mut some: Vec<Arc<Slot>> = migration.first.drain(..room.min(migration.first.len())).collect();
         some.retain(movable);
         some.extend(migration.round.next(&self.table, self.now, room - some.len(), movable));
-        for slot in some {
-            if !moves {
-                self.end_soon(&slot);
-                continue;
-            }
+        if !moves {
+            some.iter().for_each(|slot| self.end_soon(slot));
+            return;
+        }
+        let claimed = some.into_iter().filter_map(|slot| {
             let seen = slot.load();
-            let Some(parked) = seen.parked() else { continue };
-            if slot.claim(seen, Sched::Running) && !self.move_away(&slot, seen) {
+            (seen.is_parked() && slot.claim(seen, Sched::Running)).then_some((slot, seen))
+        });
+        let claimed: Vec<(Arc<Slot>, Word)> = claimed.collect();
+        for batch in claimed.chunks(if batches { BATCH } else { 1 }) {
+            for (slot, seen) in self.move_batch(batch) {
                 let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
-                slot.park_again(parked, deadline);
+                if let Some(parked) = seen.parked() {
+                    slot.park_again(parked, deadline);
+                }
             }
         }
+    }
+
+    /// Moves connections that are this thread's, each parked as said. Answers those that cannot move now.
+    fn move_batch(&mut self, batch: &[(Arc<Slot>, Word)]) -> Vec<(Arc<Slot>, Word)> {
+        if let [(slot, seen)] = batch {
+            return if self.move_away(slot, *seen) { Vec::new() } else { batch.to_vec() };
+        }
+        let Some(migration) = &mut self.migration else { return batch.to_vec() };
+        let version = migration.state.filter(|_| migration.stalled.is_some());
+        let Some(version) = version else { return batch.to_vec() };
+        let (mut moves, mut stays) = (Vec::new(), Vec::new());
+        for (slot, seen) in batch {
+            let guard = slot.connection();
+            let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
+            let written = guard.as_ref().and_then(|connection| {
+                let (snapshot, file) = connection.snapshot(deadline, version)?;
+                Some((encode(snapshot, version), file.is_some()))
+            });
+            match written {
+                Some((snapshot, file)) => moves.push((slot, *seen, guard, file, snapshot)),
+                None => stays.push((slot.clone(), *seen)),
+            }
+        }
+        let snapshots = moves.iter_mut().map(|(.., file, snapshot)| (*file, std::mem::take(snapshot).into()));
+        let snapshots = Snapshots(snapshots.collect());
+        let connections = moves.iter().filter_map(|(_, _, guard, file, _)| Some((guard.as_ref()?, *file)));
+        let descriptors = connections.flat_map(|(connection, file)| {
+            let file = connection.file().filter(|_| file);
+            [Some(connection.socket().as_fd()), file].into_iter().flatten()
+        });
+        let descriptors: Vec<_> = descriptors.collect();
+        match send_connections(&migration.link, migration.next_id, &snapshots, &descriptors) {
+            Ok(Sent::Yes) => {
+                test_point("predecessor-sent");
+                for (slot, parked, guard, ..) in moves {
+                    // As in `move_away`.
+                    if let Some(connection) = guard.as_ref()
+                        && let Err(error) =
+                            self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_raw_fd()))
+                    {
+                        log::warn!("cannot stop watching a connection that moves: {error}");
+                    }
+                    drop(guard);
+                    let id = migration.next_id;
+                    migration.next_id += 1;
+                    slot.freeze(parked);
+                    migration.moving.push_back(Moving { id, slot: slot.clone(), parked });
+                }
+            }
+            outcome => {
+                if let Err(error) = outcome {
+                    log::debug!("connections could not be sent to the successor: {error}");
+                }
+                stays.extend(moves.into_iter().map(|(slot, seen, ..)| (slot.clone(), seen)));
+            }
+        }
+        stays
     }
 
     /// FREEZE and SEND for a connection that is this thread's, and was parked as said. `false` if it cannot move now.
     pub(super) fn move_away(&mut self, slot: &Arc<Slot>, parked: Word) -> bool {
         let Some(migration) = &mut self.migration else { return false };
         let Some(version) = migration.state else { return false };
-        if migration.moving.len() >= UNACKNOWLEDGED || migration.stalled.is_none() || self.shared.is_draining() {
+        if migration.room() == 0 || migration.stalled.is_none() || self.shared.is_draining() {
             return false;
         }
         let guard = slot.connection();
@@ -227,7 +319,7 @@ impl Acceptor {
                 drop(guard);
                 migration.next_id += 1;
                 slot.freeze(parked);
-                migration.moving.push(Moving { id, slot: slot.clone(), parked });
+                migration.moving.push_back(Moving { id, slot: slot.clone(), parked });
                 true
             }
             Ok(Sent::Later) => false,
@@ -331,6 +423,15 @@ impl Acceptor {
         self.watch(slot);
     }
 
+    /// Gives some of those a place that have come from the predecessor.
+    pub(super) fn adopt_some(&mut self) {
+        for _ in 0..ADOPTED {
+            let Some(restored) = self.adopting.pop_front() else { return };
+            let (source, bytes) = self.adopt(restored);
+            self.gave(source, bytes);
+        }
+    }
+
     /// Goes on with a connection of the predecessor. Answers whose it is, and how much memory it brings.
     pub fn adopt(&mut self, restored: Restored) -> (Option<ClientNet>, usize) {
         let Restored { mut connection, deadline, ready } = restored;
@@ -356,6 +457,17 @@ impl Acceptor {
         }
         (source, bytes)
     }
+}
+
+fn send_connections(
+    link: &Link,
+    first: u64,
+    snapshots: &Snapshots,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<Sent> {
+    let (snapshots, memfd) = payload(snapshots.written()?)?;
+    let descriptors: Vec<_> = descriptors.iter().copied().chain(memfd.as_ref().map(AsFd::as_fd)).collect();
+    link.send(&Message::Connections { first, snapshots }, &descriptors)
 }
 
 fn send_connection(

@@ -107,6 +107,17 @@ impl Connection {
         Some((snapshot, file_to_send))
     }
 
+    /// The file that it sends.
+    pub fn file(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            State::Writing(writing) => match &writing.source {
+                ResponseBody::File { file, .. } => Some(file.as_fd()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// A connection that goes on where the snapshot was taken, a subscriber with that hub. If the pieces do not fit
     /// together, the socket comes back.
     pub fn restore(
