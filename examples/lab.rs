@@ -12,18 +12,21 @@
 //! | `GET /count` | how often that was asked, over all generations |
 //! | `POST /map/{key}`, `GET /map/{key}` | keeps the body, over all generations; answers with it, or 404 |
 //! | `GET /panic` | panics |
+//! | `GET /events/{topic}`, `POST /events/{topic}` | subscribes, publishes: anybody may; `tick` counts ten times a second, over all generations |
+//! | `GET /events-of/{topic}` | the same subscription by a handler |
 //!
 //! A start goes wrong in the way that the file named by `LAB_TRAP` says: `panic`, `exit`, `abort`, `segv`, `overflow`,
 //! `memory`,
 //! `hang` or `restore`. A check does not, nor what is come back to.
 //!
 //! With `LAB_TICKS` a background thread counts a hundred times a second, over all generations, and appends each number to
-//! that file. With `LAB_STATELESS` it carries nothing over, and two generations may serve at a time.
+//! that file. With `LAB_STATELESS` it carries nothing over and has no hub, and two generations may serve at a time.
 //!
 //! It takes the program's flags: `cargo run --release --example lab -- --help`.
 
 use handover::{
-    Background, Body, Carried, Config, Header, IntoResponse, Request, Response, Router, Server, StatusCode,
+    Background, Body, Carried, Config, Header, Hub, IntoResponse, Namespace, Publishers, Request, Response, Router,
+    Server, StatusCode,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -61,12 +64,24 @@ fn main() -> ExitCode {
         .get("/count", counter(state.clone()))
         .get("/map/{key}", value_of(state.clone()))
         .post("/map/{key}", keep(state.clone()));
-    let mut server = Server::builder().config(config).service(routes);
+    let mut server = Server::builder().config(config);
     if std::env::var_os("LAB_STATELESS").is_none() {
-        server = server.carry_over(save, restore);
+        let hub = Hub::new();
+        let events = hub.namespace("lab").history(1000).publishers(Publishers::Anyone);
+        let own = events.clone();
+        let routes = routes.mount_service("/events", events.service()).get(
+            "/events-of/{topic}",
+            move |request: &mut Request| {
+                own.subscribe(request).topic(request.param("topic").unwrap_or_default()).respond()
+            },
+        );
+        server = server.hub(&hub).background("tick", tick(state.clone(), events)).carry_over(save, restore);
+        server = server.service(routes);
+    } else {
+        server = server.service(routes);
     }
     if let Some(path) = std::env::var_os("LAB_TICKS") {
-        server = server.background("tick", tick(state, path));
+        server = server.background("ticks in a file", tick_into(state, path));
     }
     handover::exit_code(server.give_back_at_rest(true).build().and_then(Server::run))
 }
@@ -76,13 +91,15 @@ fn main() -> ExitCode {
 struct State {
     count: u64,
     ticks: u64,
+    /// Of those that are published.
+    published: u64,
     map: BTreeMap<String, String>,
 }
 
 impl State {
     /// A line for each key, behind the count.
     fn text(&self) -> String {
-        let mut text = format!("{} {}\n", self.count, self.ticks);
+        let mut text = format!("{} {} {}\n", self.count, self.ticks, self.published);
         text.extend(self.map.iter().map(|(key, value)| format!("{key}={value}\n")));
         text
     }
@@ -90,14 +107,28 @@ impl State {
     fn read(text: &str) -> State {
         let mut lines = text.lines();
         let mut numbers = lines.next().unwrap_or_default().split(' ').map(|number| number.parse().unwrap_or(0));
-        let (count, ticks) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let [count, ticks, published] = std::array::from_fn(|_| numbers.next().unwrap_or(0));
         let pair = |line: &str| line.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
-        State { count, ticks, map: lines.filter_map(pair).collect() }
+        State { count, ticks, published, map: lines.filter_map(pair).collect() }
+    }
+}
+
+/// Counts, ten times a second, and publishes each number.
+fn tick(state: Shared, events: Namespace) -> impl Fn(&Background) {
+    move |background| {
+        while background.sleep(Duration::from_millis(100)) {
+            let mut state = locked(&state);
+            let number = state.published + 1;
+            match events.publish("tick", number.to_string()) {
+                Ok(_) => state.published = number,
+                Err(error) => eprintln!("cannot publish a tick: {error}"),
+            }
+        }
     }
 }
 
 /// Counts, a hundred times a second, and appends each number to a file.
-fn tick(state: Shared, path: OsString) -> impl Fn(&Background) {
+fn tick_into(state: Shared, path: OsString) -> impl Fn(&Background) {
     move |background| {
         while background.sleep(Duration::from_millis(10)) {
             let mut state = locked(&state);

@@ -42,6 +42,7 @@ mod program;
 mod push;
 mod server;
 mod site;
+mod stopping;
 mod sys;
 
 /// What the fuzz targets call; in no other build.
@@ -87,4 +88,5 @@ pub use push::{
 };
 pub use server::{Background, Builder, Ended, Server, StopHandle, exit_code};
 pub use site::{Files, Site, Welcome};
+pub use stopping::stopping;
 pub use tiny_http::{HTTPVersion, Header, HeaderField, Method, StatusCode};

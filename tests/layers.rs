@@ -24,6 +24,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "logging",
             "program",
             "push",
+            "site",
             "sys",
         ],
     ),
@@ -68,7 +69,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("site", &["api", "clock", "config", "error", "logging", "push", "sys"]),
     ("push", &["api", "clock", "config", "sys"]),
     ("api", &["logging"]),
-    ("lifecycle", &["error", "listener", "sys"]),
+    ("lifecycle", &["error", "listener", "stopping", "sys"]),
     ("logging", &["clock", "closest", "config", "error", "generation", "sys"]),
     ("config", &["error", "listener"]),
     ("listener", &["error", "sys"]),
@@ -77,6 +78,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("closest", &[]),
     ("error", &[]),
     ("generation", &[]),
+    ("stopping", &[]),
 ];
 
 /// What is bytes only must not reach for: I/O, clocks, threads.

@@ -117,7 +117,10 @@ impl Body {
         Kind::Reader { reader: Box::new(reader), length }.into()
     }
 
-    /// For a handler that pushes: `push` writes when it likes.
+    /// For a handler that pushes: `push` writes when it likes. For what has an end, as a report that is made line by line.
+    ///
+    /// What goes on for as long as a client listens is for a [`Hub`](crate::Hub): its subscribers hold no thread, and a reload
+    /// moves them, where this has to end first. One that has no end asks [`stopping`](crate::stopping) now and then.
     ///
     /// It runs on a thread of its own pool, half as large as that of the workers, which it holds, also while the client
     /// is slow; while none is free, other such responses wait parked, up to `stream_wait`. What it writes is buffered up to 8 KiB and leaves on `flush`. An error it

@@ -1,5 +1,6 @@
 //! The phase that every thread can ask for.
 
+use crate::stopping::Stopping;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 const SERVING: u8 = 0;
@@ -12,17 +13,25 @@ pub struct Phase {
     phase: AtomicU8,
     keeps_none: AtomicBool,
     holds: AtomicBool,
+    stopping: Stopping,
 }
 
 impl Phase {
     /// Still serving everything, but `/-/ready` says 503.
     pub fn become_lame_duck(&self) {
         self.phase.fetch_max(LAME_DUCK, Ordering::SeqCst);
+        self.stopping.set(true);
     }
 
     /// From here on every response says `Connection: close`.
     pub fn drain(&self) {
         self.phase.fetch_max(DRAINING, Ordering::SeqCst);
+        self.stopping.set(true);
+    }
+
+    /// What handlers ask.
+    pub fn stopping(&self) -> &Stopping {
+        &self.stopping
     }
 
     /// Whether responses say `Connection: close` although the server serves on: a successor runs that cannot take

@@ -55,17 +55,21 @@ impl Hub {
 
     /// The topics under a name. Those of one name are never read through another, and a successor finds what is kept by it.
     pub fn namespace(&self, name: &str) -> Namespace {
-        let name: Arc<str> = name.into();
-        let namespace = Namespace {
-            hub: self.clone(),
-            name,
-            retention: Retention::default(),
-            heartbeat: HEARTBEAT,
-            publishers: Publishers::Nobody,
-            origins: Arc::default(),
-        };
+        let namespace = self.made(name);
         namespace.register();
         namespace
+    }
+
+    /// The same for one that is there, whose retention stays.
+    pub(crate) fn existing(&self, name: &str) -> Namespace {
+        let retention = self.0.retention(name);
+        Namespace { retention, ..self.made(name) }
+    }
+
+    fn made(&self, name: &str) -> Namespace {
+        let (hub, name, retention) = (self.clone(), name.into(), Retention::default());
+        let (heartbeat, publishers, origins) = (HEARTBEAT, Publishers::Nobody, Arc::default());
+        Namespace { hub, name, retention, heartbeat, publishers, origins }
     }
 
     /// How many subscribe.

@@ -1,6 +1,7 @@
 //! The server: wires the threads, and owns the order in which they start and stop.
 
 mod background;
+mod figures;
 mod overlap;
 mod relay;
 mod reload;

@@ -143,6 +143,8 @@ impl Running {
         if !self.waits_for_serving {
             self.context.pid_file.handed_over();
         }
+        // What runs on here runs for one that is the server no longer.
+        self.shared.phase.stopping().set(true);
         log::info!("reloading: successor {pid} is promoted");
         self.handed_over_to = Some(pid);
     }

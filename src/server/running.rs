@@ -3,7 +3,7 @@
 use super::background::BackgroundThreads;
 use super::relay::Relay;
 use super::role::Inherited;
-use super::{Carry, Ended};
+use super::{Carry, Ended, figures};
 use crate::Error;
 use crate::api::Handler;
 use crate::clock::{Millis, boot_time};
@@ -224,7 +224,11 @@ impl Running {
         }
         let thread = AcceptorThread::start().map_err(|error| failed("the acceptor", error))?;
         // Everything that can fail has not: what is left is done at once.
+        let mut context = context;
         if let Some(hub) = &context.hub {
+            if let Some(publisher) = figures::publisher(hub, &shared, inheritance.counters) {
+                context.background.add("figures", publisher);
+            }
             let waker = to_acceptor.clone();
             hub.inner().wakes(move || waker.wake());
         }
@@ -366,6 +370,7 @@ impl Running {
 
     fn become_server(&mut self) -> Result<(), Error> {
         self.promoted = true;
+        self.shared.phase.stopping().set(self.shared.is_draining());
         self.handed_over_to = None;
         self.waits_for_serving = false;
         self.open_hub();

@@ -39,7 +39,7 @@ mod welcome;
 
 pub use files::Files;
 pub use routes::Site;
-pub use welcome::Welcome;
+pub use welcome::{FIGURES, Welcome};
 
 #[cfg(test)]
 mod testing;

@@ -1,5 +1,6 @@
 //! `[[push]]`: which namespace answers a path.
 
+use super::welcome::FIGURES;
 use crate::api::{Handler, Request, Response};
 use crate::config::push::{NamespaceConfig, Publish};
 use crate::push::{Hub, Publishers};
@@ -38,6 +39,18 @@ impl PushRoute {
             shown.push_str(", the last retained");
         }
         PushRoute { prefix: config.prefix.clone(), service: Box::new(namespace.service()), shown }
+    }
+
+    /// What the welcome page listens to.
+    pub fn figures(hub: &Hub) -> PushRoute {
+        let namespace = hub.namespace(FIGURES).history(1).history_age(Duration::from_secs(2));
+        let service = Box::new(namespace.service());
+        PushRoute { prefix: format!("/-/{FIGURES}"), service, shown: String::new() }
+    }
+
+    /// Whether somebody has asked for it.
+    pub fn is_configured(&self) -> bool {
+        !self.shown.is_empty()
     }
 
     /// Where behind the prefix the rest of a path begins, if it lies there: whole segments, decoded. Dots are no segments

@@ -100,11 +100,15 @@ impl Site {
             let content_type = shared.types.of(path.as_os_str().as_encoded_bytes()).to_owned();
             pages.push((*status, Page { content_type, bytes: page }));
         }
-        let hub = (!config.push.namespaces.is_empty()).then(Hub::new);
+        let welcomes = routes.iter().any(|route| matches!(route.action, Action::Welcome));
+        let hub = (welcomes || !config.push.namespaces.is_empty()).then(Hub::new);
         let mut namespaces: Vec<_> = config.push.namespaces.iter().collect();
         namespaces.sort_by_key(|namespace| std::cmp::Reverse(namespace.prefix.len()));
         let push = hub.iter().flat_map(|hub| namespaces.iter().map(|namespace| PushRoute::new(hub, namespace)));
-        let push = push.collect();
+        let mut push: Vec<PushRoute> = push.collect();
+        if welcomes && let Some(hub) = &hub {
+            push.push(PushRoute::figures(hub));
+        }
         Ok(Site { routes, fields: Fields::new(&site.headers, &[]), pages, push, hub })
     }
 
@@ -186,7 +190,7 @@ impl Handler for Site {
     }
 
     fn describe(&self) -> Vec<String> {
-        let push = self.push.iter().map(PushRoute::describe);
+        let push = self.push.iter().filter(|route| route.is_configured()).map(PushRoute::describe);
         let routes = self.routes.iter().map(|route| format!("{} {}", route.prefix, route.shown));
         let pages = self.pages.iter().map(|(status, page)| format!("error {status}: {} bytes", page.bytes.len()));
         push.chain(routes).chain(pages).collect()

@@ -5,6 +5,10 @@ use super::content::{Content, wall_clock};
 use super::path::{self, Name};
 use crate::api::{Bytes, Handler, IntoResponse, READ_ONLY, Request, Response, refuse_unless_read};
 
+/// Where its page listens for live figures of the server, and the name of that namespace and topic: published by the server
+/// if its hub has that.
+pub const FIGURES: &str = "figures";
+
 /// A small built-in site that says what this is, how to serve a directory and how to stop.
 ///
 /// It is part of the program and refers to nothing outside of itself.
@@ -125,7 +129,7 @@ mod tests {
 
     #[test]
     fn nothing_is_loaded_from_elsewhere() {
-        for reference in ["src=", "url(", "@import", "<script"] {
+        for reference in ["src=", "url(", "@import", "http:", "https:", "import("] {
             assert!(!INDEX.content.contains(reference), "{reference}");
         }
         let links = INDEX.content.split("href=\"").skip(1);

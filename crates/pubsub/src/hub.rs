@@ -214,6 +214,11 @@ impl Hub {
         state.log.set_retention(name.clone(), retention);
     }
 
+    /// How much is kept of the topics of one.
+    pub fn retention(&self, namespace: &str) -> Retention {
+        self.read().log.retention_of(namespace)
+    }
+
     /// Whether there is one.
     pub fn has_namespace(&self, name: &str) -> bool {
         self.read().namespaces.contains(name)

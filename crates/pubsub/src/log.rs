@@ -221,8 +221,12 @@ impl Log {
         self.retention = retention;
     }
 
-    pub(crate) fn retention(&self, topic: &Topic) -> Retention {
-        self.retention.get(topic.namespace()).copied().unwrap_or_default()
+    pub(crate) fn retention_of(&self, namespace: &str) -> Retention {
+        self.retention.get(namespace).copied().unwrap_or_default()
+    }
+
+    fn retention(&self, topic: &Topic) -> Retention {
+        self.retention_of(topic.namespace())
     }
 
     /// The position of the last message.

@@ -101,6 +101,7 @@ impl<D: Clone + Send + 'static> Worker<D> {
     /// Works until the acceptor has dropped its end of the channel and the channel is empty.
     fn run(self) {
         let mut work = WorkerContext::new(self.shared.clone(), self.role, self.index, self.in_flight.clone());
+        self.shared.phase.stopping().is_of_this_thread();
         while let Some(job) = self.jobs.next() {
             match (self.role, job) {
                 (Role::Status, Job::Turn(slot)) => self.look_after(&mut work, &slot),
