@@ -1,0 +1,84 @@
+//! axum on tokio's default runtime, a worker for each core; its Sse over a broadcast channel for each topic, as its
+//! documentation and examples have it.
+//!
+//! `/held` is for another peer: the origin that stands behind Pushpin.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use futures_util::{Stream, StreamExt};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::env;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+
+#[derive(Default)]
+struct Topics {
+    senders: Mutex<HashMap<String, broadcast::Sender<Arc<Message>>>>,
+    last: AtomicU64,
+}
+
+struct Message {
+    id: u64,
+    data: String,
+}
+
+/// As many as the other servers keep of a topic, about.
+const KEPT: usize = 128;
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let address = env::args().nth(1).expect("ADDRESS");
+    let app = Router::new()
+        .route("/hello", get(|| async { "hello world" }))
+        .route("/events/{topic}", get(subscribe).post(publish))
+        .route("/held/{topic}", get(hold))
+        .with_state(Arc::new(Topics::default()));
+    // As `axum::serve` documents it: a server without this may wait for delayed acknowledgements.
+    let listener = tokio::net::TcpListener::bind(address).await?.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    axum::serve(listener, app).await
+}
+
+async fn subscribe(
+    State(topics): State<Arc<Topics>>,
+    Path(topic): Path<String>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let receiver = {
+        let mut senders = topics.senders.lock().expect("nobody panics with it");
+        senders.entry(topic).or_insert_with(|| broadcast::channel(KEPT).0).subscribe()
+    };
+    let events = BroadcastStream::new(receiver).map(|received| {
+        Ok(match received {
+            Ok(message) => Event::default().id(message.id.to_string()).data(&message.data),
+            Err(_) => Event::default().event("@gap").data("lagged"),
+        })
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
+}
+
+async fn publish(State(topics): State<Arc<Topics>>, Path(topic): Path<String>, data: String) -> (StatusCode, String) {
+    let id = topics.last.fetch_add(1, Ordering::Relaxed) + 1;
+    let sender = topics.senders.lock().expect("nobody panics with it").get(&topic).cloned();
+    let subscribers = sender.map_or(0, |sender| sender.send(Arc::new(Message { id, data })).unwrap_or(0));
+    (StatusCode::OK, format!("{{\"id\":{id},\"subscribers\":{subscribers}}}"))
+}
+
+/// What Pushpin is told: hold this one, it gets what is published there.
+async fn hold(Path(topic): Path<String>) -> ([(&'static str, String); 4], &'static str) {
+    let fields = [
+        ("content-type", "text/event-stream".to_owned()),
+        ("grip-hold", "stream".to_owned()),
+        ("grip-channel", topic),
+        ("grip-keep-alive", ":\\n\\n; format=cstring; timeout=15".to_owned()),
+    ];
+    (fields, ":\n\n")
+}
