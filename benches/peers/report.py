@@ -197,11 +197,20 @@ def charts(results):
         yield "benchmarks-idle-memory.svg", title, svg
 
 
+def kept_between(text, begin, end):
+    """What stands between two marks, with them; nothing where they are not there."""
+    start, stop = text.find(begin), text.find(end)
+    return text[start : stop + len(end)] if 0 <= start < stop else ""
+
+
 def publish(results, directory):
     directory.mkdir(exist_ok=True)
+    page = directory / "benchmarks.md"
+    # Another benchmark's part stands at the end.
+    push = kept_between(page.read_text(), "<!-- push: begin", "<!-- push: end -->") if page.exists() else ""
     plots = []
     for file, title, svg in charts(results):
         (directory / file).write_text(svg)
         plots.append((title, file))
     (directory / "benchmarks.json").write_text(json.dumps(results, indent=1) + "\n")
-    (directory / "benchmarks.md").write_text(markdown(results, plots))
+    page.write_text(markdown(results, plots) + (f"\n{push}\n" if push else ""))

@@ -16,6 +16,7 @@ use std::env;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::net::TcpSocket;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
@@ -41,8 +42,12 @@ async fn main() -> std::io::Result<()> {
         .route("/events/{topic}", get(subscribe).post(publish))
         .route("/held/{topic}", get(hold))
         .with_state(Arc::new(Topics::default()));
+    // As many as the kernel lets wait, like the others; tokio's own `bind` takes 128.
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address.parse().expect("HOST:PORT"))?;
     // As `axum::serve` documents it: a server without this may wait for delayed acknowledgements.
-    let listener = tokio::net::TcpListener::bind(address).await?.tap_io(|stream| {
+    let listener = socket.listen(4096)?.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
     axum::serve(listener, app).await

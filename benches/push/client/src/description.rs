@@ -10,7 +10,7 @@ pub struct Description {
     /// Where it is published, mostly the same.
     pub publish_address: SocketAddrV4,
     pub format: Format,
-    /// Paths, with `{topic}`, and `{number}` for what has to differ between subscribers.
+    /// Paths, with `{topic}`, and `{number}` for what has to differ between subscribers and runs.
     pub subscribe: String,
     pub publish: String,
     /// Around the data of a message: `{data}` alone where the body is the data.
@@ -21,11 +21,16 @@ pub struct Description {
     pub size: usize,
     /// Milliseconds until a lost subscriber comes back, where the server has said none.
     pub retry: u64,
+    /// So many ask at once at most, below what servers let wait to be accepted.
+    pub connecting: usize,
 }
 
 impl Description {
     pub fn subscription(&self, number: usize, topic: u32, last: &[u8]) -> Vec<u8> {
-        let path = self.subscribe.replace("{topic}", &topic_name(topic)).replace("{number}", &number.to_string());
+        let path = self
+            .subscribe
+            .replace("{topic}", &topic_name(topic))
+            .replace("{number}", &format!("{}-{number}", std::process::id()));
         let mut request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
         match self.format {
             // The key of RFC 6455's example; what it is answered with is the server's own affair here.

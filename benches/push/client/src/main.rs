@@ -52,6 +52,7 @@ fn arguments() -> Result<(String, Plan), Box<dyn Error>> {
         get: "/hello".to_owned(),
         size: 100,
         retry: 1000,
+        connecting: 400,
     };
     let mut plan = Plan {
         description,
@@ -68,6 +69,7 @@ fn arguments() -> Result<(String, Plan), Box<dyn Error>> {
         reloads: 0,
         every: 4.0,
         patience: 60.0,
+        nap: 0,
     };
     let mut workload = None;
     let mut parser = Parser::from_env();
@@ -103,6 +105,7 @@ fn arguments() -> Result<(String, Plan), Box<dyn Error>> {
             "get" => description.get = value.string()?,
             "size" => description.size = value.parse()?,
             "retry" => description.retry = value.parse()?,
+            "connecting" => description.connecting = value.parse()?,
             "subscribers" => plan.subscribers = value.parse()?,
             "topics" => plan.topics = value.parse()?,
             "sources" => plan.sources = value.parse()?,
@@ -115,6 +118,7 @@ fn arguments() -> Result<(String, Plan), Box<dyn Error>> {
             "reload" => plan.reload = value.parse()?,
             "reloads" => plan.reloads = value.parse()?,
             "every" => plan.every = value.parse()?,
+            "nap" => plan.nap = value.parse()?,
             "patience" => plan.patience = value.parse()?,
             _ => return Err(format!("no flag --{name}").into()),
         }

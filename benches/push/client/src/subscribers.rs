@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,8 @@ pub struct Subscribers<'a> {
     input: Vec<u8>,
     all: Vec<Subscriber>,
     sources: u8,
+    /// Sets these apart from others of the same process, for `{number}`.
+    set: usize,
     retry: Duration,
     /// Who comes back, and when.
     returning: VecDeque<(Instant, usize)>,
@@ -80,12 +83,16 @@ pub struct Subscribers<'a> {
     pub latencies: Vec<u32>,
     pub last_delivery: u64,
     pub watched: Option<Watched>,
+    /// How long it lets more come where there is little, so that a server does not pay for waking it for each delivery.
+    pub nap: Duration,
     /// Whoever loses its connection comes back; else that is counted, and it stays away.
     pub return_when_lost: bool,
 }
 
-/// So many ask at once at most, below what servers let wait to be accepted.
-const CONNECTING: usize = 400;
+static SETS: AtomicUsize = AtomicUsize::new(0);
+
+/// Fewer events than this are little.
+const FEW: usize = 64;
 
 impl<'a> Subscribers<'a> {
     pub fn new(
@@ -111,6 +118,7 @@ impl<'a> Subscribers<'a> {
             input: vec![0; 256 * 1024],
             all: (0..number).map(one).collect(),
             sources,
+            set: SETS.fetch_add(1, Ordering::Relaxed),
             retry: Duration::from_millis(description.retry),
             returning: VecDeque::new(),
             opened: 0,
@@ -121,6 +129,7 @@ impl<'a> Subscribers<'a> {
             latencies: Vec::new(),
             last_delivery: 0,
             watched: None,
+            nap: Duration::ZERO,
             return_when_lost: false,
         })
     }
@@ -134,7 +143,7 @@ impl<'a> Subscribers<'a> {
         let until = Instant::now() + patience;
         let mut begun = 0;
         while self.opened < self.all.len() {
-            while begun < self.all.len() && begun - self.opened < CONNECTING {
+            while begun < self.all.len() && begun - self.opened < self.description.connecting {
                 self.begin(begun)?;
                 begun += 1;
             }
@@ -175,7 +184,11 @@ impl<'a> Subscribers<'a> {
 
     fn ask(&mut self, number: usize) -> io::Result<()> {
         let subscriber = &mut self.all[number];
-        let request = self.description.subscription(number, subscriber.tally.topic(), subscriber.stream.id());
+        let request = self.description.subscription(
+            self.set * 1_000_000 + number,
+            subscriber.tally.topic(),
+            subscriber.stream.id(),
+        );
         let Some(socket) = &subscriber.socket else { return Ok(()) };
         subscriber.asked = true;
         match net::send(socket, &request, net::SendFlags::NOSIGNAL) {
@@ -216,6 +229,11 @@ impl<'a> Subscribers<'a> {
         match epoll::wait(&self.poller, spare_capacity(&mut events), Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
+        }
+        if events.len() < FEW && !self.nap.is_zero() && !events.is_empty() {
+            std::thread::sleep(self.nap);
+            events.clear();
+            epoll::wait(&self.poller, spare_capacity(&mut events), Some(&rustix::time::Timespec::default()))?;
         }
         for event in &events {
             self.ready(event.data.u64() as usize)?;

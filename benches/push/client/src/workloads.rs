@@ -32,6 +32,8 @@ pub struct Plan {
     pub reloads: u32,
     pub every: f64,
     pub patience: f64,
+    /// Microseconds that the client lets deliveries come together, see `Subscribers::nap`.
+    pub nap: u64,
 }
 
 /// Servers settle for so long before something is counted, and whoever is silent for so long has nothing more.
@@ -77,6 +79,7 @@ fn there<'a>(plan: &'a Plan, topic: impl Fn(usize) -> u32) -> io::Result<Subscri
     let mut subscribers = Subscribers::new(&plan.description, plan.subscribers, plan.sources, topic)?;
     subscribers.connect(Duration::from_secs_f64(plan.patience))?;
     subscribers.turns_for(SETTLE)?;
+    subscribers.nap = Duration::from_micros(plan.nap);
     Ok(subscribers)
 }
 
@@ -99,6 +102,7 @@ fn beside<'a>(subscribers: &mut Subscribers<'a>, publish: impl FnOnce() -> Publi
 /// One message to all, again and again with rests between them.
 fn one(plan: &Plan) -> io::Result<Figures> {
     let mut subscribers = there(plan, |_| 0)?;
+    let watch = Watch::begin(plan);
     let mut publisher = Publisher::new(&plan.description, 1);
     let (mut all, mut lasts) = (Vec::new(), Vec::new());
     for _ in 0..plan.messages {
@@ -119,9 +123,11 @@ fn one(plan: &Plan) -> io::Result<Figures> {
         all.push(summary(&mut subscribers.latencies));
         subscribers.turns_for(Duration::from_millis(200))?;
     }
+    let cpu = watch.cpu();
     subscribers.finish(&publisher.published.last);
     let mut figures = Figures::default();
     figures.checked(&subscribers).published(&publisher.published);
+    figures.say("cpu_us", cpu * 1e6 / subscribers.counts.deliveries.max(1) as f64);
     figures.say("last", summary(&mut lasts)).say("messages", all);
     Ok(figures)
 }
