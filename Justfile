@@ -63,6 +63,10 @@ bench *ARGS:
 bench-peers *ARGS:
     python3 benches/peers/run.py "$@"
 
+# Push beside nchan, axum, ws, sockjs-tornado, Pushpin and a bare loop; --list, --only, --workload, --rounds N (needs python3)
+bench-push *ARGS:
+    python3 benches/push/run.py "$@"
+
 # Instructions a request outside the kernel, also for lighttpd and nginx (needs valgrind, python3)
 instructions *ARGS:
     python3 benches/peers/instructions.py "$@"

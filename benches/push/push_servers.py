@@ -40,9 +40,16 @@ class Server:
         return [part for name, value in flags.items() for part in (f"--{name}", value)]
 
     def why_not(self, workload):
-        if workload.kind == "reload" and not self.reloads:
+        if workload.kind.startswith("reload") and not self.reloads:
             return "has no reload: all are lost"
+        if workload.kind == "reload-overlap" and self.name != "handover":
+            return "has one way to reload"
         return self.cannot.get(workload.name)
+
+
+def pid_file(place):
+    """Of those that reload; another process may serve after it."""
+    return place.own / "pid"
 
 
 # What --handover names instead.
@@ -55,7 +62,13 @@ def handover(place, kind, many):
     conf.write_text(f'[[push]]\nprefix = "/events"\npublish = "anyone"\nheartbeat = {heartbeat}\n')
     # Three quarters of the connections may be subscribers.
     connections = min(many * 4 // 3 + 500, 19_500)
-    return [handover_program, "-l", place.address, "-c", conf, "--max-connections", connections, place.site]
+    flags = ["--pid-file", pid_file(place), "--max-connections", connections]
+    if kind == "flood":
+        # What a flood may make of it is part of the question.
+        flags += ["--memory", "16M"]
+    if kind == "reload-overlap":
+        flags += ["--reload", "overlap"]
+    return [handover_program, "-l", place.address, "-c", conf, *flags, place.site]
 
 
 def nchan(workers):
@@ -68,7 +81,7 @@ def nchan(workers):
         conf = place.own / "nginx.conf"
         # With reuseport the kernel spreads connections; else one worker may hold most of them.
         conf.write_text(
-            f"load_module {NCHAN};\ndaemon off;\n{user}worker_processes {workers};\npid {place.own}/nginx.pid;\n"
+            f"load_module {NCHAN};\ndaemon off;\n{user}worker_processes {workers};\npid {pid_file(place)};\n"
             f"error_log {place.own}/nginx.log;\nevents {{ worker_connections 19000; }}\n"
             f"http {{\naccess_log off;\nkeepalive_requests 100000000;\nkeepalive_timeout 600;\ndefault_type text/plain;\n"
             f"{temporary}nchan_message_buffer_length 100;\nnchan_message_timeout 10m;\n"

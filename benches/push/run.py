@@ -19,6 +19,7 @@ import itertools
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,7 @@ def peers_runner():
 peers_run = peers_runner()
 # A cell that failed in this many rounds in a row is not tried again, and no load takes longer than this.
 GIVE_UP, LONGEST = 2, 180
+LONGEST_REASON = 160
 
 
 def arguments():
@@ -91,9 +93,12 @@ class Bench:
         with Running(server, self.site, self.own(), workload.kind, many) as running:
             pid = running.child.pid
             flags = [*server.flags(running.port), "--pid", pid]
-            if workload.kind == "reload":
-                flags += ["--reload", pid]
-            sample = load(workload.arguments(self.options) + flags)
+            try:
+                if workload.kind.startswith("reload"):
+                    flags += ["--reload", push_servers.pid_file(running.place)]
+                sample = load(workload.arguments(self.options) + flags)
+            finally:
+                stop_successor(running)
         workload.check(sample)
         return sample
 
@@ -127,10 +132,26 @@ class Bench:
                     except (Wrong, OSError, subprocess.TimeoutExpired, KeyError) as error:
                         in_a_row[key] = in_a_row.get(key, 0) + 1
                         cell["failures"] += 1
-                        cell["reason"] = said = str(error)
+                        cell["reason"] = said = str(error).replace(f"{self.directory}/", "")[:LONGEST_REASON]
                     left = peers_run.clock((time.monotonic() - began) / number * (total - number))
                     print(f"{number:4}/{total}, {left} left: {workload.name:10} round {round_number} {server.name:14} {said}", flush=True)
         return cells
+
+
+def stop_successor(running):
+    """Ends the process that serves after a reload by two; it is no child of this one by then."""
+    file = push_servers.pid_file(running.place)
+    pid = int(file.read_text()) if file.exists() else running.child.pid
+    if pid == running.child.pid:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(pid, number)
+            for _ in range(100):
+                time.sleep(0.1)
+                os.kill(pid, 0)
+        except ProcessLookupError:
+            return
 
 
 def load(flags):

@@ -3,6 +3,12 @@
 use memchr::memmem;
 use std::io;
 
+/// Whether the connection ends with it.
+pub fn closes(input: &[u8]) -> bool {
+    let end = memmem::find(input, b"\r\n\r\n").unwrap_or(0);
+    String::from_utf8_lossy(&input[..end]).to_ascii_lowercase().contains("\r\nconnection: close")
+}
+
 /// Status and length, when the whole of it has come.
 pub fn whole(input: &[u8]) -> io::Result<Option<(u16, usize)>> {
     let Some(end) = memmem::find(input, b"\r\n\r\n") else { return Ok(None) };

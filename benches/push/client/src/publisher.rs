@@ -59,6 +59,9 @@ impl Connection {
         let mut piece = [0; 16 * 1024];
         loop {
             if let Some((status, length)) = answer::whole(&self.input)? {
+                if answer::closes(&self.input) {
+                    self.stream = None;
+                }
                 self.input.drain(..length);
                 return match status {
                     200..300 => Ok(()),

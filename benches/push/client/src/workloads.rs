@@ -8,7 +8,9 @@ use crate::process::{Cpu, Processes};
 use crate::publisher::{Connection, Published, Publisher};
 use crate::subscribers::{Subscribers, Watched};
 use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,8 +29,8 @@ pub struct Plan {
     /// Connections that publish without subscribers.
     pub connections: u32,
     pub pid: u32,
-    /// Who is sent HUP, and how often; none where no reload is asked for.
-    pub reload: u32,
+    /// The pid file of who is sent HUP, read each time since a reload may change it, and how often.
+    pub reload: Option<PathBuf>,
     pub reloads: u32,
     pub every: f64,
     pub patience: f64,
@@ -252,13 +254,13 @@ fn pauses(plan: &Plan) -> io::Result<Figures> {
         let publisher = scope.spawn(|| publisher.at_rate(plan.rate, seconds, true, topic));
         subscribers.turns_for(Duration::from_secs(2))?;
         before.extend([subscribers.pauses(0)]);
-        let pid = Pid::from_raw(plan.reload as i32);
         for _ in 0..plan.reloads {
             subscribers.forget_pauses();
             let lost = subscribers.reconnects;
             let at = now();
-            if let Some(pid) = pid {
-                kill_process(pid, Signal::HUP)?;
+            if let Some(file) = &plan.reload {
+                let pid = fs::read_to_string(file)?.trim().parse().ok().and_then(Pid::from_raw);
+                kill_process(pid.ok_or_else(|| io::Error::other("no pid in the pid file"))?, Signal::HUP)?;
             }
             subscribers.turns_for(Duration::from_secs_f64(plan.every))?;
             windows.push((at, subscribers.pauses(0), subscribers.reconnects - lost));
