@@ -11,6 +11,10 @@ REFERENCES = ("limit", "nchan-2")
 BEGIN, END = "<!-- push: begin, written by `just bench-push --publish` -->", "<!-- push: end -->"
 
 
+# A round in which other processes took more than this share of the machine is said to be disturbed.
+DISTURBED = 0.08
+
+
 def spread(values, show):
     """The median, in brackets the least and the most."""
     low, high = show(min(values)), show(max(values))
@@ -39,6 +43,9 @@ def workload_table(workload, cells):
             lines.append([name, cell["reason"] or "not measured", *[""] * (len(head) - 2)])
             continue
         line = [f"{name} ({cell['reason']}, {cell['failures']} times)" if cell["failures"] else name]
+        disturbed = sum(sample.get("others", 0) > DISTURBED for sample in cell["samples"])
+        if disturbed:
+            line[0] += f" ({disturbed} of {len(cell['samples'])} rounds disturbed)"
         line += [spread([figure.of(sample) for sample in cell["samples"]], figure.show) for figure in workload.figures]
         for reference in references:
             found = [ratio(cells, name, reference, figure) for figure in rated]
@@ -55,14 +62,15 @@ beginning with another one; a cell is the median, in brackets the least and the 
 and a ratio the median of those within each round. *CPU* is the user and system time of all processes of the server.
 Where one message goes to thousands the client lets deliveries come together for {nap} µs when there are few, or each of
 them would have its server wake the client: with {cores} cores that is a good part of what is measured. *Private
-memory* is RssAnon of all processes, with all subscribers less before."""
+memory* is RssAnon of all processes, with all subscribers less before. A round is *disturbed* where processes that are not
+of the benchmark, or the machine's host, took more than {disturbed:.0%} of its time."""
 
 
 def markdown(results):
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     method = METHOD.format(
-        size=100, rounds=results["rounds"], seconds=results["seconds"], nap=200, cores=machine["cores"]
+        size=100, disturbed=DISTURBED, rounds=results["rounds"], seconds=results["seconds"], nap=200, cores=machine["cores"]
     )
     parts = [
         "## Push",

@@ -28,7 +28,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[1:1] = [str(HERE.parent), str(HERE.parent / "peers")]
 
-from common import ROOT  # noqa: E402  (the path above is needed first)
+from common import ROOT, TICK  # noqa: E402  (the path above is needed first)
 import push_report  # noqa: E402
 import push_servers  # noqa: E402
 from push_servers import CLIENT, SERVERS  # noqa: E402
@@ -93,10 +93,14 @@ class Bench:
         with Running(server, self.site, self.own(), workload.kind, many) as running:
             pid = running.child.pid
             flags = [*server.flags(running.port), "--pid", pid]
+            busy, own, began = busy_seconds(), running.cpu()[0] + peers_run.client_cpu(), time.monotonic()
             try:
                 if workload.kind.startswith("reload"):
                     flags += ["--reload", push_servers.pid_file(running.place)]
                 sample = load(workload.arguments(self.options) + flags)
+                took = (time.monotonic() - began) * os.cpu_count()
+                own = running.cpu()[0] + peers_run.client_cpu() - own if running.child.poll() is None else took
+                sample["others"] = max(0.0, (busy_seconds() - busy - own) / took)
             finally:
                 stop_successor(running)
         workload.check(sample)
@@ -129,6 +133,8 @@ class Bench:
                         cell["samples"].append({"round": round_number, **sample})
                         in_a_row[key] = 0
                         said = ", ".join(f"{figure.title} {figure.show(figure.of(sample))}" for figure in workload.figures)
+                        if sample["others"] > push_report.DISTURBED:
+                            said += f"; disturbed, {sample['others']:.0%} of the machine went to others"
                     except (Wrong, OSError, subprocess.TimeoutExpired, KeyError) as error:
                         in_a_row[key] = in_a_row.get(key, 0) + 1
                         cell["failures"] += 1
@@ -136,6 +142,12 @@ class Bench:
                     left = peers_run.clock((time.monotonic() - began) / number * (total - number))
                     print(f"{number:4}/{total}, {left} left: {workload.name:10} round {round_number} {server.name:14} {said}", flush=True)
         return cells
+
+
+def busy_seconds():
+    """What all processes of the machine have taken, and what its host has kept."""
+    fields = list(map(int, pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]))
+    return (sum(fields) - fields[3] - fields[4]) / TICK
 
 
 def stop_successor(running):

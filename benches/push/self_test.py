@@ -182,6 +182,8 @@ class Reports(unittest.TestCase):
         # 1.0, 2.0 and 0.9: the median of the pairs, not the pair of the medians.
         self.assertIn("| handover | 9.0 µs (8.0 µs–20.0 µs) | 0.10 ms | 1.00× | 0.50× |", lines)
         self.assertIn("| nchan-2 (1 missing, 2 times) | 18.0 µs | 0.10 ms | 1.80× | – |", lines)
+        cells = {"limit": {"samples": [{**sample(1, 8.0), "others": 0.4}, sample(2, 8.0)], "reason": None, "failures": 0}}
+        self.assertIn("limit (1 of 2 rounds disturbed)", push_report.workload_table(WORKLOADS["steady"], cells))
         self.assertTrue(any(line.startswith("| pushpin | is not installed |") for line in lines))
         self.assertEqual({line.count("|") for line in lines}, {6})
 
