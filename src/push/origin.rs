@@ -9,10 +9,9 @@ const PASSED_ON: [&str; 3] = ["Forwarded", "X-Forwarded-For", "Via"];
 /// For how long a browser may keep what it was told about methods and fields, in seconds.
 const PREFLIGHT_AGE: &str = "7200";
 
-/// Adds what a browser wants to know before a page of another origin may see an answer.
+/// Adds what a browser wants to know before a page of another origin may see an answer. That it depends on the origin, also
+/// where that is missing, the answer says already.
 pub(super) fn allow_origin(response: Response, request: &Request, origins: &[String]) -> Response {
-    // What is answered depends on it, also where it is missing.
-    let response = response.with_header(known_header("Vary", "Origin"));
     let Some(origin) = request.header("Origin") else { return response };
     let listed = |name: &str| origins.iter().any(|allowed| allowed == name);
     let (value, credentials) = match () {

@@ -29,6 +29,7 @@ impl Wrong {
         let text = format!("{status} {}: {what}\n", StatusCode(status).default_reason_phrase());
         let response = (StatusCode(status), text).into_response();
         let response = response.with_header(known_header("Cache-Control", "no-store"));
+        let response = response.with_header(known_header("Vary", "Origin"));
         match status {
             503 => response.with_header(known_header("Retry-After", "1")),
             _ => response,

@@ -5,9 +5,11 @@ use super::origin::{allow_origin, allow_preflight, is_local};
 use super::question::{self, Question, TOPICS, Wrong, strictly_decoded};
 use crate::api::{Body, Handler, IntoResponse, Request, Response, Subscribe, known_header};
 use crate::clock::boot_time;
+use http1::response::push_field;
 use pubsub::{Key, Message, PublishError, Subscription, Topic};
 use serde::{Deserialize, Serialize};
-use tiny_http::{Method, StatusCode};
+use std::sync::{Arc, LazyLock};
+use tiny_http::{Header, Method, StatusCode};
 
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 /// Messages that are published together.
@@ -20,6 +22,8 @@ const FULL_RETRY: u32 = 10_000;
 /// See [`Namespace::service`].
 pub(super) struct Service {
     namespace: Namespace,
+    /// Whether others put fields onto its answers, so that its own must be there to be replaced.
+    bare: bool,
 }
 
 /// A line of a batch.
@@ -29,12 +33,6 @@ struct Envelope {
     topic: String,
     event: Option<String>,
     data: String,
-}
-
-#[derive(Serialize)]
-struct Published {
-    id: String,
-    subscribers: usize,
 }
 
 #[derive(Serialize)]
@@ -57,11 +55,16 @@ impl Namespace {
     pub fn service(&self) -> impl Handler + use<> {
         Service::new(self.clone())
     }
+
+    /// The same for somebody who puts fields of his own onto its answers.
+    pub(crate) fn bare_service(&self) -> impl Handler + use<> {
+        Service { bare: true, ..Service::new(self.clone()) }
+    }
 }
 
 impl Service {
     pub fn new(namespace: Namespace) -> Service {
-        Service { namespace }
+        Service { namespace, bare: false }
     }
 
     fn answer(&self, request: &mut Request) -> Result<Response, Wrong> {
@@ -80,9 +83,9 @@ impl Service {
                 Ok(self.subscribe(request, &topics, &question))
             }
             Method::Post => self.publish(request, &topic),
-            Method::Options => Ok(().into_response().with_header(known_header("Allow", METHODS))),
-            Method::NonStandard(_) => Ok(StatusCode(501).into_response()),
-            _ => Ok(StatusCode(405).into_response().with_header(known_header("Allow", METHODS))),
+            Method::Options => Ok(().into_response().with_header(known_header("Allow", METHODS)).with_header(vary())),
+            Method::NonStandard(_) => Ok(StatusCode(501).into_response().with_header(vary())),
+            _ => Ok(StatusCode(405).into_response().with_header(known_header("Allow", METHODS)).with_header(vary())),
         }
     }
 
@@ -99,21 +102,21 @@ impl Service {
         let topics = topics.map_err(|wrong| Wrong::new(400, wrong.to_string()))?;
         let poll = question.form.poll;
         if *request.method() == Method::Head {
-            return Ok(described(Body::empty(), poll));
+            return Ok(self.described(Body::empty(), poll));
         }
         let subscription = Subscription::new(self.namespace.hub.inner(), topics, question.begin, question.form);
         let Ok(mut subscription) = subscription else {
             // Any error would be the end of a browser's EventSource.
             return match poll {
                 true => Err(Wrong::new(503, "there are as many subscribers as there may be")),
-                false => Ok(described(format!("retry: {FULL_RETRY}\n\n").into(), poll)),
+                false => Ok(self.described(format!("retry: {FULL_RETRY}\n\n").into(), poll)),
             };
         };
         if poll && let Some(answer) = subscription.answer(question.wait.is_zero()) {
-            return Ok(described(answer.into(), poll));
+            return Ok(self.described(answer.into(), poll));
         }
         let (heartbeat, wait) = (self.namespace.heartbeat, question.wait);
-        Ok(described(Body::subscription(Subscribe { subscription, heartbeat, wait }), poll))
+        Ok(self.described(Body::subscription(Subscribe { subscription, heartbeat, wait }), poll))
     }
 
     fn may_publish(&self, request: &Request) -> Result<(), Wrong> {
@@ -147,8 +150,8 @@ impl Service {
         };
         let key = key.as_deref().map(|key| Key { principal: "", key });
         let published = self.namespace.hub.inner().publish_all(messages, boot_time(), key).map_err(refused)?;
-        let published = Published { id: published.position.to_string(), subscribers: published.subscribers };
-        Ok(json(&published))
+        let (id, subscribers) = (published.position, published.subscribers);
+        Ok(self.described(format!("{{\"id\":\"{id}\",\"subscribers\":{subscribers}}}\n").into(), true))
     }
 
     fn message(&self, topic: &str, event: Option<&str>, data: String) -> Result<(Topic, Message), Wrong> {
@@ -206,12 +209,29 @@ impl Service {
             last: (figures.info.last > 0)
                 .then(|| pubsub::Position { epoch: last.epoch, offset: figures.info.last }.to_string()),
         });
-        Ok(json(&Listed { topics: topics.collect(), last: last.to_string() }))
+        let listed = Listed { topics: topics.collect(), last: last.to_string() };
+        // Text and numbers cannot fail to be written.
+        let mut text = serde_json::to_vec(&listed).unwrap_or_default();
+        text.push(b'\n');
+        Ok(self.described(text.into(), true))
     }
 
     /// With what pages of other origins are told.
     pub fn with_origin(&self, request: &Request, response: Response) -> Response {
         allow_origin(response, request, &self.namespace.origins)
+    }
+
+    /// With the fields of a stream, or of an answer in JSON.
+    fn described(&self, mut body: Body, poll: bool) -> Response {
+        if self.bare {
+            let fields = fields(poll).iter().map(|(name, value)| known_header(name, value));
+            return body.into_response_with(200, fields.collect());
+        }
+        // To make each of them anew takes longer than to publish.
+        static JSON: LazyLock<Arc<[u8]>> = LazyLock::new(|| encoded(fields(true)));
+        static STREAM: LazyLock<Arc<[u8]>> = LazyLock::new(|| encoded(fields(false)));
+        body.fields = Some(if poll { JSON.clone() } else { STREAM.clone() });
+        body.into_response_with(200, Vec::new())
     }
 }
 
@@ -231,27 +251,33 @@ fn without_line(error: &serde_json::Error) -> String {
     text.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
-/// With the fields of a stream, or of an answer in JSON.
-fn described(body: Body, poll: bool) -> Response {
-    let fields: &[(&str, &str)] = match poll {
-        true => &[("Content-Type", "application/json"), ("Cache-Control", "no-store")],
+fn vary() -> Header {
+    known_header("Vary", "Origin")
+}
+
+fn fields(poll: bool) -> &'static [(&'static str, &'static str)] {
+    match poll {
+        true => &[
+            ("Content-Type", "application/json"),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Vary", "Origin"),
+        ],
         false => &[
             ("Content-Type", "text/event-stream"),
             ("Cache-Control", "no-store, no-transform"),
             // nginx would collect it.
             ("X-Accel-Buffering", "no"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Vary", "Origin"),
         ],
-    };
-    let nosniff = known_header("X-Content-Type-Options", "nosniff");
-    let headers = fields.iter().map(|(name, value)| known_header(name, value)).chain([nosniff]);
-    body.into_response_with(200, headers.collect())
+    }
 }
 
-fn json(value: &impl Serialize) -> Response {
-    // Text and numbers cannot fail to be written.
-    let mut text = serde_json::to_vec(value).unwrap_or_default();
-    text.push(b'\n');
-    described(text.into(), true)
+fn encoded(fields: &[(&str, &str)]) -> Arc<[u8]> {
+    let mut bytes = Vec::new();
+    fields.iter().for_each(|(name, value)| push_field(&mut bytes, name.as_bytes(), value.as_bytes()));
+    bytes.into()
 }
 
 impl Handler for Service {

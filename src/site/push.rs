@@ -15,7 +15,8 @@ pub(super) struct PushRoute {
 }
 
 impl PushRoute {
-    pub fn new(hub: &Hub, config: &NamespaceConfig) -> PushRoute {
+    /// `bare`: the site puts fields of its own onto each answer.
+    pub fn new(hub: &Hub, config: &NamespaceConfig, bare: bool) -> PushRoute {
         let publishers = match config.publish {
             Publish::Nobody => Publishers::Nobody,
             Publish::Local => Publishers::Local,
@@ -38,13 +39,15 @@ impl PushRoute {
         if config.retain {
             shown.push_str(", the last retained");
         }
-        PushRoute { prefix: config.prefix.clone(), service: Box::new(namespace.service()), shown }
+        let service: Box<dyn Handler> =
+            if bare { Box::new(namespace.bare_service()) } else { Box::new(namespace.service()) };
+        PushRoute { prefix: config.prefix.clone(), service, shown }
     }
 
     /// What the welcome page listens to.
     pub fn figures(hub: &Hub) -> PushRoute {
         let namespace = hub.namespace(FIGURES).history(1).history_age(Duration::from_secs(2));
-        let service = Box::new(namespace.service());
+        let service = Box::new(namespace.bare_service());
         PushRoute { prefix: format!("/-/{FIGURES}"), service, shown: String::new() }
     }
 
@@ -98,7 +101,7 @@ mod tests {
             retain: false,
             heartbeat: 0,
         };
-        let route = PushRoute::new(&Hub::new(), &config);
+        let route = PushRoute::new(&Hub::new(), &config, false);
         for (path, rest) in [
             ("/a/events", Some("")),
             ("/a/events/", Some("/")),

@@ -104,7 +104,9 @@ impl Site {
         let hub = (welcomes || !config.push.namespaces.is_empty()).then(Hub::new);
         let mut namespaces: Vec<_> = config.push.namespaces.iter().collect();
         namespaces.sort_by_key(|namespace| std::cmp::Reverse(namespace.prefix.len()));
-        let push = hub.iter().flat_map(|hub| namespaces.iter().map(|namespace| PushRoute::new(hub, namespace)));
+        let push = hub.iter().flat_map(|hub| {
+            namespaces.iter().map(|namespace| PushRoute::new(hub, namespace, !site.headers.is_empty()))
+        });
         let mut push: Vec<PushRoute> = push.collect();
         if welcomes && let Some(hub) = &hub {
             push.push(PushRoute::figures(hub));

@@ -297,7 +297,6 @@ impl Hub {
             return Err(PublishError::TooLarge { most });
         }
         let listening = |state: &State, topic| state.waiting.get(topic).map_or(0, |waiting| waiting.tokens.len());
-        let subscribers = messages.iter().map(|(topic, _)| listening(&state, topic)).sum();
         let key = match (key, &messages[..]) {
             (Some(Key { principal, key }), [(first, _), ..]) => {
                 let topic = if messages.len() == 1 { first.name() } else { "" };
@@ -308,21 +307,26 @@ impl Hub {
                 let hash = idempotency::hash(said);
                 match state.keys.get(&key, now) {
                     Some(used) if used.hash != hash => return Err(PublishError::KeyReused),
-                    Some(used) => return Ok(Published { position: used.position, subscribers, repeated: true }),
+                    Some(used) => {
+                        let position = used.position;
+                        let subscribers = messages.iter().map(|(topic, _)| listening(&state, topic)).sum();
+                        return Ok(Published { position, subscribers, repeated: true });
+                    }
                     None => Some((key, hash)),
                 }
             }
             _ => None,
         };
-        let mut marks = false;
+        let (mut marks, mut subscribers) = (false, 0);
         for (topic, message) in messages {
             state.log.append(&topic, message, now)?;
             let State { waiting, marked, .. } = &mut *state;
-            if let Some(waiting) = waiting.get_mut(&topic)
-                && !mem::replace(&mut waiting.marked, true)
-            {
-                marked.push(topic);
-                marks = true;
+            if let Some(waiting) = waiting.get_mut(&topic) {
+                subscribers += waiting.tokens.len();
+                if !mem::replace(&mut waiting.marked, true) {
+                    marked.push(topic);
+                    marks = true;
+                }
             }
         }
         let position = state.log.position();

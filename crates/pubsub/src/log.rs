@@ -108,6 +108,8 @@ pub(crate) struct Kept {
     /// The last offset, also of one that is gone.
     pub(crate) last: u64,
     pub(crate) subscribers: usize,
+    /// How many messages it is to have.
+    history: usize,
 }
 
 /// Why something could not be published.
@@ -208,7 +210,10 @@ impl Log {
 
     /// How much is kept of the topics of a namespace; the default where nobody has said.
     pub fn set_retention(&mut self, namespace: impl Into<Arc<str>>, retention: Retention) {
-        self.retention.insert(namespace.into(), retention);
+        let namespace = namespace.into();
+        let topics = self.topics.iter_mut().filter(|(topic, _)| topic.namespace() == &*namespace);
+        topics.for_each(|(_, kept)| kept.history = retention.history);
+        self.retention.insert(namespace, retention);
     }
 
     /// What was said of namespaces.
@@ -218,7 +223,7 @@ impl Log {
 
     /// The same as another.
     pub(crate) fn take_retention(&mut self, retention: HashMap<Arc<str>, Retention, RandomState>) {
-        self.retention = retention;
+        retention.into_iter().for_each(|(namespace, retention)| self.set_retention(namespace, retention));
     }
 
     pub(crate) fn retention_of(&self, namespace: &str) -> Retention {
@@ -254,8 +259,8 @@ impl Log {
         self.epoch = epoch;
     }
 
-    /// Puts a message at the end, which has that offset.
-    pub(crate) fn put(&mut self, topic: &Topic, stored: Stored) {
+    /// Puts a message at the end, which has that offset. Answers whether its topic has more than it is to have.
+    pub(crate) fn put(&mut self, topic: &Topic, stored: Stored) -> bool {
         let (offset, bytes) = (stored.offset, stored.message.bytes() + ENTRY);
         let kept = match self.topics.get_mut(topic) {
             Some(kept) => kept,
@@ -264,24 +269,26 @@ impl Log {
         let first = kept.messages.is_empty();
         kept.messages.push_back(stored);
         kept.last = offset;
+        let more = kept.messages.len() > kept.history;
         self.order.insert(offset, topic.clone());
         self.bytes += bytes + if first { TOPIC + topic.bytes() } else { 0 };
+        more
     }
 
     /// The topic, which is remembered from here on, with the floor that was remembered for it.
     fn known(&mut self, topic: &Topic) -> &mut Kept {
         if !self.topics.contains_key(topic) {
             let floor = self.forgotten.remove(&topic.fingerprint()).unwrap_or(self.forgotten_floor);
-            self.topics.insert(topic.clone(), Kept { floor, last: floor, ..Kept::default() });
+            let history = self.retention(topic).history;
+            self.topics.insert(topic.clone(), Kept { floor, last: floor, history, ..Kept::default() });
         }
         self.topics.get_mut(topic).expect("it was just put there")
     }
 
     /// Drops what one topic has too much of.
     pub(crate) fn trim(&mut self, topic: &Topic, now: i64) {
-        let history = self.retention(topic).history;
         while let Some(kept) = self.topics.get(topic)
-            && kept.messages.len() > history
+            && kept.messages.len() > kept.history
             && let Some(oldest) = kept.messages.front()
             && now.saturating_sub(oldest.time) >= YOUNG
         {
@@ -333,8 +340,8 @@ impl Log {
         self.frames.fetch_sub(dropped.message.frame_bytes(), Ordering::Relaxed);
         if kept.messages.is_empty() {
             self.bytes -= TOPIC + topic.bytes();
+            self.forget_if_unused(&topic);
         }
-        self.forget_if_unused(&topic);
     }
 
     /// A topic that has neither messages nor subscribers is remembered by its floor alone.
@@ -494,8 +501,9 @@ impl MessageLog for Log {
         }
         let offset = self.next;
         self.next += 1;
-        self.put(topic, Stored { offset, time: now, message: Arc::new(message) });
-        self.trim(topic, now);
+        if self.put(topic, Stored { offset, time: now, message: Arc::new(message) }) {
+            self.trim(topic, now);
+        }
         self.make_room();
         Ok(self.at(offset))
     }

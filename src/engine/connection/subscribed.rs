@@ -115,7 +115,11 @@ impl Connection {
         if poll {
             head = std::mem::take(&mut work.out);
             // It is said when it is answered.
-            head.truncate(head.len() - self.date_behind(&head, work));
+            let date = work.date.field();
+            if let Some(at) = head.windows(date.len()).position(|window| window == date) {
+                head.drain(at..at + date.len());
+            }
+            head.shrink_to_fit();
         } else {
             let framing = if minor == 0 { ResponseFraming::Close } else { ResponseFraming::Chunked };
             let keep_alive = keep_alive && minor > 0;
@@ -140,12 +144,6 @@ impl Connection {
             minor,
         };
         self.serve_subscriber(work, turn, Box::new(subscribed))
-    }
-
-    /// How long the Date field is that stands at the end of a head, if it is ours.
-    fn date_behind(&self, head: &[u8], work: &mut WorkerContext) -> usize {
-        let date = work.date.field();
-        if head.ends_with(date) { date.len() } else { 0 }
     }
 
     /// What the hub has for it, and what is due.
