@@ -28,6 +28,7 @@ fn main() {
     let tagged =
         |tag: char, name: &str| field(name).into_iter().map(|value| format!("{tag}{value}")).collect::<Vec<_>>();
 
+    write("log", vec![pubsub::invariants::sample()]);
     write(
         "framing",
         [

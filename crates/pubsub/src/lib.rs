@@ -31,6 +31,8 @@
 mod encoding;
 mod hub;
 mod idempotency;
+#[cfg(any(test, feature = "invariants"))]
+pub mod invariants;
 mod log;
 mod message;
 mod position;

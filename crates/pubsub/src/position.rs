@@ -9,10 +9,10 @@ use std::str::FromStr;
 /// they reconnect across origins (WHATWG Fetch, CORS-safelisted request headers).
 ///
 /// ```
-/// let position: push::Position = "7-42".parse()?;
+/// let position: pubsub::Position = "7-42".parse()?;
 /// assert_eq!((position.epoch, position.offset), (7, 42));
-/// assert!("7-042".parse::<push::Position>().is_err());
-/// # Ok::<(), push::BadPosition>(())
+/// assert!("7-042".parse::<pubsub::Position>().is_err());
+/// # Ok::<(), pubsub::BadPosition>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
