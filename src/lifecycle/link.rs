@@ -107,6 +107,48 @@ pub enum Message {
     Refusals(Vec<u64>),
     /// Predecessor, since version 5: these are yours.
     Commits(Vec<u64>),
+    /// Predecessor, since version 5, behind `Go`: publish what somebody here still publishes, as [`Publication`] has it.
+    Publish { id: u64, publication: Payload },
+    /// Successor, since version 5, to `Publish`: where it stands, or why it does not.
+    Published { id: u64, outcome: Result<PublishedAt, String> },
+}
+
+/// What is published by another process.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    pub messages: Vec<PublishedMessage>,
+    /// Whose key, and which.
+    pub key: Option<(String, String)>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedMessage {
+    pub namespace: String,
+    pub topic: String,
+    pub event: Option<String>,
+    #[serde(with = "serde_bytes")]
+    pub data: Vec<u8>,
+}
+
+/// Where something was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedAt {
+    pub epoch: u64,
+    pub offset: u64,
+    pub subscribers: u64,
+    pub repeated: bool,
+}
+
+impl Publication {
+    /// As it is written in a packet.
+    pub fn written(&self) -> io::Result<Vec<u8>> {
+        postcard::to_allocvec(self).map_err(io::Error::other)
+    }
+
+    /// What was written.
+    pub fn read(bytes: &[u8]) -> io::Result<Publication> {
+        postcard::from_bytes(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
 }
 
 /// A connection among several.
@@ -183,6 +225,8 @@ impl Message {
             Message::Acks(_) => "Acks",
             Message::Refusals(_) => "Refusals",
             Message::Commits(_) => "Commits",
+            Message::Publish { .. } => "Publish",
+            Message::Published { .. } => "Published",
         }
     }
 }
@@ -375,7 +419,11 @@ mod tests {
         let snapshots =
             Snapshots(vec![(true, ByteBuf::from([7])), (false, ByteBuf::new())]).written().expect("plain data");
         assert_eq!(snapshots, [2, 1, 1, 7, 0, 0]);
-        let messages: [(Message, &[u8]); 23] = [
+        let message = PublishedMessage { namespace: "n".into(), topic: "t".into(), event: None, data: vec![1] };
+        let publication = Publication { messages: vec![message], key: Some(("".into(), "k".into())) };
+        assert_eq!(publication.written().expect("plain data"), b"\x01\x01n\x01t\x00\x01\x01\x01\x00\x01k");
+        let at = PublishedAt { epoch: 300, offset: 1, subscribers: 2, repeated: false };
+        let messages: [(Message, &[u8]); 26] = [
             (Message::Stopping, &[2]),
             (
                 Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
@@ -405,6 +453,9 @@ mod tests {
             (Message::Acks(vec![1, 300]), &[23, 2, 1, 0xac, 2]),
             (Message::Refusals(vec![2]), &[24, 1, 2]),
             (Message::Commits(vec![]), &[25, 0]),
+            (Message::Publish { id: 300, publication: Payload::Inline(vec![9]) }, &[26, 0xac, 2, 0, 1, 9]),
+            (Message::Published { id: 1, outcome: Ok(at) }, &[27, 1, 0, 0xac, 2, 1, 2, 0]),
+            (Message::Published { id: 1, outcome: Err("no".into()) }, &[27, 1, 1, 2, b'n', b'o']),
         ];
         for (message, expected) in messages {
             let bytes = postcard::to_allocvec(&message).expect("plain data");

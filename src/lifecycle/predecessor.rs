@@ -1,6 +1,9 @@
 //! Overlap mode as the successor sees it: what it inherits, and the thread that listens to its predecessor.
 
-use super::link::{self, HOLDS, Holds, Link, Message, PLACES, Packet, Payload, SWITCHES, Sent, Snapshots, test_point};
+use super::link::{
+    self, HOLDS, Holds, Link, Message, PLACES, Packet, Payload, Publication, PublishedAt, SWITCHES, Sent, Snapshots,
+    test_point,
+};
 use super::patience::Patience;
 use super::state::{Carried, Inheritance, Snapshot, decode};
 use super::{Event, FromPredecessor};
@@ -81,6 +84,8 @@ pub trait Arrivals: Send + 'static {
     fn adopt(&self, restored: Vec<Self::Restored>);
     /// So many are its own.
     fn learn(&self, holds: Holds);
+    /// Publishes for it, once this process does.
+    fn publish(&self, publication: Publication) -> Result<PublishedAt, String>;
 }
 
 /// What a successor begins with.
@@ -239,6 +244,12 @@ fn listen<A: Arrivals>(
                 arrivals.learn(holds);
                 continue;
             }
+            Message::Publish { id, publication } => {
+                let publication = Publication::read(&publication.open(&mut descriptors)?)?;
+                let answer = Message::Published { id, outcome: arrivals.publish(publication) };
+                reply(link, &answer, arriving, arrivals, Patience::new(PATIENCE));
+                continue;
+            }
             Message::Abort(id) => {
                 arriving.take(id);
                 continue;
@@ -330,6 +341,10 @@ mod tests {
         }
 
         fn learn(&self, _: Holds) {}
+
+        fn publish(&self, _: Publication) -> Result<PublishedAt, String> {
+            Err("nothing is published here".into())
+        }
     }
 
     /// A predecessor that is stopped and lives: once the link was given up, and it killed us when it woke.

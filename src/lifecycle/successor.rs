@@ -2,7 +2,7 @@
 
 use super::candidate::Candidate;
 use super::child::{Child, How};
-use super::link::{self, Link, Message, Packet, SWITCHES};
+use super::link::{self, Link, Message, Packet, PublishedAt, SWITCHES};
 use super::patience::Patience;
 use super::program::Reads;
 use super::state::{Inheritance, common, encode};
@@ -56,6 +56,8 @@ impl Spoken {
 pub trait Answers: Send + 'static {
     fn acked(&self, ids: Vec<u64>);
     fn refused(&self, ids: Vec<u64>);
+    /// What was to be published stands there, or does not.
+    fn published(&self, id: u64, outcome: Result<PublishedAt, String>);
     /// It wishes for a place, for another connection of that address if there is one.
     fn wishes(&self, address: Option<Vec<u8>>);
 }
@@ -132,6 +134,10 @@ impl Successor {
                     }
                     Message::Refusals(ids) => {
                         answers.refused(ids);
+                        continue;
+                    }
+                    Message::Published { id, outcome } => {
+                        answers.published(id, outcome);
                         continue;
                     }
                     Message::Spare(address) => {

@@ -7,6 +7,7 @@ mod relay;
 mod reload;
 mod role;
 mod running;
+mod stragglers;
 
 use crate::Error;
 use crate::api::{Closure, Handler, IntoResponse, Request};

@@ -4,6 +4,7 @@
 
 use super::reload::{Rests, check_timeout, said_by_the_ready};
 use super::running::{Pause, Reloaded, Running, Waited};
+use super::stragglers::Stragglers;
 use crate::config::Config;
 use crate::engine::acceptor::{Command, Holders};
 use crate::generation::generation;
@@ -34,6 +35,7 @@ impl Running {
     /// Hands over to a successor. If it fails before PROMOTE, everything is as before.
     pub(super) fn reload_by_overlap(&mut self, config: &Config, again: &mut bool) -> Reloaded {
         let began = Instant::now();
+        self.stragglers = Stragglers::default();
         let mut until_ready = Patience::new(check_timeout());
         let mut probation = Patience::new(config.reload_probation);
         log::info!("reloading: checking {}", self.context.program.path().display());
@@ -93,7 +95,7 @@ impl Running {
         let spent = until_ready.spent() + probation.spent();
         let deadline = Patience::new(config.reload_deadline.saturating_sub(spent));
         self.promoted_another(pid);
-        self.hand_hub_over();
+        self.hand_hub_over(None);
         self.move_to(successor, removed, spoken, config, deadline, None, again)
     }
 
@@ -121,7 +123,7 @@ impl Running {
         let said = successor.link.send_within(&Message::Go, &[], PATIENCE);
         said.map_err(|error| Reloaded::Failed(format!("the successor is gone before it serves: {error}")))?;
         self.waits_for_serving = true;
-        self.hand_hub_over();
+        self.hand_hub_over((spoken.words >= HUBS).then(|| successor.link.clone()));
         test_point("predecessor-go");
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! What the other generation says about connections, on its way to the acceptor.
 
+use super::stragglers::{Stragglers, publish_for};
+use crate::clock::boot_time;
 use crate::engine::acceptor::Command;
 use crate::engine::connection::{Connection, Restored};
 use crate::engine::pool::worker::AcceptorHandle;
-use crate::lifecycle::link::Holds;
+use crate::lifecycle::link::{Holds, Publication, PublishedAt};
 use crate::lifecycle::predecessor::Arrivals;
 use crate::lifecycle::state::Snapshot;
 use crate::lifecycle::successor::Answers;
@@ -18,6 +20,7 @@ pub(super) struct Relay {
     pub(super) commands: Sender<Command>,
     pub(super) to_acceptor: AcceptorHandle,
     pub(super) hub: Option<Hub>,
+    pub(super) stragglers: Stragglers,
 }
 
 impl Relay {
@@ -38,6 +41,10 @@ impl Answers for Relay {
         self.tell(Command::Refused(ids));
     }
 
+    fn published(&self, id: u64, outcome: Result<PublishedAt, String>) {
+        self.stragglers.answered(id, outcome);
+    }
+
     fn wishes(&self, address: Option<Vec<u8>>) {
         self.tell(Command::Spare(address));
     }
@@ -56,5 +63,10 @@ impl Arrivals for Relay {
 
     fn learn(&self, holds: Holds) {
         self.tell(Command::Learn(holds));
+    }
+
+    fn publish(&self, publication: Publication) -> Result<PublishedAt, String> {
+        let hub = self.hub.as_ref().ok_or("there is no hub here")?;
+        publish_for(hub, publication, boot_time())
     }
 }

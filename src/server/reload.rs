@@ -7,7 +7,7 @@ use crate::config::{Config, ConfigFile, MAX_CONFIGURATION};
 use crate::engine::acceptor::{Command, Held, HoldOrder, NotHeld};
 use crate::generation::generation;
 use crate::lifecycle::candidate::{Candidate, WayBack};
-use crate::lifecycle::link::test_time;
+use crate::lifecycle::link::{Link, test_time};
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::program::Reads;
 use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, InheritedListener, MovedConnection};
@@ -338,16 +338,19 @@ impl Running {
         }
     }
 
-    /// The successor publishes from here on.
-    pub(super) fn hand_hub_over(&self) {
-        if let Some(hub) = &self.context.hub {
-            hub.inner().hand_over();
+    /// The successor publishes from here on: for those that still do so here as well, if it knows that word.
+    pub(super) fn hand_hub_over(&self, link: Option<Link>) {
+        match (&self.context.hub, link) {
+            (Some(hub), Some(link)) => self.stragglers.begin(hub.inner(), link),
+            (Some(hub), None) => hub.inner().hand_over(),
+            (None, _) => {}
         }
     }
 
     /// The successor is gone, and nobody here knows what it has published: what is published from here on is in another
     /// epoch.
     pub(super) fn take_hub_back(&self) {
+        self.stragglers.end();
         if let Some(hub) = &self.context.hub {
             hub.inner().begin_epoch(new_epoch());
         }

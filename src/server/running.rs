@@ -3,6 +3,7 @@
 use super::background::BackgroundThreads;
 use super::relay::Relay;
 use super::role::Inherited;
+use super::stragglers::Stragglers;
 use super::{Carry, Ended, figures};
 use crate::Error;
 use crate::api::Handler;
@@ -91,6 +92,8 @@ pub struct Running {
     pub(super) promoted: bool,
     /// The successor that is the server now, whatever this process has left to do.
     pub(super) handed_over_to: Option<u32>,
+    /// What is published here while a successor is the server.
+    pub(super) stragglers: Stragglers,
     /// Where a stop writes what the hub keeps.
     history_file: Option<PathBuf>,
     /// Whether nobody else has our listeners.
@@ -261,6 +264,7 @@ impl Running {
             before: inheritance.counters,
             promoted: predecessor.is_none(),
             handed_over_to: None,
+            stragglers: Stragglers::default(),
             history_file: config.push.history_file.clone(),
             sole_holder: predecessor.is_none(),
             reload_later: false,
@@ -382,7 +386,7 @@ impl Running {
     /// What the other generation says of connections goes there.
     pub(super) fn relay(&self) -> Relay {
         let (commands, to_acceptor) = (self.commands.clone(), self.to_acceptor.clone());
-        Relay { commands, to_acceptor, hub: self.shared.hub.clone() }
+        Relay { commands, to_acceptor, hub: self.shared.hub.clone(), stragglers: self.stragglers.clone() }
     }
 
     /// Goes on with the predecessor's messages, or says that it cannot, and is ended for that.
@@ -393,6 +397,8 @@ impl Running {
             log::error!("{why}");
             self.tell_predecessor(&Message::Failed(why));
         }
+        // Who publishes for the predecessor waits for the word that this process does.
+        hub.inner().freeze();
     }
 
     /// From here on this process publishes.

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What a hub may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,12 @@ struct Inner {
     wake: Mutex<Option<Arc<Wake>>>,
     phase: Mutex<Phase>,
     thawed: Condvar,
+    /// Who publishes instead of this process.
+    elsewhere: Mutex<Option<Arc<Elsewhere>>>,
 }
+
+/// Publishes in another process, and waits for what it says.
+type Elsewhere = dyn Fn(Vec<(Topic, Message)>, Option<Key<'_>>) -> Result<Published, PublishError> + Send + Sync;
 
 /// Wakes who asks for the news.
 type Wake = dyn Fn() + Send + Sync;
@@ -71,7 +76,7 @@ enum Phase {
     Gone,
 }
 
-/// Why something was not published. Nothing has happened then.
+/// Why something was not published. But for [`Unknown`](PublishError::Unknown), nothing has happened then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -86,6 +91,8 @@ pub enum PublishError {
     NotServing,
     /// Another process is the server now.
     HandedOver,
+    /// Another process is the server now and was asked, and has not answered: it may have been published or not.
+    Unknown,
     /// The key was used for something else.
     KeyReused,
 }
@@ -97,6 +104,9 @@ impl fmt::Display for PublishError {
             PublishError::TooLarge { most } => write!(f, "{}", AppendError::TooLarge { most: *most }),
             PublishError::NotServing => f.write_str("the server of this hub does not serve (see Builder::hub)"),
             PublishError::HandedOver => f.write_str("another process is the server now"),
+            PublishError::Unknown => {
+                f.write_str("another process is the server now and has not answered: it may have been published or not")
+            }
             PublishError::KeyReused => f.write_str("the Idempotency-Key was used for another message"),
         }
     }
@@ -163,6 +173,7 @@ impl Hub {
             wake: Mutex::new(None),
             phase: Mutex::new(Phase::Before),
             thawed: Condvar::new(),
+            elsewhere: Mutex::new(None),
         }))
     }
 
@@ -231,6 +242,7 @@ impl Hub {
 
     /// From here on this process publishes.
     pub fn open(&self) {
+        *self.elsewhere() = None;
         self.set_phase(Phase::Open);
     }
 
@@ -242,6 +254,22 @@ impl Hub {
     /// Another process publishes from here on.
     pub fn hand_over(&self) {
         self.set_phase(Phase::Gone);
+    }
+
+    /// The same, and it does so for those that publish here.
+    pub fn hand_over_to(
+        &self,
+        elsewhere: impl Fn(Vec<(Topic, Message)>, Option<Key<'_>>) -> Result<Published, PublishError>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        *self.elsewhere() = Some(Arc::new(elsewhere));
+        self.set_phase(Phase::Gone);
+    }
+
+    fn elsewhere(&self) -> MutexGuard<'_, Option<Arc<Elsewhere>>> {
+        self.0.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_phase(&self, phase: Phase) {
@@ -291,7 +319,14 @@ impl Hub {
         now: i64,
         key: Option<Key<'_>>,
     ) -> Result<Published, PublishError> {
-        let mut state = self.open_state()?;
+        let mut state = match self.open_state() {
+            Ok(state) => state,
+            Err(PublishError::HandedOver) => {
+                let elsewhere = self.elsewhere().clone().ok_or(PublishError::HandedOver)?;
+                return elsewhere(messages, key);
+            }
+            Err(error) => return Err(error),
+        };
         let most = state.log.limits.message;
         if messages.iter().any(|(_, message)| message.data().len() > most) {
             return Err(PublishError::TooLarge { most });
@@ -555,5 +590,12 @@ mod tests {
         assert_eq!(waits.join().expect("its answer"), Ok(1));
         hub.hand_over();
         assert_eq!(publish(&hub), Err(PublishError::HandedOver));
+        hub.hand_over_to(|messages, _| {
+            assert_eq!(messages.len(), 1);
+            Ok(Published { position: Position { epoch: 5, offset: 7 }, subscribers: 0, repeated: false })
+        });
+        assert_eq!(publish(&hub), Ok(7));
+        hub.open();
+        assert_eq!(publish(&hub), Ok(2));
     }
 }

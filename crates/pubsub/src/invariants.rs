@@ -40,7 +40,8 @@ fn read(bytes: &[u8]) -> Option<Hub> {
 /// # Panics
 /// Never.
 pub fn sample() -> Vec<u8> {
-    let hub = read(&Hub::new(1, HubLimits { log: Limits::default(), subscribers: 0 }).write_down(0)).expect("it is empty");
+    let hub =
+        read(&Hub::new(1, HubLimits { log: Limits::default(), subscribers: 0 }).write_down(0)).expect("it is empty");
     hub.open();
     for number in 0..9 {
         let topic = Topic::new("n", ["a", "b", "c"][number % 3]).expect("a topic");
