@@ -529,6 +529,7 @@ impl Acceptor {
                 ToAcceptor::WantsStream(token) => self.streams.wait(token, &self.table),
                 ToAcceptor::Streamers(free) => self.streams.freed(free),
                 ToAcceptor::Delivered => self.deliveries.served(),
+                ToAcceptor::More(token) => self.deliveries.wait(token),
             }
         }
         if self.hold.is_none() {

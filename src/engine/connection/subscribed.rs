@@ -203,8 +203,9 @@ impl Connection {
                 break;
             }
             if turn.is_over() {
+                turn.more = true;
                 self.wait_for_news(subscribed);
-                return Flow::Requeue;
+                return Flow::Park;
             }
         }
         if turn.peer_closed {

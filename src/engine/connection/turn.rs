@@ -7,6 +7,8 @@ use std::time::Duration;
 const REQUESTS: u32 = 16;
 /// Bytes a connection may send, or throw away, while others wait.
 pub(super) const BYTES: u64 = 1024 * 1024;
+/// The same where others of its kind wait behind it for the same thread.
+const DELIVERY: u64 = 64 * 1024;
 /// How long a connection may keep its thread while others wait: a handler that takes longer is all of a turn.
 const TIME: Duration = Duration::from_millis(5);
 /// How often it is looked at again because something came just when it was to be parked.
@@ -29,6 +31,8 @@ pub struct Turn<'w> {
     pub(super) hides_bytes: bool,
     /// The peer has said that nothing more will come.
     pub peer_closed: bool,
+    /// It is parked, and there is more for it: it is to have another turn behind the others that wait for one.
+    pub more: bool,
 }
 
 impl<'w> Turn<'w> {
@@ -43,10 +47,11 @@ impl<'w> Turn<'w> {
             drained: false,
             hides_bytes: false,
             peer_closed: false,
+            more: false,
         }
     }
 
-    /// For one request and no more.
+    /// For one request and no more, or as many bytes of a subscription as a turn among others may send.
     pub fn of_one_request() -> Turn<'static> {
         Turn { single: true, ..Turn::new(&|| true) }
     }
@@ -55,6 +60,7 @@ impl<'w> Turn<'w> {
     pub fn look(&mut self, hides_bytes: bool) {
         self.looks += 1;
         self.drained = false;
+        self.more = false;
         self.hides_bytes = hides_bytes;
     }
 
@@ -74,7 +80,7 @@ impl<'w> Turn<'w> {
     /// Whether it is the others' turn. While nobody waits there is no reason to let go.
     pub(super) fn is_over(&mut self) -> bool {
         if self.single {
-            return self.requests > 0;
+            return self.requests > 0 || self.bytes >= DELIVERY;
         }
         let small = self.requests < REQUESTS && self.bytes < BYTES && self.looks <= LOOKS;
         if small && Millis::now().since(self.began) < TIME {
@@ -134,5 +140,10 @@ mod tests {
         assert!(!turn.is_over());
         turn.request();
         assert!(turn.is_over());
+        let mut delivery = Turn::of_one_request();
+        delivery.moved(DELIVERY - 1);
+        assert!(!delivery.is_over());
+        delivery.moved(1);
+        assert!(delivery.is_over());
     }
 }

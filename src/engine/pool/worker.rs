@@ -27,6 +27,8 @@ pub enum ToAcceptor {
     Streamers(usize),
     /// Subscribers that were given out together have had their turns.
     Delivered,
+    /// A subscriber has had its turn, and there is more for it.
+    More(usize),
 }
 
 /// The way back to the acceptor. It has no part in ending the pool: that is the work channel's alone.
@@ -53,7 +55,8 @@ impl AcceptorHandle {
             ToAcceptor::Again { .. }
             | ToAcceptor::WantsStream(_)
             | ToAcceptor::Streamers(_)
-            | ToAcceptor::Delivered => true,
+            | ToAcceptor::Delivered
+            | ToAcceptor::More(_) => true,
         };
         if wake {
             self.wake();
@@ -135,6 +138,7 @@ impl<D: Clone + Send + 'static> Worker<D> {
                 .guarded(work, slot, |connection, work| Some(connection.drive(work, &mut turn, word.hides_bytes())));
             match verdict.and_then(|verdict| self.settle(slot, verdict)) {
                 Some(again) => word = again,
+                None if turn.more => return self.to_acceptor.send(ToAcceptor::More(slot.token())),
                 None => return,
             }
         }
