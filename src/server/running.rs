@@ -251,6 +251,10 @@ impl Running {
         if waits_for_go {
             acceptor.wait_for_go();
         }
+        // Before the first client comes: one that publishes at once is not to hear that nobody serves.
+        if let Some(hub) = context.hub.as_ref().filter(|_| predecessor.is_none()) {
+            hub.inner().open();
+        }
         let acceptor = thread.run(acceptor);
         Ok(Running {
             shared,
@@ -392,6 +396,8 @@ impl Running {
     /// Goes on with the predecessor's messages, or says that it cannot, and is ended for that.
     fn take_hub_over(&self, written: &[u8]) {
         let Some(hub) = &self.context.hub else { return };
+        // Connections may move here, and be served, before this thread has heard that we serve: what they publish waits.
+        hub.inner().freeze();
         if let Err(wrong) = hub.inner().read_from(written, boot_time(), 0) {
             let why = format!("its messages cannot be read: {wrong}");
             log::error!("{why}");
@@ -498,6 +504,8 @@ impl Running {
     /// The predecessor serves no longer, so that we may.
     fn serve(&mut self) {
         if std::mem::take(&mut self.waits_for_go) {
+            // First: whoever is accepted may publish.
+            self.open_hub();
             self.command(Command::Serve);
             self.became_server();
             self.tell_predecessor(&Message::Serves);

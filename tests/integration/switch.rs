@@ -272,3 +272,40 @@ fn a_stop_in_the_middle_of_a_switch_stops() {
     assert_eq!(program.exit().code, Some(0));
     assert!(!scratch.path("pid").exists());
 }
+
+/// A client that comes in the moment in which the successor takes its first one: it had been accepted before its hub was
+/// open, and was told that nobody serves.
+#[test]
+fn who_publishes_at_once_hears_from_no_generation_that_it_does_not_serve() {
+    for mode in Mode::BOTH {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &[]);
+        let (stop, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let publishers: Vec<_> = (0..4)
+            .map(|number| {
+                let (stop, published) = (stop.clone(), published.clone());
+                let bound = program.bound[number % program.bound.len()].clone();
+                thread::spawn(move || {
+                    let mut kept = RawClient::to(&bound);
+                    while !stop.load(Ordering::Relaxed) {
+                        let answer = kept.post("/events/numbers", "1").answer();
+                        assert_eq!(answer.status, 200, "{answer:?}");
+                        let answer = RawClient::to(&bound).post("/events/numbers", "1").answer();
+                        assert_eq!(answer.status, 200, "{answer:?}");
+                        published.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..count("HANDOVER_SWITCHES", 6) {
+            let before = published.load(Ordering::Relaxed);
+            eventually("they publish on", || published.load(Ordering::Relaxed) >= before + 20);
+            program.reload();
+        }
+        stop.store(true, Ordering::Relaxed);
+        for publisher in publishers {
+            publisher.join().expect("every message was taken");
+        }
+        assert_eq!(program.stop(), Some(0));
+    }
+}
