@@ -32,7 +32,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::cell::Cell;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -96,6 +96,8 @@ pub struct Running {
     pub(super) stragglers: Stragglers,
     /// Where a stop writes what the hub keeps.
     history_file: Option<PathBuf>,
+    /// The same, if what is there was read, and is not to be read a second time.
+    read_history: Option<PathBuf>,
     /// Whether nobody else has our listeners.
     pub(super) sole_holder: bool,
     /// When the service manager is told next, and when with figures.
@@ -153,7 +155,8 @@ impl Running {
     ) -> Result<Running, Error> {
         let failed = |what: &str, error: io::Error| Error::runtime(format_args!("cannot start {what}"), error);
         let Inherited { inheritance, connections, hub, predecessor, came_back, waits_for_go, .. } = inherited;
-        begin_hub(config, context.hub.as_ref(), hub.as_deref(), predecessor.is_none() && generation() == 1)?;
+        let first = predecessor.is_none() && generation() == 1;
+        let read = begin_hub(config, context.hub.as_ref(), hub.as_deref(), first)?;
         if let (Some(carry), Some(carried)) = (&context.carry, inheritance.carried) {
             (carry.restore)(carried);
         }
@@ -270,6 +273,7 @@ impl Running {
             handed_over_to: None,
             stragglers: Stragglers::default(),
             history_file: config.push.history_file.clone(),
+            read_history: read.map(Path::to_owned),
             sole_holder: predecessor.is_none(),
             reload_later: false,
             beat: Cell::new(None),
@@ -353,6 +357,7 @@ impl Running {
                 Err(error) => log::error!("{error}"),
                 Ok(()) => {}
             }
+            self.forget_history();
             self.context.notifier.ready(&self.status());
             self.tell_manager(Instant::now());
             return Ok(());
@@ -367,6 +372,15 @@ impl Running {
         predecessor
             .hears_ready(kept, LINK_PATIENCE)
             .map_err(|error| Error::runtime(format_args!("the predecessor does not listen"), error))
+    }
+
+    /// What a stop had written is out of date from here on. A start behind a crash would take it for the last that there
+    /// was, and everybody would hear it again.
+    fn forget_history(&mut self) {
+        let Some(path) = self.read_history.take() else { return };
+        if let Err(error) = std::fs::remove_file(&path) {
+            log::warn!("cannot remove history file {path:?}: {error}; behind a crash it is read again");
+        }
     }
 
     /// From here on this process is the one that supervisors know.
@@ -843,8 +857,14 @@ fn keep_history(ended: Result<Ended, Error>, history: Option<(PathBuf, Hub)>) ->
 }
 
 /// The hub gets its limits, and goes on with what its predecessor has written down, or a stop before this `first` start.
-fn begin_hub(config: &Config, hub: Option<&Hub>, inherited: Option<&[u8]>, first: bool) -> Result<(), Error> {
-    let Some(hub) = hub else { return Ok(()) };
+/// Answers the file of that, if it was read.
+fn begin_hub<'c>(
+    config: &'c Config,
+    hub: Option<&Hub>,
+    inherited: Option<&[u8]>,
+    first: bool,
+) -> Result<Option<&'c Path>, Error> {
+    let Some(hub) = hub else { return Ok(None) };
     hub.configure(&config.push, config.memory, config.limits.connections);
     if let Some(written) = inherited {
         let what = "the messages of the predecessor cannot be read";
@@ -856,12 +876,15 @@ fn begin_hub(config: &Config, hub: Option<&Hub>, inherited: Option<&[u8]>, first
         }
     } else if let Some(path) = config.push.history_file.as_deref().filter(|_| first) {
         match hub.read_history(path) {
-            Ok(true) => log::info!("{} bytes of messages read from {path:?}", hub.inner().bytes()),
+            Ok(true) => {
+                log::info!("{} bytes of messages read from {path:?}", hub.inner().bytes());
+                return Ok(Some(path));
+            }
             Ok(false) => {}
             Err(why) => log::error!("history file {path:?}: {why}; starting without"),
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Each connection that was inherited, still closed by nobody: one that cannot be restored is a reason to go back, or, where

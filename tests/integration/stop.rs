@@ -7,6 +7,7 @@ use crate::common::{Ending, Program, RawClient, Scratch, TestServer, count, even
 use handover::{Bound, Ended, Limits, Server};
 use rustix::process::Signal;
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
@@ -644,4 +645,49 @@ fn the_program_finishes_a_file_that_is_half_sent() {
     drop(client);
     let exit = program.exit_within(PROMPTLY);
     assert_eq!(exit.code, Some(0), "{:#?}", exit.log);
+}
+
+// What push keeps
+
+/// What was kept then is told to everybody a second time, and a value of last week is the current one.
+#[test]
+fn what_a_stop_has_written_is_read_once_and_not_again_behind_a_crash() {
+    let scratch = Scratch::new();
+    let file = scratch.path("history");
+    let start = || {
+        let mut command = Program::lab_command();
+        Program::start(command.args(["-l", "127.0.0.1:0", "--history-file"]).arg(&file))
+    };
+    let kept = |program: &Program| {
+        let mut client = program.client();
+        client.send("GET /events/a?since=start&wait=0 HTTP/1.1\r\nHost: test\r\nAccept: application/json\r\n\r\n");
+        client.answer().text().matches("\"data\":\"hello\"").count()
+    };
+    let first = start();
+    assert_eq!(first.client().post("/events/a", "hello").answer().status, 200);
+    assert_eq!(first.stop(), Some(0));
+    assert!(file.exists());
+    let mut second = start();
+    assert_eq!(kept(&second), 1);
+    eventually("the file is removed", || !file.exists());
+    second.kill();
+    drop(second);
+    let third = start();
+    assert_eq!(kept(&third), 0);
+    assert_eq!(third.stop(), Some(0));
+}
+
+/// It is what the next start goes on with.
+#[test]
+fn what_a_stop_has_written_stays_when_the_next_start_cannot_listen() {
+    let scratch = Scratch::new();
+    let file = scratch.path("history");
+    let start =
+        |address: &str| Program::spawn(Program::lab_command().args(["-l", address, "--history-file"]).arg(&file));
+    let first = Program::start(Program::lab_command().args(["-l", "127.0.0.1:0", "--history-file"]).arg(&file));
+    assert_eq!(first.stop(), Some(0));
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    assert_eq!(spawn(&address).exit().code, Some(69));
+    assert!(file.exists());
 }
