@@ -9,6 +9,7 @@ import pathlib
 import random
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -107,23 +108,26 @@ class Site:
 
 
 class Server:
-    """One of this project's programs, on a port that the kernel picks, ready."""
+    """One of this project's programs, ready, on a port that the kernel picks or on the one that is said."""
 
-    def __init__(self, directory, program, *arguments):
+    def __init__(self, directory, program, *arguments, port=0):
         self.name = pathlib.Path(program).name
         directory = pathlib.Path(directory)
         directory.mkdir()
         self.log_path = directory / "log"
         self.pid_path = directory / "pid"
         self.socket_path = directory / "socket"
-        command = [RELEASE / program, "-l", "127.0.0.1:0", "-l", f"unix:{self.socket_path}"]
-        command += ["--pid-file", self.pid_path, *arguments]
+        self.command = [RELEASE / program, "-l", f"127.0.0.1:{port}", "-l", f"unix:{self.socket_path}"]
+        self.command += ["--pid-file", self.pid_path, *arguments]
+        self.start()
+
+    def start(self):
+        """Also again, when it has ended."""
         # At debug it says of each connection why it has closed.
         environment = {**os.environ, "RUST_LOG": "handover=debug"}
+        command = [str(part) for part in self.command]
         with open(self.log_path, "ab") as log:
-            self.child = subprocess.Popen(
-                [str(part) for part in command], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-            )
+            self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         self.url = None
         for line in self.child.stdout:
             if found := re.match(r"listening on (http://127\.0\.0\.1:(\d+))", line):
@@ -131,7 +135,7 @@ class Server:
             if line.startswith("ready "):
                 break
         else:
-            raise RuntimeError(f"{command} did not start: {self.log()}")
+            raise RuntimeError(f"{command} did not start: {self.log()[-400:]}")
         self.sockets = self._count_sockets()
 
     def log(self):
@@ -189,6 +193,13 @@ class Server:
         # The old process ends when its last connection has moved.
         return until(lambda: not alive(pid) and self.pid() != pid)
 
+    def kill(self):
+        """The end that no program can prepare for."""
+        pid = self.pid()
+        os.kill(pid, signal.SIGKILL)
+        # Not until its first thread is gone: the others may still hold its sockets. It is a child of ours, or adopted.
+        os.waitpid(pid, 0)
+
     def stop(self):
         """Ends whichever generation serves now, and says how that went."""
         pid = self.pid()
@@ -198,6 +209,15 @@ class Server:
         check(f"{self.name}: stopped, nothing cut", clean and re.search(r"stopped: .* cut=0$", log.strip()), log[-300:])
         noise = [line for line in log.splitlines() if re.search(r"ERROR|panicked", line)]
         check(f"{self.name}: no error in the log", not noise, noise[:3])
+
+
+def free_port():
+    """For a server that is to come back to it: below those that the kernel gives to clients, which could take it meanwhile."""
+    while True:
+        port = random.randrange(10000, 30000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def alive(pid):

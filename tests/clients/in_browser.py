@@ -59,6 +59,7 @@ class Browser:
         wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
         session = self.ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})
         self.url += "/" + session["sessionId"]
+        self.first = self.ask("GET", "/window")
         self.version = session["capabilities"]["browserVersion"]
 
     def ask(self, method, path, body=None):
@@ -73,6 +74,24 @@ class Browser:
 
     def go(self, url):
         self.ask("POST", "/url", {"url": url})
+
+    def open(self, url):
+        """Another window, which is the one that is driven from now on. Answers how to come back to it."""
+        window = self.ask("POST", "/window/new", {"type": "tab"})["handle"]
+        self.turn_to(window)
+        self.go(url)
+        return window
+
+    def turn_to(self, window):
+        self.ask("POST", "/window", {"handle": window})
+
+    def close_windows(self):
+        """All that were opened."""
+        for window in self.ask("GET", "/window/handles"):
+            if window != self.first:
+                self.turn_to(window)
+                self.ask("DELETE", "/window")
+        self.turn_to(self.first)
 
     def script(self, script, *arguments):
         return self.ask("POST", "/execute/async", {"script": script, "args": list(arguments)})

@@ -11,7 +11,9 @@ import across_reload
 import harness
 import in_browser
 import load_tools
+import readme_push
 import slow_attacks
+import subscribers
 import with_curl
 import with_python
 
@@ -74,13 +76,18 @@ def run_browser(site, server, lab, directory):
     in_browser.checks(site, directory)
 
 
+def run_push(site, server, lab, directory):
+    subscribers.checks(site, directory)
+    readme_push.checks(directory)
+
+
 def run_slow(site, server, lab, directory):
     slow_attacks.checks(site, server, lab, directory)
 
 
 GROUPS = {
     "curl": run_curl, "python": run_python, "node": run_node, "load": run_load, "reload": run_reload,
-    "browser": run_browser, "slow": run_slow,
+    "browser": run_browser, "push": run_push, "slow": run_slow,
 }
 
 
