@@ -3,8 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// What a host has, or has to install, and no part of this repository.
 const OF_THE_HOST: &[&str] = &["curl", "echo", "kill", "sleep", "wait", "wrk"];
@@ -189,6 +192,100 @@ fn what_the_text_names_is_there() {
     let text = read("README.md");
     let unnamed: Vec<_> = stages.iter().filter(|stage| !text.contains(&format!("`{stage}`"))).collect();
     assert!(unnamed.is_empty(), "the README names no stage {unnamed:?}");
+}
+
+/// The lines of the example of push, and what they write into `push.toml`.
+fn push_example() -> (String, String) {
+    let text = read("README.md");
+    let section = text.split("\n## Push\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
+    let lines = section.split("```bash\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
+    let config = lines.split("> push.toml <<'END'\n").nth(1).and_then(|rest| rest.split("END\n").next());
+    (lines.to_owned(), config.expect("a configuration").to_owned())
+}
+
+/// `tests/clients` runs it with a real `curl`, and opens the page in a browser.
+#[test]
+fn the_example_of_push_is_that_of_the_files() {
+    let (lines, config) = push_example();
+    let others = lines.replace(&config, "").replace("END\n", "").replace("cat > push.toml <<'END'", "");
+    let words = ["for", "do", "done"];
+    for command in others.lines().flat_map(commands) {
+        let own: Vec<_> = command.iter().filter(|word| !words.contains(&word.as_str())).cloned().collect();
+        if command[0] == "for" || own.is_empty() {
+            continue;
+        }
+        let own: Vec<_> = own.iter().map(|word| word.replace("push.toml", "examples/handover.toml")).collect();
+        assert_eq!(check_command(&own), Ok(()), "{own:?}");
+    }
+    let page = read("examples/push/index.html");
+    let script = page.split_inclusive("<script>").nth(1).and_then(|rest| rest.split("</script>").next()).expect("one");
+    let shown = block_lines(&read("README.md"), "html").join("\n");
+    let flat: Vec<_> = script.trim().lines().map(str::trim).collect();
+    assert_eq!(shown, format!("<script>\n{}\n</script>", flat.join("\n")));
+}
+
+/// Ends what it has started, also where an assertion fails.
+struct Started(std::process::Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Started {
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.0.id().to_string()]).status().expect("kill");
+        assert!(status.success());
+    }
+}
+
+/// What its lines do, where there is no `curl`.
+#[test]
+fn the_example_of_push_does_what_it_says() {
+    let (lines, config) = push_example();
+    let file = std::env::temp_dir().join(format!("handover-readme-{}.toml", std::process::id()));
+    fs::write(&file, config).expect("written");
+    let arguments = ["-l", "127.0.0.1:0", "-c", &file.to_string_lossy(), "examples/push"];
+    let mut server = Started(handover(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run"));
+    let mut said = BufReader::new(server.0.stdout.take().expect("a pipe")).lines().map(|line| line.expect("UTF-8"));
+    let listening = said.next().expect("an address");
+    let address = listening.strip_prefix("listening on http://").expect("an address").to_owned();
+    assert!(said.next().is_some_and(|line| line.contains("generation=1")));
+    let ask = |request: &str| -> io::Result<TcpStream> {
+        let mut client = TcpStream::connect(&address)?;
+        client.set_read_timeout(Some(Duration::from_secs(30)))?;
+        client.write_all(request.as_bytes())?;
+        Ok(client)
+    };
+    let publish = |value: &str| {
+        let head = "POST /events/temperature HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: ";
+        let mut answer = String::new();
+        let mut client = ask(&format!("{head}{}\r\n\r\n{value}", value.len())).expect("sent");
+        client.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.contains(" 200 OK\r\n") && answer.contains("\"subscribers\":1"), "{answer}");
+    };
+    let subscriber = ask("GET /events/temperature?since=last HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").expect("sent");
+    let mut subscriber = BufReader::new(subscriber);
+    let mut heard = String::new();
+    while !heard.ends_with("\r\n\r\n") {
+        assert!(subscriber.read_line(&mut heard).expect("a head") > 0, "{heard}");
+    }
+    assert!(lines.contains("for value in 21.5 21.7;") && lines.contains("-d 21.9 "));
+    publish("21.5");
+    publish("21.7");
+    server.signal("-HUP");
+    assert!(said.any(|line| line.contains("generation=2")));
+    publish("21.9");
+    server.signal("-TERM");
+    subscriber.read_to_string(&mut heard).expect("the end");
+    assert!(server.0.wait().expect("its end").success());
+    fs::remove_file(&file).expect("removed");
+    let values: Vec<_> = heard.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    assert_eq!(values, ["21.5", "21.7", "21.9"], "{heard}");
+    let last = heard.trim_end().lines().next_back().unwrap_or_default();
+    assert!(last.starts_with("retry: "), "{heard}");
 }
 
 #[test]
