@@ -339,7 +339,7 @@ impl RawClient {
 }
 
 /// The clients of all tests are in one process, and some tests have many hundreds.
-fn raise_open_files() {
+pub(super) fn raise_open_files() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

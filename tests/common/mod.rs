@@ -1,5 +1,6 @@
 //! Fixtures: a server in this process ([`TestServer`]), one in a process of its own ([`Program`]), a client that
-//! speaks raw bytes and never waits for ever ([`RawClient`]), and the data files ([`Case`]).
+//! speaks raw bytes and never waits for ever ([`RawClient`]), the data files ([`Case`]), and the oracle of push
+//! ([`Subscribers`]).
 
 mod cases;
 mod client;
@@ -8,6 +9,7 @@ mod output;
 mod program;
 mod reloading;
 mod server;
+mod subscribers;
 
 pub use cases::{Case, Expected, Target, Then};
 pub use client::{Answer, Ending, RawClient};
@@ -18,6 +20,7 @@ pub use program::{
 };
 pub use reloading::{Mode, counter, lab, reloading, replaceable_lab};
 pub use server::{Gate, LATE, Passage, TestServer, gated, gated_beside, hello, patient};
+pub use subscribers::{Plan, Publishers, Subscribers};
 
 use std::thread;
 use std::time::{Duration, Instant};

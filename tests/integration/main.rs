@@ -15,6 +15,7 @@ mod engine;
 mod listeners;
 mod notify;
 mod overload;
+mod push;
 mod reload;
 mod reload_command;
 mod reload_faults;

@@ -1,0 +1,74 @@
+//! Push through reloads: every subscriber holds what it hears against what was published.
+//!
+//! `HANDOVER_PUSH_STREAMS`, `_POLLS`, `_TOPICS`, `_PUBLISHERS`, `_RATE` (messages a second) and `_UPGRADES` (in each mode)
+//! say how much; `.ci/run soak` and `.ci/run deep` set them.
+
+use crate::common::{Mode, Plan, Program, Publishers, Scratch, Subscribers, count};
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+/// The program with a hub at `/events`, over TCP and a Unix socket. `more` is of the configuration, before `[[push]]`.
+pub fn command(mode: Mode, scratch: &Scratch, more: &str) -> Command {
+    let file = scratch.path("push.toml");
+    let text = format!("{more}\n[[push]]\nprefix = \"/events\"\npublish = \"anyone\"\n");
+    fs::write(&file, text).expect("a file");
+    let mut command = Program::handover_command();
+    mode.flags(&mut command).args(["-l", "127.0.0.1:0", "-l"]);
+    command.arg(format!("unix:{}", scratch.path("socket").display())).arg("-c").arg(file);
+    command
+}
+
+fn plan() -> Plan {
+    Plan {
+        streams: count("HANDOVER_PUSH_STREAMS", 100),
+        polls: count("HANDOVER_PUSH_POLLS", 20),
+        topics: count("HANDOVER_PUSH_TOPICS", 10),
+        publishers: count("HANDOVER_PUSH_PUBLISHERS", 2),
+        rate: count("HANDOVER_PUSH_RATE", 200),
+        large: 3000,
+        pause: Duration::from_secs(1),
+    }
+}
+
+/// Nothing missing, nothing twice, no gap, no reconnect, no publication that failed.
+#[test]
+fn no_subscriber_notices_an_upgrade() {
+    let plan = plan();
+    let upgrades = count("HANDOVER_PUSH_UPGRADES", 4);
+    for mode in Mode::BOTH {
+        let scratch = Scratch::new();
+        let connections = (plan.streams + plan.polls) * 3 / 2 + 100;
+        let room = format!("max_connections = {connections}\npush_memory = \"64M\"");
+        let program = Program::start(&mut command(mode, &scratch, &room));
+        let subscribers = Subscribers::start(&program.bound, &plan);
+        let publishers = Publishers::start(&program.bound, &plan, &subscribers);
+        for _ in 0..upgrades {
+            publishers.go_on_for(plan.rate / 4);
+            program.reload();
+        }
+        publishers.go_on_for(plan.rate / 4);
+        let published = publishers.stop();
+        let heard = subscribers.stop(&published);
+        eprintln!(
+            "{upgrades} upgrades by {}: {} messages published (0 failed: {}, slowest {:?}), {} heard by {} streams and {} \
+             polls on {} topics: missing {}, twice {}, gaps {}, reconnects {}, slowest {:?}",
+            mode.name(),
+            published.messages,
+            published.failures.is_empty(),
+            published.slowest,
+            heard.messages,
+            plan.streams,
+            plan.polls,
+            plan.topics,
+            heard.missing,
+            heard.twice,
+            heard.gaps,
+            heard.reconnects,
+            heard.slowest
+        );
+        published.expect_no_failure();
+        heard.expect_nothing_noticed();
+        assert_eq!((program.generations(), program.stop()), (upgrades + 1, Some(0)), "{mode:?}");
+    }
+}
