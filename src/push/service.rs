@@ -8,6 +8,7 @@ use crate::clock::boot_time;
 use http1::response::push_field;
 use pubsub::{Key, Message, PublishError, Subscription, Topic};
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::sync::{Arc, LazyLock};
 use tiny_http::{Header, Method, StatusCode};
 
@@ -102,7 +103,8 @@ impl Service {
         let topics = topics.map_err(|wrong| Wrong::new(400, wrong.to_string()))?;
         let poll = question.form.poll;
         if *request.method() == Method::Head {
-            return Ok(self.described(Body::empty(), poll));
+            // Not of no bytes: a length in an answer to HEAD would have to be that of the stream (RFC 9110 §8.6).
+            return Ok(self.described(Body::reader(io::empty(), None), poll));
         }
         let subscription = Subscription::new(self.namespace.hub.inner(), topics, question.begin, question.form);
         let Ok(mut subscription) = subscription else {
