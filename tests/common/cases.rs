@@ -33,6 +33,8 @@ pub enum Target {
     Site,
     /// A `Router`.
     Router,
+    /// A hub, in a `Router`.
+    Push,
 }
 
 /// Bytes, then the answers that the client waits for.
@@ -95,6 +97,7 @@ impl Case {
             match line.split_once(' ') {
                 _ if line == "@site" => target = Target::Site,
                 _ if line == "@router" => target = Target::Router,
+                _ if line == "@push" => target = Target::Push,
                 Some(("=>", "nothing")) => judged = true,
                 Some(("=>", expected)) => {
                     judged = true;

@@ -2,19 +2,21 @@
 //! every byte, and behind one another. `CONFORMANCE.md` is made from them, see `the_table_says_what_the_cases_say`.
 //!
 //! The first line of a file cites the section that decides it and says what it is: `# RFC 9112 §5.1: what it is`. Other
-//! lines that begin with `#` are comments. `@site` or `@router` names who is asked, instead of a handler. Then comes
+//! lines that begin with `#` are comments. `@site`, `@router` or `@push` names who is asked, instead of a handler. Then comes
 //! the request, in which a line end means nothing and `\r`, `\n`, `\0`, `\\` and `\xHH` mean what they say, and
 //! `\{3*ab}` is `ababab`; then an expectation for each answer:
 //!
 //! - `=> [HEAD] STATUS keep-alive|close|cut TEXT`, TEXT being the body without its line end and, for an error, without
-//!   the status that stands in front; `cut` is an answer that breaks off behind TEXT;
+//!   the status that stands in front, and a position of a hub's `EPOCH-N`; `cut` is an answer that breaks off behind TEXT;
 //! - below it `=+ Name: value` for a field that it has, `=- Name` for one that it has not;
 //! - `=> nothing` is for a client that says no more and gets no answer.
 //!
 //! What stands behind an expectation is sent when the answer has come.
 
 use crate::common::{Answer, Case, Ending, Expected, RawClient, Scratch, Target, TestServer, Then};
-use handover::{Body, Builder, Config, Header, IntoResponse, Limits, Method, Request, Response, Router};
+use handover::{
+    Body, Builder, Config, Header, Hub, IntoResponse, Limits, Method, Publishers, Request, Response, Router,
+};
 use handover::{Server, Site, StatusCode};
 use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
@@ -56,6 +58,19 @@ fn router() -> Router {
         .route("PURGE".parse::<Method>().expect("a token"), "/cache", |_: &mut Request| "purged\n")
 }
 
+/// Topics that anyone may publish to, of which pages of one origin may read; and those that nobody may, or this host.
+fn hub() -> Builder {
+    let hub = Hub::with_limits(1 << 20, 100);
+    let anyone = hub.namespace("anyone").publishers(Publishers::Anyone).origins(["https://example.org"]);
+    let local = hub.namespace("local").publishers(Publishers::Local).origins(["*"]);
+    let routes = Router::new()
+        .get("/alive", |_: &mut Request| "alive\n")
+        .mount_service("/events", anyone.service())
+        .mount_service("/nobody", hub.namespace("nobody").service())
+        .mount_service("/local", local.service());
+    Server::builder().hub(&hub).service(routes)
+}
+
 /// A server of each kind, on TCP or on Unix sockets in the directory.
 struct Servers {
     servers: Vec<(Target, TestServer)>,
@@ -77,8 +92,9 @@ impl Servers {
         let config = Config { root: Some(root), ..Config::default() };
         // Time enough for a slow machine to read an answer before the server stops lingering.
         let limits = Limits { linger: Duration::from_secs(20), ..Limits::default() };
-        let builder = || Server::builder().workers(workers).limits(limits.clone());
+        let builder = Server::builder;
         let start = |target: Target, builder: Builder| {
+            let builder = builder.workers(workers).limits(limits.clone());
             let address = match unix {
                 true => format!("unix:{}", scratch.path(&format!("{target:?}")).display()),
                 false => "127.0.0.1:0".to_owned(),
@@ -89,6 +105,7 @@ impl Servers {
             start(Target::Handler, builder().handler(describe)),
             start(Target::Site, builder().service(Site::open(&config).expect("a site"))),
             start(Target::Router, builder().service(router())),
+            start(Target::Push, hub()),
         ];
         Servers { servers, scratch }
     }
@@ -131,8 +148,11 @@ impl Case {
             let answer = client.try_answer(expected.to_head).unwrap_or_else(|(ending, rest)| {
                 panic!("{name}, {how}: {ending:?} instead of answer {number}: {:?}", String::from_utf8_lossy(&rest))
             });
-            let text = answer.text().trim_end();
-            let text = text.strip_prefix(&format!("{} ", answer.status)).unwrap_or(text);
+            let text = match self.target {
+                Target::Push => without_positions(answer.text().trim_end()),
+                _ => answer.text().trim_end().to_owned(),
+            };
+            let text = text.strip_prefix(&format!("{} ", answer.status)).unwrap_or(&text);
             let got = (answer.status, if answer.closes() { Then::Close } else { Then::KeepAlive }, text);
             let wanted = (expected.status, expected.then, expected.text.as_str());
             assert_eq!(got, wanted, "{name}, {how}, answer {number}: {answer:?}");
@@ -163,6 +183,15 @@ impl Case {
         assert!(rest.is_empty(), "{name}, {how}: more than expected: {:?}", String::from_utf8_lossy(&rest));
         assert_eq!(ending, Ending::Fin, "{name}, {how}");
     }
+}
+
+/// The text with `EPOCH-N` for each position: those are as random as a hub's epoch.
+fn without_positions(text: &str) -> String {
+    let words = text.split('"').map(|word| match word.split_once('-') {
+        Some((epoch, offset)) if epoch.parse::<u64>().is_ok() && offset.parse::<u64>().is_ok() => "EPOCH-N",
+        _ => word,
+    });
+    words.collect::<Vec<_>>().join("\"")
 }
 
 /// RFC 9110 §6.6.1: a Date on every final answer, in the one format that may be sent (§5.6.7).
