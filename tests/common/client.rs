@@ -279,6 +279,18 @@ impl RawClient {
         Ok(&self.buffer)
     }
 
+    /// Reads up to those bytes, and answers what came with them at its end; or how the connection ended before.
+    pub fn read_past(&mut self, end: &[u8]) -> Result<Vec<u8>, (Ending, Vec<u8>)> {
+        let at = self.read_until(|buffer| find(buffer, end).map(|at| at + end.len()))?;
+        Ok(self.buffer.drain(..at).collect())
+    }
+
+    /// Reads so many bytes; or how the connection ended before.
+    pub fn read_exactly(&mut self, count: usize) -> Result<Vec<u8>, (Ending, Vec<u8>)> {
+        self.read_until(|buffer| (buffer.len() >= count).then_some(count))?;
+        Ok(self.buffer.drain(..count).collect())
+    }
+
     /// Whether something has come already.
     pub fn has_answer(&self) -> bool {
         let mut byte = [0];

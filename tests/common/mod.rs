@@ -4,6 +4,7 @@
 
 mod cases;
 mod client;
+mod event_stream;
 mod load;
 mod output;
 mod program;
@@ -13,6 +14,7 @@ mod subscribers;
 
 pub use cases::{Case, Expected, Target, Then};
 pub use client::{Answer, Ending, RawClient};
+pub use event_stream::EventStream;
 pub use load::Load;
 pub use output::run_to_its_end;
 pub use program::{

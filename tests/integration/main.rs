@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod conformance;
 mod engine;
+mod events;
 mod listeners;
 mod notify;
 mod overload;
