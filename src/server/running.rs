@@ -410,15 +410,13 @@ impl Running {
     /// Goes on with the predecessor's messages, or says that it cannot, and is ended for that.
     fn take_hub_over(&self, written: &[u8]) {
         let Some(hub) = &self.context.hub else { return };
-        // Connections may move here, and be served, before this thread has heard that we serve: what they publish waits.
+        // What is asked of us for the predecessor waits for the word that this process publishes.
         hub.inner().freeze();
         if let Err(wrong) = hub.inner().read_from(written, boot_time(), 0) {
             let why = format!("its messages cannot be read: {wrong}");
             log::error!("{why}");
             self.tell_predecessor(&Message::Failed(why));
         }
-        // Who publishes for the predecessor waits for the word that this process does.
-        hub.inner().freeze();
     }
 
     /// From here on this process publishes.
@@ -467,6 +465,11 @@ impl Running {
                     (carry.restore)(carried);
                 }
                 if self.waits_for_go {
+                    // Connections arrive behind GO, and may be served before this thread has heard of it: who publishes
+                    // then waits for that, and was refused.
+                    if let Some(hub) = &self.context.hub {
+                        hub.inner().freeze();
+                    }
                     test_point("successor-restored");
                     self.tell_predecessor(&Message::Promoted);
                 } else {
