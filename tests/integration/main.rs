@@ -17,6 +17,7 @@ mod listeners;
 mod notify;
 mod overload;
 mod push;
+mod push_clients;
 mod reload;
 mod reload_command;
 mod reload_faults;

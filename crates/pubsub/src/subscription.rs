@@ -187,6 +187,11 @@ impl Subscription {
         self
     }
 
+    /// Whether its beginning was said: the opening, and what belongs to it.
+    pub fn has_begun(&self) -> bool {
+        matches!(self.begin, Pending::Nothing)
+    }
+
     /// Bytes that it keeps on the heap, but for what the hub knows of it.
     pub fn held(&self) -> usize {
         size_of_val(&*self.topics)

@@ -163,7 +163,8 @@ impl Connection {
             work.out.append(&mut subscribed.unsent);
             let cursor = subscribed.subscription.cursor();
             work.ends.clear();
-            if !work.out.is_empty() {
+            // A head is one with the opening behind it, which is not said twice.
+            if !work.out.is_empty() && subscribed.subscription.has_begun() {
                 work.ends.push((work.out.len(), cursor));
             }
             let pulled = subscribed.subscription.pull(&mut work.out, &mut work.ends);
