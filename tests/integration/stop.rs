@@ -7,7 +7,6 @@ use crate::common::{Ending, Program, RawClient, Scratch, TestServer, count, even
 use handover::{Bound, Ended, Limits, Server};
 use rustix::process::Signal;
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
@@ -688,6 +687,6 @@ fn what_a_stop_has_written_stays_when_the_next_start_cannot_listen() {
     assert_eq!(first.stop(), Some(0));
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
-    assert_eq!(spawn(&address).exit().code, Some(69));
+    assert_eq!(start(&address).exit().code, Some(69));
     assert!(file.exists());
 }
