@@ -35,13 +35,21 @@ pub(super) struct Deliveries {
     /// How many there may be: more workers than cores would not deliver more.
     most: usize,
     expire: Millis,
+    /// Whether who has served a batch wakes this thread for it.
+    wants: bool,
 }
 
 impl Deliveries {
     pub fn new(hub: Option<Hub>, workers: usize) -> Deliveries {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (waiting, known) = (VecDeque::new(), Vec::new());
-        Deliveries { hub, waiting, known, given: 0, most: workers.min(cores).max(1), expire: Millis::NEVER }
+        let most = workers.min(cores).max(1);
+        Deliveries { hub, waiting, known, given: 0, most, expire: Millis::NEVER, wants: false }
+    }
+
+    /// Whether the hub has something.
+    pub fn has_news(&self) -> bool {
+        self.hub.as_ref().is_some_and(Hub::has_news)
     }
 
     /// When messages are to be looked at.
@@ -112,6 +120,11 @@ impl Acceptor {
             && !self.deliveries.waiting.is_empty()
         {
             self.give_a_batch();
+        }
+        let wants = !self.deliveries.waiting.is_empty();
+        if std::mem::replace(&mut self.deliveries.wants, wants) != wants {
+            // What came just before is seen before this thread waits.
+            self.to_acceptor.want_deliveries(wants);
         }
     }
 

@@ -286,10 +286,14 @@ impl Acceptor {
         while !self.over {
             self.wake_pools();
             self.resting.rest(self.now);
-            match self.poll.poll(&mut events, self.timeout()) {
+            let timeout = self.timeout();
+            self.to_acceptor.rests();
+            let is_told = !self.messages.is_empty() || !self.commands.is_empty() || self.deliveries.has_news();
+            match self.poll.poll(&mut events, if is_told { Some(Duration::ZERO) } else { timeout }) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => other?,
             }
+            self.to_acceptor.is_awake();
             self.now = Millis::now();
             if !events.is_empty() {
                 self.resting.stir(self.now);

@@ -38,11 +38,16 @@ pub struct AcceptorHandle {
     waker: Arc<mio::Waker>,
     /// Whether the acceptor waits for places to become free.
     wants_places: Arc<AtomicBool>,
+    /// Whether it has more subscribers to give out.
+    wants_deliveries: Arc<AtomicBool>,
+    /// Whether it looks at what it is told before it waits again: then nobody has to wake it.
+    awake: Arc<AtomicBool>,
 }
 
 impl AcceptorHandle {
     pub fn new(messages: Sender<ToAcceptor>, waker: Arc<mio::Waker>) -> AcceptorHandle {
-        AcceptorHandle { messages, waker, wants_places: Arc::new(AtomicBool::new(false)) }
+        let [wants_places, wants_deliveries, awake] = std::array::from_fn(|_| Arc::default());
+        AcceptorHandle { messages, waker, wants_places, wants_deliveries, awake }
     }
 
     /// Tells the acceptor. It is woken for a closed connection only if it waits for one: else it learns of it soon
@@ -52,21 +57,40 @@ impl AcceptorHandle {
         let _ = self.messages.send(message);
         let wake = match message {
             ToAcceptor::Closed(_) => self.wants_places.load(Ordering::SeqCst),
-            ToAcceptor::Again { .. }
-            | ToAcceptor::WantsStream(_)
-            | ToAcceptor::Streamers(_)
-            | ToAcceptor::Delivered
-            | ToAcceptor::More(_) => true,
+            ToAcceptor::Delivered => self.wants_deliveries.load(Ordering::SeqCst),
+            ToAcceptor::Again { .. } | ToAcceptor::WantsStream(_) | ToAcceptor::Streamers(_) | ToAcceptor::More(_) => {
+                true
+            }
         };
         if wake {
             self.wake();
         }
     }
 
+    /// What it is woken for has to be there before.
     pub fn wake(&self) {
+        if self.awake.swap(true, Ordering::SeqCst) {
+            return;
+        }
         if let Err(error) = self.waker.wake() {
             log::error!("cannot wake the acceptor: {error}");
         }
+    }
+
+    /// The acceptor is about to wait: who has something for it from here on wakes it. What came before is there, and it must
+    /// look once more whether there is any.
+    pub fn rests(&self) {
+        self.awake.store(false, Ordering::SeqCst);
+    }
+
+    /// It looks at everything before it waits again.
+    pub fn is_awake(&self) {
+        self.awake.store(true, Ordering::SeqCst);
+    }
+
+    /// The acceptor says whether it has more subscribers to give out; it must look at its messages once more afterwards.
+    pub fn want_deliveries(&self, wants: bool) {
+        self.wants_deliveries.store(wants, Ordering::SeqCst);
     }
 
     /// The acceptor says whether it waits for closed connections; it must look at its messages once more afterwards.
