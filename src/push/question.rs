@@ -50,12 +50,25 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// Reads the query and the fields.
+    /// Reads the query and the fields of who subscribes.
     pub fn read(request: &Request) -> Result<Question, Wrong> {
+        let mut question = Question::read_query(request)?;
+        question.form.poll = wants_json(request);
+        // An EventSource repeats the query whenever it comes back, with what it has heard last beside it. What it says is
+        // what some server gave it: an error would end it for good.
+        if let Some(id) = request.header_bytes("Last-Event-ID").filter(|id| !id.is_empty()) {
+            let position = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
+            question.begin = position.map_or(Begin::Unknown, Begin::From);
+        }
+        Ok(question)
+    }
+
+    /// Reads the query alone: a publication has no more.
+    pub fn read_query(request: &Request) -> Result<Question, Wrong> {
         let mut question = Question {
             topics: Vec::new(),
             begin: Begin::At(Start::Now),
-            form: Form { poll: wants_json(request), ..Form::default() },
+            form: Form::default(),
             wait: WAIT,
             event: None,
         };
@@ -79,12 +92,6 @@ impl Question {
                 // A browser's cache buster, a token: not ours to refuse.
                 _ => {}
             }
-        }
-        // An EventSource repeats the query whenever it comes back, with what it has heard last beside it. What it says is
-        // what some server gave it: an error would end it for good.
-        if let Some(id) = request.header_bytes("Last-Event-ID").filter(|id| !id.is_empty()) {
-            let position = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
-            question.begin = position.map_or(Begin::Unknown, Begin::From);
         }
         Ok(question)
     }
@@ -118,6 +125,9 @@ fn wait(text: &str) -> Result<Duration, Wrong> {
 
 /// Decodes what is percent-encoded; what is not rightly so, or no UTF-8, is an error. In a query `+` is a space.
 pub(super) fn strictly_decoded(text: &str, query: bool) -> Result<String, ()> {
+    if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
+        return Ok(text.to_owned());
+    }
     let text = if query { text.replace('+', " ") } else { text.to_owned() };
     let mut escapes = text.split('%').skip(1);
     let right = |escape: &str| escape.len() >= 2 && escape.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());

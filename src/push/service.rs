@@ -5,7 +5,7 @@ use super::origin::{allow_origin, allow_preflight, is_local};
 use super::question::{self, Question, TOPICS, Wrong, strictly_decoded};
 use crate::api::{Body, Handler, IntoResponse, Request, Response, Subscribe, known_header};
 use crate::clock::boot_time;
-use http1::response::push_field;
+use http1::response::{push_decimal, push_field};
 use pubsub::{Key, Message, PublishError, Subscription, Topic};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -140,7 +140,7 @@ impl Service {
         {
             return Err(Wrong::new(415, format!("a body with Content-Encoding {coding:.40?} is not decoded here")));
         }
-        let (question, key) = (Question::read(request)?, question::key(request)?);
+        let (question, key) = (Question::read_query(request)?, question::key(request)?);
         let body =
             request.body_bytes().map_err(|error| Wrong::new(400, format!("the body cannot be read: {error}")))?;
         let body = String::from_utf8(body).map_err(|_| Wrong::new(415, "the body is no UTF-8"))?;
@@ -152,8 +152,15 @@ impl Service {
         };
         let key = key.as_deref().map(|key| Key { principal: "", key });
         let published = self.namespace.hub.inner().publish_all(messages, boot_time(), key).map_err(refused)?;
-        let (id, subscribers) = (published.position, published.subscribers);
-        Ok(self.described(format!("{{\"id\":\"{id}\",\"subscribers\":{subscribers}}}\n").into(), true))
+        let mut text = Vec::with_capacity(96);
+        text.extend_from_slice(b"{\"id\":\"");
+        push_decimal(&mut text, published.position.epoch);
+        text.push(b'-');
+        push_decimal(&mut text, published.position.offset);
+        text.extend_from_slice(b"\",\"subscribers\":");
+        push_decimal(&mut text, published.subscribers as u64);
+        text.extend_from_slice(b"}\n");
+        Ok(self.described(text.into(), true))
     }
 
     fn message(&self, topic: &str, event: Option<&str>, data: String) -> Result<(Topic, Message), Wrong> {

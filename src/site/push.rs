@@ -59,6 +59,15 @@ impl PushRoute {
     /// Where behind the prefix the rest of a path begins, if it lies there: whole segments, decoded. Dots are no segments
     /// of their own here, since a topic is no file.
     pub fn rest(&self, path: &str) -> Option<usize> {
+        if let Some(rest) = path.strip_prefix(&*self.prefix)
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            return Some(self.prefix.len());
+        }
+        // Hardly anybody writes it in another way.
+        if !path.contains('%') {
+            return None;
+        }
         let mut at = 0;
         for segment in self.prefix.split('/').skip(1) {
             let rest = path.get(at..)?.strip_prefix('/')?;
