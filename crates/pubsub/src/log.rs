@@ -509,16 +509,23 @@ impl MessageLog for Log {
     }
 
     fn resume(&self, position: Position, topics: &[Topic]) -> Resume {
+        // Up to where both know the same: of an earlier epoch another may have published more.
         let known = match position.epoch == self.epoch {
-            true => position.offset < self.next,
-            false => self.lineage.iter().any(|old| old.epoch == position.epoch && position.offset <= old.offset),
+            true => (position.offset < self.next).then_some(position.offset),
+            false => {
+                let old = self.lineage.iter().rfind(|old| old.epoch == position.epoch);
+                old.map(|old| old.offset.min(position.offset))
+            }
         };
         let oldest = self.start(topics, Start::Oldest);
         match known {
-            true if self.floor(topics) <= position.offset => Resume::Complete { cursor: position.offset },
-            true => Resume::Gap { cursor: oldest.max(position.offset) },
+            Some(known) if known == position.offset && self.floor(topics) <= known => {
+                Resume::Complete { cursor: known }
+            }
+            // What it has heard it does not hear again.
+            Some(known) => Resume::Gap { cursor: oldest.max(known) },
             // Whatever it was, it is not of here.
-            false => Resume::Gap { cursor: oldest },
+            None => Resume::Gap { cursor: oldest },
         }
     }
 

@@ -138,8 +138,8 @@ fn another_epoch_knows_of_the_one_before_as_much_as_there_was() {
     log.append(&news, Message::new("y"), 0).expect("small");
     let at = |epoch, offset| log.resume(Position { epoch, offset }, &topics);
     assert_eq!(at(1, 3), Resume::Complete { cursor: 3 });
-    // Of what another published behind that in the old epoch nobody here knows.
-    assert_eq!(at(1, 4), Resume::Gap { cursor: 0 });
+    // Of what another published behind that in the old epoch nobody here knows; what was before it was heard.
+    assert_eq!(at(1, 4), Resume::Gap { cursor: 3 });
     assert_eq!(at(2, 4), Resume::Complete { cursor: 4 });
     assert_eq!(at(2, 5), Resume::Gap { cursor: 0 });
     assert_eq!(at(3, 1), Resume::Gap { cursor: 0 });
