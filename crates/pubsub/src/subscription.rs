@@ -314,6 +314,12 @@ impl Subscription {
         Some(out)
     }
 
+    /// The answer to a poll that ends where nothing can be looked up any more: no messages, and where it was, so that its
+    /// client misses nothing.
+    pub fn empty_answer(&self) -> Vec<u8> {
+        empty_answer(self.hub.read().log.at(self.cursor), false)
+    }
+
     fn push(&self, out: &mut Vec<u8>, event: &[u8]) {
         push(out, event, self.form.chunked);
     }
@@ -336,6 +342,16 @@ impl std::fmt::Debug for Subscription {
         let names: Vec<&str> = self.topics.iter().map(Topic::name).collect();
         write!(f, "Subscription({names:?} behind {}, {:?})", self.cursor, self.form)
     }
+}
+
+/// The answer to a poll whose hub is not here: no messages, and a position that is nobody's, so that its client hears of a
+/// gap when it asks again.
+pub fn lost_answer() -> Vec<u8> {
+    empty_answer(Position { epoch: 0, offset: 0 }, true)
+}
+
+fn empty_answer(last: Position, gap: bool) -> Vec<u8> {
+    format!("{{\"messages\":[],\"last\":\"{last}\",\"gap\":{gap}}}\n").into_bytes()
 }
 
 /// Appends the end of an event stream: its client is to come back after so many milliseconds.

@@ -259,7 +259,7 @@ fn subscriber_of(
         None => {
             let mut writing = Writing::new(ResponseBody::None, After::Linger(CloseReason::Stopping));
             writing.unsent = unsent;
-            subscribed::push_end(&mut writing.unsent, form, &head, minor);
+            subscribed::push_end(&mut writing.unsent, form, &head, minor, &pubsub::lost_answer());
             writing.exchange = exchange;
             State::Writing(Box::new(writing))
         }

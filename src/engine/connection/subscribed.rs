@@ -17,7 +17,7 @@ use super::turn::Turn;
 use super::writing::{After, ResponseBody, Writing};
 use super::{Connection, Flow, State, close};
 use crate::api::Subscribe;
-use crate::clock::Millis;
+use crate::clock::{DateCache, Millis};
 use http1::response::{HeadOptions, ResponseFraming, finish_head};
 use pubsub::{Form, Subscription};
 use std::time::Duration;
@@ -67,7 +67,8 @@ impl Subscribed {
     /// What a process says for it that knows no subscribers: its end.
     pub(super) fn last_words(&self) -> Vec<u8> {
         let mut words = self.unsent.clone();
-        push_end(&mut words, self.subscription.form(), &self.head, self.minor);
+        let answer = self.subscription.empty_answer();
+        push_end(&mut words, self.subscription.form(), &self.head, self.minor, &answer);
         words
     }
 
@@ -313,15 +314,17 @@ impl Connection {
     }
 }
 
-/// Appends the end of a stream or, behind its head, a poll's answer that is empty; for where no hub is that knows more.
-pub(super) fn push_end(out: &mut Vec<u8>, form: Form, head: &[u8], minor: u8) {
+/// Appends the end of a stream or, behind its head, that answer to a poll; for where no worker does it.
+pub(super) fn push_end(out: &mut Vec<u8>, form: Form, head: &[u8], minor: u8, answer: &[u8]) {
     if !form.poll {
         let mixed = out.len() ^ Millis::now().0 as usize;
         return pubsub::push_farewell(out, retry(mixed, Millis::now()), form.chunked);
     }
     out.extend_from_slice(head);
-    let framing = ResponseFraming::Length(0);
+    out.extend_from_slice(DateCache::new().field());
+    let framing = ResponseFraming::Length(answer.len() as u64);
     finish_head(out, &HeadOptions { framing, keep_alive: false, client_minor: minor });
+    out.extend_from_slice(answer);
 }
 
 /// Of what was joined the event in progress is kept, and the cursor stands behind it.
