@@ -199,8 +199,6 @@ pub struct Subscribers {
     uncertain: Uncertain,
     /// What was published, once it is known.
     goal: Arc<Mutex<Option<BTreeMap<Row, u64>>>>,
-    messages: Arc<AtomicUsize>,
-    gaps: Arc<AtomicUsize>,
     thread: JoinHandle<Heard>,
 }
 
@@ -209,7 +207,7 @@ impl Subscribers {
     pub fn start(bound: &[Bound], plan: &Plan) -> Subscribers {
         super::client::raise_open_files();
         let goal = Arc::new(Mutex::new(None));
-        let (messages, gaps, opened) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let opened = Arc::new(AtomicUsize::new(0));
         let uncertain = Uncertain::default();
         let all = plan.streams + plan.polls;
         let subscribers = (0..all).map(|number| Subscriber::new(number, bound, plan)).collect();
@@ -221,25 +219,11 @@ impl Subscribers {
             heard: Heard::default(),
             uncertain: uncertain.clone(),
             goal: goal.clone(),
-            messages: messages.clone(),
-            gaps: gaps.clone(),
             opened: opened.clone(),
         };
         let thread = thread::spawn(move || listening.run());
         super::eventually("all listen", || opened.load(Ordering::Relaxed) >= all || thread.is_finished());
-        Subscribers { uncertain, goal, messages, gaps, thread }
-    }
-
-    /// Waits until they have heard that much more.
-    #[track_caller]
-    pub fn go_on_for(&self, messages: usize) {
-        let before = self.messages.load(Ordering::Relaxed);
-        super::eventually("they hear more", || self.messages.load(Ordering::Relaxed) >= before + messages);
-    }
-
-    /// Gaps that were said up to now.
-    pub fn gaps(&self) -> usize {
-        self.gaps.load(Ordering::Relaxed)
+        Subscribers { uncertain, goal, thread }
     }
 
     /// Waits until each has heard all that was published, as far as it is coming.
@@ -404,8 +388,6 @@ struct Listening {
     heard: Heard,
     uncertain: Uncertain,
     goal: Arc<Mutex<Option<BTreeMap<Row, u64>>>>,
-    messages: Arc<AtomicUsize>,
-    gaps: Arc<AtomicUsize>,
     opened: Arc<AtomicUsize>,
 }
 
@@ -614,7 +596,7 @@ impl Listening {
 
     fn event(&mut self, at: usize, event: Event<'_>) {
         if let Some(id) = event.id {
-            self.moves_to(at, id, event.data.is_some());
+            self.moves_to(at, id, event.event.is_none() && event.data.is_some());
         }
         match (event.event, event.data) {
             (None, None) => self.opens(at),
@@ -656,7 +638,6 @@ impl Listening {
             }
         }
         self.heard.gaps += 1;
-        self.gaps.fetch_add(1, Ordering::Relaxed);
     }
 
     fn message(&mut self, at: usize, data: &str) {
@@ -685,7 +666,6 @@ impl Listening {
         }
         *heights = Heights { next: message + 1, gap: false };
         self.heard.messages += 1;
-        self.messages.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A poll's, and the next question at once.

@@ -10,16 +10,27 @@ use std::time::Duration;
 
 /// The program with a hub at `/events`, over TCP and a Unix socket. `more` is of the configuration, before `[[push]]`.
 pub fn command(mode: Mode, scratch: &Scratch, more: &str) -> Command {
-    let file = scratch.path("push.toml");
-    let text = format!("{more}\n[[push]]\nprefix = \"/events\"\npublish = \"anyone\"\n");
-    fs::write(&file, text).expect("a file");
     let mut command = Program::handover_command();
-    mode.flags(&mut command).args(["-l", "127.0.0.1:0", "-l"]);
-    command.arg(format!("unix:{}", scratch.path("socket").display())).arg("-c").arg(file);
+    with_hub(&mut command, mode, scratch, "127.0.0.1:0", more);
     command
 }
 
-fn plan() -> Plan {
+/// The same of that program, at that address.
+pub fn with_hub<'c>(
+    command: &'c mut Command,
+    mode: Mode,
+    scratch: &Scratch,
+    address: &str,
+    more: &str,
+) -> &'c mut Command {
+    let file = scratch.path("push.toml");
+    let text = format!("{more}\n[[push]]\nprefix = \"/events\"\npublish = \"anyone\"\n");
+    fs::write(&file, text).expect("a file");
+    mode.flags(command).args(["-l", address, "-l"]);
+    command.arg(format!("unix:{}", scratch.path("socket").display())).arg("-c").arg(file)
+}
+
+pub fn plan() -> Plan {
     Plan {
         streams: count("HANDOVER_PUSH_STREAMS", 100),
         polls: count("HANDOVER_PUSH_POLLS", 20),
