@@ -1,6 +1,6 @@
 //! Reloads of an application that carries a state over: nobody sees an empty one, and nothing that was acknowledged is lost.
 
-use crate::common::{Mode, Program, RawClient, Scratch, count, eventually};
+use crate::common::{Ending, Mode, Program, RawClient, Scratch, count, eventually};
 use rustix::process::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -307,5 +307,45 @@ fn who_publishes_at_once_hears_from_no_generation_that_it_does_not_serve() {
             publisher.join().expect("every message was taken");
         }
         assert_eq!(program.stop(), Some(0));
+    }
+}
+
+/// What a worker had read when everything was held, and did not begin with any more, was in no socket, so no event told of
+/// it when the switch came to nothing: its client was told 408 ten seconds later.
+#[test]
+fn what_was_read_before_a_switch_that_comes_to_nothing_is_answered() {
+    for step in ["successor-restored", "successor-go", "successor-connection", "successor-acked"] {
+        let scratch = Scratch::new();
+        let program = lab(Mode::Overlap, &scratch, &[("HANDOVER_TEST_KILL", step)]);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for bound in program.bound.iter().cycle().take(8) {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut client = RawClient::to(bound);
+                    'all: while !stop.load(Ordering::Relaxed) {
+                        let _ = client.try_send("GET /hello HTTP/1.1\r\nHost: test\r\n\r\n".repeat(50));
+                        for _ in 0..50 {
+                            // One that had been moved goes with the successor.
+                            match client.try_answer(false) {
+                                Ok(answer) => assert_eq!(answer.status, 200, "{step}: {answer:?}"),
+                                Err((Ending::Fin | Ending::Reset, _)) => {
+                                    client = RawClient::to(bound);
+                                    continue 'all;
+                                }
+                                Err(other) => panic!("{step}: {other:?}"),
+                            }
+                        }
+                    }
+                });
+            }
+            for times in 1..=10 {
+                program.signal(Signal::HUP);
+                program.logged_times("reload failed, serving on", times);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        program.signal(Signal::TERM);
+        assert_eq!(program.exit().code, Some(0));
     }
 }

@@ -405,7 +405,7 @@ impl Acceptor {
         self.notify(slot, ready);
     }
 
-    fn notify(&mut self, slot: Arc<Slot>, ready: Readiness) {
+    pub(super) fn notify(&mut self, slot: Arc<Slot>, ready: Readiness) {
         match slot.notify(ready) {
             // Between two requests of a busy client this is the moment: what has come is still in the socket.
             Notified::Enqueue(parked) if self.move_away(&slot, parked) => {}
@@ -625,6 +625,7 @@ impl Acceptor {
                         if let Some(moving) = moving {
                             self.unfreeze(&moving);
                             self.end_soon(&moving.slot);
+                            self.go_on_with_what_was_read(moving.slot);
                         }
                     }
                 }
@@ -632,6 +633,7 @@ impl Acceptor {
                     let switched = self.has_switched();
                     for moving in self.migration.take().into_iter().flat_map(|migration| migration.moving) {
                         self.unfreeze(&moving);
+                        self.go_on_with_what_was_read(moving.slot);
                     }
                     self.shared.phase.keep_no_connection(false);
                     let serving = !self.shared.is_draining();

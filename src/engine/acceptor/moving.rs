@@ -386,6 +386,14 @@ impl Acceptor {
                 let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
             }
             self.watch(&slot);
+            self.go_on_with_what_was_read(slot);
+        }
+    }
+
+    /// A worker had read what it did not begin with any more. No event tells of that: it is not in the socket.
+    pub(super) fn go_on_with_what_was_read(&mut self, slot: Arc<Slot>) {
+        if slot.connection().as_ref().is_some_and(Connection::has_read) {
+            self.notify(slot, Readiness { readable: true, ..Readiness::default() });
         }
     }
 

@@ -197,6 +197,16 @@ impl Connection {
         matches!(self.socket.peek(), Ok(Some(Moved::Bytes(_)) | None))
     }
 
+    /// Whether it has read what it may go on with. A body may wait for a thread, or for a word that its client waits for: no
+    /// event would tell of that. What a subscriber's client sends waits for the end of its response.
+    pub fn has_read(&self) -> bool {
+        match self.state {
+            State::ReadingBody(_) => true,
+            State::Subscribed(_) => false,
+            _ => !self.input.is_empty(),
+        }
+    }
+
     /// It cannot move to the successor: it ends with its next response.
     pub fn end_soon(&mut self) {
         self.last = true;

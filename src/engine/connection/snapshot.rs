@@ -183,9 +183,6 @@ impl Connection {
     fn with_state(snapshot: Snapshot, state: State, socket: OwnedFd) -> Restored {
         let Snapshot { peer, served, begun, deadline, input, .. } = snapshot;
         let deadline = Millis(deadline);
-        // A body may wait for a thread, or for a word that its client waits for: no event would tell of that.
-        let ready =
-            !input.is_empty() && !matches!(state, State::Subscribed(_)) || matches!(state, State::ReadingBody(_));
         let connection = Connection {
             socket: Arc::new(Transport::new(socket)),
             peer,
@@ -199,6 +196,7 @@ impl Connection {
             // Taken when it has a place here.
             hold: None,
         };
+        let ready = connection.has_read();
         Restored { connection, deadline, ready }
     }
 }
