@@ -31,7 +31,7 @@ def values(heard):
 def checks(directory):
     (directory / "examples").symlink_to(ROOT / "examples")
     port = free_port()
-    browser = Browser(directory / "profile")
+    browser = Browser(directory / "profile-readme")
     # A shell that waits for what it has started; -e, so that no line fails unnoticed.
     said = open(directory / "said", "wb")
     shell = subprocess.Popen(["sh", "-e"], stdin=subprocess.PIPE, stdout=said, stderr=said, cwd=directory, text=True)
