@@ -131,6 +131,33 @@ fn what_runs_in_the_background_runs_in_one_process_at_a_time() {
     }
 }
 
+/// The lab's `tick`, as one subscriber hears it on one connection. `HANDOVER_SWITCHES` says how many reloads.
+#[test]
+fn what_the_background_publishes_is_heard_once_and_in_order_through_reloads() {
+    for mode in Mode::BOTH {
+        let scratch = Scratch::new();
+        let program = lab(mode, &scratch, &[]);
+        let mut subscriber = program.client();
+        subscriber.send("GET /events/tick?since=start HTTP/1.1\r\nHost: test\r\n\r\n");
+        let mut heard = 0;
+        let mut hear = |ticks: usize| {
+            for _ in 0..ticks {
+                let event = subscriber.read_past(b"\ndata: ").and_then(|_| subscriber.read_past(b"\n"));
+                let event = event.expect("the stream goes on");
+                let number = String::from_utf8_lossy(&event).trim().parse::<u64>().expect("a number");
+                heard += 1;
+                assert_eq!(number, heard, "{mode:?}: doubled or missing");
+            }
+        };
+        for _ in 0..count("HANDOVER_SWITCHES", 4) {
+            hear(2);
+            program.reload();
+        }
+        hear(3);
+        assert_eq!(program.stop(), Some(0));
+    }
+}
+
 /// As if there had been no reload.
 #[test]
 fn what_runs_in_the_background_goes_on_when_nothing_came_of_a_reload() {
