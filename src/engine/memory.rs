@@ -7,6 +7,7 @@
 //!
 //! [`Budget`]: crate::engine::connection::Budget
 
+use crate::config::push::PUSH_MEMORY;
 use crate::config::{DEFAULT_WORKER_STACK, size_text};
 use crate::engine::connection::Slot;
 use crate::engine::connection::{Connection, worker_buffers};
@@ -40,6 +41,9 @@ const PROGRAM: u64 = 5 << 20;
 /// The most connections that are derived; more have to be asked for.
 const MOST_CONNECTIONS: u64 = 64 * 1024;
 const LEAST_CONNECTIONS: u64 = 16;
+
+/// What push gets where its share does not fit.
+const PUSH_LEAST: u64 = *PUSH_MEMORY.start();
 
 /// How a process's memory is divided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,11 +106,17 @@ impl Plan {
         // A request as large as may be has to find room, and allocators leave a third unused at worst.
         let request = crate::engine::connection::connection_buffers(limits) as u64;
         let least = fixed + connections * IDLE + request * 3 / 2;
+        if total < least && config.push.memory.is_none() && config.push.max_message.is_none() && push > PUSH_LEAST {
+            // What nobody has asked for is no reason not to start: it has room for the largest message, and no more.
+            config.push.memory = Some(PUSH_LEAST as usize);
+            return Plan::derive(config, total, program);
+        }
         if total < least {
-            let given = size_text(total);
+            let (given, need) = (size_text(total), size_text(least.next_multiple_of(1 << 20)));
+            let push =
+                if push > PUSH_LEAST { format!(", with push_memory {}", size_text(push)) } else { String::new() };
             return Err(format!(
-                "memory is {given}, too little: {workers} workers and {connections} connections need {}",
-                size_text(least.next_multiple_of(1 << 20))
+                "memory is {given}, too little: {workers} workers and {connections} connections need {need}{push}"
             ));
         }
         limits.connections = connections as usize;
@@ -193,6 +203,7 @@ pub fn mebibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PushConfig;
 
     const PROGRAM_SIZE: u64 = 4 << 20;
 
@@ -230,6 +241,22 @@ mod tests {
         Plan::derive(&mut config, 10 << 20, PROGRAM_SIZE).expect("enough");
         assert_eq!((config.limits.connections, config.limits.buffered_body), (3000, 1000));
         assert_eq!(config.worker_stack, 128 << 10);
+    }
+
+    #[test]
+    fn what_push_would_keep_is_no_reason_not_to_start_unless_it_was_asked_for() {
+        let push = PushConfig { used: true, ..PushConfig::default() };
+        let config = Config { push, ..Config::default() };
+        let least = (1..64)
+            .map(|mebibytes| mebibytes << 20)
+            .find(|total| Plan::derive(&mut Config::default(), *total, PROGRAM_SIZE).is_ok());
+        let plan = Plan::derive(&mut config.clone(), least.expect("enough") + PUSH_LEAST, PROGRAM_SIZE);
+        assert_eq!(plan.expect("the least").push, PUSH_LEAST);
+        let plan = Plan::derive(&mut config.clone(), 16 << 20, PROGRAM_SIZE).expect("its share");
+        assert_eq!(plan.push, 2 << 20);
+        let push = PushConfig { memory: Some(4 << 20), ..config.push };
+        let wrong = Plan::derive(&mut Config { push, ..config }, 8 << 20, PROGRAM_SIZE).expect_err("too little");
+        assert!(wrong.ends_with(", with push_memory 4M"), "{wrong}");
     }
 
     #[test]
