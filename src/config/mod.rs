@@ -276,7 +276,18 @@ impl Config {
         within("body_rate", "body_rate", limits.body_rate, *BODY_RATE.start(), *BODY_RATE.end())?;
         let buffered = limits.buffered_body as u64;
         within("buffered_body", "buffered_body", buffered, *BUFFERED_BODY.start(), *BUFFERED_BODY.end())?;
-        Ok(())
+        match self.push.message_beyond_room(self.memory) {
+            // It would be all that is kept, and more.
+            Some((message, room)) => Err(self.error(
+                "max_message",
+                format_args!(
+                    "max_message is {}, allowed is push_memory at the most: {}",
+                    size_text(message),
+                    size_text(room)
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 
     fn out_of_range(&self, key: &str, field: &str, value: u64, low: u64, high: u64) -> Error {

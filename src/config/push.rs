@@ -71,6 +71,14 @@ impl PushConfig {
         self.memory.or(memory.map(|memory| ((memory / SHARE) as usize).min(DEFAULT_MEMORY)))
     }
 
+    /// The size of a message, if it may be larger than all that is kept, with what that is as far as it is known here.
+    pub(crate) fn message_beyond_room(&self, memory: Option<u64>) -> Option<(u64, u64)> {
+        // An application's hub may have been made with more.
+        let room = self.memory(memory).or((!self.namespaces.is_empty()).then_some(DEFAULT_MEMORY))?;
+        let message = self.max_message.filter(|message| *message > room)?;
+        Some((message as u64, room as u64))
+    }
+
     /// How many may subscribe, of so many connections.
     pub(crate) fn subscribers(&self, connections: usize) -> usize {
         let share =

@@ -133,6 +133,7 @@ impl Reader<'_> {
             let limits = &mut self.config.limits;
             limits.target_size = limits.target_size.min(limits.head_size);
         }
+        self.routes_that_push_hides()?;
         self.config.validate()?;
         Ok(self.config)
     }
@@ -487,6 +488,21 @@ impl Reader<'_> {
             return Err(self.refuse("prefix", value, &format!("which line {line} has already")));
         }
         Ok(path.to_owned())
+    }
+
+    /// Push goes before all routes: what lies below one of its prefixes is a topic.
+    fn routes_that_push_hides(&self) -> Result<(), Error> {
+        for (number, route) in self.config.site.routes.iter().enumerate() {
+            let path = route.prefix.to_string();
+            let below = |prefix: &str| {
+                path.strip_prefix(prefix).is_some_and(|rest| matches!(rest.bytes().next(), None | Some(b'/')))
+            };
+            if let Some(push) = self.config.push.namespaces.iter().find(|push| below(&push.prefix)) {
+                let what = format_args!("route {path} never answers: push has {} and what lies below it", push.prefix);
+                return Err(self.config.error(&format!("route[{number}].prefix"), what));
+            }
+        }
+        Ok(())
     }
 
     fn origins(&self, value: &Value) -> Result<Vec<String>, Error> {

@@ -97,7 +97,8 @@ impl Service {
 
     fn try_subscribe(&self, request: &Request, topics: &[String], question: &Question) -> Result<Response, Wrong> {
         if !(1..=TOPICS).contains(&topics.len()) {
-            return Err(Wrong::new(400, format!("there are {} topics, allowed is 1 to {TOPICS}", topics.len())));
+            let how = "in the path, or as topic=";
+            return Err(Wrong::new(400, format!("there are {} topics, allowed is 1 to {TOPICS}, {how}", topics.len())));
         }
         let topics: Result<Vec<Topic>, _> = topics.iter().map(|name| self.namespace.topic(name)).collect();
         let topics = topics.map_err(|wrong| Wrong::new(400, wrong.to_string()))?;
@@ -126,7 +127,7 @@ impl Service {
             Publishers::Anyone => return Ok(()),
             Publishers::Local if is_local(request) => return Ok(()),
             Publishers::Local => {
-                "only clients of this host may: over a Unix socket or for a loopback host, and no page"
+                "only clients of this host may publish: over a Unix socket or for a loopback host, no page and no proxy"
             }
             Publishers::Nobody => "nobody may publish here by HTTP: see publish of [[push]]",
         };
@@ -185,8 +186,8 @@ impl Service {
             }
             let at = |Wrong { status, what }: Wrong| Wrong::new(status, format!("line {number}: {what}"));
             let Envelope { topic, event, data } = serde_json::from_str(line).map_err(|error| {
-                let allowed =
-                    "allowed is {\"topic\":…,\"event\":…,\"data\":…}, each a string and the event as you like";
+                let allowed = "without a topic in the path each line is {\"topic\":…,\"event\":…,\"data\":…}, all of them \
+                               strings and the event as you like";
                 at(Wrong::new(400, format!("{}; {allowed}", without_line(&error))))
             })?;
             if data.len() > most {
@@ -208,7 +209,9 @@ impl Service {
 
     /// The topics there are: for who may publish, because a name may be a secret.
     fn list(&self, request: &Request) -> Result<Response, Wrong> {
-        self.may_publish(request)?;
+        self.may_publish(request).map_err(|Wrong { status, what }| {
+            Wrong::new(status, format!("topics are listed for who may publish: {what}"))
+        })?;
         let hub = self.namespace.hub.inner();
         let last = hub.position();
         let topics = self.namespace.topics().into_iter().map(|figures| ListedTopic {

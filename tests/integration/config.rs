@@ -126,6 +126,16 @@ fn mistakes_name_file_line_key_and_what_is_allowed() {
             "5:10",
             &["prefix is '/a/', which line 2 has already"],
         ),
+        (
+            "[[route]]\nprefix = '/a/b'\nbody = ''\n[[push]]\nprefix = '/a'",
+            "2:10",
+            &["route /a/b never answers: push has /a and what lies below it"],
+        ),
+        (
+            "max_message = '5M'\n[[push]]\nprefix = '/a'",
+            "1:15",
+            &["max_message is 5M, allowed is push_memory at the most: 4M"],
+        ),
         ("[[route]]\nprefix = '/a'\ndirectory = 'nowhere'", "3:13", &["directory of route /a", "no such directory"]),
         ("root = 'nowhere'", "1:8", &["root: cannot serve", "nowhere", "no such directory"]),
         (
