@@ -425,7 +425,7 @@ impl Running {
                     if stopping {
                         continue;
                     }
-                    self.take_hub_back();
+                    self.take_hub_back_behind_a_hole();
                     self.became_server();
                     self.context.notifier.main_again(std::process::id(), &self.status());
                     // Every connection that was not committed is ours, and the listeners that it kept always were.

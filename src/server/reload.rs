@@ -347,12 +347,20 @@ impl Running {
         }
     }
 
-    /// The successor is gone, and nobody here knows what it has published: what is published from here on is in another
+    /// Another process is gone, and nobody here knows what it has published: what is published from here on is in another
     /// epoch.
     pub(super) fn take_hub_back(&self) {
         self.stragglers.end();
         if let Some(hub) = &self.context.hub {
             hub.inner().begin_epoch(new_epoch());
+        }
+    }
+
+    /// The same where it served: what it has published is gone, also what was acknowledged, and everybody is told.
+    pub(super) fn take_hub_back_behind_a_hole(&self) {
+        self.stragglers.end();
+        if let Some(hub) = &self.context.hub {
+            hub.inner().begin_epoch_behind_a_hole(new_epoch());
         }
     }
 

@@ -425,6 +425,11 @@ impl Hub {
         self.write().log.begin_epoch(epoch);
     }
 
+    /// The same where the other has published, or may have, and that is gone: whoever listens is told.
+    pub fn begin_epoch_behind_a_hole(&self, epoch: u64) {
+        self.write().log.begin_epoch_behind_a_hole(epoch);
+    }
+
     /// The position of the last message.
     pub fn position(&self) -> Position {
         self.read().log.position()

@@ -49,7 +49,7 @@ pub fn sample() -> Vec<u8> {
         let key = number.to_string();
         hub.publish(&topic, message, 0, Some(crate::Key { principal: "", key: &key })).expect("it is open");
     }
-    hub.begin_epoch(2);
+    hub.begin_epoch_behind_a_hole(2);
     hub.write_down(0)
 }
 

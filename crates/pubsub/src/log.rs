@@ -77,6 +77,8 @@ pub struct Log {
     pub(crate) next: u64,
     /// Epochs before this one, the latest last, each with the last offset that is known of it.
     pub(crate) lineage: VecDeque<Position>,
+    /// Offsets, in their order, at which another has published what nobody here knows.
+    pub(crate) holes: VecDeque<u64>,
     pub(crate) limits: Limits,
     retention: HashMap<Arc<str>, Retention, RandomState>,
     /// By offset: of which topic what is kept is.
@@ -145,7 +147,7 @@ pub enum Start {
 /// Whether who comes back hears everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// From this cursor on nothing is missing.
+    /// From this cursor on nothing is missing but where there is a hole, see [`Log::hole_behind`].
     Complete {
         /// Where it goes on.
         cursor: u64,
@@ -197,6 +199,7 @@ impl Log {
             epoch,
             next: 1,
             lineage: VecDeque::new(),
+            holes: VecDeque::new(),
             limits,
             retention: HashMap::default(),
             order: BTreeMap::new(),
@@ -257,6 +260,27 @@ impl Log {
             self.lineage.pop_front();
         }
         self.epoch = epoch;
+    }
+
+    /// The same where another has published behind this to some that listened, or may have: it is gone, and nobody here
+    /// knows of which topics it was. There is a hole, and whoever comes to it is told.
+    pub fn begin_epoch_behind_a_hole(&mut self, epoch: u64) {
+        self.begin_epoch(epoch);
+        self.holes.push_back(self.next);
+        self.next += 1;
+        if self.holes.len() > LINEAGE
+            && let Some(hole) = self.holes.pop_front()
+        {
+            // Said as of what is dropped: too early, and not where it is.
+            self.topics.values_mut().for_each(|kept| kept.floor = kept.floor.max(hole));
+            self.forgotten.values_mut().for_each(|floor| *floor = (*floor).max(hole));
+            self.forgotten_floor = self.forgotten_floor.max(hole);
+        }
+    }
+
+    /// The first hole behind a cursor: an offset that no message has.
+    pub fn hole_behind(&self, cursor: u64) -> Option<u64> {
+        self.holes.get(self.holes.partition_point(|hole| *hole <= cursor)).copied()
     }
 
     /// Puts a message at the end, which has that offset. Answers whether its topic has more than it is to have.
@@ -522,8 +546,11 @@ impl MessageLog for Log {
             Some(known) if known == position.offset && self.floor(topics) <= known => {
                 Resume::Complete { cursor: known }
             }
-            // What it has heard it does not hear again.
-            Some(known) => Resume::Gap { cursor: oldest.max(known) },
+            // What it has heard it does not hear again. Where it had heard more there may be a hole, which is said by this.
+            Some(known) => {
+                let hole = self.hole_behind(known).filter(|hole| *hole == known + 1 && known < position.offset);
+                Resume::Gap { cursor: oldest.max(hole.unwrap_or(known)) }
+            }
             // Whatever it was, it is not of here.
             None => Resume::Gap { cursor: oldest },
         }

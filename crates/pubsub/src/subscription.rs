@@ -205,7 +205,8 @@ impl Subscription {
     /// Whether something lies behind the cursor, or is to be said.
     pub fn is_behind(&self) -> bool {
         let state = self.hub.read();
-        let mut behind = has_missed(&state.log, &self.topics, self.cursor, self.told);
+        let mut behind = has_missed(&state.log, &self.topics, self.cursor, self.told)
+            || state.log.hole_behind(self.cursor).is_some();
         state.log.visit(self.cursor, &self.topics, |_, _| {
             behind = true;
             false
@@ -242,7 +243,12 @@ impl Subscription {
             pulled.some = true;
         }
         let (mut messages, began) = (0, out.len());
-        *cursor = log.visit(*cursor, topics, |topic, stored| {
+        let hole = log.hole_behind(*cursor);
+        let end = hole.unwrap_or(u64::MAX);
+        let reached = log.visit(*cursor, topics, |topic, stored| {
+            if stored.offset >= end {
+                return false;
+            }
             let frame = frame(log, topic, stored, form);
             if messages == MESSAGES || (messages > 0 && out.len() - began + frame.len() > BYTES) {
                 pulled.more = true;
@@ -253,7 +259,14 @@ impl Subscription {
             ends.push((out.len(), stored.offset));
             true
         });
+        *cursor = reached.min(end - 1);
         pulled.some |= messages > 0;
+        if let Some(hole) = hole.filter(|_| !pulled.more) {
+            let from = log.at(std::mem::replace(cursor, hole));
+            push_gap(out, Some(from), log.at(hole), form);
+            ends.push((out.len(), hole));
+            (pulled.some, pulled.more) = (true, true);
+        }
         pulled
     }
 
@@ -298,15 +311,26 @@ impl Subscription {
             gap = true;
             *told = log.floor(topics);
         }
-        *cursor = log.visit(*cursor, topics, |topic, stored| {
-            let object = object(log, topic, stored);
-            if messages == MESSAGES || (messages > 0 && out.len() - began + object.len() > BYTES) {
-                return false;
+        // A hole ends the answer, unless it is the first that there is to say.
+        loop {
+            let hole = log.hole_behind(*cursor);
+            let end = hole.unwrap_or(u64::MAX);
+            let reached = log.visit(*cursor, topics, |topic, stored| {
+                let object = object(log, topic, stored);
+                let full = messages == MESSAGES || (messages > 0 && out.len() - began + object.len() > BYTES);
+                if full || stored.offset >= end {
+                    return false;
+                }
+                messages += 1;
+                push(&mut out, object);
+                true
+            });
+            *cursor = reached.min(end - 1);
+            match hole {
+                Some(hole) if messages == 0 => (*cursor, gap) = (hole, true),
+                _ => break,
             }
-            messages += 1;
-            push(&mut out, object);
-            true
-        });
+        }
         if messages == 0 && !gap && !in_any_case {
             return None;
         }

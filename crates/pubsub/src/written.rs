@@ -45,6 +45,7 @@ struct WrittenLog {
     topics: Vec<WrittenTopic>,
     messages: Vec<WrittenMessage>,
     keys: Vec<WrittenKey>,
+    holes: Vec<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,6 +114,7 @@ impl Hub {
             topics,
             messages: messages.collect(),
             keys: keys.collect(),
+            holes: log.holes.iter().copied().collect(),
         };
         postcard::to_allocvec(&(VERSION, written)).expect("a vector takes all, and each list knows its length")
     }
@@ -146,7 +148,7 @@ impl Hub {
 
 /// `None` where the pieces do not fit together.
 fn restore(written: WrittenLog, like: &Log, now: i64) -> Option<(Log, Keys)> {
-    let WrittenLog { epoch, next, lineage, forgotten, forgotten_floor, topics, messages, keys } = written;
+    let WrittenLog { epoch, next, lineage, forgotten, forgotten_floor, topics, messages, keys, holes } = written;
     let fits = |offset: u64| (offset < next).then_some(offset);
     if next == 0 || lineage.len() > LINEAGE || forgotten.len() > FORGOTTEN || keys.len() > KEYS {
         return None;
@@ -154,6 +156,10 @@ fn restore(written: WrittenLog, like: &Log, now: i64) -> Option<(Log, Keys)> {
     let mut log = Log::new(epoch, like.limits);
     log.next = next;
     log.lineage = lineage.into_iter().map(|(epoch, offset)| Position { epoch, offset }).collect();
+    if holes.len() > LINEAGE || !holes.is_sorted() || holes.iter().any(|hole| *hole == 0 || *hole >= next) {
+        return None;
+    }
+    log.holes = holes.into();
     for (topic, floor) in forgotten {
         log.forgotten.insert(topic, fits(floor)?);
     }

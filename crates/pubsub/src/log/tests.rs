@@ -149,6 +149,30 @@ fn another_epoch_knows_of_the_one_before_as_much_as_there_was() {
     assert_eq!(log.resume(Position { epoch: 1, offset: 3 }, &topics), Resume::Gap { cursor: 0 }, "long ago");
 }
 
+/// What another has published was acknowledged, and is nowhere.
+#[test]
+fn another_epoch_behind_what_is_gone_has_a_hole() {
+    let (mut log, news) = (Log::new(1, Limits::default()), topic(0));
+    let topics = [news.clone()];
+    for _ in 0..3 {
+        log.append(&news, Message::new("x"), 0).expect("small");
+    }
+    log.begin_epoch_behind_a_hole(2);
+    let at = |log: &Log, epoch, offset| log.resume(Position { epoch, offset }, &topics);
+    assert_eq!((at(&log, 1, 3), log.hole_behind(3)), (Resume::Complete { cursor: 3 }, Some(4)));
+    // Who had heard of it is told at once, and not again where the hole is.
+    assert_eq!((at(&log, 1, 4), at(&log, 1, 9)), (Resume::Gap { cursor: 4 }, Resume::Gap { cursor: 4 }));
+    assert_eq!((log.hole_behind(4), log.position()), (None, Position { epoch: 2, offset: 4 }));
+    assert_eq!(log.start(&topics, Start::Now), 4, "who comes now");
+    log.append(&news, Message::new("y"), 0).expect("small");
+    assert_eq!(at(&log, 2, 4), Resume::Complete { cursor: 4 });
+    // Those that are not remembered one by one are said as what is dropped is.
+    for epoch in 3..3 + LINEAGE as u64 {
+        log.begin_epoch_behind_a_hole(epoch);
+    }
+    assert_eq!((log.hole_behind(0), log.floor(&topics), log.floor(&[topic(1)])), (Some(6), 4, 4));
+}
+
 #[test]
 fn what_is_young_is_no_history_to_drop() {
     let retention = Retention { history: 2, ..Retention::default() };

@@ -147,3 +147,36 @@ fn what_is_written_down_goes_on_elsewhere() {
     assert!(Subscription::restore(&other, Saved { topics: vec![], ..saved }).is_none());
     assert_eq!(other.subscribers(), 1);
 }
+
+/// Whoever goes on without another's last state says where that was, among the messages, and once.
+#[test]
+fn a_hole_is_told_where_it_is() {
+    let hub = hub(1 << 20);
+    publish(&hub, "a", "1");
+    let mut one = subscribe(&hub, &["a"], Begin::At(Start::Now), Form::default());
+    pull(&mut one);
+    publish(&hub, "a", "2");
+    hub.begin_epoch_behind_a_hole(8);
+    publish(&hub, "a", "3");
+    assert!(one.is_behind());
+    let gap = "id: 8-3\nevent: @gap\ndata: {\"from\":\"8-2\",\"to\":\"8-3\"}\n\n";
+    let (mut out, mut ends) = (Vec::new(), Vec::new());
+    assert!(one.pull(&mut out, &mut ends).more);
+    assert_eq!(String::from_utf8_lossy(&out), format!("id: 8-2\ndata: 2\n\n{gap}"));
+    assert_eq!(ends.last(), Some(&(out.len(), 3)));
+    assert_eq!(pull(&mut one), "id: 8-4\ndata: 3\n\n");
+    assert_eq!((pull(&mut one), one.is_behind()), (String::new(), false));
+    // Also where no message lies behind it; and in a poll in an answer of its own, with what comes behind.
+    let poll = |offset| {
+        let begin = Begin::From(Position { epoch: 7, offset });
+        let mut poll = subscribe(&hub, &["a"], begin, Form { poll: true, ..Form::default() });
+        String::from_utf8(poll.answer(true).expect("in any case")).expect("text")
+    };
+    assert!(poll(1).contains("\"data\":\"2\"}],\"last\":\"8-2\",\"gap\":false}"), "{}", poll(1));
+    assert!(poll(2).contains("\"data\":\"3\"}],\"last\":\"8-4\",\"gap\":true}"), "{}", poll(2));
+    assert!(poll(7).contains("\"data\":\"3\"}],\"last\":\"8-4\",\"gap\":true}"), "{}", poll(7));
+    let mut two = subscribe(&hub, &["b"], Begin::From(Position { epoch: 7, offset: 2 }), Form::default());
+    assert!(two.is_behind());
+    assert_eq!(pull(&mut two), format!("retry: 2000\nid: 8-2\n\n{gap}"));
+    assert_eq!(pull(&mut two), "");
+}
