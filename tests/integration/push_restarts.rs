@@ -235,6 +235,7 @@ fn a_successor_that_dies_after_it_served_leaves_gaps_that_are_said() {
         eprintln!("{step}: {} publications failed, {heard:?}", published.failures.len());
         assert_eq!((heard.missing, heard.twice), (0, 0), "{step}: {heard:#?}");
         assert!(heard.wrong.is_empty(), "{step}: {heard:#?}");
+        assert!(heard.gaps >= plan.streams + plan.polls, "{step}: each is told: {heard:#?}");
         program.signal(Signal::TERM);
         assert_eq!(program.exit().code, Some(0), "{step}");
     }
@@ -315,4 +316,32 @@ fn a_downgrade_ends_subscribers_as_a_stop_does() {
         assert!(heard.wrong.is_empty() && heard.reconnects >= plan.streams + plan.polls, "{mode:?}: {heard:#?}");
         assert_eq!(program.stop(), Some(0));
     }
+}
+
+/// Some have moved then, and some have not: what it published to those that had is lost to these.
+#[test]
+fn a_successor_that_dies_while_connections_move_leaves_gaps_that_are_said() {
+    let scratch = Scratch::new();
+    let plan = Plan { streams: 500, publishers: 4, rate: 1000, ..small() };
+    let mut command = Program::handover_command();
+    with_hub(&mut command, Mode::Overlap, &scratch, "127.0.0.1:0", "");
+    let program = Program::start(command.args(["--reload-probation", "20"]));
+    let subscribers = Subscribers::start(&program.bound, &plan);
+    let publishers = Publishers::start(&program.bound, &plan, &subscribers);
+    for times in 1..=10 {
+        publishers.go_on_for(100);
+        program.signal(Signal::HUP);
+        program.logged_times("is promoted", times);
+        let successor = program.processes().into_iter().find(|pid| *pid != program.pid()).expect("a successor");
+        std::thread::sleep(Duration::from_micros(700 * (times as u64 - 1)));
+        program.signal_to(successor, Signal::KILL);
+        program.logged_times("this process takes over again", times);
+    }
+    let published = finish(publishers, &plan);
+    let heard = subscribers.stop(&published);
+    eprintln!("{} of {} publications failed, {heard:?}", published.failures.len(), published.messages);
+    assert_eq!((heard.missing, heard.twice), (0, 0), "{heard:#?}");
+    assert!(heard.wrong.is_empty() && heard.gaps >= plan.streams + plan.polls, "{heard:#?}");
+    program.signal(Signal::TERM);
+    assert_eq!(program.exit().code, Some(0));
 }
