@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// Who listens to what, and how much is published.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Every fifth of them by HTTP/1.0. Every twentieth has several topics and stops reading now and then.
+    /// Every fifth of them by HTTP/1.0. Three of forty have several topics and stop reading now and then.
     pub streams: usize,
     pub polls: usize,
     pub topics: usize,
@@ -332,7 +332,7 @@ impl Subscriber {
             old if old % 5 == 4 => Kind::Stream { minor: 0 },
             _ => Kind::Stream { minor: 1 },
         };
-        let stops_reading = kind != Kind::Poll && matches!(number % 40, 7 | 28);
+        let stops_reading = kind != Kind::Poll && matches!(number % 40, 3 | 7 | 28);
         let first = number % plan.topics;
         let topics = if stops_reading { plan.topics.min(8) } else { 1 };
         let topics = (0..topics).map(|next| (first + next) % plan.topics).collect();

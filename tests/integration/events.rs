@@ -1,6 +1,6 @@
 //! Event streams and polls, byte for byte: what does not end, or takes its time, and so is no case of `tests/requests`.
 
-use crate::common::{Answer, EventStream, Gate, RawClient, TestServer, gated_beside, hello};
+use crate::common::{Answer, EventStream, Gate, RawClient, Scratch, TestServer, gated_beside, hello};
 use handover::{Hub, Publishers, Server};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -297,5 +297,35 @@ fn a_poll_with_a_body_is_answered() {
             true => client.expect_fin(),
             false => client.expect_alive("/hello"),
         }
+    }
+}
+
+/// Over TCP the host has to be one that can be no other's; over a Unix socket there is none.
+#[test]
+fn a_client_of_this_host_may_publish_where_local_ones_may() {
+    let scratch = Scratch::new();
+    let socket = format!("unix:{}", scratch.path("socket").display());
+    for (address, host, status) in [
+        ("127.0.0.1:0", "localhost", 200),
+        ("127.0.0.1:0", "127.0.0.1:8888", 200),
+        ("127.0.0.1:0", "example.org", 403),
+        ("127.0.0.1:0", "localhost.example.org", 403),
+        (&*socket, "example.org", 200),
+    ] {
+        let hub = Hub::new();
+        let events = hub.namespace("events").publishers(Publishers::Local);
+        let routes = hello().mount_service("/events", events.service());
+        let server = TestServer::start_at(Server::builder().workers(1).hub(&hub).service(routes), address);
+        let mut client = server.client();
+        let head = format!("POST /events/a HTTP/1.1\r\nHost: {host}\r\n");
+        let answer = client.send(format!("{head}Content-Length: 1\r\n\r\nx")).answer();
+        assert_eq!(answer.status, status, "{address} {host}: {answer:?}");
+        // The topics are for who may publish.
+        client.send(format!("GET /events HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\n\r\n"));
+        assert_eq!(client.answer().status, status);
+        assert_eq!(
+            client.send(format!("{head}Origin: http://{host}\r\nContent-Length: 1\r\n\r\nx")).answer().status,
+            403
+        );
     }
 }

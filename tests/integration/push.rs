@@ -43,43 +43,62 @@ pub fn plan() -> Plan {
 }
 
 /// Nothing missing, nothing twice, no gap, no reconnect, no publication that failed.
+fn expect_no_upgrade_noticed(mode: Mode, plan: &Plan, upgrades: usize) {
+    let scratch = Scratch::new();
+    let connections = (plan.streams + plan.polls) * 3 / 2 + 100;
+    let room = format!("max_connections = {connections}\npush_memory = \"64M\"");
+    let program = Program::start(&mut command(mode, &scratch, &room));
+    let subscribers = Subscribers::start(&program.bound, plan);
+    let publishers = Publishers::start(&program.bound, plan, &subscribers);
+    for _ in 0..upgrades {
+        publishers.go_on_for(plan.rate / 4);
+        program.reload();
+    }
+    publishers.go_on_for(plan.rate / 4);
+    let published = publishers.stop();
+    let heard = subscribers.stop(&published);
+    eprintln!(
+        "{upgrades} upgrades by {}, {} streams and {} polls on {} topics: {} messages published, {} failed, slowest {:?}; \
+         {} heard, {} missing, {} twice, {} gaps, {} reconnects, slowest {:?}",
+        mode.name(),
+        plan.streams,
+        plan.polls,
+        plan.topics,
+        published.messages,
+        published.failures.len(),
+        published.slowest,
+        heard.messages,
+        heard.missing,
+        heard.twice,
+        heard.gaps,
+        heard.reconnects,
+        heard.slowest
+    );
+    published.expect_no_failure();
+    heard.expect_nothing_noticed();
+    assert_eq!((program.generations(), program.stop()), (upgrades + 1, Some(0)), "{mode:?}");
+}
+
 #[test]
 fn no_subscriber_notices_an_upgrade() {
-    let plan = plan();
-    let upgrades = count("HANDOVER_PUSH_UPGRADES", 4);
     for mode in Mode::BOTH {
-        let scratch = Scratch::new();
-        let connections = (plan.streams + plan.polls) * 3 / 2 + 100;
-        let room = format!("max_connections = {connections}\npush_memory = \"64M\"");
-        let program = Program::start(&mut command(mode, &scratch, &room));
-        let subscribers = Subscribers::start(&program.bound, &plan);
-        let publishers = Publishers::start(&program.bound, &plan, &subscribers);
-        for _ in 0..upgrades {
-            publishers.go_on_for(plan.rate / 4);
-            program.reload();
-        }
-        publishers.go_on_for(plan.rate / 4);
-        let published = publishers.stop();
-        let heard = subscribers.stop(&published);
-        eprintln!(
-            "{upgrades} upgrades by {}: {} messages published (0 failed: {}, slowest {:?}), {} heard by {} streams and {} \
-             polls on {} topics: missing {}, twice {}, gaps {}, reconnects {}, slowest {:?}",
-            mode.name(),
-            published.messages,
-            published.failures.is_empty(),
-            published.slowest,
-            heard.messages,
-            plan.streams,
-            plan.polls,
-            plan.topics,
-            heard.missing,
-            heard.twice,
-            heard.gaps,
-            heard.reconnects,
-            heard.slowest
-        );
-        published.expect_no_failure();
-        heard.expect_nothing_noticed();
-        assert_eq!((program.generations(), program.stop()), (upgrades + 1, Some(0)), "{mode:?}");
+        expect_no_upgrade_noticed(mode, &plan(), count("HANDOVER_PUSH_UPGRADES", 4));
+    }
+}
+
+/// A part of an event is with the client, the rest moves, and what is behind it waits in the log.
+#[test]
+fn who_stops_reading_in_the_middle_of_an_event_notices_no_upgrade() {
+    let plan = Plan {
+        streams: 48,
+        polls: 4,
+        topics: 4,
+        publishers: 2,
+        rate: 200,
+        large: 60_000,
+        pause: Duration::from_millis(600),
+    };
+    for mode in Mode::BOTH {
+        expect_no_upgrade_noticed(mode, &plan, 6);
     }
 }
