@@ -210,8 +210,9 @@ fn listen<A: Arrivals>(
                 let (mut acks, mut refusals) = (Vec::new(), Vec::new());
                 for ((file, snapshot), id) in all.0.into_iter().zip(first..) {
                     let mut own: Vec<OwnedFd> = descriptors.by_ref().take(1 + usize::from(file)).collect();
-                    match restore(arrivals, Payload::Inline(snapshot.into_vec()), file, &mut own, truncated, &mut files)
-                    {
+                    // Where this process may open no more, the kernel passes the first of them, and those go on here.
+                    let missing = truncated && own.len() < 1 + usize::from(file);
+                    match restore(arrivals, Payload::Inline(snapshot.into_vec()), file, &mut own, missing, &mut files) {
                         Ok(restored) => {
                             arriving.0.push((id, restored));
                             acks.push(id);

@@ -23,6 +23,9 @@ const UNACKNOWLEDGED: usize = 128;
 /// The same where several go in one packet, and how many these are: fewer descriptors than a packet may have, of two each.
 const UNACKNOWLEDGED_IN_BATCHES: usize = 1024;
 const BATCH: usize = (MAX_DESCRIPTORS - 1) / 2;
+/// What they are written in stands in the packet, and in no memfd, which might be what does not arrive. One that has more
+/// goes alone.
+const BATCH_BYTES: usize = 24 * 1024;
 
 /// Connections of a predecessor that get their places before other clients are looked at again.
 const ADOPTED: usize = 256;
@@ -247,7 +250,8 @@ impl Acceptor {
         let Some(migration) = &mut self.migration else { return batch.to_vec() };
         let version = migration.state.filter(|_| migration.stalled.is_some());
         let Some(version) = version else { return batch.to_vec() };
-        let (mut moves, mut stays) = (Vec::new(), Vec::new());
+        let (mut moves, mut stays, mut large) = (Vec::new(), Vec::new(), Vec::new());
+        let mut room = BATCH_BYTES;
         for (slot, seen) in batch {
             let guard = slot.connection();
             let deadline = Millis(self.now.0.saturating_add_signed(slot.remaining(self.now).into()));
@@ -256,7 +260,12 @@ impl Acceptor {
                 Some((encode(snapshot, version), file.is_some()))
             });
             match written {
-                Some((snapshot, file)) => moves.push((slot, *seen, guard, file, snapshot)),
+                Some((snapshot, _)) if snapshot.len() > BATCH_BYTES => large.push((slot.clone(), *seen)),
+                Some((snapshot, _)) if snapshot.len() > room => stays.push((slot.clone(), *seen)),
+                Some((snapshot, file)) => {
+                    room -= snapshot.len();
+                    moves.push((slot, *seen, guard, file, snapshot));
+                }
                 None => stays.push((slot.clone(), *seen)),
             }
         }
@@ -268,7 +277,11 @@ impl Acceptor {
             [Some(connection.socket().as_fd()), file].into_iter().flatten()
         });
         let descriptors: Vec<_> = descriptors.collect();
-        match send_connections(&migration.link, migration.next_id, &snapshots, &descriptors) {
+        let sent = match descriptors.is_empty() {
+            true => Ok(Sent::Later),
+            false => send_connections(&migration.link, migration.next_id, &snapshots, &descriptors),
+        };
+        match sent {
             Ok(Sent::Yes) => {
                 test_point("predecessor-sent");
                 for (slot, parked, guard, ..) in moves {
@@ -293,6 +306,8 @@ impl Acceptor {
                 stays.extend(moves.into_iter().map(|(slot, seen, ..)| (slot.clone(), seen)));
             }
         }
+        large.retain(|(slot, seen)| !self.move_away(slot, *seen));
+        stays.extend(large);
         stays
     }
 
@@ -474,8 +489,8 @@ fn send_connections(
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<Sent> {
     let (snapshots, memfd) = payload(snapshots.written()?)?;
-    let descriptors: Vec<_> = descriptors.iter().copied().chain(memfd.as_ref().map(AsFd::as_fd)).collect();
-    link.send(&Message::Connections { first, snapshots }, &descriptors)
+    debug_assert!(memfd.is_none(), "they fit into a packet");
+    link.send(&Message::Connections { first, snapshots }, descriptors)
 }
 
 fn send_connection(
