@@ -276,6 +276,13 @@ impl Config {
         within("body_rate", "body_rate", limits.body_rate, *BODY_RATE.start(), *BODY_RATE.end())?;
         let buffered = limits.buffered_body as u64;
         within("buffered_body", "buffered_body", buffered, *BUFFERED_BODY.start(), *BUFFERED_BODY.end())?;
+        // With memory the connections may be derived from that.
+        if let (Some(allowed), None) = (self.push.subscribers_beyond(limits.connections), self.memory) {
+            return Err(self.error(
+                "max_subscribers",
+                format_args!("max_subscribers is too large, allowed is three quarters of max_connections: {allowed}"),
+            ));
+        }
         match self.push.message_beyond_room(self.memory) {
             // It would be all that is kept, and more.
             Some((message, room)) => Err(self.error(

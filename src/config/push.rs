@@ -79,6 +79,13 @@ impl PushConfig {
         Some((message as u64, room as u64))
     }
 
+    /// The most of so many connections that may subscribe, if more are asked for.
+    pub(crate) fn subscribers_beyond(&self, connections: usize) -> Option<usize> {
+        let most = self.max_subscribers?.get() as usize;
+        let allowed = PushConfig { max_subscribers: None, ..PushConfig::default() }.subscribers(connections);
+        (most > allowed).then_some(allowed)
+    }
+
     /// How many may subscribe, of so many connections.
     pub(crate) fn subscribers(&self, connections: usize) -> usize {
         let share =

@@ -528,7 +528,7 @@ impl Reader<'_> {
             _ => None,
         };
         let number = number.filter(|number| (low..=high).contains(number));
-        number.ok_or_else(|| self.refuse(key, value, &format!("allowed is {low} to {high}")))
+        number.ok_or_else(|| self.refuse(key, value, &format!("allowed is a whole number, {low} to {high}")))
     }
 
     fn error_pages(&mut self, value: &Value) -> Result<(), Error> {

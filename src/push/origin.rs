@@ -26,6 +26,15 @@ pub(super) fn allow_origin(response: Response, request: &Request, origins: &[Str
     }
 }
 
+/// Whether a request comes from no page, from one of this server's own origin, or from one that may.
+pub(super) fn may_come_from(request: &Request, origins: &[String]) -> bool {
+    let Some(origin) = request.header_bytes("Origin") else { return true };
+    let Ok(origin) = std::str::from_utf8(origin) else { return false };
+    let own = origin.split_once("://").map(|(_, authority)| authority);
+    let same = own.zip(request.host()).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host));
+    same || origins.iter().any(|allowed| allowed == origin || allowed == "*")
+}
+
 /// Adds what the question before a request asks for (Fetch, CORS-preflight).
 pub(super) fn allow_preflight(response: Response, methods: &str) -> Response {
     response
@@ -73,6 +82,20 @@ mod tests {
         }
         for host in ["", "example.org", "localhost.example.org:80", "10.0.0.1", "[fe80::1]", "127.0.0.1.example.org"] {
             assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_origin_may_only_if_it_is_listed() {
+        let ask = |origin: &str, origins: &[&str]| {
+            let head = format!("POST /a HTTP/1.1\r\nHost: here:80\r\n{origin}\r\n");
+            let origins: Vec<String> = origins.iter().map(|&origin| origin.to_owned()).collect();
+            may_come_from(&Request::from_head(head.as_bytes()).expect("a head"), &origins)
+        };
+        assert!(ask("", &[]) && ask("Origin: http://here:80\r\n", &[]) && ask("Origin: https://HERE:80\r\n", &[]));
+        assert!(ask("Origin: https://a\r\n", &["https://a"]) && ask("Origin: null\r\n", &["*"]));
+        for origin in ["https://a", "http://here", "null", "", "http://here:80.a"] {
+            assert!(!ask(&format!("Origin: {origin}\r\n"), &["https://b"]), "{origin}");
         }
     }
 

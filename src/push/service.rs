@@ -1,7 +1,7 @@
 //! Answers requests below a prefix: GET subscribes, POST publishes.
 
 use super::hub::{Namespace, Publishers};
-use super::origin::{allow_origin, allow_preflight, is_local};
+use super::origin::{allow_origin, allow_preflight, is_local, may_come_from};
 use super::question::{self, Question, TOPICS, Wrong, strictly_decoded};
 use crate::api::{Body, Handler, IntoResponse, Request, Response, Subscribe, known_header};
 use crate::clock::boot_time;
@@ -123,6 +123,10 @@ impl Service {
     }
 
     fn may_publish(&self, request: &Request) -> Result<(), Wrong> {
+        // A page can send a POST without being asked for, and without seeing the answer.
+        if !may_come_from(request, &self.namespace.origins) {
+            return Err(Wrong::new(403, "pages of that Origin may not publish here: see origins of [[push]]"));
+        }
         let who = match self.namespace.publishers {
             Publishers::Anyone => return Ok(()),
             Publishers::Local if is_local(request) => return Ok(()),
@@ -254,7 +258,10 @@ fn refused(error: PublishError) -> Wrong {
         PublishError::Topic(_) => 400,
         _ => 503,
     };
-    Wrong::new(status, error.to_string())
+    match error {
+        PublishError::NotServing => Wrong::new(status, "the server does not publish yet"),
+        _ => Wrong::new(status, error.to_string()),
+    }
 }
 
 /// What the parser says, without its place: a line has one of its own.

@@ -255,7 +255,8 @@ impl Running {
             acceptor.wait_for_go();
         }
         // Before the first client comes: one that publishes at once is not to hear that nobody serves.
-        if let Some(hub) = context.hub.as_ref().filter(|_| predecessor.is_none()) {
+        // A predecessor that says no GO has no messages for us.
+        if let Some(hub) = context.hub.as_ref().filter(|_| !waits_for_go) {
             hub.inner().open();
         }
         let acceptor = thread.run(acceptor);
