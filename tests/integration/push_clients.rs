@@ -2,7 +2,10 @@
 
 use crate::common::{Ending, EventStream, Mode, Program, RawClient, Scratch, TestServer, eventually, hello, patient};
 use crate::push::command;
-use handover::{Builder, Hub, Namespace, Publishers, Server};
+use handover::{Bound, Builder, Hub, Namespace, Publishers, Server};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
 use std::time::Duration;
 
 /// A server with a hub of so many bytes at `/events`.
@@ -250,4 +253,36 @@ fn who_reads_too_slowly_is_told_of_one_gap_and_hears_the_rest_in_order() {
         assert!(answer.text().ends_with(&format!("\"gap\":{gap}}}\n")), "{answer:?}");
     }
     assert_eq!(program.stop(), Some(0));
+}
+
+/// A byte now and then keeps nobody's place.
+#[test]
+fn who_reads_a_byte_at_a_time_is_closed() {
+    let scratch = Scratch::new();
+    let program = program(&scratch, "push_memory = \"256K\"\nwrite_timeout = 0.5", &[]);
+    let Bound::Tcp(address) = program.bound[0] else { panic!("{:?}", program.bound) };
+    let mut trickle = TcpStream::connect(address).expect("it listens");
+    trickle.write_all(b"GET /events/a HTTP/1.1\r\nHost: test\r\n\r\n").expect("a request");
+    // More than the sockets take: as fast as one hears it that reads, so that nothing is dropped for the other.
+    let mut reader = EventStream::open(&program.bound[1], "/events/a", "");
+    reader.opening();
+    eventually("both listen", || subscribers(&program) == 2);
+    let reads = thread::spawn(move || {
+        // Until it is closed, which is seen behind what has come.
+        trickle.set_read_timeout(Some(Duration::from_secs(1))).expect("an open socket");
+        for _ in 0..500 {
+            if !matches!(trickle.read(&mut [0]), Ok(1)) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    let (mut publisher, data) = (program.client(), "x".repeat(60_000));
+    for _ in 0..200 {
+        publish(&mut publisher, "a", &data);
+        assert_eq!(reader.lines().len(), 60_008);
+    }
+    program.logged("connection closed: write timeout");
+    reads.join().expect("it read");
+    assert_eq!((subscribers(&program), program.stop()), (1, Some(0)));
 }
