@@ -498,8 +498,10 @@ impl Reader<'_> {
                 path.strip_prefix(prefix).is_some_and(|rest| matches!(rest.bytes().next(), None | Some(b'/')))
             };
             if let Some(push) = self.config.push.namespaces.iter().find(|push| below(&push.prefix)) {
-                let what = format_args!("route {path} never answers: push has {} and what lies below it", push.prefix);
-                return Err(self.config.error(&format!("route[{number}].prefix"), what));
+                return Err(self.config.error(
+                    &format!("route[{number}].prefix"),
+                    format_args!("route {path} never answers: push has {} and what lies below it", push.prefix),
+                ));
             }
         }
         Ok(())
