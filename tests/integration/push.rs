@@ -15,7 +15,8 @@ pub fn command(mode: Mode, scratch: &Scratch, more: &str) -> Command {
     command
 }
 
-/// The same of that program, at that address.
+/// The same of that program, at that address. Its streams have no heartbeats, which would come between what a test waits
+/// for.
 pub fn with_hub<'c>(
     command: &'c mut Command,
     mode: Mode,
@@ -24,7 +25,7 @@ pub fn with_hub<'c>(
     more: &str,
 ) -> &'c mut Command {
     let file = scratch.path("push.toml");
-    let text = format!("{more}\n[[push]]\nprefix = \"/events\"\npublish = \"anyone\"\n");
+    let text = format!("{more}\n[[push]]\nprefix = \"/events\"\npublish = \"anyone\"\nheartbeat = 0\n");
     fs::write(&file, text).expect("a file");
     mode.flags(command).args(["-l", address, "-l"]);
     command.arg(format!("unix:{}", scratch.path("socket").display())).arg("-c").arg(file)
@@ -47,7 +48,11 @@ fn expect_no_upgrade_noticed(mode: Mode, plan: &Plan, upgrades: usize) {
     let scratch = Scratch::new();
     let connections = (plan.streams + plan.polls) * 3 / 2 + 100;
     let room = format!("max_connections = {connections}\npush_memory = \"64M\"");
-    let program = Program::start(&mut command(mode, &scratch, &room));
+    let mut command = command(mode, &scratch, &room);
+    let file = scratch.path("push.toml");
+    let text = fs::read_to_string(&file).expect("it was written");
+    fs::write(&file, text.replace("heartbeat = 0", "heartbeat = 1")).expect("a file");
+    let program = Program::start(&mut command);
     let subscribers = Subscribers::start(&program.bound, plan);
     let publishers = Publishers::start(&program.bound, plan, &subscribers);
     for _ in 0..upgrades {

@@ -108,6 +108,7 @@ fn a_history_that_cannot_be_read_is_said_and_started_without() {
         let scratch = Scratch::new();
         fs::write(scratch.path("history"), &bytes).expect("a file");
         let program = Program::start(&mut keeping(&scratch, "127.0.0.1:0", Some("history")));
+        program.logged("history file");
         let said: Vec<String> = program.log().into_iter().filter(|line| line.contains("history file")).collect();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].contains(says) && said[0].contains("starting without"), "{says}: {said:?}");
