@@ -136,7 +136,8 @@ impl Connection {
             subscription,
             exchange: Some(exchange),
             answer: work.answer,
-            unsent: std::mem::take(&mut work.out),
+            // A head is in the worker's buffer, and leaves with what is behind it.
+            unsent: Vec::new(),
             window: Window::default(),
             heartbeat,
             until,
@@ -161,7 +162,7 @@ impl Connection {
             return self.serve_poll(work, turn, subscribed);
         }
         loop {
-            work.out.append(&mut subscribed.unsent);
+            work.out.append(&mut std::mem::take(&mut subscribed.unsent));
             let cursor = subscribed.subscription.cursor();
             work.ends.clear();
             // A head is one with the opening behind it, which is not said twice.
