@@ -593,8 +593,13 @@ mod tests {
     }
 
     fn from_file(setting: &Setting, value: &str) -> Result<Config, Error> {
-        // A target has to fit into the head, and `listing` needs no root before the site is opened.
-        let room = if setting.name == "max-target" { "max_head = 65535\n" } else { "" };
+        // A target has to fit into the head, subscribers into the connections, of which memory may make more; and `listing`
+        // needs no root before the site is opened.
+        let room = match setting.name {
+            "max-target" => "max_head = 65535\n",
+            "max-subscribers" => "memory = '1G'\n",
+            _ => "",
+        };
         file::read(&format!("{room}{} = {value}", setting.key().expect("a key")), "/dir/file".into(), None)
     }
 
