@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What a hub may hold.
@@ -31,6 +31,8 @@ pub struct Hub(Arc<Inner>);
 
 struct Inner {
     state: RwLock<State>,
+    /// Another one whenever the state may have changed.
+    version: AtomicU64,
     /// Whether a topic is marked.
     news: AtomicBool,
     subscribers: AtomicUsize,
@@ -167,6 +169,7 @@ impl Hub {
         };
         Hub(Arc::new(Inner {
             state: RwLock::new(state),
+            version: AtomicU64::new(0),
             news: AtomicBool::new(false),
             subscribers: AtomicUsize::new(0),
             most_subscribers: AtomicUsize::new(limits.subscribers),
@@ -188,7 +191,14 @@ impl Hub {
     }
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.0.state.write().unwrap_or_else(PoisonError::into_inner)
+        let state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
+        self.0.version.fetch_add(1, Ordering::Release);
+        state
+    }
+
+    /// As long as this stays the same, so does the state.
+    pub(crate) fn version(&self) -> u64 {
+        self.0.version.load(Ordering::Acquire)
     }
 
     /// How many may subscribe.

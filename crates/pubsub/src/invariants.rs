@@ -1,7 +1,7 @@
 //! What holds for any bytes that are read as a log that was written down: the fuzz target calls this with what a fuzzer makes
 //! up, the tests with mutations.
 
-use crate::{Begin, Form, Hub, HubLimits, Limits, Message, Position, Retention, Start, Subscription, Topic};
+use crate::{Begin, Form, Hub, HubLimits, Joined, Limits, Message, Position, Retention, Start, Subscription, Topic};
 
 /// One that is read is written as what is read again as the same, and goes on: messages are published and heard.
 ///
@@ -17,13 +17,13 @@ pub fn written(bytes: &[u8]) {
     let begin = Begin::From(Position { epoch: 1, offset: 3 });
     for begin in [begin, Begin::Unknown, Begin::At(Start::Oldest), Begin::At(Start::Last)] {
         let mut one = Subscription::new(&again, vec![topic.clone()], begin, Form::default()).expect("room");
-        while one.pull(&mut Vec::new(), &mut Vec::new()).more {}
+        let mut joined = Joined::default();
+        while one.pull(&mut joined).more {}
         if again.position().offset < u64::MAX - 9 {
             again.open();
             let published = again.publish(&topic, Message::new("x"), 0, None).expect("it is open");
-            let (mut out, mut ends) = (Vec::new(), Vec::new());
-            one.pull(&mut out, &mut ends);
-            assert_eq!(ends.last().map(|(_, cursor)| *cursor), Some(published.position.offset));
+            one.pull(&mut joined);
+            assert_eq!(joined.ends().last().map(|(_, cursor)| *cursor), Some(published.position.offset));
         }
     }
 }

@@ -46,6 +46,6 @@ pub use idempotency::{KEY_LENGTH, KEYS, LIFETIME as KEY_LIFETIME};
 pub use log::{AppendError, Batch, Delivery, Limits, Log, MessageLog, Resume, Retention, Start, TopicInfo};
 pub use message::{BadEvent, Message};
 pub use position::{BadPosition, Position};
-pub use subscription::{Begin, Form, Pulled, Saved, Subscription, lost_answer, push_farewell};
+pub use subscription::{Begin, Form, Joined, Pulled, Saved, Subscription, lost_answer, push_farewell};
 pub use topic::{BadTopic, Topic};
 pub use written::BadWritten;

@@ -5,6 +5,8 @@ use crate::hub::{Full, Hub};
 use crate::log::{Log, MessageLog, Resume, Start, Stored};
 use crate::{Position, Topic};
 use http1::response::push_chunk_size;
+use std::ops::Deref;
+use std::slice;
 
 /// Messages that are joined at a time, and bytes, unless the first alone has more.
 const MESSAGES: usize = 64;
@@ -40,25 +42,50 @@ pub enum Begin {
 /// A subscriber. It is counted from the beginning, and told of news once it has entered the hub's index under its token.
 pub struct Subscription {
     hub: Hub,
-    topics: Box<[Topic]>,
+    topics: Topics,
     token: Option<usize>,
     /// Everything up to here was looked at.
     cursor: u64,
     /// Of what is gone it was told up to here.
     told: u64,
     form: Form,
-    begin: Pending,
+    /// What is to be said before anything else.
+    opening: Option<Box<Opening>>,
 }
 
-/// What is to be said before anything else.
-enum Pending {
-    Nothing,
-    Opening {
-        /// Where the client was, if something is missing since then.
-        gap: Option<Option<Position>>,
-        /// The last messages of the topics.
-        last: Box<[u64]>,
-    },
+/// What it subscribes to: mostly one, which takes no room elsewhere.
+#[derive(Clone)]
+enum Topics {
+    One(Topic),
+    Many(Box<[Topic]>),
+}
+
+impl Topics {
+    fn new(mut topics: Vec<Topic>) -> Topics {
+        match topics.len() {
+            1 => Topics::One(topics.remove(0)),
+            _ => Topics::Many(topics.into()),
+        }
+    }
+}
+
+impl Deref for Topics {
+    type Target = [Topic];
+
+    fn deref(&self) -> &[Topic] {
+        match self {
+            Topics::One(topic) => slice::from_ref(topic),
+            Topics::Many(topics) => topics,
+        }
+    }
+}
+
+/// How a stream begins.
+struct Opening {
+    /// Where the client was, if something is missing since then.
+    gap: Option<Option<Position>>,
+    /// The last messages of the topics.
+    last: Vec<u64>,
 }
 
 /// A subscription as it is written down.
@@ -85,6 +112,58 @@ pub struct Pulled {
     pub more: bool,
 }
 
+/// What was joined for a subscriber. For the next one that stands where it stood it is the same, unless the hub has changed
+/// since: of a topic with thousands of subscribers it is made once, and without another look at the hub.
+#[derive(Default)]
+pub struct Joined {
+    bytes: Vec<u8>,
+    ends: Vec<(usize, u64)>,
+    pulled: Pulled,
+    of: Option<Of>,
+}
+
+/// For whom something was joined.
+struct Of {
+    hub: Hub,
+    version: u64,
+    topic: Topic,
+    form: Form,
+    /// Cursor, and what it was told of, before and behind it.
+    place: (u64, u64),
+    reached: (u64, u64),
+}
+
+impl Joined {
+    /// What was joined.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where in it each event ends, and the cursor behind that; an opening and what belongs to it are one.
+    pub fn ends(&self) -> &[(usize, u64)] {
+        &self.ends
+    }
+
+    fn forget(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.of = None;
+    }
+
+    /// Where that one stands behind this, if this is for it.
+    fn reached_by(&self, one: &Subscription) -> Option<(u64, u64)> {
+        let of = self.of.as_ref()?;
+        let (Topics::One(topic), None) = (&one.topics, &one.opening) else { return None };
+        let is_for_it = of.place == (one.cursor, one.told)
+            && of.form == one.form
+            && of.topic.is(topic)
+            && of.hub.is(&one.hub)
+            // Last, so that whoever was woken by a change sees it.
+            && of.version == of.hub.version();
+        is_for_it.then_some(of.reached)
+    }
+}
+
 impl Subscription {
     /// A subscriber of these topics, of which one is named once, and all are of one namespace.
     ///
@@ -96,7 +175,7 @@ impl Subscription {
         topics.dedup();
         let mut state = hub.write();
         state.log.subscribe(&topics);
-        let topics: Box<[Topic]> = topics.iter().map(|topic| state.log.shared(topic)).collect();
+        let topics = Topics::new(topics.iter().map(|topic| state.log.shared(topic)).collect());
         let log = &state.log;
         let mut last = Vec::new();
         let (cursor, gap) = match begin {
@@ -114,8 +193,8 @@ impl Subscription {
         // What is gone before the beginning was told, or was never asked for.
         let told = log.floor(&topics);
         drop(state);
-        let begin = Pending::Opening { gap, last: last.into() };
-        Ok(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, begin })
+        let opening = Some(Box::new(Opening { gap, last }));
+        Ok(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, opening })
     }
 
     /// One that goes on as it was written down, whatever the limit. `None` where its namespace is no longer, or its topics
@@ -132,15 +211,14 @@ impl Subscription {
         hub.count_in_anyway();
         let mut state = hub.write();
         state.log.subscribe(&topics);
-        let topics = topics.iter().map(|topic| state.log.shared(topic)).collect();
+        let topics = Topics::new(topics.iter().map(|topic| state.log.shared(topic)).collect());
         drop(state);
-        Some(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, begin: Pending::Nothing })
+        Some(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, opening: None })
     }
 
     /// What has to be known to go on elsewhere; `None` before anything was said.
     pub fn save(&self) -> Option<Saved> {
-        let Pending::Nothing = self.begin else { return None };
-        Some(Saved {
+        self.has_begun().then(|| Saved {
             namespace: self.topics.first().map(|topic| topic.namespace().to_owned()).unwrap_or_default(),
             topics: self.topics.iter().map(|topic| topic.name().to_owned()).collect(),
             cursor: self.cursor,
@@ -192,7 +270,7 @@ impl Subscription {
 
     /// Whether its beginning was said: the opening, and what belongs to it.
     pub fn has_begun(&self) -> bool {
-        matches!(self.begin, Pending::Nothing)
+        self.opening.is_none()
     }
 
     /// Bytes that it keeps on the heap, with what the hub has because of it: who subscribes to topics of his own makes each
@@ -218,14 +296,30 @@ impl Subscription {
         behind
     }
 
-    /// Appends what is next on an event stream: the opening, a gap, messages, as many as are joined at a time. Notes in
-    /// `ends` where each event ends, and the cursor behind it; the opening and what belongs to it are one.
-    pub fn pull(&mut self, out: &mut Vec<u8>, ends: &mut Vec<(usize, u64)>) -> Pulled {
-        let Subscription { hub, topics, cursor, told, form, begin, .. } = self;
-        let (state, form) = (hub.read(), *form);
-        let log = &state.log;
+    /// What is next on an event stream: the opening, a gap, messages, as many as are joined at a time.
+    pub fn pull(&mut self, joined: &mut Joined) -> Pulled {
+        if let Some(reached) = joined.reached_by(self) {
+            (self.cursor, self.told) = reached;
+            return joined.pulled;
+        }
+        joined.forget();
+        let (hub, place) = (self.hub.clone(), (self.cursor, self.told));
+        let is_first = !self.has_begun();
+        let state = hub.read();
+        joined.pulled = self.join(&state.log, &mut joined.bytes, &mut joined.ends);
+        if let (Topics::One(topic), false) = (&self.topics, is_first) {
+            let (topic, form, reached) = (topic.clone(), self.form, (self.cursor, self.told));
+            joined.of = Some(Of { version: hub.version(), topic, form, place, reached, hub: hub.clone() });
+        }
+        joined.pulled
+    }
+
+    /// Appends that, and notes where each event ends, and the cursor behind it; the opening and what belongs to it are one.
+    fn join(&mut self, log: &Log, out: &mut Vec<u8>, ends: &mut Vec<(usize, u64)>) -> Pulled {
+        let Subscription { topics, cursor, told, opening, .. } = self;
+        let (form, topics) = (self.form, &**topics);
         let mut pulled = Pulled::default();
-        if let Pending::Opening { gap, last } = std::mem::replace(begin, Pending::Nothing) {
+        if let Some(Opening { gap, last }) = opening.take().map(|opening| *opening) {
             let mut text = String::new();
             encoding::opening(&mut text, log.at(*cursor));
             push(out, text.as_bytes(), form.chunked);
@@ -292,7 +386,7 @@ impl Subscription {
 
     /// The answer to a poll, if there is something to say; or in any case.
     pub fn answer(&mut self, in_any_case: bool) -> Option<Vec<u8>> {
-        let Subscription { hub, topics, cursor, told, begin, .. } = self;
+        let Subscription { hub, topics, cursor, told, opening, .. } = self;
         let state = hub.read();
         let log = &state.log;
         let mut out = b"{\"messages\":[".to_vec();
@@ -304,7 +398,7 @@ impl Subscription {
             out.extend_from_slice(object);
         };
         let mut gap = false;
-        if let Pending::Opening { gap: missing, last } = std::mem::replace(begin, Pending::Nothing) {
+        if let Some(Opening { gap: missing, last }) = opening.take().map(|opening| *opening) {
             gap = missing.is_some();
             for (topic, stored) in last.iter().filter_map(|offset| log.get(*offset)) {
                 messages += 1;

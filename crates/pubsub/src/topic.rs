@@ -45,6 +45,11 @@ impl Topic {
         Ok(Topic { namespace: namespace.into(), name: name.into() })
     }
 
+    /// Whether it is this very one; the same names elsewhere are not.
+    pub(crate) fn is(&self, other: &Topic) -> bool {
+        Arc::ptr_eq(&self.name, &other.name) && Arc::ptr_eq(&self.namespace, &other.namespace)
+    }
+
     /// Where its name counts.
     pub fn namespace(&self) -> &str {
         &self.namespace

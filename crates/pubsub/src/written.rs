@@ -204,7 +204,7 @@ fn restore(written: WrittenLog, like: &Log, now: i64) -> Option<(Log, Keys)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Begin, Form, HubLimits, Key, Limits, Retention, Start, Subscription};
+    use crate::{Begin, Form, HubLimits, Joined, Key, Limits, Retention, Start, Subscription};
 
     fn hub(limits: Limits) -> Hub {
         let hub = Hub::new(9, HubLimits { log: limits, subscribers: 10 });
@@ -234,8 +234,11 @@ mod tests {
     fn heard(hub: &Hub, from: Position) -> String {
         let topics = (0..7).map(|number| topic(&format!("t{number}"))).collect();
         let mut one = Subscription::new(hub, topics, Begin::From(from), Form::default()).expect("room");
-        let mut out = Vec::new();
-        while one.pull(&mut out, &mut Vec::new()).more {}
+        let (mut out, mut joined) = (Vec::new(), Joined::default());
+        while one.pull(&mut joined).more {
+            out.extend_from_slice(joined.bytes());
+        }
+        out.extend_from_slice(joined.bytes());
         String::from_utf8(out).expect("text")
     }
 
@@ -269,10 +272,10 @@ mod tests {
         let other = hub(Limits::default());
         other.read_from(&full().write_down(1_000_000), 0, 3_600_000).expect("what was written");
         let last = Subscription::new(&other, vec![topic("t1")], Begin::At(Start::Oldest), Form::default());
-        let mut out = Vec::new();
-        last.expect("room").pull(&mut out, &mut Vec::new());
+        let mut joined = Joined::default();
+        last.expect("room").pull(&mut joined);
         // The last one is retained, and the others are too old.
-        assert_eq!(String::from_utf8(out).expect("text").matches("data: ").count(), 1);
+        assert_eq!(String::from_utf8_lossy(joined.bytes()).matches("data: ").count(), 1);
     }
 
     #[test]

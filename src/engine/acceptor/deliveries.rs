@@ -17,8 +17,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Subscribers that are given to a worker at a time.
-const BATCH: usize = 64;
+/// Subscribers that are given to a worker at a time: more where thousands wait, since each time costs two threads a switch.
+const BATCH: std::ops::RangeInclusive<usize> = 64..=256;
 /// How often is looked whether messages are too old, while there are any.
 const EXPIRE: Duration = Duration::from_secs(10);
 /// Until when one that stands in the list has had its turn; a deadline of its own may have passed.
@@ -129,14 +129,17 @@ impl Acceptor {
     }
 
     fn give_a_batch(&mut self) {
-        let mut batch: Vec<Arc<Slot>> = Vec::with_capacity(self.deliveries.waiting.len().min(BATCH));
-        while batch.len() < BATCH
+        let waiting = self.deliveries.waiting.len();
+        let most = (waiting / (2 * self.deliveries.most)).clamp(*BATCH.start(), *BATCH.end());
+        let mut batch: Vec<Arc<Slot>> = Vec::with_capacity(waiting.min(most));
+        while batch.len() < most
             && let Some(token) = self.deliveries.next()
         {
             let Some(slot) = self.table.get(token).cloned() else { continue };
             match slot.notify(Readiness { woken: true, ..Readiness::default() }) {
+                // Its deadline stays what it was, unless its worker says so.
                 Notified::Enqueue(_) => {
-                    self.waits(&slot);
+                    slot.set_queued_at(self.now);
                     batch.push(slot);
                 }
                 Notified::Waits => self.waits(&slot),
@@ -149,7 +152,10 @@ impl Acceptor {
         }
         match self.jobs.try_send(Job::Deliveries(batch)) {
             Ok(()) => self.deliveries.given += 1,
-            Err(TrySendError::Full(Job::Deliveries(batch))) => self.overflow.extend(batch),
+            Err(TrySendError::Full(Job::Deliveries(batch))) => {
+                batch.iter().for_each(|slot| self.is_under_way(slot));
+                self.overflow.extend(batch);
+            }
             // The pool ends only after this thread has.
             Err(_) => self.over = true,
         }

@@ -534,6 +534,11 @@ impl Acceptor {
                 ToAcceptor::Streamers(free) => self.streams.freed(free),
                 ToAcceptor::Delivered => self.deliveries.served(),
                 ToAcceptor::More(token) => self.deliveries.wait(token),
+                ToAcceptor::Sooner(token) => {
+                    if let Some(slot) = self.table.get(token).cloned() {
+                        self.is_under_way(&slot);
+                    }
+                }
             }
         }
         if self.hold.is_none() {

@@ -90,16 +90,16 @@ impl Connection {
                 }
             }
             State::Subscribed(_) if shared.is_draining() || self.last => self.end_subscription(shared, now, date),
-            State::Subscribed(subscribed) if subscribed.is_blocked() => {
+            State::Subscribed(subscribed) => {
+                let Some(blocked) = &mut subscribed.blocked else { return Expiry::Deliver };
                 let pace = Pace::of(&shared.limits);
-                if subscribed.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_some() {
+                if blocked.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_some() {
                     return Expiry::Park;
                 }
                 self.socket.reset_on_close();
                 self.close(CloseReason::WriteTimeout, shared, now);
                 Expiry::Close(CloseReason::WriteTimeout)
             }
-            State::Subscribed(_) => Expiry::Deliver,
             State::Lingering { reason, .. } | State::Refused { reason, .. } => Expiry::Close(*reason),
         }
     }
@@ -137,7 +137,7 @@ impl Connection {
     ) -> (Expiry, State) {
         let waiting = self.take_waiting();
         // What nobody has read begins now; of what was cut there is none any more.
-        let unread = || matches!(self.state, State::ReadingHead).then(|| Exchange::new(self.peer, now));
+        let unread = || matches!(self.state, State::ReadingHead).then(|| Exchange::new(now));
         let (exchange, mut answer) = match waiting {
             Some((exchange, answer)) => (Some(exchange), answer),
             None => (unread(), Answer::default()),

@@ -1,7 +1,7 @@
 //! What a worker lends to the connection whose turn it is.
 
 use super::close_reason::CloseReason;
-use super::exchange::{Answer, End, Exchange};
+use super::exchange::{Answer, End, Ended, Exchange};
 use super::in_flight::InFlight;
 use super::shared::Shared;
 use super::transport::Transport;
@@ -9,6 +9,7 @@ use crate::api::Request;
 use crate::clock::{DateCache, Millis};
 use crate::config::Limits;
 use http1::Reject;
+use pubsub::Joined;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -50,6 +51,7 @@ pub struct WorkerContext {
     pub now: Millis,
     /// Of the connection whose turn it is.
     pub token: usize,
+    pub(super) peer: Option<SocketAddr>,
     pub(super) date: DateCache,
     pub(super) request: Request,
     /// What is dealt with, unless it is in flight, and how far its answer is.
@@ -58,8 +60,8 @@ pub struct WorkerContext {
     pub(super) out: Vec<u8>,
     /// For readers; made when the first one is met.
     pub(super) scratch: Vec<u8>,
-    /// Where in `out` the events of a subscriber end, and its cursor behind each.
-    pub(super) ends: Vec<(usize, u64)>,
+    /// What was last sent to a subscriber, mostly the same for the next.
+    pub(super) joined: Joined,
     pub(super) in_flight: Arc<InFlight>,
     /// What was read, of which what is before `start` is done with. Its room is touched only as far as it was used.
     input: Vec<u8>,
@@ -77,13 +79,14 @@ impl WorkerContext {
             index,
             now: Millis::now(),
             token: 0,
+            peer: None,
             date: DateCache::new(),
             request: Request::empty(),
             exchange: None,
             answer: Answer::default(),
             out: Vec::new(),
             scratch: Vec::new(),
-            ends: Vec::new(),
+            joined: Joined::default(),
             in_flight,
             input: Vec::with_capacity(room),
             start: 0,
@@ -103,9 +106,9 @@ impl WorkerContext {
     }
 
     /// A request begins to be dealt with, of which that is the first byte's time.
-    pub(super) fn begin_exchange(&mut self, peer: Option<SocketAddr>, began: Millis) {
+    pub(super) fn begin_exchange(&mut self, began: Millis) {
         debug_assert!(self.exchange.is_none() && !self.flying, "one after the other");
-        (self.exchange, self.answer) = (Some(Exchange::new(peer, began)), Answer::default());
+        (self.exchange, self.answer) = (Some(Exchange::new(began)), Answer::default());
     }
 
     /// Its head is complete, and if it is right it is that of the request.
@@ -141,19 +144,20 @@ impl WorkerContext {
     pub(super) fn end_exchange(&mut self, end: End) {
         self.end_flight();
         if let Some(exchange) = self.exchange.take() {
-            self.shared.end(exchange, self.answer, Some(&self.request), end, self.now, Some(self.index));
+            let (peer, answer, request, at) = (self.peer, self.answer, Some(&self.request), self.now);
+            self.shared.end(&Ended { exchange, peer, answer, request, end, at }, Some(self.index));
         }
     }
 
     /// The handler begins, and may be cut from here on.
     pub(super) fn begin_flight(&mut self, socket: &Arc<Transport>) {
-        self.in_flight.begin(socket, self.exchange.take(), self.answer, &self.request, self.now, true);
+        self.in_flight.begin((socket, self.peer), self.exchange.take(), self.answer, &self.request, self.now, true);
         self.flying = true;
     }
 
     /// A response of an earlier turn goes on, of a request that began then.
     pub(super) fn resume_flight(&mut self, socket: &Arc<Transport>, since: Millis) {
-        self.in_flight.begin(socket, self.exchange.take(), self.answer, &self.request, since, false);
+        self.in_flight.begin((socket, self.peer), self.exchange.take(), self.answer, &self.request, since, false);
         self.flying = true;
     }
 

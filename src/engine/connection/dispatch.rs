@@ -59,7 +59,7 @@ impl Connection {
         turn.request();
         self.scanner = Scanner::default();
         let since = *self.begun.get_or_insert(work.now);
-        work.begin_exchange(self.peer, since);
+        work.begin_exchange(since);
         work.head_ended(parsed.is_ok());
         let (framing, expects_continue) = match parsed.and_then(|()| expected_body(&work.request)) {
             Ok(decided) => decided,

@@ -7,6 +7,7 @@ use crate::clock::Millis;
 use http1::Reject;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 
 /// A request that is dealt with. Whoever has it owes it an end, which takes it ([`Shared::end`]): so none ends twice,
 /// although it goes through several hands. In a turn it is the worker's; while its handler runs, or its response is
@@ -18,32 +19,45 @@ use std::net::SocketAddr;
 /// [`Shared::end`]: super::Shared
 /// [`InFlight`]: super::InFlight
 pub struct Exchange {
-    peer: Option<SocketAddr>,
     /// When its first byte came.
     began: Millis,
     /// When its head was complete.
-    head: Option<Millis>,
+    head: Option<Step>,
     /// The minor version, once the head was found to be right; only then it can be said what was asked for.
     minor: Option<u8>,
     /// When its handler began.
-    handler: Option<Millis>,
+    handler: Option<Step>,
     /// Method and target, when the request itself has gone.
-    line: String,
+    line: Box<str>,
+}
+
+/// When something happened, in eight bytes also where it has not: each subscriber waits with several.
+#[derive(Clone, Copy, Debug)]
+struct Step(NonZeroU64);
+
+impl Step {
+    fn at(now: Millis) -> Step {
+        Step(NonZeroU64::MIN.saturating_add(now.0))
+    }
+
+    fn time(self) -> Millis {
+        Millis(self.0.get() - 1)
+    }
 }
 
 impl Exchange {
-    pub(super) fn new(peer: Option<SocketAddr>, began: Millis) -> Exchange {
-        Exchange { peer, began, head: None, minor: None, handler: None, line: String::new() }
+    pub(super) fn new(began: Millis) -> Exchange {
+        Exchange { began, head: None, minor: None, handler: None, line: Box::default() }
     }
 
     /// One of which a successor knows that this is asked for, and no more.
-    pub(super) fn of_line(peer: Option<SocketAddr>, began: Millis, line: String) -> Exchange {
-        Exchange { line, ..Exchange::new(peer, began) }
+    pub(super) fn of_line(began: Millis, line: String) -> Exchange {
+        Exchange { line: line.into(), ..Exchange::new(began) }
     }
 
     /// The head was complete then.
     pub(super) fn head_ended(&mut self, now: Millis) {
-        self.head = Some(now);
+        self.head = Some(Step::at(now));
     }
 
     /// The head is right: it is this one's.
@@ -53,13 +67,13 @@ impl Exchange {
 
     /// The handler begins.
     pub(super) fn handler_begins(&mut self, now: Millis) {
-        self.handler = Some(now);
+        self.handler = Some(Step::at(now));
     }
 
     /// Method and target for when the request has gone, which is asked for them if that has not happened before.
     pub(super) fn keep_line(&mut self, line: impl FnOnce() -> String) {
         if self.line.is_empty() {
-            self.line = line();
+            self.line = line().into();
         }
     }
 
@@ -85,7 +99,7 @@ impl Exchange {
 
     /// Bytes that it keeps on the heap.
     pub(super) fn held(&self) -> usize {
-        self.line.capacity()
+        self.line.len()
     }
 }
 
@@ -96,9 +110,9 @@ pub struct Answer {
     /// Why the server itself refused the request.
     refused: Option<Reject>,
     /// When the handler had ended, what it pushed included.
-    handled: Option<Millis>,
+    handled: Option<Step>,
     /// Bytes of its head that have not been sent.
-    head: u64,
+    head: u32,
     /// Bytes behind the head that were sent: the content, and the chunks' own where it has them.
     content: u64,
 }
@@ -106,12 +120,12 @@ pub struct Answer {
 impl Answer {
     /// The handler has ended.
     pub(super) fn handler_ended(&mut self, now: Millis) {
-        self.handled = Some(now);
+        self.handled = Some(Step::at(now));
     }
 
     /// Its head is encoded, and so long.
     pub(super) fn begins(&mut self, status: u16, head: usize) {
-        (self.status, self.head) = (Some(status), head as u64);
+        (self.status, self.head) = (Some(status), head.try_into().unwrap_or(u32::MAX));
     }
 
     /// It is a refusal, encoded.
@@ -122,8 +136,8 @@ impl Answer {
 
     /// So much of it was given to the kernel.
     pub(super) fn sent(&mut self, bytes: u64) {
-        let of_head = bytes.min(self.head);
-        self.head -= of_head;
+        let of_head = bytes.min(self.head.into());
+        self.head -= of_head as u32;
         self.content += bytes - of_head;
     }
 }
@@ -149,10 +163,11 @@ pub enum End {
 
 /// An exchange that has ended, as it is shown to whoever counts or logs.
 pub struct Ended<'e> {
-    pub(super) exchange: &'e Exchange,
+    pub(super) exchange: Exchange,
+    pub(super) peer: Option<SocketAddr>,
     pub(super) answer: Answer,
-    /// Method and target; empty where no head was understood.
-    pub(super) line: &'e [u8],
+    /// The one that it is about, if that is still there.
+    pub(super) request: Option<&'e Request>,
     pub(super) end: End,
     pub(super) at: Millis,
 }
@@ -165,12 +180,12 @@ impl Ended<'_> {
 
     /// When its steps were, in milliseconds since it began; what is left out has not been, or not here.
     pub(super) fn times(&self) -> impl fmt::Display {
-        let since = |step: Option<Millis>| step.map(|step| step.since(self.exchange.began).as_millis());
+        let since = |step: Option<Step>| step.map(|step| step.time().since(self.exchange.began).as_millis());
         let steps = [
             ("head", since(self.exchange.head)),
             ("handler", since(self.exchange.handler)),
             ("handled", since(self.answer.handled)),
-            ("end", since(Some(self.at))),
+            ("end", since(Some(Step::at(self.at)))),
         ];
         let steps = steps.into_iter().filter_map(|(name, at)| Some(format!("{name} {}", at?)));
         steps.collect::<Vec<_>>().join(", ")
@@ -180,14 +195,14 @@ impl Ended<'_> {
 /// In one line: `GET /a HTTP/1.1 from 192.0.2.1:4000: 200, 5 bytes, answered`.
 impl fmt::Display for Ended<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
+        match self.exchange.line(self.request) {
             [] => f.write_str("no request line")?,
             line => write!(f, "{:.200}", String::from_utf8_lossy(line))?,
         }
         if let Some(minor) = self.exchange.minor {
             write!(f, " HTTP/1.{minor}")?;
         }
-        if let Some(peer) = self.exchange.peer {
+        if let Some(peer) = self.peer {
             write!(f, " from {peer}")?;
         }
         match self.answer.status {

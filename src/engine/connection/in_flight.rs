@@ -1,9 +1,11 @@
 //! What the threads execute: for whoever has to cut it, to wait for it, or to say what is waited for.
 
-use super::exchange::{Answer, Exchange, named};
+use super::close_reason::CloseReason;
+use super::exchange::{Answer, End, Ended, Exchange, named};
 use super::transport::Transport;
 use crate::api::Request;
 use crate::clock::Millis;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +21,7 @@ pub struct InFlight {
 #[derive(Default)]
 struct Flight {
     socket: Option<Arc<Transport>>,
+    peer: Option<SocketAddr>,
     /// Its owner gets it back, unless somebody cuts it: then that ends it.
     exchange: Option<Exchange>,
     /// As it was when this began.
@@ -38,10 +41,9 @@ pub struct Unfinished {
     pub age: Duration,
 }
 
-/// What was cut: an exchange, to be ended, and what is to be said.
+/// What was cut: the end of an exchange, to be told, and what is to be said.
 pub(super) struct Cut {
-    pub(super) exchange: Exchange,
-    pub(super) answer: Answer,
+    pub(super) ended: Ended<'static>,
     pub(super) unfinished: Unfinished,
 }
 
@@ -54,7 +56,7 @@ impl InFlight {
     /// is the one that is here. `request` has the line, if the exchange has not.
     pub(super) fn begin(
         &self,
-        socket: &Arc<Transport>,
+        (socket, peer): (&Arc<Transport>, Option<SocketAddr>),
         exchange: Option<Exchange>,
         answer: Answer,
         request: &Request,
@@ -63,7 +65,7 @@ impl InFlight {
     ) {
         self.pushed.store(0, Ordering::Relaxed);
         let mut flight = self.flight();
-        flight.socket = Some(socket.clone());
+        (flight.socket, flight.peer) = (Some(socket.clone()), peer);
         flight.exchange = exchange.or(flight.exchange.take());
         flight.line.clear();
         let Flight { line, exchange, .. } = &mut *flight;
@@ -113,7 +115,8 @@ impl InFlight {
         let unfinished = unfinished(&flight.line, flight.since, now);
         exchange.keep_line(|| String::from_utf8_lossy(&flight.line).into_owned());
         answer.sent(self.pushed.load(Ordering::Relaxed));
-        Some(Cut { exchange, answer, unfinished })
+        let (peer, end) = (flight.peer, End::Closed(CloseReason::Cut));
+        Some(Cut { ended: Ended { exchange, peer, answer, request: None, end, at: now }, unfinished })
     }
 }
 

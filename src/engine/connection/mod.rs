@@ -53,7 +53,7 @@ use crate::config::Limits;
 use crate::engine::slot::{self, Parking};
 use budget::Share;
 use dispatch::Push;
-use exchange::{Answer, End, Exchange};
+use exchange::{Answer, End, Ended, Exchange};
 use http1::Reject;
 use http1::head::Scanner;
 use receive::Collecting;
@@ -202,6 +202,7 @@ impl Connection {
         // A Unix socket ends a read at passed descriptors (unix(7)), of which nothing else tells.
         turn.look(hides_bytes || self.socket.hides_bytes() || self.peer.is_none());
         work.load(&mut self.input);
+        work.peer = self.peer;
         let flow = loop {
             let flow = match std::mem::replace(&mut self.state, State::ReadingHead) {
                 State::ReadingHead => self.read_head(work, turn),
@@ -269,7 +270,7 @@ impl Connection {
     /// Takes the exchange of what waits, and the answer as far as it is. One whose head is not here yet is made for it.
     fn take_waiting(&mut self) -> Option<(Exchange, Answer)> {
         match &mut self.state {
-            State::ReadingHead => Some((Exchange::new(self.peer, self.begun?), Answer::default())),
+            State::ReadingHead => Some((Exchange::new(self.begun?), Answer::default())),
             State::ReadingBody(collecting) => Some((collecting.exchange.take()?, Answer::default())),
             State::AwaitingPermit(push) | State::Refused { push, .. } => Some((push.exchange.take()?, push.answer)),
             State::Writing(writing) => Some((writing.exchange.take()?, writing.answer)),
@@ -289,7 +290,8 @@ impl Connection {
 
     /// Ends an exchange of what waits.
     fn end_waiting(&self, exchange: Exchange, answer: Answer, end: End, shared: &Shared, now: Millis) {
-        shared.end(exchange, answer, self.waiting_request(), end, now, None);
+        let (peer, request, at) = (self.peer, self.waiting_request(), now);
+        shared.end(&Ended { exchange, peer, answer, request, end, at }, None);
     }
 
     /// It is closed while it waits, and what it waited with ends with that.

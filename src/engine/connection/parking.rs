@@ -51,11 +51,11 @@ impl Connection {
                 let parked = Parked { on_writable: true, movable, ..nothing };
                 (parked, writing.window.ends().unwrap_or(now), now)
             }
-            State::Subscribed(subscribed) if subscribed.is_blocked() => {
-                (Parked { on_writable: true, ..nothing }, subscribed.window.ends().unwrap_or(now), now)
-            }
             // Never in the way of a new one, and not idle: it is why the client is there.
-            State::Subscribed(subscribed) => (Parked { on_wake: true, ..nothing }, subscribed.until, now),
+            State::Subscribed(subscribed) => match &subscribed.blocked {
+                Some(blocked) => (Parked { on_writable: true, ..nothing }, blocked.window.ends().unwrap_or(now), now),
+                None => (Parked { on_wake: true, ..nothing }, subscribed.until, now),
+            },
             // After the last answer nothing is on the way.
             State::Lingering { until, .. } => (Parked { shed: Some(Shed::Idle), ..reads }, *until, now),
             // Only a worker may end it, which is on its way.

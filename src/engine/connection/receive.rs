@@ -138,7 +138,7 @@ impl Connection {
                 Ok(None) => break,
                 Err(reason) if is_blank(work.input()) => return close(reason),
                 Err(reason) => {
-                    work.begin_exchange(self.peer, self.begun.unwrap_or(work.now));
+                    work.begin_exchange(self.begun.unwrap_or(work.now));
                     return close(reason.in_request());
                 }
             }
@@ -155,7 +155,7 @@ impl Connection {
 
     /// Refuses a request of which no head can be read.
     fn refuse_head(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, reject: Reject) -> Flow {
-        work.begin_exchange(self.peer, self.begun.unwrap_or(work.now));
+        work.begin_exchange(self.begun.unwrap_or(work.now));
         let method = announced_method(work.input());
         self.refuse(work, turn, reject, &method)
     }

@@ -1,8 +1,7 @@
 //! What all connections share, and the routes that the server answers itself.
 
 use super::budget::Budget;
-use super::close_reason::CloseReason;
-use super::exchange::{Answer, End, Ended, Exchange};
+use super::exchange::Ended;
 use super::in_flight::{Durations, InFlight, Unfinished};
 use super::stats::Stats;
 use crate::api::{Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
@@ -63,19 +62,10 @@ impl Shared {
         self.phase.keeps_connections()
     }
 
-    /// The end of an exchange: all come through here, once each, and whoever counts or logs requests is told here.
-    /// `request` is the one that it is about, if that is still there; `worker` whose thread this is, if it is a worker's.
-    pub(super) fn end(
-        &self,
-        exchange: Exchange,
-        answer: Answer,
-        request: Option<&Request>,
-        end: End,
-        at: Millis,
-        worker: Option<usize>,
-    ) {
-        let ended = Ended { exchange: &exchange, answer, line: exchange.line(request), end, at };
-        self.stats.ended(&ended, worker);
+    /// The end of an exchange: all come through here, once each, and whoever counts or logs requests is told here. `worker`
+    /// says whose thread this is, if it is a worker's.
+    pub(super) fn end(&self, ended: &Ended<'_>, worker: Option<usize>) {
+        self.stats.ended(ended, worker);
         log::debug!("{ended} ({})", ended.times());
     }
 
@@ -84,7 +74,7 @@ impl Shared {
         for flight in &self.in_flight {
             if let Some(cut) = flight.cut(now) {
                 log_cut(&cut.unfinished);
-                self.end(cut.exchange, cut.answer, None, End::Closed(CloseReason::Cut), now, None);
+                self.end(&cut.ended, None);
             }
         }
     }

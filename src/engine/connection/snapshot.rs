@@ -2,10 +2,9 @@
 
 use super::close_reason::CloseReason;
 use super::exchange::{Answer, Exchange};
-use super::pace::Window;
 use super::receive::Collecting;
 use super::stream::Incoming;
-use super::subscribed::{self, Subscribed};
+use super::subscribed::{self, Blocked, Subscribed};
 use super::transport::Transport;
 use super::writing::{After, ResponseBody, Writing};
 use super::{Connection, State};
@@ -154,7 +153,7 @@ impl Connection {
                     return None;
                 }
                 request.parse(&head, &limits, peer).ok()?;
-                let mut exchange = Exchange::new(peer, began);
+                let mut exchange = Exchange::new(began);
                 exchange.understood(&request);
                 let empty = Collecting::new(framing.into(), Millis(since), limit, declared, expects_continue);
                 State::ReadingBody(Box::new(Collecting { request, exchange: Some(exchange), body, ..empty }))
@@ -169,14 +168,14 @@ impl Connection {
                 let after = if keep_alive { After::Head } else { After::Linger(CloseReason::Finished) };
                 let mut writing = Writing::new(source, after);
                 writing.unsent = unsent;
-                writing.exchange = Some(Exchange::of_line(peer, began, line));
+                writing.exchange = Some(Exchange::of_line(began, line));
                 State::Writing(Box::new(writing))
             }
             SavedState::Lingering { until } => {
                 let until = Millis(until);
                 State::Lingering { reason: CloseReason::Finished, until, limit: until }
             }
-            SavedState::Subscribed(subscriber) => subscriber_of(*subscriber, Exchange::of_line, peer, began, hub),
+            SavedState::Subscribed(subscriber) => subscriber_of(*subscriber, began, hub),
         })
     }
 
@@ -214,10 +213,10 @@ fn save(subscribed: &Subscribed) -> Option<SavedSubscriber> {
         json,
         beat,
         poll,
-        unsent: subscribed.unsent.clone(),
+        unsent: subscribed.unsent().to_vec(),
         heartbeat: subscribed.heartbeat,
         until: subscribed.until.0,
-        head: subscribed.head.clone(),
+        head: subscribed.head.to_vec(),
         keep_alive: subscribed.keep_alive,
         minor: subscribed.minor,
         line: subscribed.line().to_owned(),
@@ -225,33 +224,17 @@ fn save(subscribed: &Subscribed) -> Option<SavedSubscriber> {
 }
 
 /// A subscriber that goes on; where nobody publishes any more what it listens to, it ends.
-fn subscriber_of(
-    saved: SavedSubscriber,
-    exchange: impl FnOnce(Option<SocketAddr>, Millis, String) -> Exchange,
-    peer: Option<SocketAddr>,
-    began: Millis,
-    hub: Option<&Hub>,
-) -> State {
+fn subscriber_of(saved: SavedSubscriber, began: Millis, hub: Option<&Hub>) -> State {
     let SavedSubscriber { namespace, topics, cursor, told, chunked, json, beat, poll, .. } = saved;
     let SavedSubscriber { unsent, heartbeat, until, head, keep_alive, minor, line, .. } = saved;
     let form = Form { chunked, json, beat, poll };
-    let exchange = Some(exchange(peer, began, line));
+    let exchange = Some(Exchange::of_line(began, line));
     let saved = Saved { namespace, topics, cursor, told, form };
     match hub.and_then(|hub| Subscription::restore(hub, saved)) {
         Some(subscription) => {
-            let (answer, window, until) = (Answer::default(), Window::default(), Millis(until));
-            let subscribed = Subscribed {
-                subscription,
-                exchange,
-                answer,
-                unsent,
-                window,
-                heartbeat,
-                until,
-                head,
-                keep_alive,
-                minor,
-            };
+            let (answer, blocked, until, head) = (Answer::default(), Blocked::new(unsent), Millis(until), head.into());
+            let subscribed =
+                Subscribed { subscription, exchange, answer, blocked, heartbeat, until, head, keep_alive, minor };
             State::Subscribed(Box::new(subscribed))
         }
         None => {

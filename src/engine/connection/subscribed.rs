@@ -33,20 +33,34 @@ pub(super) struct Subscribed {
     /// While it is not in a worker's hands, unless it was cut.
     pub(super) exchange: Option<Exchange>,
     pub(super) answer: Answer,
-    /// Of an event that the client has a part of.
-    pub(super) unsent: Vec<u8>,
-    /// In which the client has to take its share of that.
-    pub(super) window: Window,
+    /// While its client has to read before anything else.
+    pub(super) blocked: Option<Box<Blocked>>,
     /// Seconds between heartbeats; 0 for none.
     pub(super) heartbeat: u16,
     /// Of a stream the next heartbeat; of a poll when it is answered in any case.
     pub(super) until: Millis,
     /// The head of a poll's answer, as far as it is known.
-    pub(super) head: Vec<u8>,
+    pub(super) head: Box<[u8]>,
     /// Whether the connection may live on behind it.
     pub(super) keep_alive: bool,
     /// The minor version that the client speaks.
     pub(super) minor: u8,
+}
+
+/// What a client has to take that does not read fast enough.
+#[derive(Default)]
+pub(super) struct Blocked {
+    /// Of an event that it has a part of.
+    pub(super) unsent: Vec<u8>,
+    /// In which it has to take its share of that.
+    pub(super) window: Window,
+}
+
+impl Blocked {
+    /// If there is anything.
+    pub(super) fn new(unsent: Vec<u8>) -> Option<Box<Blocked>> {
+        (!unsent.is_empty()).then(|| Box::new(Blocked { unsent, ..Blocked::default() }))
+    }
 }
 
 impl Subscribed {
@@ -54,8 +68,8 @@ impl Subscribed {
     pub(super) fn held(&self) -> usize {
         size_of::<Subscribed>()
             + self.subscription.held()
-            + self.unsent.capacity()
-            + self.head.capacity()
+            + self.blocked.as_ref().map_or(0, |blocked| size_of::<Blocked>() + blocked.unsent.capacity())
+            + self.head.len()
             + self.exchange.as_ref().map_or(0, Exchange::held)
     }
 
@@ -66,7 +80,7 @@ impl Subscribed {
 
     /// What a process says for it that knows no subscribers: its end.
     pub(super) fn last_words(&self) -> Vec<u8> {
-        let mut words = self.unsent.clone();
+        let mut words = self.unsent().to_vec();
         let answer = self.subscription.empty_answer();
         push_end(&mut words, self.subscription.form(), &self.head, self.minor, &answer);
         words
@@ -74,7 +88,12 @@ impl Subscribed {
 
     /// Whether its client has to read before it can go on.
     pub(super) fn is_blocked(&self) -> bool {
-        !self.unsent.is_empty()
+        self.blocked.is_some()
+    }
+
+    /// Of an event that the client has a part of.
+    pub(super) fn unsent(&self) -> &[u8] {
+        self.blocked.as_ref().map_or(&[], |blocked| &blocked.unsent)
     }
 }
 
@@ -120,7 +139,6 @@ impl Connection {
             if let Some(at) = head.windows(date.len()).position(|window| window == date) {
                 head.drain(at..at + date.len());
             }
-            head.shrink_to_fit();
         } else {
             let framing = if minor == 0 { ResponseFraming::Close } else { ResponseFraming::Chunked };
             let keep_alive = keep_alive && minor > 0;
@@ -137,11 +155,10 @@ impl Connection {
             exchange: Some(exchange),
             answer: work.answer,
             // A head is in the worker's buffer, and leaves with what is behind it.
-            unsent: Vec::new(),
-            window: Window::default(),
+            blocked: None,
             heartbeat,
             until,
-            head,
+            head: head.into(),
             keep_alive,
             minor,
         };
@@ -162,46 +179,58 @@ impl Connection {
             return self.serve_poll(work, turn, subscribed);
         }
         loop {
-            work.out.append(&mut std::mem::take(&mut subscribed.unsent));
-            let cursor = subscribed.subscription.cursor();
-            work.ends.clear();
-            // A head is one with the opening behind it, which is not said twice.
-            if !work.out.is_empty() && subscribed.subscription.has_begun() {
-                work.ends.push((work.out.len(), cursor));
+            let mut window = Window::default();
+            if let Some(blocked) = subscribed.blocked.take() {
+                window = blocked.window;
+                work.out.extend_from_slice(&blocked.unsent);
             }
-            let pulled = subscribed.subscription.pull(&mut work.out, &mut work.ends);
+            // A head is one with the opening behind it, which is not said twice.
+            let mut first = Some(subscribed.subscription.cursor()).filter(|_| subscribed.subscription.has_begun());
+            let pulled = subscribed.subscription.pull(&mut work.joined);
             if work.now >= subscribed.until {
                 if !pulled.some && work.out.is_empty() {
                     subscribed.subscription.push_heartbeat(&mut work.out);
-                    work.ends.push((work.out.len(), subscribed.subscription.cursor()));
+                    first = Some(subscribed.subscription.cursor());
                 }
                 subscribed.until = next_heartbeat(work.now, subscribed.heartbeat, work.token);
             }
-            if work.out.is_empty() {
+            let ahead = work.out.len();
+            if ahead > 0 {
+                work.out.extend_from_slice(work.joined.bytes());
+            }
+            let bytes = if ahead > 0 { &work.out[..] } else { work.joined.bytes() };
+            if bytes.is_empty() {
                 break;
             }
-            let sent = match self.socket.send(&work.out, false) {
+            let sent = match self.socket.send(bytes, false) {
                 Ok(Moved::Bytes(sent)) => sent,
                 Ok(Moved::WouldBlock) => 0,
                 Ok(Moved::End) => return self.leave(work, *subscribed, CloseReason::Reset),
                 Err(error) => return self.leave(work, *subscribed, CloseReason::from_error(&error)),
             };
             subscribed.answer.sent(sent as u64);
-            subscribed.window.handed(sent as u64);
+            window.handed(sent as u64);
             turn.moved(sent as u64);
-            if sent < work.out.len() {
-                keep_event(&mut subscribed, &work.out, &work.ends, sent);
+            if sent < bytes.len() {
+                // The event in progress is kept, and the cursor stands behind it.
+                let first = first.map(|cursor| (ahead, cursor));
+                let joined = work.joined.ends().iter().map(|(end, cursor)| (ahead + end, *cursor));
+                let in_progress = first.into_iter().chain(joined).find(|(end, _)| *end > sent);
+                debug_assert!(in_progress.is_some(), "every byte is of an event");
+                let (end, cursor) = in_progress.unwrap_or((bytes.len(), subscribed.subscription.cursor()));
+                subscribed.subscription.go_back(cursor);
+                let unsent = bytes[sent..end].to_vec();
                 work.out.clear();
                 let (now, pace) = (work.refresh_clock(), Pace::of(&work.shared.limits));
-                if subscribed.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_none() {
+                if window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_none() {
                     self.socket.reset_on_close();
                     return self.leave(work, *subscribed, CloseReason::WriteTimeout);
                 }
+                subscribed.blocked = Some(Box::new(Blocked { unsent, window }));
                 self.wait_for_news(subscribed);
                 return Flow::Park;
             }
             work.out.clear();
-            subscribed.window = Window::default();
             if !pulled.more {
                 break;
             }
@@ -236,7 +265,7 @@ impl Connection {
         };
         work.resume_exchange(subscribed.exchange.take(), subscribed.answer);
         let keep_alive = subscribed.keep_alive && work.shared.keeps_connections() && !self.last;
-        work.out.append(&mut subscribed.head);
+        work.out.extend_from_slice(&subscribed.head);
         work.out.extend_from_slice(work.date.field());
         let framing = ResponseFraming::Length(answer.len() as u64);
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive, client_minor: subscribed.minor });
@@ -259,6 +288,7 @@ impl Connection {
     fn wait_for_news(&mut self, subscribed: Box<Subscribed>) {
         debug_assert!(subscribed.exchange.is_some(), "who ends it ends that");
         debug_assert!(subscribed.subscription.has_entered(), "nobody would wake it");
+        debug_assert!(!subscribed.is_blocked() || !subscribed.unsent().is_empty(), "it waits to send something");
         debug_assert!(matches!(self.state, State::ReadingHead), "a state is left before another is entered");
         self.state = State::Subscribed(subscribed);
     }
@@ -287,7 +317,7 @@ impl Connection {
         match subscribed.subscription.form().poll {
             true => {
                 let answer = subscribed.subscription.answer(true).unwrap_or_default();
-                last.append(&mut subscribed.head);
+                last.extend_from_slice(&subscribed.head);
                 last.extend_from_slice(date);
                 let framing = ResponseFraming::Length(answer.len() as u64);
                 finish_head(&mut last, &HeadOptions { framing, keep_alive: false, client_minor: subscribed.minor });
@@ -326,13 +356,6 @@ pub(super) fn push_end(out: &mut Vec<u8>, form: Form, head: &[u8], minor: u8, an
     let framing = ResponseFraming::Length(answer.len() as u64);
     finish_head(out, &HeadOptions { framing, keep_alive: false, client_minor: minor });
     out.extend_from_slice(answer);
-}
-
-/// Of what was joined the event in progress is kept, and the cursor stands behind it.
-fn keep_event(subscribed: &mut Subscribed, out: &[u8], ends: &[(usize, u64)], sent: usize) {
-    let Some((end, cursor)) = ends.iter().find(|(end, _)| *end > sent) else { return };
-    subscribed.subscription.go_back(*cursor);
-    subscribed.unsent = out[sent..*end].to_vec();
 }
 
 #[cfg(test)]

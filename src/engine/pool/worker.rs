@@ -29,6 +29,8 @@ pub enum ToAcceptor {
     Delivered,
     /// A subscriber has had its turn, and there is more for it.
     More(usize),
+    /// One that was given out has parked, and its deadline is sooner than it was.
+    Sooner(usize),
 }
 
 /// The way back to the acceptor. It has no part in ending the pool: that is the work channel's alone.
@@ -58,9 +60,11 @@ impl AcceptorHandle {
         let wake = match message {
             ToAcceptor::Closed(_) => self.wants_places.load(Ordering::SeqCst),
             ToAcceptor::Delivered => self.wants_deliveries.load(Ordering::SeqCst),
-            ToAcceptor::Again { .. } | ToAcceptor::WantsStream(_) | ToAcceptor::Streamers(_) | ToAcceptor::More(_) => {
-                true
-            }
+            ToAcceptor::Again { .. }
+            | ToAcceptor::WantsStream(_)
+            | ToAcceptor::Streamers(_)
+            | ToAcceptor::More(_)
+            | ToAcceptor::Sooner(_) => true,
         };
         if wake {
             self.wake();
@@ -152,14 +156,22 @@ impl<D: Clone + Send + 'static> Worker<D> {
         let Some(word) = slot.begin() else { return };
         let others_wait = || self.jobs.others_wait() || self.shared.phase.is_holding();
         let turn = if delivery { Turn::of_one_request() } else { Turn::new(&others_wait) };
-        self.drive(work, slot, word, turn);
+        self.drive(work, slot, word, turn, delivery);
     }
 
-    fn drive(&self, work: &mut WorkerContext, slot: &Slot, mut word: Word, mut turn: Turn<'_>) {
+    fn drive(&self, work: &mut WorkerContext, slot: &Slot, mut word: Word, mut turn: Turn<'_>, delivery: bool) {
         loop {
             turn.peer_closed = word.is_peer_closed();
             let verdict = self
                 .guarded(work, slot, |connection, work| Some(connection.drive(work, &mut turn, word.hides_bytes())));
+            // The acceptor has looked at its deadline, and looks again only then.
+            let deadline = match verdict {
+                Some(Verdict::Park(parking)) if delivery => Some(parking.deadline),
+                _ => None,
+            };
+            if deadline.is_some_and(|deadline| slot.is_sooner(deadline)) {
+                self.to_acceptor.send(ToAcceptor::Sooner(slot.token()));
+            }
             match verdict.and_then(|verdict| self.settle(slot, verdict)) {
                 Some(again) => word = again,
                 None if turn.more => return self.to_acceptor.send(ToAcceptor::More(slot.token())),

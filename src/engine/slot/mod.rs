@@ -86,6 +86,11 @@ impl<T> Slot<T> {
         self.deadline.store(wrap(deadline), Ordering::Relaxed);
     }
 
+    /// Whether that deadline is before the one that it has had.
+    pub fn is_sooner(&self, deadline: Millis) -> bool {
+        wrap(deadline).wrapping_sub(self.deadline.load(Ordering::Relaxed)).cast_signed() < 0
+    }
+
     /// Milliseconds until the deadline, negative once it has passed.
     pub fn remaining(&self, now: Millis) -> i32 {
         self.deadline.load(Ordering::Relaxed).wrapping_sub(wrap(now)) as i32

@@ -21,9 +21,13 @@ fn subscribe(hub: &Hub, names: &[&str], begin: Begin, form: Form) -> Subscriptio
 }
 
 fn pull(one: &mut Subscription) -> String {
-    let mut out = Vec::new();
-    one.pull(&mut out, &mut Vec::new());
-    String::from_utf8(out).expect("text")
+    let mut joined = Joined::default();
+    one.pull(&mut joined);
+    text(&joined)
+}
+
+fn text(joined: &Joined) -> String {
+    String::from_utf8(joined.bytes().to_vec()).expect("text")
 }
 
 #[test]
@@ -45,23 +49,53 @@ fn a_stream_begins_with_its_position_and_goes_on_with_each_message() {
 fn each_event_is_a_chunk_of_its_own() {
     let hub = hub(1 << 20);
     let mut one = subscribe(&hub, &["a"], Begin::At(Start::Now), Form { chunked: true, ..Form::default() });
-    let (mut out, mut ends) = (Vec::new(), Vec::new());
+    let mut joined = Joined::default();
     publish(&hub, "a", "x");
     publish(&hub, "a", "y");
-    one.pull(&mut out, &mut ends);
+    one.pull(&mut joined);
     let opening = "15\r\nretry: 2000\nid: 7-0\n\n\r\n";
     let event = |id, data| format!("11\r\nid: 7-{id}\ndata: {data}\n\n\r\n");
-    assert_eq!(String::from_utf8_lossy(&out), format!("{opening}{}{}", event(1, "x"), event(2, "y")));
-    let (first, second) = (opening.len() + event(1, "x").len(), out.len());
-    assert_eq!(ends, [(opening.len(), 0), (first, 1), (second, 2)]);
+    assert_eq!(text(&joined), format!("{opening}{}{}", event(1, "x"), event(2, "y")));
+    let (first, second) = (opening.len() + event(1, "x").len(), joined.bytes().len());
+    assert_eq!(joined.ends(), [(opening.len(), 0), (first, 1), (second, 2)]);
     // The client took only the first: the rest is said again.
     one.go_back(1);
-    out.clear();
-    one.pull(&mut out, &mut ends);
-    assert_eq!(String::from_utf8_lossy(&out), event(2, "y"));
-    out.clear();
+    one.pull(&mut joined);
+    assert_eq!(text(&joined), event(2, "y"));
+    let mut out = Vec::new();
     one.push_farewell(&mut out, 1500);
     assert_eq!(String::from_utf8_lossy(&out), "d\r\nretry: 1500\n\n\r\n0\r\n\r\n");
+}
+
+/// Whatever happens between two subscribers that stand at the same place, each gets what is there by then.
+#[test]
+fn what_was_joined_for_another_is_the_same_or_is_joined_anew() {
+    let (hub, mut joined) = (hub(2000), Joined::default());
+    let mut all: Vec<Subscription> = (0..9)
+        .map(|number| {
+            let form = Form { chunked: number == 7, json: number == 8, ..Form::default() };
+            subscribe(&hub, if number == 6 { &["b"] } else { &["a"] }, Begin::At(Start::Now), form)
+        })
+        .collect();
+    let mut next = |one: &mut Subscription| {
+        one.pull(&mut joined);
+        text(&joined)
+    };
+    let opening = "retry: 2000\nid: 7-0\n\n";
+    all.iter_mut().for_each(|one| assert!(next(one).contains(opening)));
+    publish(&hub, "a", "1");
+    let (first, second) = ("id: 7-1\ndata: 1\n\n", "id: 7-2\ndata: 2\n\n");
+    assert_eq!([next(&mut all[0]), next(&mut all[1])], [first, first]);
+    publish(&hub, "a", "2");
+    assert_eq!(next(&mut all[2]), [first, second].concat(), "more has come");
+    assert_eq!([next(&mut all[0]), next(&mut all[1])], [second, second]);
+    assert_eq!([next(&mut all[0]), next(&mut all[6])], ["", ""], "of another topic");
+    assert_eq!(next(&mut all[7]), "11\r\nid: 7-1\ndata: 1\n\n\r\n11\r\nid: 7-2\ndata: 2\n\n\r\n");
+    assert!(next(&mut all[8]).contains("\"topic\":\"a\""), "in another form");
+    // What has gone meanwhile is a gap for who has not heard it, and for nobody else.
+    (0..30).for_each(|_| publish(&hub, "a", "x"));
+    all[3..5].iter_mut().for_each(|one| assert!(next(one).contains("{\"from\":\"7-0\"")));
+    all[..2].iter_mut().for_each(|one| assert!(next(one).contains("{\"from\":\"7-2\"")));
 }
 
 #[test]
@@ -95,12 +129,12 @@ fn who_is_too_slow_is_told_of_the_gap_once() {
         publish(&hub, "a", &number.to_string());
     }
     publish(&hub, "b", "new");
-    let (mut out, mut gaps, mut heard) = (Vec::new(), 0, Vec::new());
+    let (mut out, mut gaps, mut heard, mut joined) = (Vec::new(), 0, Vec::new(), Joined::default());
     loop {
-        let (mut some, mut ends) = (Vec::new(), Vec::new());
-        one.pull(&mut some, &mut ends);
+        one.pull(&mut joined);
+        let some = joined.bytes();
         // Not more than one event at a time.
-        let Some((end, cursor)) = ends.first().copied() else { break };
+        let Some((end, cursor)) = joined.ends().first().copied() else { break };
         one.go_back(cursor);
         let event = String::from_utf8_lossy(&some[..end]).into_owned();
         gaps += usize::from(event.contains("@gap"));
@@ -160,10 +194,10 @@ fn a_hole_is_told_where_it_is() {
     publish(&hub, "a", "3");
     assert!(one.is_behind());
     let gap = "id: 8-3\nevent: @gap\ndata: {\"from\":\"8-2\",\"to\":\"8-3\"}\n\n";
-    let (mut out, mut ends) = (Vec::new(), Vec::new());
-    assert!(one.pull(&mut out, &mut ends).more);
-    assert_eq!(String::from_utf8_lossy(&out), format!("id: 8-2\ndata: 2\n\n{gap}"));
-    assert_eq!(ends.last(), Some(&(out.len(), 3)));
+    let mut joined = Joined::default();
+    assert!(one.pull(&mut joined).more);
+    assert_eq!(text(&joined), format!("id: 8-2\ndata: 2\n\n{gap}"));
+    assert_eq!(joined.ends().last(), Some(&(joined.bytes().len(), 3)));
     assert_eq!(pull(&mut one), "id: 8-4\ndata: 3\n\n");
     assert_eq!((pull(&mut one), one.is_behind()), (String::new(), false));
     // Also where no message lies behind it; and in a poll in an answer of its own, with what comes behind.
