@@ -46,6 +46,7 @@ impl Hub {
     /// # Errors
     /// Of the file.
     pub(crate) fn write_history(&self, path: &Path) -> io::Result<()> {
+        can_replace(path).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&wall_clock().to_le_bytes());
         bytes.extend_from_slice(&self.inner().write_down(boot_time()));
@@ -70,6 +71,20 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Whether what stands there, if anything does, may give way to the file of a stop, which is renamed over it: a FIFO of
+/// somebody's, or `/dev/null`, was lost by that.
+///
+/// # Errors
+/// What it is instead, in a line.
+pub(crate) fn can_replace(path: &Path) -> Result<(), String> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err("it is a directory".into()),
+        Ok(found) if !found.is_file() => Err("it is not a regular file".into()),
+        // Nothing, or a link that leads nowhere.
+        _ => Ok(()),
+    }
+}
+
 /// Whether a stop could write the file there; nothing is created.
 ///
 /// # Errors
@@ -79,9 +94,7 @@ pub(crate) fn can_write(path: &Path) -> Result<(), String> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    if path.is_dir() {
-        return Err("it is a directory".into());
-    }
+    can_replace(path)?;
     rustix::fs::access(directory, rustix::fs::Access::WRITE_OK)
         .map_err(|errno| format!("its directory cannot be written to: {}", io::Error::from(errno)))
 }

@@ -27,7 +27,7 @@ use crate::lifecycle::way_back::{self, Failures};
 use crate::lifecycle::{Event, FromPredecessor, Phase};
 use crate::listener::{Listener, Origin, WeakListener};
 use crate::logging::Log;
-use crate::push::Hub;
+use crate::push::{Hub, history};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::cell::Cell;
 use std::io;
@@ -879,6 +879,12 @@ fn begin_hub<'c>(
             log::error!("{what}, going on without: {wrong}");
         }
     } else if let Some(path) = config.push.history_file.as_deref().filter(|_| first) {
+        let cannot = format!("cannot write history file {path:?}");
+        // What never can be is a mistake. A directory may be another one by the time of the stop.
+        history::can_replace(path).map_err(|why| config.error("history_file", format_args!("{cannot}: {why}")))?;
+        if let Err(why) = history::can_write(path) {
+            log::warn!("{cannot}: {why}; a stop would lose what push keeps");
+        }
         match hub.read_history(path) {
             Ok(true) => {
                 log::info!("{} bytes of messages read from {path:?}", hub.inner().bytes());

@@ -7,6 +7,7 @@ use crate::push::with_hub;
 use handover::Bound;
 use rustix::process::Signal;
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -97,14 +98,16 @@ fn a_history_that_cannot_be_read_is_said_and_started_without() {
         bytes[at] = byte;
         bytes
     };
-    for (bytes, says) in [
-        (written[..written.len() - 1].to_vec(), "damaged"),
+    let whole = [
         ([&written[..], b"x"].concat(), "damaged"),
-        (Vec::new(), "damaged, or no history of handover's"),
         (b"something else".to_vec(), "damaged, or no history of handover's"),
         (changed(7, b'2'), "damaged, or no history of handover's"),
         (changed(16, 99), "version 99"),
-    ] {
+    ];
+    // Within the time, the version, what was published, and at each end of these.
+    let cut = [1, 8, 15, 16, 17, 20, written.len() / 2, written.len() - 1]
+        .map(|length| (written[..length].to_vec(), "damaged"));
+    for (bytes, says) in whole.into_iter().chain(cut) {
         let scratch = Scratch::new();
         fs::write(scratch.path("history"), &bytes).expect("a file");
         let program = Program::start(&mut keeping(&scratch, "127.0.0.1:0", Some("history")));
@@ -119,28 +122,53 @@ fn a_history_that_cannot_be_read_is_said_and_started_without() {
     }
 }
 
+/// A FIFO of somebody's, or `/dev/null`, was replaced by the stop, and a directory was found out about then.
 #[test]
-fn a_history_that_is_no_file_is_said_and_keeps_nobody_waiting() {
+fn a_history_file_that_is_no_file_is_refused_by_check_start_and_stop() {
     let scratch = Scratch::new();
-    let made = Command::new("mkfifo").arg(scratch.path("fifo")).status().expect("mkfifo");
-    assert!(made.success());
-    std::os::unix::fs::symlink("history", scratch.path("loop")).expect("a link");
-    std::os::unix::fs::symlink("loop", scratch.path("history")).expect("a link");
-    for file in ["fifo", "loop"] {
-        let program = Program::start(&mut keeping(&scratch, "127.0.0.1:0", Some(file)));
-        let line = program.logged("history file");
-        assert!(line.contains("starting without"), "{line}");
-        assert_eq!(program.client().post("/events/a", "x").answer().status, 200);
-        assert_eq!(program.stop(), Some(0));
-        // What a stop writes takes its place.
-        assert!(fs::symlink_metadata(scratch.path(file)).expect("there").is_file(), "{file}");
+    let make_fifo = |name: &str| {
+        let made = Command::new("mkfifo").arg(scratch.path(name)).status().expect("mkfifo");
+        assert!(made.success());
+    };
+    let is_fifo = |name: &str| fs::symlink_metadata(scratch.path(name)).expect("there").file_type().is_fifo();
+    make_fifo("fifo");
+    fs::create_dir(scratch.path("directory")).expect("a directory");
+    for (file, says) in [("fifo", "it is not a regular file"), ("directory", "it is a directory")] {
+        for flags in [&["--check"][..], &[]] {
+            let output = run_to_its_end(keeping(&scratch, "127.0.0.1:0", Some(file)).args(flags));
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(78), "{flags:?}: {said}");
+            let line = format!("cannot write history file {:?}: {says}\n", scratch.path(file));
+            assert!(said.ends_with(&line) && said.lines().count() == 1, "{flags:?}: {said}");
+        }
+        assert!(!scratch.path("socket").exists(), "what it had bound is gone");
     }
-    let output = run_to_its_end(keeping(&scratch, "127.0.0.1:0", Some("")).arg("--check"));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(78) && said.contains("it is a directory"), "{said}");
+    assert!(is_fifo("fifo"));
     let output = run_to_its_end(keeping(&scratch, "127.0.0.1:0", Some("nowhere/history")).arg("--check"));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(78) && said.contains("No such file or directory"), "{said}");
+    // One that comes meanwhile stays too, and nobody waits for its reader.
+    let program = Program::start(&mut keeping(&scratch, "127.0.0.1:0", Some("later")));
+    make_fifo("later");
+    program.signal(Signal::TERM);
+    let exit = program.exit();
+    assert_eq!(exit.code, Some(1), "{exit:?}");
+    assert!(exit.log.iter().any(|line| line.contains("it is not a regular file; what push kept is lost")), "{exit:?}");
+    assert!(is_fifo("later") && !scratch.path("later.new").exists());
+}
+
+/// It is no file of anybody's: what a stop writes takes its place.
+#[test]
+fn a_history_file_whose_links_lead_in_a_circle_is_started_without() {
+    let scratch = Scratch::new();
+    std::os::unix::fs::symlink("history", scratch.path("loop")).expect("a link");
+    std::os::unix::fs::symlink("loop", scratch.path("history")).expect("a link");
+    let program = Program::start(&mut keeping(&scratch, "127.0.0.1:0", Some("loop")));
+    let line = program.logged("history file");
+    assert!(line.contains("starting without"), "{line}");
+    assert_eq!(program.client().post("/events/a", "x").answer().status, 200);
+    assert_eq!(program.stop(), Some(0));
+    assert!(fs::symlink_metadata(scratch.path("loop")).expect("there").is_file());
 }
 
 #[test]
