@@ -3,7 +3,7 @@
 use super::hub::{Hub, new_epoch};
 use crate::clock::boot_time;
 use crate::sys::regular_file;
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, ftruncate, open};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -31,6 +31,10 @@ impl Hub {
             _ => {}
         }
         let bytes = regular_file::read(path, MOST, "it is not a regular file", "it has more than 1 GiB")?;
+        // As `forget` leaves it where it can remove nothing.
+        if bytes.is_empty() {
+            return Ok(false);
+        }
         let written = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_at_checked(8));
         let (time, log) = written.ok_or("it is damaged, or no history of handover's")?;
         let written = i64::from_le_bytes(time.try_into().map_err(|_| "it is damaged")?);
@@ -69,6 +73,18 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::from(open(path, flags, Mode::RUSR | Mode::WUSR)?);
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// What was read is out of date from here on, and is not to be read again. Where the directory lets nothing be removed, the
+/// file can be emptied all the same.
+///
+/// # Errors
+/// Why it could not be removed.
+pub(crate) fn forget(path: &Path) -> io::Result<()> {
+    let Err(error) = fs::remove_file(path) else { return Ok(()) };
+    // Without waiting, should it have become a FIFO.
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).and_then(|file| ftruncate(file, 0)).map_err(|_| error)
 }
 
 /// Whether what stands there, if anything does, may give way to the file of a stop, which is renamed over it: a FIFO of
@@ -119,11 +135,12 @@ mod tests {
         assert_eq!(now.offset, position.offset);
         assert_ne!(now.epoch, position.epoch);
         assert_eq!(second.namespace("n").topics().len(), 1);
-        for damage in [&b""[..], b"hdovhis1", b"hdovhis10123456", b"hdovhis1012345678", b"something else entirely"] {
+        for damage in [&b"hdovhis1"[..], b"hdovhis10123456", b"hdovhis1012345678", b"something else entirely"] {
             fs::write(&path, damage).expect("written");
             assert!(second.read_history(&path).is_err_and(|error| !error.contains('\n')), "{damage:?}");
         }
-        fs::remove_file(&path).expect("removed");
+        forget(&path).expect("removed");
+        assert!(!path.exists() && forget(&path).is_err());
         assert!(second.read_history(&std::env::temp_dir()).is_err());
     }
 }

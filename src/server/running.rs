@@ -379,8 +379,8 @@ impl Running {
     /// was, and everybody would hear it again.
     fn forget_history(&mut self) {
         let Some(path) = self.read_history.take() else { return };
-        if let Err(error) = std::fs::remove_file(&path) {
-            log::warn!("cannot remove history file {path:?}: {error}; behind a crash it is read again");
+        if let Err(error) = history::forget(&path) {
+            log::warn!("cannot remove history file {path:?}: {error}; what is in it is told again by the next start");
         }
     }
 
