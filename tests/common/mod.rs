@@ -22,7 +22,7 @@ pub use program::{
 };
 pub use reloading::{Mode, counter, lab, reloading, replaceable_lab};
 pub use server::{Gate, LATE, Passage, TestServer, gated, gated_beside, hello, patient};
-pub use subscribers::{Plan, Published, Publishers, Subscribers};
+pub use subscribers::{Heard, Plan, Published, Publishers, Subscribers};
 
 use std::thread;
 use std::time::{Duration, Instant};

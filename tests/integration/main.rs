@@ -18,6 +18,7 @@ mod notify;
 mod overload;
 mod push;
 mod push_clients;
+mod push_predecessors;
 mod push_restarts;
 mod reload;
 mod reload_command;
