@@ -140,9 +140,8 @@ impl Service {
 
     fn publish(&self, request: &mut Request, topic: &str) -> Result<Response, Wrong> {
         self.may_publish(request)?;
-        if let Some(coding) =
-            request.header("Content-Encoding").filter(|coding| !coding.eq_ignore_ascii_case("identity"))
-        {
+        let coding = request.header_values("Content-Encoding").find(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+        if let Some(coding) = coding.map(String::from_utf8_lossy) {
             return Err(Wrong::new(415, format!("a body with Content-Encoding {coding:.40?} is not decoded here")));
         }
         let (question, key) = (Question::read_query(request)?, question::key(request)?);
@@ -189,10 +188,15 @@ impl Service {
                 continue;
             }
             let at = |Wrong { status, what }: Wrong| Wrong::new(status, format!("line {number}: {what}"));
-            let Envelope { topic, event, data } = serde_json::from_str(line).map_err(|error| {
+            // Text of its fields in their order would be one as well.
+            let read = match line.trim_start().starts_with('{') {
+                true => serde_json::from_str(line).map_err(|error| without_line(&error)),
+                false => Err("it is no object".to_owned()),
+            };
+            let Envelope { topic, event, data } = read.map_err(|wrong| {
                 let allowed = "without a topic in the path each line is {\"topic\":…,\"event\":…,\"data\":…}, all of them \
                                strings and the event as you like";
-                at(Wrong::new(400, format!("{}; {allowed}", without_line(&error))))
+                at(Wrong::new(400, format!("{wrong}; {allowed}")))
             })?;
             if data.len() > most {
                 return Err(at(refused(PublishError::TooLarge { most })));

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const YOUNG: i64 = 10_000;
 /// Forgotten topics whose floors are kept, each by a hash of its name; beyond that they share one.
 pub(crate) const FORGOTTEN: usize = 4096;
+/// Places for messages of one topic that are not given back.
+const PLACES: usize = 32;
 /// Epochs before this one that are known.
 pub(crate) const LINEAGE: usize = 64;
 /// What a kept message takes besides itself: its places in the order and in its topic, and what an allocator adds.
@@ -49,6 +51,13 @@ impl Default for Retention {
     /// 100 messages, 10 minutes, nothing retained.
     fn default() -> Retention {
         Retention { history: 100, age: 600_000, retain: false }
+    }
+}
+
+impl Retention {
+    /// How many messages there are room for: the last one has to stay also where no history is kept beside it.
+    fn messages(self) -> usize {
+        self.history.max(usize::from(self.retain))
     }
 }
 
@@ -215,7 +224,7 @@ impl Log {
     pub fn set_retention(&mut self, namespace: impl Into<Arc<str>>, retention: Retention) {
         let namespace = namespace.into();
         let topics = self.topics.iter_mut().filter(|(topic, _)| topic.namespace() == &*namespace);
-        topics.for_each(|(_, kept)| kept.history = retention.history);
+        topics.for_each(|(_, kept)| kept.history = retention.messages());
         self.retention.insert(namespace, retention);
     }
 
@@ -303,7 +312,7 @@ impl Log {
     fn known(&mut self, topic: &Topic) -> &mut Kept {
         if !self.topics.contains_key(topic) {
             let floor = self.forgotten.remove(&topic.fingerprint()).unwrap_or(self.forgotten_floor);
-            let history = self.retention(topic).history;
+            let history = self.retention(topic).messages();
             self.topics.insert(topic.clone(), Kept { floor, last: floor, history, ..Kept::default() });
         }
         self.topics.get_mut(topic).expect("it was just put there")
@@ -337,10 +346,14 @@ impl Log {
         self.make_room();
     }
 
+    /// Whether there is more than may be, and something that can go: the last message stays.
+    pub(crate) fn is_beyond_room(&self) -> bool {
+        self.bytes() > self.limits.memory && self.order.len() > 1
+    }
+
     /// The oldest go until the rest fits.
     pub(crate) fn make_room(&mut self) {
-        while self.bytes() > self.limits.memory
-            && self.order.len() > 1
+        while self.is_beyond_room()
             && let Some(oldest) = self.order.keys().next().copied()
         {
             self.drop_message(oldest);
@@ -359,6 +372,10 @@ impl Log {
             }
         };
         let Some(dropped) = dropped else { return };
+        // A flood is over: its topic lives on as long as somebody listens, and nothing else counts these places.
+        if kept.messages.capacity() > PLACES && kept.messages.len() * 8 < kept.messages.capacity() {
+            kept.messages.shrink_to(kept.messages.len() * 2);
+        }
         kept.floor = kept.floor.max(offset);
         self.bytes -= dropped.message.bytes() + ENTRY;
         self.frames.fetch_sub(dropped.message.frame_bytes(), Ordering::Relaxed);
@@ -375,13 +392,23 @@ impl Log {
         }
         let Some(kept) = self.topics.remove(topic) else { return };
         // One that dropped nothing raises nothing, or everybody who comes back would hear of a gap that is none.
-        if kept.floor <= self.forgotten_floor {
-            return;
+        if kept.floor > self.forgotten_floor {
+            self.remember(topic.fingerprint(), kept.floor);
         }
-        if self.forgotten.len() < FORGOTTEN {
-            self.forgotten.insert(topic.fingerprint(), kept.floor);
-        } else {
-            self.forgotten_floor = self.forgotten_floor.max(kept.floor);
+    }
+
+    /// Keeps the floor of a topic that is forgotten. Where there is no room the lower half becomes one: whoever was here
+    /// lately has heard all of that, and is told of no gap that is none.
+    pub(crate) fn remember(&mut self, topic: u64, floor: u64) {
+        if self.forgotten.len() >= FORGOTTEN {
+            let mut floors: Vec<u64> = self.forgotten.values().copied().collect();
+            let (_, middle, _) = floors.select_nth_unstable(FORGOTTEN / 2);
+            self.forgotten_floor = self.forgotten_floor.max(*middle);
+            let shared = self.forgotten_floor;
+            self.forgotten.retain(|_, floor| *floor > shared);
+        }
+        if floor > self.forgotten_floor {
+            self.forgotten.insert(topic, floor);
         }
     }
 

@@ -1,12 +1,13 @@
 //! A subscriber: topics and a cursor, and how it gets what lies behind that.
 
 use crate::encoding;
-use crate::hub::{Full, Hub};
+use crate::hub::{Full, Hub, State};
 use crate::log::{Log, MessageLog, Resume, Start, Stored};
 use crate::{Position, Topic};
 use http1::response::push_chunk_size;
 use std::ops::Deref;
 use std::slice;
+use std::sync::RwLockReadGuard;
 
 /// Messages that are joined at a time, and bytes, unless the first alone has more.
 const MESSAGES: usize = 64;
@@ -311,6 +312,7 @@ impl Subscription {
             let (topic, form, reached) = (topic.clone(), self.form, (self.cursor, self.told));
             joined.of = Some(Of { version: hub.version(), topic, form, place, reached, hub: hub.clone() });
         }
+        make_room(&hub, state);
         joined.pulled
     }
 
@@ -321,16 +323,29 @@ impl Subscription {
         let mut pulled = Pulled::default();
         if let Some(Opening { gap, last }) = opening.take().map(|opening| *opening) {
             let mut text = String::new();
-            encoding::opening(&mut text, log.at(*cursor));
+            // Whoever hears no more than this has not heard the last messages either, and comes back for them.
+            let at = last.first().map_or(*cursor, |first| first - 1);
+            encoding::opening(&mut text, log.at(at));
             push(out, text.as_bytes(), form.chunked);
             if let Some(from) = gap {
                 push_gap(out, from, log.at(*cursor), form);
             }
+            let began = out.len();
             for (topic, stored) in last.iter().filter_map(|offset| log.get(*offset)) {
-                push(out, frame(log, topic, stored, form), form.chunked);
+                let frame = frame(log, topic, stored, form);
+                if out.len() > began && out.len() - began + frame.len() > BYTES {
+                    // The others come as all that follows does, with what lies between them.
+                    *cursor = stored.offset - 1;
+                    pulled.more = true;
+                    break;
+                }
+                push(out, frame, form.chunked);
             }
             ends.push((out.len(), *cursor));
             pulled.some = true;
+            if pulled.more {
+                return pulled;
+            }
         }
         if has_missed(log, topics, *cursor, *told) {
             let from = log.at(*cursor);
@@ -401,8 +416,14 @@ impl Subscription {
         if let Some(Opening { gap: missing, last }) = opening.take().map(|opening| *opening) {
             gap = missing.is_some();
             for (topic, stored) in last.iter().filter_map(|offset| log.get(*offset)) {
+                let object = object(log, topic, stored);
+                if messages > 0 && out.len() - began + object.len() > BYTES {
+                    // The others are in the next answer, with what lies between them.
+                    *cursor = stored.offset - 1;
+                    break;
+                }
                 messages += 1;
-                push(&mut out, object(log, topic, stored));
+                push(&mut out, object);
             }
         }
         if has_missed(log, topics, *cursor, *told) {
@@ -433,6 +454,7 @@ impl Subscription {
             return None;
         }
         out.extend_from_slice(format!("],\"last\":\"{}\",\"gap\":{gap}}}\n", log.at(*cursor)).as_bytes());
+        make_room(hub, state);
         Some(out)
     }
 
@@ -481,6 +503,16 @@ pub fn push_farewell(out: &mut Vec<u8>, retry: u32, chunked: bool) {
     push(out, encoding::farewell(retry).as_bytes(), chunked);
     if chunked {
         out.extend_from_slice(http1::response::LAST_CHUNK);
+    }
+}
+
+/// Ends a look at the log, in which forms of messages may have been made: where these are more than there is room for, the
+/// oldest messages go at once. Nobody may publish for a long time.
+fn make_room(hub: &Hub, state: RwLockReadGuard<'_, State>) {
+    let is_full = state.log.is_beyond_room();
+    drop(state);
+    if is_full {
+        hub.write().log.make_room();
     }
 }
 

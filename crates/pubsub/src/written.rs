@@ -190,8 +190,7 @@ fn restore(written: WrittenLog, like: &Log, now: i64) -> Option<(Log, Keys)> {
         match log.topics.get_mut(&topic) {
             Some(kept) => (kept.floor, kept.last) = (floor, last.max(kept.last)),
             // It has neither messages nor subscribers: it is forgotten but for this.
-            None if log.forgotten.len() < FORGOTTEN => _ = log.forgotten.insert(topic.fingerprint(), floor),
-            None => log.forgotten_floor = log.forgotten_floor.max(floor),
+            None => log.remember(topic.fingerprint(), floor),
         }
     }
     let mut used = Keys::default();

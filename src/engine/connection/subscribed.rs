@@ -20,6 +20,7 @@ use crate::api::Subscribe;
 use crate::clock::{DateCache, Millis};
 use http1::response::{HeadOptions, ResponseFraming, finish_head};
 use pubsub::{Form, Subscription};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// As good as never, and still near enough for a deadline.
@@ -348,8 +349,10 @@ impl Connection {
 /// Appends the end of a stream or, behind its head, that answer to a poll; for where no worker does it.
 pub(super) fn push_end(out: &mut Vec<u8>, form: Form, head: &[u8], minor: u8, answer: &[u8]) {
     if !form.poll {
-        let mixed = out.len() ^ Millis::now().0 as usize;
-        return pubsub::push_farewell(out, retry(mixed, Millis::now()), form.chunked);
+        // It has no token here.
+        static ENDED: AtomicUsize = AtomicUsize::new(0);
+        let ended = ENDED.fetch_add(1, Ordering::Relaxed);
+        return pubsub::push_farewell(out, retry(ended, Millis::now()), form.chunked);
     }
     out.extend_from_slice(head);
     out.extend_from_slice(DateCache::new().field());
@@ -384,5 +387,12 @@ mod tests {
     fn clients_are_told_to_come_back_at_different_times() {
         let all: std::collections::BTreeSet<u32> = (0..1000).map(|token| retry(token, Millis(7))).collect();
         assert!(all.len() > 700 && all.iter().all(|retry| RETRIES.contains(retry)), "{}", all.len());
+        // Those as well that end because a successor has no place for them.
+        let ends = (0..100).map(|_| {
+            let mut out = Vec::new();
+            push_end(&mut out, Form::default(), b"", 1, b"");
+            String::from_utf8(out).expect("text")
+        });
+        assert!(ends.collect::<std::collections::BTreeSet<_>>().len() > 90);
     }
 }

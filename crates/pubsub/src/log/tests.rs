@@ -222,11 +222,55 @@ fn more_forgotten_topics_than_are_remembered_share_a_floor() {
         log.append(&topic(number), Message::new("x"), 0).expect("small");
     }
     log.expire(100);
-    assert!(log.topics.is_empty() && log.order.is_empty() && log.forgotten.len() == FORGOTTEN);
+    assert!(log.topics.is_empty() && log.order.is_empty() && log.forgotten.len() <= FORGOTTEN);
     for number in [0, count - 1] {
         assert!(matches!(log.resume(log.at(0), &[topic(number)]), Resume::Gap { .. }));
         assert_eq!(log.resume(log.position(), &[topic(number)]), Resume::Complete { cursor: count });
     }
+}
+
+#[test]
+fn a_topic_that_was_never_published_to_makes_no_gap_whatever_was_forgotten_before() {
+    let retention = Retention { age: 10, ..Retention::default() };
+    let mut log = log_with(1, Limits::default(), retention);
+    let mut publish = |log: &mut Log, from: u64, now: i64| {
+        (from..from + 2 * FORGOTTEN as u64).for_each(|number| {
+            log.append(&topic(number), Message::new("x"), now).expect("small");
+        });
+        let left = log.position();
+        log.expire(now + 100);
+        left
+    };
+    let early = publish(&mut log, 1, 0);
+    let later = publish(&mut log, 100_000, 1000);
+    assert_eq!(log.resume(later, &[topic(0)]), Resume::Complete { cursor: later.offset });
+    // Of this nobody knows any more.
+    assert!(matches!(log.resume(log.at(early.offset / 2), &[topic(0)]), Resume::Gap { .. }));
+    log.append(&topic(999_999), Message::new("x"), 2000).expect("small");
+    log.expire(3000);
+    assert_eq!(log.resume(later, &[topic(0)]), Resume::Complete { cursor: later.offset });
+}
+
+#[test]
+fn what_is_retained_stays_where_no_history_is_kept() {
+    let mut log = log_with(1, Limits::default(), Retention { history: 0, retain: true, ..Retention::default() });
+    log.append(&topic(0), Message::new("x"), 0).expect("small");
+    log.trim(&topic(0), YOUNG);
+    log.expire(1_000_000);
+    assert_eq!(log.topic(&topic(0)).map(|info| info.messages), Some(1));
+    log.append(&topic(0), Message::new("y"), 2_000_000).expect("small");
+    assert_eq!(log.topic(&topic(0)).map(|info| info.messages), Some(1));
+}
+
+/// Who listens keeps a topic there, and nothing else counts the places of messages that are gone.
+#[test]
+fn a_topic_has_no_room_for_a_flood_that_is_over() {
+    let mut log = Log::new(1, Limits { memory: 1 << 20, ..Limits::default() });
+    log.subscribe(&[topic(0)]);
+    (0..10_000).for_each(|_| _ = log.append(&topic(0), Message::new(""), 0).expect("small"));
+    (0..10_000).for_each(|_| _ = log.append(&topic(1), Message::new(""), 0).expect("small"));
+    assert_eq!(log.topic(&topic(0)).map(|info| info.messages), Some(0));
+    assert!(log.topics[&topic(0)].messages.capacity() <= PLACES);
 }
 
 #[test]

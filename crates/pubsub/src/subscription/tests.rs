@@ -115,8 +115,76 @@ fn who_comes_back_goes_on_or_is_told() {
     assert_eq!(stream(Begin::Unknown), gap("null"));
     assert_eq!(stream(Begin::At(Start::Oldest)), format!("retry: 2000\nid: 7-0\n\n{all}"));
     publish(&hub, "b", "4");
-    let last = "retry: 2000\nid: 7-4\n\nid: 7-3\ndata: 3\n\nid: 7-4\ndata: 4\n\n";
+    let last = "retry: 2000\nid: 7-2\n\nid: 7-3\ndata: 3\n\nid: 7-4\ndata: 4\n\n";
     assert_eq!(stream(Begin::At(Start::Last)), last);
+}
+
+/// A client notes the opening's id as soon as it has come. One whose connection breaks there comes back with it.
+#[test]
+fn who_hears_no_more_than_the_opening_comes_back_for_the_last_messages() {
+    let hub = hub(1 << 20);
+    publish(&hub, "a", "21.5");
+    publish(&hub, "elsewhere", "x");
+    let opening = pull(&mut subscribe(&hub, &["a"], Begin::At(Start::Last), Form::default()));
+    let id = opening.lines().find_map(|line| line.strip_prefix("id: ")).expect("an id");
+    let again = Begin::From(id.parse().expect("a position"));
+    assert!(pull(&mut subscribe(&hub, &["a"], again, Form::default())).ends_with("id: 7-1\ndata: 21.5\n\n"));
+}
+
+/// What was joined is kept for a client that takes it slowly: no more than of anything else.
+#[test]
+fn last_messages_are_joined_as_far_as_all_others() {
+    let (hub, names) = (hub(4 << 20), ["a", "b", "c", "d", "e", "f"]);
+    for name in names {
+        publish(&hub, name, "old");
+        publish(&hub, name, &name.repeat(30_000));
+    }
+    let heard = |text: &str| -> Vec<char> {
+        let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        data.filter(|data| data.len() == 30_000).filter_map(|data| data.chars().next()).collect()
+    };
+    let mut one = subscribe(&hub, &names, Begin::At(Start::Last), Form::default());
+    let mut all = Vec::new();
+    loop {
+        let mut joined = Joined::default();
+        let pulled = one.pull(&mut joined);
+        let out = joined.bytes();
+        assert!(out.len() < BYTES + 1000, "{}", out.len());
+        all.extend_from_slice(out);
+        if !pulled.more {
+            break;
+        }
+    }
+    assert_eq!(heard(&String::from_utf8_lossy(&all)), ['a', 'b', 'c', 'd', 'e', 'f']);
+    // The same in polls.
+    let poll = Form { poll: true, ..Form::default() };
+    let (mut begin, mut times) = (Begin::At(Start::Last), [0; 6]);
+    loop {
+        let answer = subscribe(&hub, &names, begin, poll).answer(true).expect("in any case");
+        assert!(answer.len() < BYTES + 1000, "{}", answer.len());
+        let answer = String::from_utf8(answer).expect("text");
+        (0..6).for_each(|at| times[at] += answer.matches(&names[at].repeat(30_000)).count());
+        let last = answer.rsplit("\"last\":\"").next().and_then(|rest| rest.split('"').next()).expect("a position");
+        if last == hub.position().to_string() {
+            break;
+        }
+        begin = Begin::From(last.parse().expect("a position"));
+    }
+    assert_eq!(times, [1; 6]);
+}
+
+/// A message of control characters has six times its size in JSON, and there are three forms.
+#[test]
+fn what_is_made_for_those_that_read_is_within_what_may_be_kept() {
+    let hub = hub(1 << 20);
+    (0..30).for_each(|_| publish(&hub, "a", &"\u{1}".repeat(30_000)));
+    let mut one = subscribe(&hub, &["a"], Begin::At(Start::Oldest), Form { json: true, ..Form::default() });
+    while one.pull(&mut Joined::default()).more {
+        assert!(hub.bytes() <= 1 << 20, "{}", hub.bytes());
+    }
+    subscribe(&hub, &["a"], Begin::At(Start::Oldest), Form { poll: true, ..Form::default() }).answer(true);
+    assert!(hub.bytes() <= 1 << 20, "{}", hub.bytes());
+    assert_eq!(one.cursor(), hub.position().offset);
 }
 
 #[test]
@@ -129,6 +197,8 @@ fn who_is_too_slow_is_told_of_the_gap_once() {
         publish(&hub, "a", &number.to_string());
     }
     publish(&hub, "b", "new");
+    // Another has read them all: no more is made, and nothing has to go for it.
+    pull(&mut subscribe(&hub, &["a", "b"], Begin::At(Start::Oldest), Form::default()));
     let (mut out, mut gaps, mut heard, mut joined) = (Vec::new(), 0, Vec::new(), Joined::default());
     loop {
         one.pull(&mut joined);
