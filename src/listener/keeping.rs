@@ -209,6 +209,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
     use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     fn bind(addresses: &[&str], inherited: Vec<Listener>) -> Result<Kept, Error> {
         let addresses: Vec<Address> = addresses.iter().map(|text| text.parse().expect("an address")).collect();
@@ -219,6 +220,25 @@ mod tests {
         let mut listeners = bind(addresses, Vec::new()).expect("free addresses").listeners;
         listeners.iter_mut().for_each(|listener| listener.listen().expect("an address that is ours"));
         listeners
+    }
+
+    /// One of that host, with a port that nobody has on any address, and that no connection gets by itself.
+    fn listening_alone(host: &str) -> Listener {
+        let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+        let first = range.split_whitespace().next().and_then(|port| port.parse().ok()).unwrap_or(32768);
+        let any = if host.starts_with('[') { "[::]" } else { "0.0.0.0" };
+        // Not where another test of these begins, nor one of another process.
+        static TAKEN: AtomicU32 = AtomicU32::new(0);
+        loop {
+            let mixed = std::process::id().wrapping_mul(97).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+            let port = 10_000 + mixed % (u32::max(first, 20_000) - 10_000);
+            if TcpListener::bind(format!("{any}:{port}")).is_ok()
+                && let Ok(mut kept) = bind(&[&format!("{host}:{port}")], Vec::new())
+                && kept.listeners[0].listen().is_ok()
+            {
+                return kept.listeners.remove(0);
+            }
+        }
     }
 
     /// As a successor gets them, while the predecessor has them too.
@@ -305,7 +325,7 @@ mod tests {
         if !has_v6() {
             return;
         }
-        let v4 = listening(&["127.0.0.1:0"]);
+        let v4 = [listening_alone("127.0.0.1")];
         let (name, v6) = (format!("localhost:{}", port(&v4[0])), format!("[::1]:{}", port(&v4[0])));
         let mut both = bind(&[&name], inherit(&v4)).expect("the other family").listeners;
         both.iter_mut().for_each(|listener| listener.listen().expect("an address that is ours"));
@@ -357,7 +377,7 @@ mod tests {
             pairs.extend([("[::]", "[::1]"), ("[::1]", "[::]")]);
         }
         for (old, new) in pairs {
-            let predecessors = listening(&[&format!("{old}:0")]);
+            let predecessors = [listening_alone(old)];
             let port = port(&predecessors[0]);
             let [old, new] = [old, new].map(|host| format!("{host}:{port}"));
             let to = if old.starts_with('[') { format!("[::1]:{port}") } else { format!("127.0.0.1:{port}") };
@@ -394,7 +414,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_bound_leaves_the_old_one_as_it_was() {
-        let first = listening(&["127.0.0.1:0"]);
+        let first = [listening_alone("127.0.0.1")];
         let port = port(&first[0]);
         let all = format!("0.0.0.0:{port}");
         let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -414,7 +434,7 @@ mod tests {
     /// As after a start as root: the right to bind is gone with it, and so is that to bind beside.
     #[test]
     fn beside_another_users_nothing_is_bound_and_the_reason_is_said() {
-        let first = listening(&["127.0.0.1:0"]);
+        let first = [listening_alone("127.0.0.1")];
         let nobody = rustix::fs::Uid::from_raw(65534);
         if rustix::fs::fchown(&first[0], Some(nobody), None).is_err() || rustix::process::geteuid() == nobody {
             return eprintln!("skipped: another user, whom only root can make of this one");
@@ -426,7 +446,7 @@ mod tests {
 
     #[test]
     fn what_another_of_the_same_configuration_covers_is_refused() {
-        let first = listening(&["127.0.0.1:0"]);
+        let first = [listening_alone("127.0.0.1")];
         let port = port(&first[0]);
         let [all, one, other] = ["0.0.0.0", "127.0.0.1", "127.1"].map(|host| format!("{host}:{port}"));
         for addresses in [[&all, &one], [&one, &all], [&one, &other]] {
