@@ -85,6 +85,12 @@ const ORDER: &[(&str, &[&str])] = &[
 const OUTSIDE_WORLD: &[&str] =
     &["std::io", "std::net", "std::fs", "std::os", "std::time", "std::thread", "std::env", "rustix", "libc", "mio"];
 
+/// The crates that are.
+const BYTES_ONLY: &[&str] = &["http1", "websocket"];
+
+/// The crates of this workspace, and which of the others each may use: what stands below it, and never the library.
+const CRATES: &[(&str, &[&str])] = &[("pubsub", &["http1"]), ("websocket", &["http1"]), ("http1", &[])];
+
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
@@ -280,13 +286,39 @@ fn no_two_files_use_each_other_in_a_circle() {
     assert!(circles.is_empty(), "they use each other: {circles:#?}");
 }
 
+/// Where a crate's own sources are.
+fn source_of(member: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("crates").join(member).join("src")
+}
+
 #[test]
-fn http1_is_bytes_only() {
-    for file in files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/http1/src")) {
+fn protocols_are_bytes_only() {
+    for file in BYTES_ONLY.iter().flat_map(|member| files_below(&source_of(member))) {
         // To read an address is no I/O, and a date is no clock.
         let code = code(&file).replace("std::net::Ipv6Addr", "").replace("std::time::{Duration, UNIX_EPOCH}", "");
         for outside in OUTSIDE_WORLD {
             assert!(!code.contains(outside), "{} uses {outside}", file.display());
+        }
+    }
+}
+
+#[test]
+fn each_crate_uses_only_what_stands_below_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates");
+    let folders = fs::read_dir(&root).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let members: BTreeSet<String> = folders.map(|name| name.to_string_lossy().into_owned()).collect();
+    assert_eq!(members, CRATES.iter().map(|(member, _)| (*member).to_owned()).collect(), "the crates, and the order");
+    for (place, (member, below)) in CRATES.iter().enumerate() {
+        let manifest = fs::read_to_string(root.join(member).join("Cargo.toml")).expect("a manifest");
+        let dependencies = manifest.split("\n[dependencies]\n").nth(1).and_then(|rest| rest.split("\n[").next());
+        let names =
+            dependencies.unwrap_or_default().lines().filter_map(|line| Some(line.split_once([' ', '.', '='])?.0));
+        let ours = |name: &&str| members.contains(*name) || name.starts_with("handover");
+        let used: BTreeSet<&str> = names.filter(ours).collect();
+        assert_eq!(used, below.iter().copied().collect(), "what {member} uses of the others, and what the order says");
+        for other in *below {
+            let stands = CRATES.iter().position(|(name, _)| name == other);
+            assert!(stands > Some(place), "{member} uses {other}, which stands above it");
         }
     }
 }
@@ -323,8 +355,8 @@ fn what_is_unsafe_stands_below_sys() {
         code.split(|char: char| !char.is_alphanumeric() && char != '_' && char != '-').any(|word| word == "unsafe")
     };
     assert!(has_it("let x = unsafe{ y };") && !has_it("let unsafe_code = \"'unsafe-inline'\";"));
-    let http1 = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/http1/src");
-    for file in files_below(&source()).into_iter().chain(files_below(&http1)) {
+    let crates = CRATES.iter().flat_map(|(member, _)| files_below(&source_of(member)));
+    for file in files_below(&source()).into_iter().chain(crates) {
         let sys = file.starts_with(source().join("sys"));
         assert!(sys || !has_it(&code(&file)), "{} has what belongs below src/sys", file.display());
     }
