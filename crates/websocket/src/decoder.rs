@@ -1,7 +1,9 @@
 //! Reads what a client sends (RFC 6455 §5), and can stop and be written down at every byte.
 
+#[cfg(feature = "deflate")]
+use crate::deflate::inflate;
 use crate::failure::Failure;
-use crate::frame::{CONTROL_LIMIT, CloseCode, FINISHED, Opcode, RESERVED};
+use crate::frame::{COMPRESSED, CONTROL_LIMIT, CloseCode, FINISHED, Opcode, RESERVED};
 use crate::mask;
 
 /// Reads a client's frames, and puts its messages together.
@@ -19,8 +21,17 @@ pub struct Decoder {
 /// What a client may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest message in bytes.
+    /// The longest message in bytes: as it comes, and as it is behind the decompression.
     pub max_message: usize,
+    /// Whether permessage-deflate was negotiated (RFC 7692). Without the feature `deflate` it never is, whatever stands
+    /// here.
+    pub deflate: bool,
+}
+
+impl Limits {
+    fn deflates(&self) -> bool {
+        cfg!(feature = "deflate") && self.deflate
+    }
 }
 
 /// What one call of [`Decoder::decode`] learned.
@@ -87,6 +98,8 @@ pub struct Saved {
 pub struct SavedMessage {
     /// Text, or bytes.
     pub text: bool,
+    /// Whether the payload is compressed.
+    pub compressed: bool,
     /// What has come, unmasked, of all its fragments.
     pub payload: Vec<u8>,
 }
@@ -140,10 +153,11 @@ impl Decoder {
     /// Where it is, for [`restore`](Decoder::restore).
     pub fn save(&self) -> Saved {
         let Some(progress) = &self.progress else { return Saved { ended: self.ended, ..Saved::default() } };
-        let message = progress
-            .message
-            .as_ref()
-            .map(|message| SavedMessage { text: message.text, payload: message.payload.clone() });
+        let message = progress.message.as_ref().map(|message| SavedMessage {
+            text: message.text,
+            compressed: message.compressed,
+            payload: message.payload.clone(),
+        });
         Saved {
             header: progress.header.bytes().to_vec(),
             received: progress.received as u64,
@@ -182,6 +196,7 @@ struct Progress {
 #[derive(Debug)]
 struct Assembly {
     text: bool,
+    compressed: bool,
     payload: Vec<u8>,
     /// How much of it is known to be UTF-8.
     checked: usize,
@@ -214,7 +229,7 @@ impl Progress {
             if self.received < frame.length {
                 return self.pause(at);
             }
-            if let Some(event) = self.end(&frame)? {
+            if let Some(event) = self.end(&frame, limits)? {
                 return Ok(Step { consumed: at, event: Some(event) });
             }
         }
@@ -223,8 +238,8 @@ impl Progress {
     /// Behind the header.
     fn begin(&mut self, frame: &FrameHead) {
         if matches!(frame.opcode, Opcode::Text | Opcode::Binary) {
-            let text = frame.opcode == Opcode::Text;
-            self.message = Some(Assembly { text, payload: Vec::new(), checked: 0 });
+            let (text, compressed) = (frame.opcode == Opcode::Text, frame.compressed);
+            self.message = Some(Assembly { text, compressed, payload: Vec::new(), checked: 0 });
         }
     }
 
@@ -247,7 +262,7 @@ impl Progress {
     }
 
     /// Behind the payload.
-    fn end(&mut self, frame: &FrameHead) -> Result<Option<Event>, Failure> {
+    fn end(&mut self, frame: &FrameHead, limits: &Limits) -> Result<Option<Event>, Failure> {
         self.header = Header::default();
         self.received = 0;
         match frame.opcode {
@@ -255,7 +270,7 @@ impl Progress {
             Opcode::Pong => Ok(Some(Event::Pong(std::mem::take(&mut self.control)))),
             Opcode::Close => close(&self.control).map(|close| Some(Event::Close(close))),
             _ if frame.finished => {
-                let message = self.message.take().map(Assembly::finish).transpose()?;
+                let message = self.message.take().map(|message| message.finish(limits)).transpose()?;
                 Ok(message.map(Event::Message))
             }
             _ => self.check().map(|()| None),
@@ -277,7 +292,12 @@ impl Progress {
     fn restore(saved: Saved, limits: &Limits) -> Option<Progress> {
         let Saved { header: bytes, received, control, message, ended: _ } = saved;
         let received = usize::try_from(received).ok()?;
-        let mut message = message.map(|SavedMessage { text, payload }| Assembly { text, payload, checked: 0 });
+        let mut message = message.map(|SavedMessage { text, compressed, payload }| Assembly {
+            text,
+            compressed,
+            payload,
+            checked: 0,
+        });
         let length = message.as_ref().map(|message| message.payload.len());
 
         // The header, held against what there was of the message when it came.
@@ -301,13 +321,13 @@ impl Progress {
             Some(frame) => {
                 let message = message.as_ref()?;
                 let begun = frame.opcode != Opcode::Continuation;
-                let same = (frame.opcode == Opcode::Text) == message.text;
+                let same = frame.compressed == message.compressed && (frame.opcode == Opcode::Text) == message.text;
                 (control.is_empty() && (same || !begun)).then_some(())?;
             }
             None => (control.is_empty() && received == 0).then_some(())?,
         }
         if let Some(message) = &mut message {
-            let fits = message.payload.len() <= limits.max_message;
+            let fits = message.payload.len() <= limits.max_message && (limits.deflates() || !message.compressed);
             (fits && message.check().is_ok()).then_some(())?;
         }
         Some(Progress { header, received, control, message })
@@ -316,7 +336,8 @@ impl Progress {
 
 impl Assembly {
     fn check(&mut self) -> Result<(), Failure> {
-        if !self.text {
+        // Compressed it says nothing yet.
+        if !self.text || self.compressed {
             return Ok(());
         }
         match str::from_utf8(&self.payload[self.checked..]) {
@@ -328,14 +349,20 @@ impl Assembly {
         Ok(())
     }
 
-    fn finish(self) -> Result<Message, Failure> {
-        let payload = self.payload;
+    fn finish(self, limits: &Limits) -> Result<Message, Failure> {
+        let payload = if self.compressed { inflate(self.payload, limits.max_message)? } else { self.payload };
         Ok(if self.text {
             Message::Text(String::from_utf8(payload).map_err(|_| Failure::BadUtf8)?)
         } else {
             Message::Binary(payload)
         })
     }
+}
+
+/// Without the feature no header is taken that says so.
+#[cfg(not(feature = "deflate"))]
+fn inflate(_: Vec<u8>, _: usize) -> Result<Vec<u8>, Failure> {
+    Err(Failure::BadDeflate)
 }
 
 /// What stands in a close frame (RFC 6455 §5.5.1).
@@ -359,6 +386,7 @@ struct Header {
 #[derive(Clone, Copy, Debug)]
 struct FrameHead {
     finished: bool,
+    compressed: bool,
     opcode: Opcode,
     length: usize,
     mask: [u8; 4],
@@ -384,7 +412,7 @@ impl Header {
         self.bytes[usize::from(self.have)] = byte;
         self.have += 1;
         match self.have {
-            1 => self.check_first(within.is_some())?,
+            1 => self.check_first(within.is_some(), limits)?,
             2 => self.check_second()?,
             // RFC 6455 §5.2: the most significant bit must be 0.
             3 if self.short_length() == 127 && byte & 0x80 != 0 => return Err(Failure::LengthTopBit),
@@ -393,10 +421,12 @@ impl Header {
         if self.have >= 2 && self.have == self.end_of_length() { self.check_length(within, limits) } else { Ok(()) }
     }
 
-    fn check_first(&self, within: bool) -> Result<(), Failure> {
+    fn check_first(&self, within: bool, limits: &Limits) -> Result<(), Failure> {
         let first = self.bytes[0];
         let opcode = Opcode::of(first);
-        if first & RESERVED != 0 {
+        // RFC 7692 §6: on the first frame of a message alone, and only if it was negotiated.
+        let may_compress = limits.deflates() && matches!(opcode, Some(Opcode::Text | Opcode::Binary));
+        if first & RESERVED != 0 || (first & COMPRESSED != 0 && !may_compress) {
             return Err(Failure::ReservedBits);
         }
         match opcode.ok_or(Failure::ReservedOpcode)? {
@@ -467,6 +497,7 @@ impl Header {
         }
         Some(FrameHead {
             finished: first & FINISHED != 0,
+            compressed: first & COMPRESSED != 0,
             opcode: Opcode::of(first)?,
             // What is above the limit was refused, so that it fits.
             length: usize::try_from(self.length()).ok()?,

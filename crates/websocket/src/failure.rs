@@ -8,7 +8,7 @@ use std::fmt;
 /// To fail a connection is to send a close frame with the status and to read nothing more (RFC 6455 §7.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// A reserved bit that nothing was negotiated for (RFC 6455 §5.2).
+    /// A reserved bit that nothing was negotiated for (RFC 6455 §5.2, RFC 7692 §6).
     ReservedBits,
     /// An opcode that means nothing yet (RFC 6455 §5.2).
     ReservedOpcode,
@@ -34,8 +34,10 @@ pub enum Failure {
     CloseReason,
     /// A text that is not UTF-8 (RFC 6455 §8.1).
     BadUtf8,
-    /// A message longer than the limit (RFC 6455 §7.4.1).
+    /// A message longer than the limit, as it comes or decompressed (RFC 6455 §7.4.1).
     TooLarge,
+    /// A compressed message that is no DEFLATE, or ends within a block (RFC 7692 §7.2.2).
+    BadDeflate,
 }
 
 impl Failure {
@@ -47,7 +49,9 @@ impl Failure {
             | LengthTopBit | NothingToContinue | MessageInMessage | CloseLength | CloseCode => {
                 crate::CloseCode::PROTOCOL_ERROR
             }
-            CloseReason | BadUtf8 => crate::CloseCode::INVALID_PAYLOAD,
+            // RFC 7692 names no status for data that does not inflate. `ws` says this one too: the payload is not of the
+            // kind that it says it is.
+            CloseReason | BadUtf8 | BadDeflate => crate::CloseCode::INVALID_PAYLOAD,
             TooLarge => crate::CloseCode::TOO_LARGE,
         }
     }
@@ -70,6 +74,7 @@ impl Failure {
             CloseReason => "close reason is not UTF-8",
             BadUtf8 => "text is not UTF-8",
             TooLarge => "message too large",
+            BadDeflate => "malformed compressed message",
         }
     }
 }

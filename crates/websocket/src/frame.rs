@@ -50,25 +50,25 @@ impl Frame<'_> {
 
 fn push(out: &mut Vec<u8>, opcode: Opcode, payload: &[&[u8]]) {
     let length = payload.iter().map(|piece| piece.len()).sum();
-    let header = frame_header(opcode, length);
+    let header = frame_header(opcode, false, length);
     out.reserve(header.len() + length);
     out.extend_from_slice(&header);
     payload.iter().for_each(|piece| out.extend_from_slice(piece));
 }
 
 /// What stands before a payload of that many bytes that a server sends: for payloads that many connections share, whose
-/// frame is made once.
+/// frame is made once. `compressed` says that the payload is, as permessage-deflate has it (RFC 7692 §6).
 ///
 /// ```
 /// use websocket::{Opcode, frame_header};
 ///
-/// assert_eq!(*frame_header(Opcode::Binary, 5), [0x82, 5]);
-/// assert_eq!(*frame_header(Opcode::Text, 126), [0x81, 126, 0, 126]);
+/// assert_eq!(*frame_header(Opcode::Binary, false, 5), [0x82, 5]);
+/// assert_eq!(*frame_header(Opcode::Text, false, 126), [0x81, 126, 0, 126]);
 /// ```
-pub fn frame_header(opcode: Opcode, length: usize) -> FrameHeader {
-    debug_assert!(!opcode.is_control() || length <= CONTROL_LIMIT, "RFC 6455 §5.5");
+pub fn frame_header(opcode: Opcode, compressed: bool, length: usize) -> FrameHeader {
+    debug_assert!(!opcode.is_control() || (length <= CONTROL_LIMIT && !compressed), "RFC 6455 §5.5");
     let mut bytes = [0; 10];
-    bytes[0] = FINISHED | opcode as u8;
+    bytes[0] = FINISHED | opcode as u8 | if compressed { COMPRESSED } else { 0 };
     let end = match length {
         0..=125 => {
             bytes[1] = length as u8;
@@ -90,8 +90,10 @@ pub fn frame_header(opcode: Opcode, length: usize) -> FrameHeader {
 
 /// The last fragment of a message, or all of it.
 pub(crate) const FINISHED: u8 = 0x80;
-/// RSV1 to RSV3.
-pub(crate) const RESERVED: u8 = 0x70;
+/// RSV1, which says that a message is compressed (RFC 7692 §6).
+pub(crate) const COMPRESSED: u8 = 0x40;
+/// RSV2 and RSV3.
+pub(crate) const RESERVED: u8 = 0x30;
 
 /// The two to ten bytes before a payload that a server sends: what [`frame_header`] makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,8 +217,9 @@ mod tests {
     #[test]
     fn a_length_is_written_as_short_as_it_goes() {
         for (length, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
-            assert_eq!(frame_header(Opcode::Binary, length).len(), header, "{length}");
+            assert_eq!(frame_header(Opcode::Binary, false, length).len(), header, "{length}");
         }
+        assert_eq!(frame_header(Opcode::Text, true, 1)[0], 0xc1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ const LIMITS: [usize; 4] = [0, 16, 300, 70_000];
 
 /// What the first byte of an input stands for.
 fn limits(first: u8) -> Limits {
-    Limits { max_message: LIMITS[usize::from(first & 3)] }
+    Limits { max_message: LIMITS[usize::from(first & 3)], deflate: first & 4 != 0 }
 }
 
 /// A frame as a client sends it: the bits and the opcode, the payload, the mask.
@@ -83,6 +83,24 @@ pub fn hear(mut decoder: Decoder, limits: Limits, bytes: &[u8], ends: &[usize], 
     Heard { events, failure, rest: decoder.save() }
 }
 
+/// Any bytes as a compressed message: they inflate to no more than the limit, or are refused; and as a message they are the
+/// same again when they were compressed.
+///
+/// # Panics
+/// Where that does not hold.
+#[cfg(feature = "deflate")]
+pub fn inflate(bytes: &[u8]) {
+    for limit in [0, 100, 100_000] {
+        match crate::deflate::inflate(bytes.to_vec(), limit) {
+            Ok(message) => assert!(message.len() <= limit),
+            Err(failure) => assert!(matches!(failure, Failure::TooLarge | Failure::BadDeflate)),
+        }
+    }
+    let mut payload = Vec::new();
+    crate::Deflater::new().deflate(bytes, &mut payload);
+    assert_eq!(crate::deflate::inflate(payload, bytes.len()).as_deref(), Ok(bytes));
+}
+
 /// One by one in front, then in pieces of seven, which tell as much.
 fn singly(length: usize) -> Vec<usize> {
     (1..=length).filter(|at| *at < 600 || at % 7 == 0 || *at == length).collect()
@@ -142,7 +160,11 @@ pub fn saved(bytes: &[u8]) -> bool {
     let saved = Saved {
         header: next(*header),
         control: next(*control),
-        message: (flags & 2 != 0).then(|| SavedMessage { text: flags & 4 != 0, payload: next(*message) }),
+        message: (flags & 2 != 0).then(|| SavedMessage {
+            text: flags & 4 != 0,
+            compressed: flags & 8 != 0,
+            payload: next(*message),
+        }),
         received: if flags & 16 != 0 { u64::MAX } else { u64::from(*received) },
         ended: flags & 1 != 0,
     };
@@ -161,7 +183,7 @@ pub fn dialogs() -> Vec<Vec<u8>> {
     let frame = |first: u8, payload: &[u8]| client_frame(first, payload, key);
     let close = |code: u16, reason: &[u8]| frame(0x88, &[&code.to_be_bytes()[..], reason].concat());
     let text = "Grüße, 世界 🌍".as_bytes();
-    vec![
+    let mut dialogs = vec![
         vec![],
         frame(0x81, b"Hello"),
         client_frame(0x81, b"Hello", [0; 4]),
@@ -213,7 +235,23 @@ pub fn dialogs() -> Vec<Vec<u8>> {
         b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff".to_vec(),
         b"\x89\xfe\x00\x7eabcd".to_vec(),
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-    ]
+    ];
+    if cfg!(feature = "deflate") {
+        // RFC 7692 §7.2.3: in one frame, in two, two blocks, one that says it is the last, stored, empty.
+        let hello = b"\xf2\x48\xcd\xc9\xc9\x07\x00";
+        dialogs.extend([
+            frame(0xc1, hello),
+            [frame(0x41, &hello[..3]), frame(0x89, b"x"), frame(0x80, &hello[3..])].concat(),
+            frame(0xc1, b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00"),
+            frame(0xc1, b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00"),
+            frame(0xc2, b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00"),
+            [frame(0xc2, b"\x00"), frame(0xc1, b""), frame(0x81, b"plain")].concat(),
+            [frame(0x41, hello), frame(0xc0, b"")].concat(),
+            frame(0xc1, b"\xff\xff\xff"),
+            frame(0xc1, b"\xf2\x48\xcd"),
+        ]);
+    }
+    dialogs
 }
 
 #[cfg(test)]
@@ -269,10 +307,11 @@ mod tests {
                 hear(Decoder::new(limits), limits, dialog, &[cut], false).rest;
             let flag = |flag: bool, bit: u8| if flag { bit } else { 0 };
             let text = message.as_ref().is_some_and(|message| message.text);
+            let compressed = message.as_ref().is_some_and(|message| message.compressed);
             let payload = message.as_ref().map(|message| message.payload.clone()).unwrap_or_default();
             let mut bytes = vec![
                 first,
-                flag(ended, 1) | flag(message.is_some(), 2) | flag(text, 4),
+                flag(ended, 1) | flag(message.is_some(), 2) | flag(text, 4) | flag(compressed, 8),
                 received as u8,
                 header.len() as u8,
                 control.len() as u8,

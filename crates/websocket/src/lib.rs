@@ -7,7 +7,7 @@
 //! ```
 //! use websocket::{Decoder, Event, Frame, Limits, Message, State};
 //!
-//! let mut decoder = Decoder::new(Limits { max_message: 65_536 });
+//! let mut decoder = Decoder::new(Limits { max_message: 65_536, deflate: false });
 //! let mut state = State::Open;
 //! let mut out = Vec::new();
 //!
@@ -43,6 +43,8 @@
 #![forbid(unsafe_code)]
 
 mod decoder;
+#[cfg(feature = "deflate")]
+mod deflate;
 mod failure;
 mod frame;
 #[cfg(any(test, fuzzing, feature = "invariants"))]
@@ -51,6 +53,8 @@ mod mask;
 mod state;
 
 pub use decoder::{Close, Decoder, Event, Limits, Message, Saved, SavedMessage, Step};
+#[cfg(feature = "deflate")]
+pub use deflate::Deflater;
 pub use failure::Failure;
 pub use frame::{CONTROL_LIMIT, CloseCode, Frame, FrameHeader, Opcode, frame_header};
 pub use state::State;

@@ -4,7 +4,7 @@ use crate::invariants::{client_frame, dialogs, hear};
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 fn limits(max_message: usize) -> Limits {
-    Limits { max_message }
+    Limits { max_message, deflate: false }
 }
 
 /// What is said, and where the first byte stands that fails.
@@ -165,7 +165,7 @@ fn each_failure_has_its_status() {
     for failure in [LengthTopBit, NothingToContinue, MessageInMessage, CloseLength, Failure::CloseCode] {
         assert_eq!(failure.code().get(), 1002);
     }
-    assert_eq!([CloseReason, BadUtf8].map(|failure| failure.code().get()), [1007; 2]);
+    assert_eq!([CloseReason, BadUtf8, BadDeflate].map(|failure| failure.code().get()), [1007; 3]);
     assert_eq!(TooLarge.code().get(), 1009);
 }
 
@@ -233,8 +233,8 @@ fn a_decoder_that_failed_reads_nothing_more() {
 #[test]
 fn a_dialog_goes_on_in_another_process_at_every_byte() {
     for (number, dialog) in dialogs().into_iter().enumerate() {
-        {
-            let limits = Limits { max_message: 300 };
+        for deflate in [false, true] {
+            let limits = Limits { max_message: 300, deflate };
             let whole = hear(Decoder::new(limits), limits, &dialog, &[dialog.len()], false);
             // Not each byte of a payload of hundreds: an interpreter takes long for them.
             for cut in (0..=dialog.len()).filter(|cut| !cfg!(miri) || *cut < 20 || cut % 29 == 0) {
@@ -249,7 +249,7 @@ fn a_dialog_goes_on_in_another_process_at_every_byte() {
 #[test]
 fn what_contradicts_itself_is_not_gone_on_with() {
     let header = |bytes: &[u8]| Saved { header: bytes.to_vec(), ..Saved::default() };
-    let message = |text, payload: &[u8]| SavedMessage { text, payload: payload.to_vec() };
+    let message = |text, payload: &[u8]| SavedMessage { text, compressed: false, payload: payload.to_vec() };
     let within = |text, payload: &[u8]| Saved { message: Some(message(text, payload)), ..Saved::default() };
     let good = [
         header(b""),
@@ -283,6 +283,7 @@ fn what_contradicts_itself_is_not_gone_on_with() {
         within(false, &[0; 11]),
         Saved { header: b"\x80\x88abcd".to_vec(), received: 2, ..within(false, &[0; 6]) },
         within(true, b"\xff"),
+        Saved { message: Some(SavedMessage { compressed: true, ..message(true, b"") }), ..Saved::default() },
         // More, or fewer, or other bytes than have come of the frame.
         Saved { received: 1, ..header(b"") },
         Saved { received: 5, header: b"\x80\x85abcd".to_vec(), ..within(true, b"abcde") },
@@ -297,5 +298,57 @@ fn what_contradicts_itself_is_not_gone_on_with() {
     ];
     for saved in bad {
         assert!(Decoder::restore(saved.clone(), limits(10)).is_none(), "{saved:?}");
+    }
+}
+
+#[cfg(feature = "deflate")]
+mod deflate {
+    use super::*;
+
+    const HELLO: &[u8] = b"\xf2\x48\xcd\xc9\xc9\x07\x00";
+
+    fn limits(max_message: usize) -> Limits {
+        Limits { max_message, deflate: true }
+    }
+
+    #[test]
+    fn a_compressed_message_is_inflated_when_it_is_whole() {
+        let pieces = [frame(0x41, &HELLO[..2]), frame(0x89, b""), frame(0x00, &HELLO[2..]), frame(0x80, b"")].concat();
+        let bytes = [frame(0xc1, HELLO), pieces, frame(0xc2, HELLO), frame(0x81, b"plain")].concat();
+        let events = [
+            text("Hello"),
+            Event::Ping(Vec::new()),
+            text("Hello"),
+            Event::Message(Message::Binary(b"Hello".to_vec())),
+            text("plain"),
+        ];
+        assert_eq!(outcome(&bytes, limits(7)), (events.to_vec(), None));
+    }
+
+    /// The bytes, the failure, and which byte shows it, counted from the end.
+    #[test]
+    fn what_it_may_not_be_and_the_byte_that_shows_it() {
+        use Failure::*;
+        let latin1 = {
+            let mut out = Vec::new();
+            crate::Deflater::new().deflate(b"caf\xe9", &mut out);
+            out
+        };
+        let table: &[(&str, Vec<u8>, Failure, usize)] = &[
+            ("rsv1 on a continuation", [frame(0x41, HELLO), frame(0xc0, b"")].concat(), ReservedBits, 5),
+            ("rsv1 on one of a plain message", [frame(0x01, b""), frame(0xc0, b"")].concat(), ReservedBits, 5),
+            ("rsv1 on a ping", frame(0xc9, b""), ReservedBits, 5),
+            ("rsv2 too", frame(0xe1, b""), ReservedBits, 5),
+            ("more than the limit as it comes", frame(0xc2, &[0; 11]), TooLarge, 4 + 11),
+            ("more than the limit inflated", frame(0xc1, b"\x4a\x4c\x84\x03\x00"), TooLarge, 0),
+            ("no deflate", frame(0xc1, b"\xff\xff\xff"), BadDeflate, 0),
+            ("cut", frame(0xc1, &HELLO[..4]), BadDeflate, 0),
+            ("not UTF-8", frame(0xc1, &latin1), BadUtf8, 0),
+            ("not UTF-8, in fragments", [frame(0x41, &latin1), frame(0x80, b"")].concat(), BadUtf8, 0),
+        ];
+        for (name, bytes, failure, from_end) in table {
+            let (_, failed) = outcome(bytes, limits(10));
+            assert_eq!(failed, Some((bytes.len() - 1 - from_end, *failure)), "{name}");
+        }
     }
 }
