@@ -1,7 +1,7 @@
 //! What holds for any bytes, however they arrive and wherever they are written down. Each function panics where it does
 //! not: the fuzz targets call them with what a fuzzer makes up, the tests with mutated dialogs.
 
-use crate::{CONTROL_LIMIT, Decoder, Event, Failure, Limits, Message, Saved, SavedMessage};
+use crate::{CONTROL_LIMIT, Decoder, Event, Failure, Handshake, Limits, Message, Offer, Saved, SavedMessage};
 use http1::invariants::Random;
 
 /// Nothing at all, and what short and long inputs can reach.
@@ -81,6 +81,60 @@ pub fn hear(mut decoder: Decoder, limits: Limits, bytes: &[u8], ends: &[usize], 
         }
     }
     Heard { events, failure, rest: decoder.save() }
+}
+
+/// Any fields, a line each: what is accepted has an answer of good fields, and what a server does not offer is never in it.
+///
+/// # Panics
+/// Where that does not hold.
+pub fn handshake(bytes: &[u8]) {
+    let Some((first, bytes)) = bytes.split_first() else { return };
+    let lines = bytes.split(|byte| *byte == b'\n');
+    let fields: Vec<(&[u8], &[u8])> = lines
+        .filter_map(|line| {
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            Some((&line[..colon], &line[colon + 1..]))
+        })
+        .collect();
+    let method = if first & 1 == 0 { "GET" } else { "POST" };
+    let minor = u8::from(first & 2 == 0);
+    let named = |name: &str| fields.iter().any(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes()));
+    for offer in [Offer::default(), Offer { protocols: &["chat", "b"], deflate: true }] {
+        match Handshake::decide(method, minor, fields.iter().copied(), offer) {
+            Handshake::Ordinary => assert!(!named("Sec-WebSocket-Key")),
+            Handshake::Refused(refusal) => assert!(matches!(refusal.status(), 400 | 426)),
+            Handshake::Accepted(accepted) => {
+                assert!(method == "GET" && minor == 1);
+                for name in ["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"] {
+                    assert!(named(name), "{name}");
+                }
+                assert!(accepted.protocol.is_none_or(|protocol| offer.protocols.contains(&protocol)));
+                assert!(!accepted.deflate || (offer.deflate && named("Sec-WebSocket-Extensions")));
+                let fields: Vec<_> = accepted.fields().collect();
+                let optional = usize::from(accepted.protocol.is_some()) + usize::from(accepted.deflate);
+                assert!(fields.len() == 3 + optional && fields[2].1.len() == 28);
+                assert!(fields.iter().all(|(_, value)| value.bytes().all(|byte| matches!(byte, b' '..=b'~'))));
+            }
+        }
+    }
+}
+
+/// Requests that ask for a WebSocket, for [`handshake`] to begin with.
+pub fn handshakes() -> Vec<Vec<u8>> {
+    let good = "Upgrade: websocket\nConnection: keep-alive, Upgrade\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\
+        Sec-WebSocket-Version: 13\n";
+    let others = [
+        "",
+        "Sec-WebSocket-Protocol: x, chat\n",
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\n",
+        "Sec-WebSocket-Extensions: a; b=\"\\c\", permessage-deflate; server_max_window_bits=15\n",
+        "Sec-WebSocket-Version: 8\n",
+        "Upgrade: h2c\n",
+    ];
+    others
+        .iter()
+        .flat_map(|other| ["\0", "\x01", "\x02"].map(|first| format!("{first}{good}{other}").into_bytes()))
+        .collect()
 }
 
 /// Any bytes as a compressed message: they inflate to no more than the limit, or are refused; and as a message they are the
@@ -289,6 +343,29 @@ mod tests {
             bytes.extend_from_slice(dialogs[random.below(dialogs.len())].get(1..).unwrap_or_default());
             mutate(&mut bytes, &mut random);
             frames(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_handshake_is_accepted_or_refused_for_a_reason() {
+        let (handshakes, mut random) = (handshakes(), Random(3));
+        handshakes.iter().for_each(|bytes| handshake(bytes));
+        for _ in 0..if cfg!(miri) { 50 } else { 20_000 } {
+            let mut bytes = handshakes[random.below(handshakes.len())].clone();
+            mutate(&mut bytes, &mut random);
+            handshake(&bytes);
+        }
+    }
+
+    #[cfg(feature = "deflate")]
+    #[test]
+    fn any_bytes_inflate_within_the_limit_or_are_refused() {
+        let (dialogs, mut random) = (dialogs(), Random(4));
+        for _ in 0..if cfg!(miri) { 3 } else { 2000 } {
+            let mut bytes = Vec::new();
+            crate::Deflater::new().deflate(&dialogs[random.below(dialogs.len())], &mut bytes);
+            mutate(&mut bytes, &mut random);
+            inflate(&bytes);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Decoder`] takes slices of any length and answers what it consumed and what it learned: a message, a ping, a close.
 //! It can be written down at every byte ([`Saved`]) and goes on in another process. [`Frame`] writes what a server sends,
-//! and [`State`] knows what is to be answered and when the connection is over.
+//! and [`State`] knows what is to be answered and when the connection is over. How one begins is a [`Handshake`].
 //!
 //! ```
 //! use websocket::{Decoder, Event, Frame, Limits, Message, State};
@@ -45,8 +45,10 @@
 mod decoder;
 #[cfg(feature = "deflate")]
 mod deflate;
+mod extensions;
 mod failure;
 mod frame;
+mod handshake;
 #[cfg(any(test, fuzzing, feature = "invariants"))]
 pub mod invariants;
 mod mask;
@@ -57,4 +59,5 @@ pub use decoder::{Close, Decoder, Event, Limits, Message, Saved, SavedMessage, S
 pub use deflate::Deflater;
 pub use failure::Failure;
 pub use frame::{CONTROL_LIMIT, CloseCode, Frame, FrameHeader, Opcode, frame_header};
+pub use handshake::{Accepted, Handshake, Offer, Refusal};
 pub use state::State;
