@@ -53,6 +53,7 @@ loom *ARGS:
 check:
     cargo fmt --check
     cargo clippy --all-targets -- -D warnings
+    cargo clippy --package handover-websocket --all-features --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
 # Run the benchmarks: a request's cost end to end and its steps one by one; `just bench --bench micro head` picks some
