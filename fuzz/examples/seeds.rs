@@ -1,4 +1,5 @@
-//! Writes what each target begins with to `corpus/TARGET/`, out of the data files in `tests/requests`.
+//! Writes what each target begins with to `corpus/TARGET/`, out of the data files in `tests/requests`,
+//! and what the crates below begin their tests with.
 
 #[path = "../../tests/common/cases.rs"]
 #[allow(dead_code, reason = "what judges answers is for the tests of a server")]
@@ -28,6 +29,10 @@ fn main() {
     let tagged =
         |tag: char, name: &str| field(name).into_iter().map(|value| format!("{tag}{value}")).collect::<Vec<_>>();
 
+    write("frames", websocket::invariants::frames_seeds());
+    write("saved", websocket::invariants::saved_seeds());
+    write("handshake", websocket::invariants::handshake_seeds());
+    write("inflate", websocket::invariants::inflate_seeds());
     write("log", vec![pubsub::invariants::sample()]);
     write(
         "framing",
