@@ -29,7 +29,7 @@ pub(crate) fn inflate(mut payload: Vec<u8>, limit: usize) -> Result<Vec<u8>, Fai
     payload.extend_from_slice(&END);
     // One byte more than it may have, to see that it has it.
     let most = limit.saturating_add(1);
-    let mut out = vec![0; most.min(4 * end.max(64))];
+    let mut out = vec![0; most.min(end.max(64).saturating_mul(4))];
     let mut inflater = Box::<DecompressorOxide>::default();
     let (mut at, mut filled) = (0, 0);
     loop {
@@ -40,8 +40,9 @@ pub(crate) fn inflate(mut payload: Vec<u8>, limit: usize) -> Result<Vec<u8>, Fai
             return Err(Failure::TooLarge);
         }
         match status {
-            // At its end, or at the end of what was sent: a client may say itself which block is the last.
-            TINFLStatus::Done if at == payload.len() || at == end => break,
+            // At its end, or a client says itself which block is the last: at the end of what was sent, or of what it left
+            // out, if that block is an empty stored one.
+            TINFLStatus::Done if at == payload.len() || at == end || at == end + FLUSH.len() => break,
             // And may send more behind it (RFC 7692 §7.2.3.4), a byte at least.
             TINFLStatus::Done if at < end && read > 0 => inflater.init(),
             TINFLStatus::HasMoreOutput if out.len() < most => out.resize(most.min(2 * out.len()), 0),
@@ -120,19 +121,21 @@ mod tests {
     /// RFC 7692 §7.2.3: one block, two, a last one and more behind it, stored, empty; and what ends with the last one.
     #[test]
     fn the_examples_of_the_rfc_inflate() {
-        let examples: [&[u8]; 6] = [
+        let examples: [&[u8]; 7] = [
             b"\xf2\x48\xcd\xc9\xc9\x07\x00",
             b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00",
             b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00",
             b"\xf3\x48\xcd\xc9\xc9\x07\x00",
             b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00",
             b"\xf3\x48\x05\x00\xca\xc9\xc9\x07\x00",
+            // The last block is the empty stored one whose end is left out.
+            b"\xf2\x48\xcd\xc9\xc9\x07\x04",
         ];
         for example in examples {
             assert_eq!(inflate(example.to_vec(), 5).as_deref(), Ok(&b"Hello"[..]), "{}", example.escape_ascii());
             assert_eq!(inflate(example.to_vec(), 4), Err(Failure::TooLarge));
         }
-        for empty in [&b""[..], b"\x00", b"\x02\x00", b"\x03\x00", b"\x03\x00\x00"] {
+        for empty in [&b""[..], b"\x00", b"\x01", b"\x02\x00", b"\x03\x00", b"\x03\x00\x00"] {
             assert_eq!(inflate(empty.to_vec(), 0), Ok(vec![]), "{}", empty.escape_ascii());
         }
     }
