@@ -224,7 +224,7 @@ impl Progress {
             let Some(frame) = frame else { return self.pause(at) };
             let piece = &input[at..];
             let piece = &piece[..piece.len().min(frame.length - self.received)];
-            self.take(&frame, piece);
+            self.take(&frame, piece, limits);
             at += piece.len();
             if self.received < frame.length {
                 return self.pause(at);
@@ -244,7 +244,7 @@ impl Progress {
     }
 
     /// In the payload.
-    fn take(&mut self, frame: &FrameHead, piece: &[u8]) {
+    fn take(&mut self, frame: &FrameHead, piece: &[u8], limits: &Limits) {
         let left = frame.length - self.received;
         let payload = match &mut self.message {
             Some(message) if !frame.opcode.is_control() => &mut message.payload,
@@ -252,8 +252,11 @@ impl Progress {
         };
         let (from, needed) = (payload.len(), payload.len() + piece.len());
         if needed > payload.capacity() {
-            // Only for what has come, whatever the header says; and twice the room, but none that the frame cannot fill.
-            let room = needed.max(2 * payload.capacity()).min(from + left);
+            // Only for what has come, whatever the header says; and twice the room, so that not each fragment of a byte
+            // moves all that came before it; but none that the last frame or the message cannot fill.
+            let most = if frame.finished { from + left } else { limits.max_message };
+            let room = needed.max(2 * payload.capacity()).min(most);
+            debug_assert!(room >= needed, "what the header was refused for: {needed} of {most}");
             payload.reserve_exact(room - from);
         }
         payload.extend_from_slice(piece);

@@ -217,6 +217,23 @@ fn a_promise_holds_no_memory() {
     assert!(decoder.held() < 2500, "{}", decoder.held());
 }
 
+/// Else each of a million fragments of a byte could copy all that came before it.
+#[test]
+fn a_message_of_many_fragments_is_moved_seldom() {
+    let limits = limits(1000);
+    let (mut decoder, mut held) = (Decoder::new(limits), vec![]);
+    decoder.decode(&frame(0x02, b"x")).expect("the first");
+    for _ in 1..limits.max_message {
+        decoder.decode(&frame(0x00, b"x")).expect("a byte more");
+        assert!(decoder.held() <= size_of::<Progress>() + limits.max_message);
+        held.push(decoder.held());
+    }
+    held.dedup();
+    assert!(held.len() < 12, "{held:?}");
+    decoder.decode(&frame(0x80, b"")).expect("the last");
+    assert!(decoder.is_idle());
+}
+
 #[test]
 fn a_decoder_that_failed_reads_nothing_more() {
     let mut decoder = Decoder::new(limits(10));
