@@ -9,6 +9,16 @@ use crate::mask;
 /// Reads a client's frames, and puts its messages together.
 ///
 /// One that waits between messages is a few words and holds nothing else.
+///
+/// ```
+/// use websocket::{Decoder, Event, Limits, Message, Step};
+///
+/// let mut decoder = Decoder::new(Limits { max_message: 65_536, deflate: false });
+/// let input = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58\x89\x80abcd";
+/// let hello = Event::Message(Message::Text("Hello".to_owned()));
+/// assert_eq!(decoder.decode(input), Ok(Step { consumed: 11, event: Some(hello) }));
+/// assert_eq!(decoder.decode(&input[11..]), Ok(Step { consumed: 6, event: Some(Event::Ping(vec![])) }));
+/// ```
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
@@ -18,10 +28,11 @@ pub struct Decoder {
     ended: bool,
 }
 
-/// What a client may do.
+/// What a client may do. There is no default: what a message may be depends on what is done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest message in bytes: as it comes, and as it is behind the decompression.
+    /// The longest message in bytes, all fragments of it: as it comes, and as it is behind the decompression. A control
+    /// frame is no part of one. What is longer is failed with 1009, at the header that says so.
     pub max_message: usize,
     /// Whether permessage-deflate was negotiated (RFC 7692). Without the feature `deflate` it never is, whatever stands
     /// here.
@@ -43,12 +54,12 @@ pub struct Step {
     pub event: Option<Event>,
 }
 
-/// What a client said.
+/// What a client said (RFC 6455 §5.5 and §5.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A message, all of it.
     Message(Message),
-    /// A question whether somebody is there, to be answered by a pong with the same payload.
+    /// A question whether somebody is there, to be answered by a pong with the same payload: at most 125 bytes.
     Ping(Vec<u8>),
     /// An answer to a ping, or one that nobody asked for (RFC 6455 §5.5.3).
     Pong(Vec<u8>),
@@ -56,7 +67,7 @@ pub enum Event {
     Close(Option<Close>),
 }
 
-/// A message of a client.
+/// A message of a client, of at most [`Limits::max_message`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// Text.
@@ -65,12 +76,12 @@ pub enum Message {
     Binary(Vec<u8>),
 }
 
-/// Why a client ends the connection.
+/// Why a client ends the connection (RFC 6455 §7.1.5 and §7.1.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
     /// The status.
     pub code: CloseCode,
-    /// Words for a log, nothing for a program; often empty.
+    /// Words for a log, nothing for a program: at most 123 bytes, often none.
     pub reason: String,
 }
 
@@ -78,7 +89,22 @@ pub struct Close {
 ///
 /// How it is laid out for another process, and in which version, is for whoever sends it there. What follows from the
 /// bytes is not in it: the mask and where in it the payload stands are in the header and `received`, how much of a text has
-/// been looked at is in its payload. So none of it can contradict the rest.
+/// been looked at is in its payload. What contradicts itself nevertheless is refused by [`Decoder::restore`].
+///
+/// ```
+/// use websocket::{Decoder, Event, Limits, Message};
+///
+/// let limits = Limits { max_message: 65_536, deflate: false };
+/// let (before, behind) = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58".split_at(8);
+/// let mut decoder = Decoder::new(limits);
+/// decoder.decode(before)?;
+/// let saved = decoder.save();
+/// assert_eq!((&saved.header[..], saved.received), (&before[..6], 2));
+///
+/// let mut successor = Decoder::restore(saved, limits).expect("the same limits");
+/// assert_eq!(successor.decode(behind)?.event, Some(Event::Message(Message::Text("Hello".to_owned()))));
+/// # Ok::<(), websocket::Failure>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Saved {
     /// The header of the frame that is being read, as it came, as far as it came: up to 14 bytes.
@@ -167,8 +193,8 @@ impl Decoder {
         }
     }
 
-    /// One that goes on there; `None` if no decoder with these limits could be there. What is refused there is never read
-    /// wrongly, so that it may come from anybody.
+    /// One that goes on there; `None` if no decoder with these limits could be there: what was written down contradicts
+    /// itself, has more than the limit now is, or is compressed where that is not negotiated. So it may come from anybody.
     pub fn restore(saved: Saved, limits: Limits) -> Option<Decoder> {
         let ended = saved.ended;
         if ended && saved != (Saved { ended, ..Saved::default() }) {

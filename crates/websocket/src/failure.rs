@@ -6,6 +6,14 @@ use std::fmt;
 /// What a client may not send. Each reason has a status and a name; the name is what the log and the client see.
 ///
 /// To fail a connection is to send a close frame with the status and to read nothing more (RFC 6455 §7.1.7).
+///
+/// ```
+/// use websocket::{CloseCode, Decoder, Failure, Limits};
+///
+/// let failure = Decoder::new(Limits { max_message: 100, deflate: false }).decode(b"\x81\x05Hello").unwrap_err();
+/// assert_eq!((failure, failure.code()), (Failure::Unmasked, CloseCode::PROTOCOL_ERROR));
+/// assert_eq!(failure.to_string(), "frame without a mask");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// A reserved bit that nothing was negotiated for (RFC 6455 §5.2, RFC 7692 §6).

@@ -65,8 +65,13 @@ fn push(out: &mut Vec<u8>, opcode: Opcode, payload: &[&[u8]]) {
 /// assert_eq!(*frame_header(Opcode::Binary, false, 5), [0x82, 5]);
 /// assert_eq!(*frame_header(Opcode::Text, false, 126), [0x81, 126, 0, 126]);
 /// ```
+///
+/// # Panics
+/// With debug assertions, for a control frame that is compressed or longer than [`CONTROL_LIMIT`] (RFC 6455 §5.5), and for
+/// a continuation: each message is sent in one frame.
 pub fn frame_header(opcode: Opcode, compressed: bool, length: usize) -> FrameHeader {
     debug_assert!(!opcode.is_control() || (length <= CONTROL_LIMIT && !compressed), "RFC 6455 §5.5");
+    debug_assert!(opcode != Opcode::Continuation, "a continuation of nothing (RFC 6455 §5.4)");
     let mut bytes = [0; 10];
     bytes[0] = FINISHED | opcode as u8 | if compressed { COMPRESSED } else { 0 };
     let end = match length {

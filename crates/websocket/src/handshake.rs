@@ -36,7 +36,7 @@ pub enum Handshake<'o> {
     Refused(Refusal),
 }
 
-/// What a server has to offer.
+/// What a server has to offer; by default no subprotocol, and nothing compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offer<'o> {
     /// The names of the subprotocols that it speaks. The client's order decides between several (RFC 6455 §1.9).
@@ -69,6 +69,18 @@ impl Accepted<'_> {
 }
 
 /// Why there is no WebSocket. Each reason has a status and a name, as [`http1::Reject`] has.
+///
+/// ```
+/// use websocket::{Handshake, Offer, Refusal};
+///
+/// // A proxy has left out the Upgrade.
+/// let fields = [("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="), ("Sec-WebSocket-Version", "13")];
+/// let fields = fields.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+/// let outcome = Handshake::decide("GET", 1, fields, Offer::default());
+/// assert_eq!(outcome, Handshake::Refused(Refusal::NoUpgrade));
+/// assert_eq!(Refusal::NoUpgrade.status(), 426);
+/// assert!(Refusal::NoUpgrade.fields().contains(&("Upgrade", "websocket")));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A key, and nothing that asks for an upgrade: mostly a proxy has left it out (RFC 6455 §4.2.1).
@@ -140,8 +152,8 @@ impl<'f> Once<'f> {
 }
 
 impl<'o> Handshake<'o> {
-    /// Decides by the method, by the minor version of HTTP/1, and by the fields in their order. Who may open one (Origin,
-    /// a token) is not looked at.
+    /// Decides by the method, by the minor version of HTTP/1, and by the fields in their order (RFC 6455 §4.2.1). Who may
+    /// open one (Origin, a token) is not looked at, nor whether the request has a body, which would stand before the frames.
     pub fn decide<'f>(
         method: &str,
         minor: u8,
