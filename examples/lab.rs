@@ -14,6 +14,8 @@
 //! | `GET /panic` | panics |
 //! | `GET /events/{topic}`, `POST /events/{topic}` | subscribes, publishes: anybody may; `tick` counts ten times a second, over all generations |
 //! | `GET /events-of/{topic}` | the same subscription by a handler |
+//! | `GET /ws/echo` | a WebSocket that says what it hears |
+//! | `GET /ws/count` | a WebSocket that answers each message with how many there were, its own, over all generations |
 //!
 //! A start goes wrong in the way that the file named by `LAB_TRAP` says: `panic`, `exit`, `abort`, `segv`, `overflow`,
 //! `memory`,
@@ -25,8 +27,8 @@
 //! It takes the program's flags: `cargo run --release --example lab -- --help`.
 
 use handover::{
-    Background, Body, Carried, Config, Header, Hub, IntoResponse, Namespace, Publishers, Request, Response, Router,
-    Server, StatusCode,
+    Background, Body, Carried, Client, Config, Conversation, Header, Hub, Incoming, IntoResponse, Namespace,
+    Publishers, Request, Response, Router, Server, StatusCode,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -69,6 +71,9 @@ fn main() -> ExitCode {
         let hub = Hub::new();
         let events = hub.namespace("lab").history(1000).publishers(Publishers::Anyone);
         let own = events.clone();
+        let echo = hub.conversation("echo", Echo).max_message(16 << 20).origins(["*"]);
+        let count = hub.conversation("count", Count).origins(["*"]);
+        let routes = routes.get("/ws/echo", echo.websocket()).get("/ws/count", count.websocket());
         let routes = routes.mount_service("/events", events.service()).get(
             "/events-of/{topic}",
             move |request: &mut Request| {
@@ -84,6 +89,57 @@ fn main() -> ExitCode {
         server = server.background("ticks in a file", tick_into(state, path));
     }
     handover::exit_code(server.give_back_at_rest(true).build().and_then(Server::run))
+}
+
+/// Says what it hears.
+struct Echo;
+
+impl Conversation for Echo {
+    type State = ();
+
+    fn open(&self, _: &Client, _: &mut Request) -> Result<(), Response> {
+        Ok(())
+    }
+
+    fn message(&self, client: &Client, (): &mut (), message: Incoming<'_>) {
+        // A client that does not read has what it wants.
+        let _ = match message {
+            Incoming::Text(text) => client.send(text),
+            Incoming::Binary(bytes) => client.send(bytes),
+        };
+    }
+
+    fn save(&self, (): &()) -> Carried {
+        Carried { version: 1, bytes: Vec::new() }
+    }
+
+    fn restore(&self, _: &Client, _: Carried) -> Option<()> {
+        Some(())
+    }
+}
+
+/// Answers each message with how many there were.
+struct Count;
+
+impl Conversation for Count {
+    type State = u64;
+
+    fn open(&self, _: &Client, _: &mut Request) -> Result<u64, Response> {
+        Ok(0)
+    }
+
+    fn message(&self, client: &Client, count: &mut u64, _: Incoming<'_>) {
+        *count += 1;
+        let _ = client.send(count.to_string());
+    }
+
+    fn save(&self, count: &u64) -> Carried {
+        Carried { version: 1, bytes: count.to_le_bytes().to_vec() }
+    }
+
+    fn restore(&self, _: &Client, saved: Carried) -> Option<u64> {
+        Some(u64::from_le_bytes(saved.bytes.try_into().ok()?))
+    }
 }
 
 /// What is carried over.

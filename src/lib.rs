@@ -61,7 +61,7 @@ mod cases;
 #[cfg(test)]
 mod properties;
 
-pub use api::{Body, Handler, IntoResponse, Request, RequestBody, Response, Router};
+pub use api::{Body, Closed, Handler, IntoResponse, Request, RequestBody, Response, Router};
 pub use config::{
     Config, ConfigFile, DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION,
     DEFAULT_STOP_DEADLINE, DEFAULT_WORKER_STACK, DEFAULT_WORKERS, Limits, MAX_CONNECTIONS, MAX_WORKERS, PushConfig,
@@ -84,7 +84,8 @@ pub use program::flags::Parsed;
 #[doc(hidden)]
 pub use program::reload::reload_command;
 pub use push::{
-    BadEvent, BadTopic, Hub, Message, Namespace, Position, PublishError, Publishers, Subscribe, TopicFigures,
+    BadEvent, BadTopic, Client, ClientId, Conversation, ConversationService, Hub, Incoming, Message, Namespace,
+    Outgoing, Position, PublishError, Publishers, SendError, Subscribe, SubscribeError, TopicFigures,
 };
 pub use server::{Background, Builder, Ended, Server, StopHandle, exit_code};
 pub use site::{Files, Site, Welcome};

@@ -1,5 +1,6 @@
 //! The response body: what a handler answers with, and how it becomes one.
 
+use super::talk::Converse;
 use crate::logging::rate_limit::log_rate_limited;
 use pubsub::Subscription;
 use std::borrow::Cow;
@@ -59,6 +60,8 @@ pub(crate) enum Kind {
     Stream(StreamFn),
     /// What the hub has for it, as long as it lasts.
     Subscription(Box<Subscribe>),
+    /// A WebSocket, with 101.
+    Conversation(Box<Converse>),
 }
 
 /// A subscriber that is to be served.
@@ -134,6 +137,11 @@ impl Body {
         Kind::Subscription(Box::new(subscribe)).into()
     }
 
+    /// Behind it the connection is a WebSocket.
+    pub(crate) fn conversation(converse: Converse) -> Body {
+        Kind::Conversation(Box::new(converse)).into()
+    }
+
     /// Ends the connection after this response.
     pub fn with_close(mut self) -> Body {
         self.close = true;
@@ -146,7 +154,7 @@ impl Body {
             Kind::Bytes { bytes, at } => Some((bytes.len() - at) as u64),
             Kind::File { offset, end, .. } => Some(end - offset),
             Kind::Reader { length, .. } => *length,
-            Kind::Stream(_) | Kind::Subscription(_) => None,
+            Kind::Stream(_) | Kind::Subscription(_) | Kind::Conversation(_) => None,
         }
     }
 
@@ -239,7 +247,7 @@ impl Read for Body {
                 Ok(read)
             }
             Kind::Reader { reader, .. } => reader.read(buf),
-            Kind::Stream(_) | Kind::Subscription(_) => {
+            Kind::Stream(_) | Kind::Subscription(_) | Kind::Conversation(_) => {
                 Err(io::Error::new(io::ErrorKind::Unsupported, "a pushed body can only be sent, not read"))
             }
         }

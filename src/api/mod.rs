@@ -3,12 +3,15 @@
 mod body;
 mod request;
 mod router;
+mod talk;
 
 pub use body::{Body, IntoResponse, Response};
 pub(crate) use body::{Bytes, Kind, StreamFn, Subscribe, known_header};
 pub(crate) use request::ReadBehind;
 pub use request::{Request, RequestBody};
 pub use router::Router;
+pub use talk::Closed;
+pub(crate) use talk::{Conversations, Converse, Restore, SavedTalker, Side, Talk, Talker};
 
 use tiny_http::{Method, StatusCode};
 

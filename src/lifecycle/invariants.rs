@@ -70,7 +70,7 @@ pub fn states() -> Vec<Vec<u8>> {
     let messages = messages.iter().map(written).collect();
     let greeting = Message::Greeting { words: 2, state: encode(inheritance(), 2) };
     let all = [snapshots(1), messages, vec![state(1)], snapshots(2), vec![written(&greeting), state(2)]];
-    [all.concat(), snapshots(3), vec![state(3)]].concat()
+    [all.concat(), snapshots(3), vec![state(3)], snapshots(4), vec![state(4)]].concat()
 }
 
 /// A decoder as a successor gets it, perhaps from who means it ill, and what it then reads. The first byte says how long

@@ -13,17 +13,22 @@
 //!   name the same descriptor of a file, which an exec'ed successor then owns once.
 //! - Version 3 knows subscribers, and the log of their hub. In those before a subscriber ends with what its client has a
 //!   part of, and is told to come back.
+//! - Version 4 knows WebSockets, and the clients of conversations. In those before one is closed.
 
 mod connection;
 pub mod v1;
 mod v2;
 mod v3;
+mod v4;
 
 #[cfg(any(test, fuzzing))]
 pub use connection::SavedDecoder;
-pub use connection::{RemainingBody, SavedFraming, SavedState, SavedSubscriber, Snapshot};
+pub use connection::{
+    RemainingBody, SavedClient, SavedFragments, SavedFrames, SavedFraming, SavedSide, SavedState, SavedSubscriber,
+    SavedTopics, SavedWebSocket, Snapshot,
+};
 
-use connection::Unsubscribed;
+use connection::{Unsubscribed, Unupgraded};
 use http1::number::decimal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,11 +37,13 @@ use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
 /// The newest version that this build reads and writes. It reads those before it as well.
-const NEWEST: u32 = 3;
+const NEWEST: u32 = 4;
 /// From here on several connections may name the same descriptor of a file.
 pub const SHARES_FILES: u32 = 2;
 /// From here on there are subscribers, and a hub.
 pub const SUBSCRIBERS: u32 = 3;
+/// From here on there are WebSockets.
+pub const WEBSOCKETS: u32 = 4;
 /// The most that an application may carry over.
 pub const CARRY_LIMIT: usize = 16 * 1024 * 1024;
 
@@ -128,25 +135,29 @@ pub trait State: Sized {
     type V1: Serialize + DeserializeOwned + From<Self> + TryInto<Self, Error: fmt::Display>;
     type V2: Serialize + DeserializeOwned + From<Self> + TryInto<Self, Error: fmt::Display>;
     type V3: Serialize + DeserializeOwned + From<Self> + TryInto<Self, Error: fmt::Display>;
+    type V4: Serialize + DeserializeOwned + From<Self> + TryInto<Self, Error: fmt::Display>;
 }
 
 impl State for Inheritance {
     type V1 = v1::Inheritance;
     type V2 = v2::Inheritance;
     type V3 = v2::Inheritance;
+    type V4 = v2::Inheritance;
 }
 
 impl State for ExecState {
     type V1 = v1::ExecState;
     type V2 = v2::ExecState;
     type V3 = v3::ExecState;
+    type V4 = v4::ExecState;
 }
 
 /// It is made to be written.
 impl State for Snapshot {
     type V1 = Unsubscribed;
     type V2 = Unsubscribed;
-    type V3 = Snapshot;
+    type V3 = Unupgraded;
+    type V4 = Snapshot;
 }
 
 /// Writes a value with its magic, in that version.
@@ -156,7 +167,8 @@ pub fn encode<T: State>(value: T, version: u32) -> Vec<u8> {
     let written = match version {
         1 => postcard::to_allocvec(&(head, T::V1::from(value))),
         2 => postcard::to_allocvec(&(head, T::V2::from(value))),
-        _ => postcard::to_allocvec(&(head, T::V3::from(value))),
+        3 => postcard::to_allocvec(&(head, T::V3::from(value))),
+        _ => postcard::to_allocvec(&(head, T::V4::from(value))),
     };
     written.expect("a vector takes all, and each list knows its length")
 }
@@ -166,7 +178,8 @@ pub fn decode<T: State>(bytes: &[u8]) -> Result<T, String> {
     match fields(bytes)? {
         (1, fields) => read::<T::V1>(fields)?.try_into().map_err(malformed),
         (2, fields) => read::<T::V2>(fields)?.try_into().map_err(malformed),
-        (_, fields) => read::<T::V3>(fields)?.try_into().map_err(malformed),
+        (3, fields) => read::<T::V3>(fields)?.try_into().map_err(malformed),
+        (_, fields) => read::<T::V4>(fields)?.try_into().map_err(malformed),
     }
 }
 
@@ -225,6 +238,7 @@ mod tests {
         assert_eq!(common(&[1, 2]), Some(2));
         assert_eq!(common(&[2, 9, 1]), Some(2));
         assert_eq!(common(&[2, 3, 1]), Some(3));
+        assert_eq!(common(&[4, 2, 3, 1]), Some(4));
         assert_eq!(common(&[9]), None);
     }
 
@@ -248,7 +262,9 @@ mod tests {
     #[test]
     fn each_version_is_written_as_it_was_at_first() {
         let connection = b"\x01\x00\x7f\x00\x00\x01\x01\x01\x01\x01\x02\x11GET /b HTTP/1.1\r\n";
-        let moments: [&[u8]; 8] = [
+        // A WebSocket, as one that ends.
+        let ended = b"\x02\x01\x81\x00\x00\x07GET /ws";
+        let moments: [&[u8]; 10] = [
             b"\x00",
             b"\x013POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n\x00\x06\x03abc\x01\x80\x80@\x01\x09\x01",
             b"\x013POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n\x01\x00\x00\x00\x00\x03abc\x01\x80\x80@\x01\x09\x01",
@@ -258,13 +274,15 @@ mod tests {
             b"\x03\x02",
             // A subscriber, as one that ends.
             b"\x02\x04id: \x00\x00\x08GET /n/a",
+            ended,
+            ended,
         ];
         let subscriber: &[u8] =
             b"\x04\x01n\x02\x01a\x01b\xac\x02\x07\x01\x00\x01\x00\x04id: \x0f\x09\x00\x01\x01\x08GET /n/a";
         let snapshots = moments.map(|moment| [connection, moment].concat());
         let moved = snapshots.iter().map(|snapshot| [b"\x08\x01\x0a", &snapshot[..]].concat());
         let state = [
-            b"\x01\x00\x00\x00\x00\x00\x00\x01\x06\x0e127.0.0.1:8888\x01\x01\x02\x00\x00\x08".to_vec(),
+            b"\x01\x00\x00\x00\x00\x00\x00\x01\x06\x0e127.0.0.1:8888\x01\x01\x02\x00\x00\x0a".to_vec(),
             moved.collect::<Vec<_>>().concat(),
         ];
         let first = |fields: &[u8]| [b"hdov\x01\0\0\0", fields].concat();
@@ -287,8 +305,22 @@ mod tests {
         let snapshots = moments.map(|moment| [connection, moment].concat());
         expected.extend(snapshots.iter().map(|snapshot| third(snapshot)));
         let moved: Vec<u8> = snapshots.iter().flat_map(|one| [b"\x08\x01\x0a", &one[..]].concat()).collect();
-        let state = [&inheritance[..], b"\x01\x01\x0c\x08", &moved, b"\x01\x03log"].concat();
+        let state = [&inheritance[..], b"\x01\x01\x0c\x0a", &moved, b"\x01\x03log"].concat();
         expected.push(third(&state));
+        let fourth = |fields: &[u8]| [b"hdov\x04\0\0\0", fields].concat();
+        let websocket = b"\x01\x81\x01\x00\x00\x09\x0f\x0a\x00\x80\x80\x04\x07GET /ws";
+        let topics = b"\x01n\x02\x01a\x01b\xac\x02\x07\x01\x01b\xad\x02";
+        let listener = [&b"\x05\x00\x00\x00\x00\x00"[..], websocket, b"\x00", topics, b"\x01"].concat();
+        let client = b"\x01\x04chat\xac\x02\x01\x01\x05state\x01";
+        let waits = b"\x02\x01\x02hi\x00\x01\x00\x01\xa0\x1f\x03bye\x01\x05";
+        let frames = b"\x05\x06\x89\x81abcd\x00\x00\x01\x01\x00\x04half\x00";
+        let talker = [&frames[..], websocket, client, topics, waits].concat();
+        (moments[8], moments[9]) = (&listener, &talker);
+        let snapshots = moments.map(|moment| [connection, moment].concat());
+        expected.extend(snapshots.iter().map(|snapshot| fourth(snapshot)));
+        let moved: Vec<u8> = snapshots.iter().flat_map(|one| [b"\x08\x01\x0a", &one[..]].concat()).collect();
+        let state = [&inheritance[..], b"\x01\x01\x0c\x0a", &moved, b"\x01\x03log"].concat();
+        expected.push(fourth(&state));
         for (written, expected) in invariants::states().iter().zip(&expected) {
             assert_eq!(written.escape_ascii().to_string(), expected.escape_ascii().to_string());
         }

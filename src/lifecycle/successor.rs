@@ -236,7 +236,7 @@ mod tests {
         };
         assert_eq!(with(&[1], &[1]), (Some(1), 1));
         assert_eq!(with(&[1, 2], &[1, 2]), (Some(2), 2));
-        assert_eq!(with(&[1, 2, 3, 4], &[1, 2, 3, 4, 5, 6]), (Some(3), 5));
+        assert_eq!(with(&[1, 2, 3, 4], &[1, 2, 3, 4, 5, 6]), (Some(4), 5));
         assert_eq!(with(&[1, 2], &[1, 2, 3, 4]), (Some(2), 4));
         assert_eq!(with(&[1], &[1, 2]), (Some(1), 2));
         // The greeting of version 2 brings a state.

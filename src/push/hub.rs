@@ -1,5 +1,6 @@
 //! What an application publishes to and subscribes from.
 
+use crate::api::Conversations;
 use crate::clock::boot_time;
 use crate::config::PushConfig;
 use pubsub::{HubLimits, Limits, Message, Position, PublishError, Retention, Topic, TopicFigures};
@@ -31,8 +32,17 @@ const HEARTBEAT: u16 = 15;
 /// let server = Server::builder().hub(&hub).service(router);
 /// # let _ = server;
 /// ```
-#[derive(Clone, Debug)]
-pub struct Hub(pubsub::Hub);
+#[derive(Clone)]
+pub struct Hub {
+    inner: pubsub::Hub,
+    conversations: Arc<Conversations>,
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hub({} subscribers)", self.subscribers())
+    }
+}
 
 impl Default for Hub {
     fn default() -> Hub {
@@ -50,7 +60,7 @@ impl Hub {
     /// A hub that keeps so many bytes of messages, of which one has at most so many.
     pub fn with_limits(memory: usize, message: usize) -> Hub {
         let limits = HubLimits { log: Limits { memory, message }, subscribers: usize::MAX };
-        Hub(pubsub::Hub::new(new_epoch(), limits))
+        Hub { inner: pubsub::Hub::new(new_epoch(), limits), conversations: Arc::default() }
     }
 
     /// The topics under a name. Those of one name are never read through another, and a successor finds what is kept by it.
@@ -62,7 +72,7 @@ impl Hub {
 
     /// The same for one that is there, whose retention stays.
     pub(crate) fn existing(&self, name: &str) -> Namespace {
-        let retention = self.0.retention(name);
+        let retention = self.inner.retention(name);
         Namespace { retention, ..self.made(name) }
     }
 
@@ -74,20 +84,24 @@ impl Hub {
 
     /// How many subscribe.
     pub fn subscribers(&self) -> usize {
-        self.0.subscribers()
+        self.inner.subscribers()
     }
 
     /// What it may hold by the settings of its server.
     pub(crate) fn configure(&self, push: &PushConfig, memory: Option<u64>, connections: usize) {
-        let mut limits = self.0.limits();
+        let mut limits = self.inner.limits();
         limits.memory = push.memory(memory).unwrap_or(limits.memory);
         limits.message = push.max_message.unwrap_or(limits.message);
-        self.0.set_limits(limits);
-        self.0.set_most_subscribers(push.subscribers(connections));
+        self.inner.set_limits(limits);
+        self.inner.set_most_subscribers(push.subscribers(connections));
     }
 
     pub(crate) fn inner(&self) -> &pubsub::Hub {
-        &self.0
+        &self.inner
+    }
+
+    pub(crate) fn conversations(&self) -> &Arc<Conversations> {
+        &self.conversations
     }
 }
 
@@ -123,7 +137,7 @@ pub struct Namespace {
 
 impl Namespace {
     fn register(&self) {
-        self.hub.0.add_namespace(&self.name, self.retention);
+        self.hub.inner.add_namespace(&self.name, self.retention);
     }
 
     /// Messages of each topic that are kept for those that come later. Default 100.
@@ -177,18 +191,18 @@ impl Namespace {
     /// # Errors
     /// A topic or message that is none, and a server that does not serve: before it runs, and once a successor does.
     pub fn publish(&self, topic: &str, message: impl Into<Message>) -> Result<Position, PublishError> {
-        let published = self.hub.0.publish(&self.topic(topic)?, message.into(), boot_time(), None);
+        let published = self.hub.inner.publish(&self.topic(topic)?, message.into(), boot_time(), None);
         published.map(|published| published.position)
     }
 
     /// The topics that have subscribers or messages, by their names.
     pub fn topics(&self) -> Vec<TopicFigures> {
-        self.hub.0.topics(&self.name)
+        self.hub.inner.topics(&self.name)
     }
 
     /// How many listen to a topic.
     pub fn listeners(&self, topic: &str) -> usize {
-        self.topic(topic).map_or(0, |topic| self.hub.0.listeners(&topic))
+        self.topic(topic).map_or(0, |topic| self.hub.inner.listeners(&topic))
     }
 
     pub(super) fn topic(&self, name: &str) -> Result<Topic, PublishError> {

@@ -4,10 +4,12 @@
 //! - `hub` is what an application has.
 //! - `service` answers requests: it publishes, lists, and makes subscriptions, of which the engine takes care.
 //! - `subscribe` lets an application's own handler make one.
+//! - `conversation` is for clients that answer: what an application does for them, and the handshake of their WebSockets.
 //! - `question` reads what a client asks for: topics, where to begin, in which form.
 //! - `origin` says which pages may read, and which clients are of this host.
 //! - `history` is the log as a file, from one start to the next.
 
+mod conversation;
 pub mod history;
 mod hub;
 mod origin;
@@ -15,7 +17,8 @@ mod question;
 mod service;
 mod subscribe;
 
+pub use conversation::{Client, ClientId, Conversation, ConversationService, Incoming, Outgoing, SubscribeError};
 pub(crate) use hub::new_epoch;
 pub use hub::{Hub, Namespace, Publishers};
-pub use pubsub::{BadEvent, BadTopic, Message, Position, PublishError, TopicFigures};
+pub use pubsub::{BadEvent, BadTopic, Message, Position, PublishError, SendError, TopicFigures};
 pub use subscribe::Subscribe;

@@ -1,22 +1,28 @@
 //! Answers requests below a prefix: GET subscribes, POST publishes.
 
+use super::conversation::{asks_for_websocket, handshake, switch, too_many};
 use super::hub::{Namespace, Publishers};
 use super::origin::{allow_origin, allow_preflight, is_local, may_come_from};
 use super::question::{self, Question, TOPICS, Wrong, strictly_decoded};
-use crate::api::{Body, Handler, IntoResponse, Request, Response, Subscribe, known_header};
+use crate::api::{Body, Converse, Handler, IntoResponse, Request, Response, Side, Subscribe, known_header};
 use crate::clock::boot_time;
 use http1::response::{push_decimal, push_field};
-use pubsub::{Key, Message, PublishError, Subscription, Topic};
+use pubsub::{Form, Key, Message, PublishError, Subscription, Topic};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::{Arc, LazyLock};
 use tiny_http::{Header, Method, StatusCode};
+use websocket::Limits;
 
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 /// Messages that are published together.
 const BATCH: usize = 1000;
 /// Bytes of a batch, unless one message may have more.
 const BATCH_BYTES: u64 = 1 << 20;
+/// The subprotocol of a WebSocket whose messages say where they stand.
+const PROTOCOL: &str = "handover.json";
+/// The longest message of a client to whom nobody listens.
+const LISTENERS_MESSAGE: usize = 64 << 10;
 /// What a client is told that comes when there are as many subscribers as may be, in milliseconds.
 const FULL_RETRY: u32 = 10_000;
 
@@ -73,6 +79,7 @@ impl Service {
         let topic = strictly_decoded(rest, false)
             .map_err(|()| Wrong::new(400, "the path is no topic: allowed is UTF-8 that is percent-encoded"))?;
         match request.method() {
+            Method::Get if asks_for_websocket(request) => self.upgrade(request, topic),
             Method::Get | Method::Head => {
                 let question = Question::read(request)?;
                 let topics = match (&*topic, &question.topics[..]) {
@@ -96,12 +103,7 @@ impl Service {
     }
 
     fn try_subscribe(&self, request: &Request, topics: &[String], question: &Question) -> Result<Response, Wrong> {
-        if !(1..=TOPICS).contains(&topics.len()) {
-            let how = "in the path, or as topic=";
-            return Err(Wrong::new(400, format!("there are {} topics, allowed is 1 to {TOPICS}, {how}", topics.len())));
-        }
-        let topics: Result<Vec<Topic>, _> = topics.iter().map(|name| self.namespace.topic(name)).collect();
-        let topics = topics.map_err(|wrong| Wrong::new(400, wrong.to_string()))?;
+        let topics = self.topics(topics)?;
         let poll = question.form.poll;
         if *request.method() == Method::Head {
             // Not of no bytes: a length in an answer to HEAD would have to be that of the stream (RFC 9110 §8.6).
@@ -120,6 +122,38 @@ impl Service {
         }
         let (heartbeat, wait) = (self.namespace.heartbeat, question.wait);
         Ok(self.described(Body::subscription(Subscribe { subscription, heartbeat, wait }), poll))
+    }
+
+    /// A WebSocket that says what is published, and hears nothing.
+    fn upgrade(&self, request: &Request, topic: String) -> Result<Response, Wrong> {
+        let fields = match handshake(request, &[PROTOCOL], &self.namespace.origins) {
+            Ok(fields) => fields,
+            Err(refused) => return Ok(refused),
+        };
+        let question = Question::read_query(request)?;
+        let topics = match (&*topic, &question.topics[..]) {
+            ("", topics) => topics.to_vec(),
+            (_, []) => vec![topic],
+            (..) => return Err(Wrong::new(400, "topics are in the path or in topic=, not in both")),
+        };
+        let topics = self.topics(&topics)?;
+        let json = fields.iter().any(|field| field.field.equiv("Sec-WebSocket-Protocol"));
+        let form = Form { websocket: true, json, ..Form::default() };
+        let Ok(subscription) = Subscription::new(self.namespace.hub.inner(), topics, question.begin, form) else {
+            return Ok(too_many());
+        };
+        let side = Side::Listener(Box::new(subscription));
+        let limits = Limits { max_message: LISTENERS_MESSAGE, deflate: false };
+        Ok(switch(fields, Converse { side, limits, heartbeat: if json { self.namespace.heartbeat } else { 0 } }))
+    }
+
+    fn topics(&self, names: &[String]) -> Result<Vec<Topic>, Wrong> {
+        if !(1..=TOPICS).contains(&names.len()) {
+            let how = "in the path, or as topic=";
+            return Err(Wrong::new(400, format!("there are {} topics, allowed is 1 to {TOPICS}, {how}", names.len())));
+        }
+        let topics: Result<Vec<Topic>, _> = names.iter().map(|name| self.namespace.topic(name)).collect();
+        topics.map_err(|wrong| Wrong::new(400, wrong.to_string()))
     }
 
     fn may_publish(&self, request: &Request) -> Result<(), Wrong> {

@@ -1,16 +1,18 @@
 //! Reloading by exec: the process becomes the program on disk, and everything it holds stays open.
 
-use super::Carry;
 use super::running::{Reloaded, Running, Waited};
 use crate::clock::boot_time;
 use crate::config::{Config, ConfigFile, MAX_CONFIGURATION};
 use crate::engine::acceptor::{Command, Held, HoldOrder, NotHeld};
+use crate::engine::connection::Connection;
 use crate::generation::generation;
 use crate::lifecycle::candidate::{Candidate, WayBack};
 use crate::lifecycle::link::{Link, test_time};
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::program::Reads;
-use crate::lifecycle::state::{self, CARRY_LIMIT, Carried, ExecState, Inheritance, InheritedListener, MovedConnection};
+use crate::lifecycle::state::{
+    self, CARRY_LIMIT, Carried, ExecState, Inheritance, InheritedListener, MovedConnection, SavedState,
+};
 use crate::lifecycle::way_back::Failures;
 use crate::lifecycle::{Event, FromSuccessor, exec};
 use crate::listener::Sockets;
@@ -19,7 +21,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -262,7 +263,7 @@ impl Running {
         &self,
         config: &Config,
         checked: &Checked,
-        connections: Vec<MovedConnection>,
+        mut connections: Vec<MovedConnection>,
         again: &mut bool,
     ) -> Reloaded {
         if let Err(no) = self.poll_events(again) {
@@ -302,6 +303,12 @@ impl Running {
         log::info!("reloading: executing {} with {moved} connections", self.context.program.path().display());
         log::logger().flush();
         let hub = self.freeze_hub();
+        // What the applications have saved, and what was sent to their clients until now.
+        for MovedConnection { snapshot, .. } in &mut connections {
+            if let SavedState::Conversing(one) = &mut snapshot.state {
+                Connection::refresh(one, &self.shared);
+            }
+        }
         let (legacy, state) = (self.context.pid_file.legacy(true), ExecState { inheritance, connections, hub });
         let error = exec::hand_over(&checked.candidate, state, checked.version, &legacy, way_back.as_ref());
         self.open_hub();
@@ -319,11 +326,10 @@ impl Running {
     }
 
     /// What the application saves, on a thread of its own: a handler that was cut may hold a lock that it waits for.
-    fn saved(&self, carry: &Arc<Carry>) -> Result<Carried, String> {
+    fn saved<T: Send + 'static>(&self, save: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
         let (saved, carried) = bounded(1);
-        let carry = carry.clone();
         let save = move || {
-            let outcome = catch_unwind(AssertUnwindSafe(|| (carry.save)()));
+            let outcome = catch_unwind(AssertUnwindSafe(save));
             // Nobody has waited for it that long.
             let _ = saved.send(outcome.ok());
         };
@@ -371,11 +377,15 @@ impl Running {
         Some(hub.write_down(boot_time()))
     }
 
-    /// What the application carries over.
+    /// What the application carries over; and what it saves of the clients of its conversations stands behind each of them.
     pub(super) fn carried(&self) -> Result<Option<Carried>, String> {
-        let carried = match &self.context.carry {
+        if self.shared.conversations.have_clients() {
+            let conversations = self.shared.conversations.clone();
+            self.saved(move || conversations.save())?;
+        }
+        let carried = match self.context.carry.clone() {
             None => None,
-            Some(carry) => Some(self.saved(carry)?),
+            Some(carry) => Some(self.saved(move || (carry.save)())?),
         };
         match carried {
             Some(carried) if carried.bytes.len() > CARRY_LIMIT => {

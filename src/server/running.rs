@@ -6,7 +6,7 @@ use super::role::Inherited;
 use super::stragglers::Stragglers;
 use super::{Carry, Ended, figures};
 use crate::Error;
-use crate::api::Handler;
+use crate::api::{Conversations, Handler};
 use crate::clock::{Millis, boot_time};
 use crate::config::{Config, ReloadMode};
 use crate::engine::acceptor::{Acceptor, Command, Holders, Jobs, WAKER};
@@ -174,6 +174,7 @@ impl Running {
             limits: config.limits.clone().clamped(),
             handler,
             hub: context.hub.as_ref().map(|hub| hub.inner().clone()),
+            conversations: context.hub.as_ref().map_or_else(Arc::default, |hub| hub.conversations().clone()),
             status_routes: config.status_routes,
             phase: Phase::default(),
             stats: Stats::new(threads),
@@ -238,7 +239,7 @@ impl Running {
             let waker = to_acceptor.clone();
             hub.inner().wakes(move || waker.wake());
         }
-        let restored = restore(connections, shared.hub.as_ref())?;
+        let restored = restore(connections, (shared.hub.as_ref(), &shared.conversations))?;
         acceptor.listen(predecessor.is_none() && !way_back::is_armed())?;
         way_back::serves();
         restored.into_iter().for_each(|restored| acceptor.restore(ManuallyDrop::into_inner(restored)));
@@ -405,7 +406,8 @@ impl Running {
     /// What the other generation says of connections goes there.
     pub(super) fn relay(&self) -> Relay {
         let (commands, to_acceptor) = (self.commands.clone(), self.to_acceptor.clone());
-        Relay { commands, to_acceptor, hub: self.shared.hub.clone(), stragglers: self.stragglers.clone() }
+        let (hub, conversations) = (self.shared.hub.clone(), self.shared.conversations.clone());
+        Relay { commands, to_acceptor, hub, conversations, stragglers: self.stragglers.clone() }
     }
 
     /// Goes on with the predecessor's messages, or says that it cannot, and is ended for that.
@@ -901,7 +903,7 @@ fn begin_hub<'c>(
 /// nothing leads back, is lost alone.
 fn restore(
     connections: Vec<InheritedConnection>,
-    hub: Option<&pubsub::Hub>,
+    hub: (Option<&pubsub::Hub>, &Arc<Conversations>),
 ) -> Result<Vec<ManuallyDrop<Restored>>, Error> {
     let mut all = Vec::with_capacity(connections.len());
     for InheritedConnection { snapshot, socket, file } in connections {

@@ -11,6 +11,7 @@ mod program;
 mod reloading;
 mod server;
 mod subscribers;
+pub mod websocket;
 
 pub use cases::{Case, Expected, Target, Then};
 pub use client::{Answer, Ending, RawClient};
@@ -23,6 +24,7 @@ pub use program::{
 pub use reloading::{Mode, counter, lab, reloading, replaceable_lab};
 pub use server::{Gate, LATE, Passage, TestServer, gated, gated_beside, hello, patient};
 pub use subscribers::{Heard, Plan, Published, Publishers, Subscribers};
+pub use websocket::WebSocket;
 
 use std::thread;
 use std::time::{Duration, Instant};

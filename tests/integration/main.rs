@@ -31,6 +31,7 @@ mod surroundings;
 mod switch;
 mod unread;
 mod way_back;
+mod websocket;
 mod wire;
 
 /// The compiler says nothing of a file that nobody declares, and its tests would not run.

@@ -177,7 +177,7 @@ fn a_successor_that_reads_other_states_gets_no_connections() {
     let scratch = Scratch::new();
     let (program, on_disk) = replaceable_lab(Mode::Exec, &scratch, &[]);
     on_disk.replace(other_versions);
-    expect_failure(&program, &mut connected(&program), "reads state versions [98, 99], none of 1 to 3");
+    expect_failure(&program, &mut connected(&program), "reads state versions [98, 99], none of 1 to 4");
     drop(program);
 
     let scratch = Scratch::new();

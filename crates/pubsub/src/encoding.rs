@@ -65,14 +65,34 @@ pub(crate) fn beat(text: &mut String, position: Position) {
 
 /// Messages are missing behind one position, if that is known, and go on behind the other.
 pub(crate) fn gap(text: &mut String, from: Option<Position>, to: Position) {
-    #[derive(Serialize)]
-    struct Gap {
-        from: Option<String>,
-        to: String,
-    }
-    let gap = Gap { from: from.map(|from| from.to_string()), to: to.to_string() };
     push_id(text, to);
-    push_event(text, Some("@gap"), &serde_json::to_string(&gap).unwrap_or_default());
+    push_event(text, Some("@gap"), &Gap::new(from, to).json());
+}
+
+#[derive(Serialize)]
+struct Gap {
+    from: Option<String>,
+    to: String,
+}
+
+impl Gap {
+    fn new(from: Option<Position>, to: Position) -> Gap {
+        Gap { from: from.map(|from| from.to_string()), to: to.to_string() }
+    }
+
+    fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// The same as a message of a WebSocket: `{"gap":{"from":"7-1","to":"7-9"}}`.
+pub(crate) fn gap_object(text: &mut String, from: Option<Position>, to: Position) {
+    let _ = write!(text, "{{\"gap\":{}}}", Gap::new(from, to).json());
+}
+
+/// Where a WebSocket is: `{"last":"7-9"}`.
+pub(crate) fn place(text: &mut String, position: Position) {
+    let _ = write!(text, "{{\"last\":\"{position}\"}}");
 }
 
 /// The end of a stream whose client is to come back after so many milliseconds.

@@ -33,8 +33,10 @@ struct Inner {
     state: RwLock<State>,
     /// Another one whenever the state may have changed.
     version: AtomicU64,
-    /// Whether a topic is marked.
+    /// Whether a topic is marked, or somebody called.
     news: AtomicBool,
+    /// The tokens of those for whom there is something besides their topics.
+    called: Mutex<Vec<usize>>,
     subscribers: AtomicUsize,
     most_subscribers: AtomicUsize,
     wake: Mutex<Option<Arc<Wake>>>,
@@ -171,6 +173,7 @@ impl Hub {
             state: RwLock::new(state),
             version: AtomicU64::new(0),
             news: AtomicBool::new(false),
+            called: Mutex::default(),
             subscribers: AtomicUsize::new(0),
             most_subscribers: AtomicUsize::new(limits.subscribers),
             wake: Mutex::new(None),
@@ -284,7 +287,7 @@ impl Hub {
 
     fn set_phase(&self, phase: Phase) {
         self.write().phase = phase;
-        *self.0.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+        *self.phase() = phase;
         self.0.thawed.notify_all();
     }
 
@@ -299,9 +302,7 @@ impl Hub {
                 Phase::Frozen => {}
             }
             drop(state);
-            let phase = self.0.phase.lock().unwrap_or_else(PoisonError::into_inner);
-            let frozen = |phase: &mut Phase| *phase == Phase::Frozen;
-            drop(self.0.thawed.wait_while(phase, frozen).unwrap_or_else(PoisonError::into_inner));
+            self.wait_until_thawed();
         }
     }
 
@@ -379,13 +380,45 @@ impl Hub {
             state.keys.put(key, Used { hash, position, time: now });
         }
         drop(state);
-        if marks && !self.0.news.swap(true, Ordering::AcqRel) {
-            let wake = self.0.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(wake) = wake {
-                wake();
-            }
+        if marks {
+            self.tell();
         }
         Ok(Published { position, subscribers, repeated: false })
+    }
+
+    /// There is news, if that was not said before.
+    fn tell(&self) {
+        if self.0.news.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let wake = self.0.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(wake) = wake {
+            wake();
+        }
+    }
+
+    /// There is something for that one besides its topics.
+    pub(crate) fn call(&self, token: usize) {
+        self.0.called.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+        self.tell();
+    }
+
+    /// Whether what waits for a client may be changed now; `false` while it is written down.
+    pub(crate) fn may_change(&self) -> Result<bool, PublishError> {
+        match *self.phase() {
+            Phase::Open | Phase::Before => Ok(true),
+            Phase::Frozen => Ok(false),
+            Phase::Gone => Err(PublishError::HandedOver),
+        }
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.0.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn wait_until_thawed(&self) {
+        let frozen = |phase: &mut Phase| *phase == Phase::Frozen;
+        drop(self.0.thawed.wait_while(self.phase(), frozen).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Whether there is news.
@@ -398,6 +431,8 @@ impl Hub {
         if !self.0.news.swap(false, Ordering::AcqRel) {
             return;
         }
+        let called = mem::take(&mut *self.0.called.lock().unwrap_or_else(PoisonError::into_inner));
+        called.into_iter().for_each(&mut each);
         let mut state = self.write();
         let State { waiting, marked, .. } = &mut *state;
         for topic in marked.drain(..) {

@@ -5,9 +5,12 @@ use crate::hub::{Full, Hub, State};
 use crate::log::{Log, MessageLog, Resume, Start, Stored};
 use crate::{Position, Topic};
 use http1::response::push_chunk_size;
+use std::mem;
 use std::ops::Deref;
 use std::slice;
+use std::str;
 use std::sync::RwLockReadGuard;
+use websocket::{Opcode, frame_header};
 
 /// Messages that are joined at a time, and bytes, unless the first alone has more.
 const MESSAGES: usize = 64;
@@ -21,12 +24,15 @@ const TOPIC: usize = 320;
 pub struct Form {
     /// Each event is a chunk of its own (RFC 9112 §7.1).
     pub chunked: bool,
-    /// The data of an event is the message as JSON.
+    /// The data of an event is the message as JSON; of a WebSocket each message is.
     pub json: bool,
     /// Heartbeats are events.
     pub beat: bool,
     /// It is a poll: one answer in JSON, and no events.
     pub poll: bool,
+    /// Each message is one of a WebSocket. Without JSON it is the data alone, and of what is missing nothing is said:
+    /// [`Pulled::gap`].
+    pub websocket: bool,
 }
 
 /// Where a subscription begins.
@@ -52,6 +58,41 @@ pub struct Subscription {
     form: Form,
     /// What is to be said before anything else.
     opening: Option<Box<Opening>>,
+    /// Topics that were added when the log was further than the cursor, and where it was then: what they had before is not
+    /// for this one.
+    recent: Recent,
+    /// Whether it is one of those of whom there may be so many; if not, whoever has it is.
+    counted: bool,
+}
+
+/// See [`Subscription`]; mostly there are none.
+#[derive(Clone, Default)]
+#[allow(clippy::box_collection, reason = "each subscriber has one, and mostly nothing in it")]
+struct Recent(Option<Box<Vec<(Topic, u64)>>>);
+
+impl Recent {
+    fn all(&self) -> &[(Topic, u64)] {
+        self.0.as_ref().map_or(&[], |all| all)
+    }
+
+    /// Up to where that topic's messages are not for this one.
+    fn from(&self, topic: &Topic) -> u64 {
+        self.all().iter().find(|(recent, _)| recent == topic).map_or(0, |(_, from)| *from)
+    }
+
+    fn add(&mut self, topic: Topic, from: u64) {
+        self.0.get_or_insert_default().push((topic, from));
+    }
+
+    /// Forgets those to which that does not apply.
+    fn keep(&mut self, applies: impl Fn(&Topic, u64) -> bool) {
+        if let Some(all) = &mut self.0 {
+            all.retain(|(topic, from)| applies(topic, *from));
+            if all.is_empty() {
+                self.0 = None;
+            }
+        }
+    }
 }
 
 /// What it subscribes to: mostly one, which takes no room elsewhere.
@@ -102,6 +143,8 @@ pub struct Saved {
     pub told: u64,
     /// How its messages leave.
     pub form: Form,
+    /// Of these topics nothing up to there is for it, although that is behind the cursor.
+    pub recent: Vec<(String, u64)>,
 }
 
 /// What [`Subscription::pull`] has written.
@@ -111,6 +154,9 @@ pub struct Pulled {
     pub some: bool,
     /// Whether there may be more.
     pub more: bool,
+    /// Something is missing of which its form cannot tell: its client has to be told otherwise. Nothing behind that was
+    /// written.
+    pub gap: bool,
 }
 
 /// What was joined for a subscriber. For the next one that stands where it stood it is the same, unless the hub has changed
@@ -145,6 +191,12 @@ impl Joined {
         &self.ends
     }
 
+    /// Nothing was.
+    pub fn clear(&mut self) {
+        self.forget();
+        self.pulled = Pulled::default();
+    }
+
     fn forget(&mut self) {
         self.bytes.clear();
         self.ends.clear();
@@ -154,7 +206,7 @@ impl Joined {
     /// Where that one stands behind this, if this is for it.
     fn reached_by(&self, one: &Subscription) -> Option<(u64, u64)> {
         let of = self.of.as_ref()?;
-        let (Topics::One(topic), None) = (&one.topics, &one.opening) else { return None };
+        let (Topics::One(topic), None, None) = (&one.topics, &one.opening, &one.recent.0) else { return None };
         let is_for_it = of.place == (one.cursor, one.told)
             && of.form == one.form
             && of.topic.is(topic)
@@ -195,13 +247,73 @@ impl Subscription {
         let told = log.floor(&topics);
         drop(state);
         let opening = Some(Box::new(Opening { gap, last }));
-        Ok(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, opening })
+        let (recent, counted) = (Recent::default(), true);
+        Ok(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, opening, recent, counted })
+    }
+
+    /// A subscriber of what a topic has from now on, which is part of one that is counted. It has nothing to say at its
+    /// beginning.
+    pub(crate) fn part_of_another(hub: &Hub, topic: &Topic, form: Form) -> Subscription {
+        let mut state = hub.write();
+        state.log.subscribe(slice::from_ref(topic));
+        let (topics, cursor) = (Topics::One(state.log.shared(topic)), state.log.position().offset);
+        drop(state);
+        let (recent, counted) = (Recent::default(), false);
+        Subscription {
+            hub: hub.clone(),
+            topics,
+            token: None,
+            cursor,
+            told: cursor,
+            form,
+            opening: None,
+            recent,
+            counted,
+        }
+    }
+
+    /// Subscribes to another topic of its namespace: to what it has from now on. Answers whether it did not before.
+    pub(crate) fn add(&mut self, topic: &Topic) -> bool {
+        if self.topics.contains(topic) {
+            return false;
+        }
+        let mut state = self.hub.write();
+        state.log.subscribe(slice::from_ref(topic));
+        let (topic, now) = (state.log.shared(topic), state.log.position().offset);
+        if let Some(token) = self.token {
+            state.enter(slice::from_ref(&topic), token);
+        }
+        drop(state);
+        if now > self.cursor {
+            self.recent.add(topic.clone(), now);
+        }
+        let mut topics = self.topics.to_vec();
+        topics.push(topic);
+        topics.sort_unstable();
+        self.topics = Topics::new(topics);
+        true
+    }
+
+    /// Hears no more of a topic. Answers whether it did; `false` as well for its last one, which only its end ends.
+    pub(crate) fn remove(&mut self, topic: &Topic) -> bool {
+        if self.topics.len() < 2 || !self.topics.contains(topic) {
+            return false;
+        }
+        let mut state = self.hub.write();
+        if let Some(token) = self.token {
+            state.leave(slice::from_ref(topic), token);
+        }
+        state.log.unsubscribe(slice::from_ref(topic));
+        drop(state);
+        self.recent.keep(|recent, _| recent != topic);
+        self.topics = Topics::new(self.topics.iter().filter(|one| *one != topic).cloned().collect());
+        true
     }
 
     /// One that goes on as it was written down, whatever the limit. `None` where its namespace is no longer, or its topics
     /// are none.
     pub fn restore(hub: &Hub, saved: Saved) -> Option<Subscription> {
-        let Saved { namespace, topics, cursor, told, form } = saved;
+        let Saved { namespace, topics, cursor, told, form, recent } = saved;
         let topics = topics.iter().map(|name| Topic::new(namespace.as_str(), name).ok());
         let mut topics: Vec<Topic> = topics.collect::<Option<_>>()?;
         topics.sort_unstable();
@@ -214,7 +326,30 @@ impl Subscription {
         state.log.subscribe(&topics);
         let topics = Topics::new(topics.iter().map(|topic| state.log.shared(topic)).collect());
         drop(state);
-        Some(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, opening: None })
+        let mut one = Subscription {
+            hub: hub.clone(),
+            topics,
+            token: None,
+            cursor,
+            told,
+            form,
+            opening: None,
+            recent: Recent::default(),
+            counted: true,
+        };
+        for (name, from) in recent {
+            let topic = one.topics.iter().find(|topic| topic.name() == name).cloned();
+            topic.into_iter().for_each(|topic| one.recent.add(topic, from));
+        }
+        Some(one)
+    }
+
+    /// The same as part of one that is counted.
+    pub(crate) fn into_part(mut self) -> Subscription {
+        if mem::take(&mut self.counted) {
+            self.hub.count_out();
+        }
+        self
     }
 
     /// What has to be known to go on elsewhere; `None` before anything was said.
@@ -225,6 +360,7 @@ impl Subscription {
             cursor: self.cursor,
             told: self.told,
             form: self.form,
+            recent: self.recent.all().iter().map(|(topic, from)| (topic.name().to_owned(), *from)).collect(),
         })
     }
 
@@ -245,6 +381,15 @@ impl Subscription {
     /// Under which name.
     pub fn token(&self) -> Option<usize> {
         self.token
+    }
+
+    /// How many topics.
+    pub(crate) fn topics(&self) -> usize {
+        self.topics.len()
+    }
+
+    pub(crate) fn listens_to(&self, topic: &Topic) -> bool {
+        self.topics.contains(topic)
     }
 
     /// Everything up to here was looked at.
@@ -288,11 +433,11 @@ impl Subscription {
     /// Whether something lies behind the cursor, or is to be said.
     pub fn is_behind(&self) -> bool {
         let state = self.hub.read();
-        let mut behind = has_missed(&state.log, &self.topics, self.cursor, self.told)
+        let mut behind = has_missed(&state.log, &self.topics, (self.cursor, self.told), &self.recent)
             || state.log.hole_behind(self.cursor).is_some();
-        state.log.visit(self.cursor, &self.topics, |_, _| {
-            behind = true;
-            false
+        state.log.visit(self.cursor, &self.topics, |topic, stored| {
+            behind |= stored.offset > self.recent.from(topic);
+            !behind
         });
         behind
     }
@@ -305,7 +450,7 @@ impl Subscription {
         }
         joined.forget();
         let (hub, place) = (self.hub.clone(), (self.cursor, self.told));
-        let is_first = !self.has_begun();
+        let is_first = !self.has_begun() || self.recent.0.is_some();
         let state = hub.read();
         joined.pulled = self.join(&state.log, &mut joined.bytes, &mut joined.ends);
         if let (Topics::One(topic), false) = (&self.topics, is_first) {
@@ -318,17 +463,19 @@ impl Subscription {
 
     /// Appends that, and notes where each event ends, and the cursor behind it; the opening and what belongs to it are one.
     fn join(&mut self, log: &Log, out: &mut Vec<u8>, ends: &mut Vec<(usize, u64)>) -> Pulled {
-        let Subscription { topics, cursor, told, opening, .. } = self;
+        let Subscription { topics, cursor, told, opening, recent, .. } = self;
         let (form, topics) = (self.form, &**topics);
         let mut pulled = Pulled::default();
         if let Some(Opening { gap, last }) = opening.take().map(|opening| *opening) {
-            let mut text = String::new();
             // Whoever hears no more than this has not heard the last messages either, and comes back for them.
             let at = last.first().map_or(*cursor, |first| first - 1);
-            encoding::opening(&mut text, log.at(at));
-            push(out, text.as_bytes(), form.chunked);
+            push_opening(out, log.at(at), form);
             if let Some(from) = gap {
-                push_gap(out, from, log.at(*cursor), form);
+                pulled.gap = !push_gap(out, from, log.at(*cursor), form);
+                if pulled.gap {
+                    ends.push((out.len(), *cursor));
+                    return pulled;
+                }
             }
             let began = out.len();
             for (topic, stored) in last.iter().filter_map(|offset| log.get(*offset)) {
@@ -339,19 +486,23 @@ impl Subscription {
                     pulled.more = true;
                     break;
                 }
-                push(out, frame, form.chunked);
+                push(out, frame, form);
             }
             ends.push((out.len(), *cursor));
-            pulled.some = true;
+            // A WebSocket of bare data says nothing.
+            pulled.some = !out.is_empty();
             if pulled.more {
                 return pulled;
             }
         }
-        if has_missed(log, topics, *cursor, *told) {
+        if has_missed(log, topics, (*cursor, *told), recent) {
             let from = log.at(*cursor);
             *cursor = log.start(topics, Start::Oldest).max(*cursor);
             *told = log.floor(topics);
-            push_gap(out, Some(from), log.at(*cursor), form);
+            pulled.gap = !push_gap(out, Some(from), log.at(*cursor), form);
+            if pulled.gap {
+                return pulled;
+            }
             ends.push((out.len(), *cursor));
             pulled.some = true;
         }
@@ -362,21 +513,28 @@ impl Subscription {
             if stored.offset >= end {
                 return false;
             }
+            if stored.offset <= recent.from(topic) {
+                return true;
+            }
             let frame = frame(log, topic, stored, form);
             if messages == MESSAGES || (messages > 0 && out.len() - began + frame.len() > BYTES) {
                 pulled.more = true;
                 return false;
             }
             messages += 1;
-            push(out, frame, form.chunked);
+            push(out, frame, form);
             ends.push((out.len(), stored.offset));
             true
         });
         *cursor = reached.min(end - 1);
+        recent.keep(|_, from| from > *cursor);
         pulled.some |= messages > 0;
         if let Some(hole) = hole.filter(|_| !pulled.more) {
-            let from = log.at(std::mem::replace(cursor, hole));
-            push_gap(out, Some(from), log.at(hole), form);
+            let from = log.at(mem::replace(cursor, hole));
+            pulled.gap = !push_gap(out, Some(from), log.at(hole), form);
+            if pulled.gap {
+                return pulled;
+            }
             ends.push((out.len(), hole));
             (pulled.some, pulled.more) = (true, true);
         }
@@ -387,11 +545,13 @@ impl Subscription {
     pub fn push_heartbeat(&self, out: &mut Vec<u8>) {
         let position = self.hub.read().log.at(self.cursor);
         let mut text = String::new();
-        match self.form.beat {
-            true => encoding::beat(&mut text, position),
-            false => encoding::heartbeat(&mut text, position),
+        match self.form {
+            Form { websocket: true, json: false, .. } => return,
+            Form { websocket: true, .. } => encoding::place(&mut text, position),
+            Form { beat: true, .. } => encoding::beat(&mut text, position),
+            _ => encoding::heartbeat(&mut text, position),
         }
-        self.push(out, text.as_bytes());
+        push(out, text.as_bytes(), self.form);
     }
 
     /// Appends that the stream ends, and that its client is to come back after so many milliseconds.
@@ -426,7 +586,7 @@ impl Subscription {
                 push(&mut out, object);
             }
         }
-        if has_missed(log, topics, *cursor, *told) {
+        if has_missed(log, topics, (*cursor, *told), &Recent::default()) {
             gap = true;
             *told = log.floor(topics);
         }
@@ -463,10 +623,6 @@ impl Subscription {
     pub fn empty_answer(&self) -> Vec<u8> {
         empty_answer(self.hub.read().log.at(self.cursor), false)
     }
-
-    fn push(&self, out: &mut Vec<u8>, event: &[u8]) {
-        push(out, event, self.form.chunked);
-    }
 }
 
 impl Drop for Subscription {
@@ -477,7 +633,9 @@ impl Drop for Subscription {
         }
         state.log.unsubscribe(&self.topics);
         drop(state);
-        self.hub.count_out();
+        if self.counted {
+            self.hub.count_out();
+        }
     }
 }
 
@@ -500,7 +658,7 @@ fn empty_answer(last: Position, gap: bool) -> Vec<u8> {
 
 /// Appends the end of an event stream: its client is to come back after so many milliseconds.
 pub fn push_farewell(out: &mut Vec<u8>, retry: u32, chunked: bool) {
-    push(out, encoding::farewell(retry).as_bytes(), chunked);
+    push(out, encoding::farewell(retry).as_bytes(), Form { chunked, ..Form::default() });
     if chunked {
         out.extend_from_slice(http1::response::LAST_CHUNK);
     }
@@ -517,22 +675,46 @@ fn make_room(hub: &Hub, state: RwLockReadGuard<'_, State>) {
 }
 
 /// Whether something is gone behind the cursor that it was not told of.
-fn has_missed(log: &Log, topics: &[Topic], cursor: u64, told: u64) -> bool {
-    log.floor(topics) > cursor.max(told)
+fn has_missed(log: &Log, topics: &[Topic], (cursor, told): (u64, u64), recent: &Recent) -> bool {
+    let heard = cursor.max(told);
+    match recent.all() {
+        [] => log.floor(topics) > heard,
+        _ => topics.iter().any(|topic| log.floor(slice::from_ref(topic)) > heard.max(recent.from(topic))),
+    }
 }
 
-fn push_gap(out: &mut Vec<u8>, from: Option<Position>, to: Position, form: Form) {
+fn push_opening(out: &mut Vec<u8>, at: Position, form: Form) {
     let mut text = String::new();
-    encoding::gap(&mut text, from, to);
-    push(out, text.as_bytes(), form.chunked);
+    match form {
+        Form { websocket: true, json: false, .. } => return,
+        Form { websocket: true, .. } => encoding::place(&mut text, at),
+        _ => encoding::opening(&mut text, at),
+    }
+    push(out, text.as_bytes(), form);
 }
 
-fn push(out: &mut Vec<u8>, event: &[u8], chunked: bool) {
-    if chunked {
+/// Appends that something is missing. Answers whether that can be said in this form.
+fn push_gap(out: &mut Vec<u8>, from: Option<Position>, to: Position, form: Form) -> bool {
+    let mut text = String::new();
+    match form {
+        Form { websocket: true, json: false, .. } => return false,
+        Form { websocket: true, .. } => encoding::gap_object(&mut text, from, to),
+        _ => encoding::gap(&mut text, from, to),
+    }
+    push(out, text.as_bytes(), form);
+    true
+}
+
+fn push(out: &mut Vec<u8>, event: &[u8], form: Form) {
+    if form.websocket {
+        // Bytes that are no text cannot be said to be it (RFC 6455 §8.1).
+        let opcode = if str::from_utf8(event).is_ok() { Opcode::Text } else { Opcode::Binary };
+        out.extend_from_slice(&frame_header(opcode, false, event.len()));
+    } else if form.chunked {
         push_chunk_size(out, event.len());
     }
     out.extend_from_slice(event);
-    if chunked {
+    if form.chunked {
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -543,6 +725,8 @@ fn object<'l>(log: &Log, topic: &Topic, stored: &'l Stored) -> &'l [u8] {
 
 fn frame<'l>(log: &Log, topic: &Topic, stored: &'l Stored, form: Form) -> &'l [u8] {
     match form.json {
+        _ if form.websocket && form.json => object(log, topic, stored),
+        _ if form.websocket => stored.message.data(),
         false => log.frame(stored, encoding::EVENT, |message| encoding::event(log, stored, &encoding::text(message))),
         true => log.frame(stored, encoding::JSON_EVENT, |_| {
             let object = encoding::json(log, topic, stored);

@@ -178,7 +178,7 @@ impl Acceptor {
             let Some(connection) = guard.as_mut() else { continue };
             let cut = connection.cut(&self.shared, self.now, self.date.field());
             // What comes behind a last answer is thrown away, and no request.
-            let is_answered = connection.is_lingering() || connection.holds_application();
+            let is_answered = connection.is_lingering() || connection.holds_application() || connection.converses();
             if !cut && sched == Sched::Queued && !is_answered && connection.has_unread() {
                 let age = Duration::from_millis(slot.queued_for(self.now).max(0) as u64);
                 connection.cut_unread(&self.shared, self.now, self.date.field(), age);

@@ -192,10 +192,11 @@ impl Acceptor {
             if ids.is_empty() {
                 break;
             }
+            let version = migration.state;
             for moving in ids.into_iter().filter_map(|id| migration.take(id)) {
                 // Only our copy is closed: nothing is shut down, the description lives on in the successor.
                 if let Some(connection) = moving.slot.connection().as_mut() {
-                    connection.set_moved();
+                    connection.set_moved(&self.shared, version);
                 }
                 moving.slot.close();
                 // As in `forget`, which cannot be called with the migration at hand.
@@ -475,7 +476,8 @@ impl Acceptor {
             if behind {
                 self.deliveries.wait(slot.token());
             }
-        } else if ready && matches!(slot.notify(readable), Notified::Enqueue(_)) {
+        }
+        if ready && matches!(slot.notify(readable), Notified::Enqueue(_)) {
             self.enqueue(slot);
         }
         (source, bytes)

@@ -10,8 +10,10 @@ use super::transport::Moved;
 use super::turn::{self, Turn};
 use super::writing::{After, ResponseBody, Writing};
 use super::{Connection, Flow, State, Unfinished, close};
+use crate::api::Closed;
 use crate::clock::Millis;
 use crate::config::Limits;
+use crate::lifecycle::state::WEBSOCKETS;
 use http1::head::is_blank;
 use http1::{Reject, response};
 use std::time::Duration;
@@ -100,6 +102,7 @@ impl Connection {
                 self.close(CloseReason::WriteTimeout, shared, now);
                 Expiry::Close(CloseReason::WriteTimeout)
             }
+            State::Conversing(_) => self.expire_conversation(shared, now),
             State::Lingering { reason, .. } | State::Refused { reason, .. } => Expiry::Close(*reason),
         }
     }
@@ -135,6 +138,10 @@ impl Connection {
         now: Millis,
         date: &[u8],
     ) -> (Expiry, State) {
+        if self.converses() {
+            // Nothing of HTTP is said there any more.
+            return (self.end_conversation_at_once(shared, now), State::ReadingHead);
+        }
         let waiting = self.take_waiting();
         // What nobody has read begins now; of what was cut there is none any more.
         let unread = || matches!(self.state, State::ReadingHead).then(|| Exchange::new(now));
@@ -218,8 +225,11 @@ impl Connection {
     }
 
     /// The successor has it.
-    pub fn set_moved(&mut self) {
+    pub fn set_moved(&mut self, shared: &Shared, version: Option<u32>) {
         self.moved = true;
+        // To a process that knows no WebSockets it went as one that ends.
+        let lives_on = version.is_some_and(|version| version >= WEBSOCKETS);
+        self.let_talker_go(shared, (!lives_on).then(|| Closed::new(1012, "")));
     }
 
     /// Whether it holds code of the application's: a reader or a closure.
@@ -268,7 +278,7 @@ impl Connection {
         let what = match &self.state {
             State::ReadingHead if is_blank(&self.input) => return None,
             // It is never finished, so nothing waits for that.
-            State::Lingering { .. } | State::Subscribed(_) => return None,
+            State::Lingering { .. } | State::Subscribed(_) | State::Conversing(_) => return None,
             // What has been answered, or cut, is not under way.
             State::Refused { push, .. } if push.exchange.is_none() => return None,
             State::ReadingHead => {

@@ -2,7 +2,7 @@
 
 use super::Connection;
 use crate::lifecycle::invariants as lifecycle;
-use crate::lifecycle::state::{SavedState, Snapshot, encode, versions};
+use crate::lifecycle::state::{SavedSide, SavedState, SavedTopics, Snapshot, encode, versions};
 use pubsub::{Hub, HubLimits, Limits, Retention};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -23,13 +23,34 @@ fn restored(snapshot: Snapshot) {
         subscriber.topics.sort_unstable();
         subscriber.topics.dedup();
     }
+    if let SavedState::Conversing(one) = &mut expected.state {
+        match &mut one.side {
+            SavedSide::Listener { subscription, .. } => {
+                hub.add_namespace(&subscription.namespace.as_str().into(), Retention::default());
+                subscription.topics.sort_unstable();
+                subscription.topics.dedup();
+                // What is known of other topics than these is not.
+                let SavedTopics { topics, recent, .. } = subscription;
+                recent.retain(|(topic, _)| topics.contains(topic));
+            }
+            // Nobody here has that conversation, so it ends.
+            SavedSide::Talker(_) => {}
+        }
+        if one.close_received {
+            one.close_sent = false;
+        }
+    }
     let written = encode(expected.clone(), version);
     let null = || OwnedFd::from(File::open("/dev/null").expect("/dev/null"));
-    if let Ok(restored) = Connection::restore(snapshot, null(), Some(&Arc::new(null().into())), Some(&hub)) {
+    if let Ok(restored) =
+        Connection::restore(snapshot, null(), Some(&Arc::new(null().into())), (Some(&hub), &Arc::default()))
+    {
         let again = restored.connection.snapshot(restored.deadline, version);
         let (again, _) = again.expect("nothing in it is the application's");
         // One whose topics are none ends.
-        if restored.connection.is_subscribed() || !matches!(expected.state, SavedState::Subscribed(_)) {
+        if restored.connection.is_subscribed()
+            || !matches!(expected.state, SavedState::Subscribed(_) | SavedState::Conversing(_))
+        {
             assert_eq!(encode(again, version), written);
         }
     }

@@ -5,6 +5,8 @@
 //!   │ partial: park          │ partial: park         │            │ would block: park
 //!   │                        │                       ├─▶ Subscribed ─ended─▶ Writing, ReadingHead or Lingering
 //!   │                        │                       │     nothing new: park
+//!   │                        │                       ├─▶ Conversing ─closed by both─▶ Lingering
+//!   │                        │                       │     nothing came and nothing waits: park
 //!   │                        │                       └─▶ AwaitingPermit ─▶ (stream)
 //!   └─ limits ▶ 4xx          ├─ limits ▶ 4xx                                  ▲
 //!                            └─ outgrows its buffer: parked and collected ────┘
@@ -19,6 +21,7 @@ mod budget;
 mod close_reason;
 mod closing;
 mod context;
+mod conversing;
 mod dispatch;
 mod exchange;
 mod in_flight;
@@ -47,11 +50,12 @@ pub use snapshot::{Restored, fresh};
 pub use stats::Stats;
 pub use turn::Turn;
 
-use crate::api::Request;
+use crate::api::{Closed, Request};
 use crate::clock::Millis;
 use crate::config::Limits;
 use crate::engine::slot::{self, Parking};
 use budget::Share;
+use conversing::Conversing;
 use dispatch::Push;
 use exchange::{Answer, End, Ended, Exchange};
 use http1::Reject;
@@ -109,6 +113,8 @@ enum State {
     /// A response that is a subscription, its head out unless it is a poll: it waits for the hub, and goes on as
     /// `Writing` or `ReadingHead` when it ends.
     Subscribed(Box<Subscribed>),
+    /// A WebSocket: it waits for its client, or for what is for it.
+    Conversing(Box<Conversing>),
     /// The last answer is out and FIN was sent: what still comes is thrown away until the client closes too.
     Lingering { reason: CloseReason, until: Millis, limit: Millis },
 }
@@ -124,6 +130,7 @@ impl State {
             State::AwaitingPermit(push) | State::Refused { push, .. } => push.held(),
             State::Writing(writing) => size_of::<Writing>() + writing.held(),
             State::Subscribed(subscribed) => subscribed.held(),
+            State::Conversing(conversing) => conversing.held(),
         }
     }
 }
@@ -210,6 +217,7 @@ impl Connection {
                 State::AwaitingPermit(push) => self.acquire_permit(work, turn, push),
                 State::Writing(writing) => self.resume_write(work, turn, *writing),
                 State::Subscribed(subscribed) => self.serve_subscriber(work, turn, subscribed),
+                State::Conversing(conversing) => self.serve_conversation(work, turn, conversing),
                 State::Lingering { reason, until, limit } => self.linger(work, turn, reason, until, limit),
                 State::Refused { push, reason, until, limit } => {
                     self.end_refused(work, turn, push, reason, (until, limit))
@@ -275,6 +283,7 @@ impl Connection {
             State::AwaitingPermit(push) | State::Refused { push, .. } => Some((push.exchange.take()?, push.answer)),
             State::Writing(writing) => Some((writing.exchange.take()?, writing.answer)),
             State::Subscribed(subscribed) => Some((subscribed.exchange.take()?, subscribed.answer)),
+            State::Conversing(conversing) => Some((conversing.exchange.take()?, conversing.answer)),
             State::Lingering { .. } => None,
         }
     }
@@ -284,7 +293,11 @@ impl Connection {
         match &self.state {
             State::ReadingBody(collecting) => Some(&collecting.request),
             State::AwaitingPermit(push) | State::Refused { push, .. } => Some(&push.request),
-            State::ReadingHead | State::Writing(_) | State::Subscribed(_) | State::Lingering { .. } => None,
+            State::ReadingHead
+            | State::Writing(_)
+            | State::Subscribed(_)
+            | State::Conversing(_)
+            | State::Lingering { .. } => None,
         }
     }
 
@@ -299,6 +312,7 @@ impl Connection {
         if let Some((exchange, answer)) = self.take_waiting() {
             self.end_waiting(exchange, answer, End::Closed(reason), shared, now);
         }
+        self.let_talker_go(shared, Some(Closed::lost()));
     }
 
     /// For the thread that says how the server is while every worker is busy: answers the next request if it asks for
@@ -362,7 +376,7 @@ impl Connection {
     /// There is no memory for it to wait in. A request that nobody has executed is told to come again.
     fn shed(&mut self, work: &mut WorkerContext) -> Flow {
         let answers = match &self.state {
-            State::Writing(_) => true,
+            State::Writing(_) | State::Conversing(_) => true,
             State::Subscribed(subscribed) => !subscribed.subscription.form().poll,
             _ => false,
         };

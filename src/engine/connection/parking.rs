@@ -56,6 +56,14 @@ impl Connection {
                 Some(blocked) => (Parked { on_writable: true, ..nothing }, blocked.window.ends().unwrap_or(now), now),
                 None => (Parked { on_wake: true, ..nothing }, subscribed.until, now),
             },
+            // The same; and what its client says is for it, as long as that reads what it is told.
+            State::Conversing(one) => match &one.blocked {
+                Some(blocked) => {
+                    let until = blocked.window.ends().unwrap_or(now);
+                    (Parked { on_writable: true, ..nothing }, until, now)
+                }
+                None => (Parked { on_wake: true, ..reads }, one.until(), now),
+            },
             // After the last answer nothing is on the way.
             State::Lingering { until, .. } => (Parked { shed: Some(Shed::Idle), ..reads }, *until, now),
             // Only a worker may end it, which is on its way.

@@ -10,10 +10,10 @@ use super::stream::{Delimiter, SharedBody};
 use super::turn::Turn;
 use super::writing::{After, Progress, ResponseBody, Writing};
 use super::{Connection, Flow, close};
-use crate::api::{Body, IntoResponse, Kind, Response, StreamFn};
+use crate::api::{Body, IntoResponse, Kind, Response, Side, StreamFn};
 use crate::logging::rate_limit::log_rate_limited;
 use http1::Reject;
-use http1::response::{self, HeadOptions, ResponseFraming, encode_fields, finish_head, push_field};
+use http1::response::{self, HeadOptions, InvalidResponse, ResponseFraming, encode_fields, finish_head, push_field};
 use std::io::{self, Read};
 use tiny_http::{Method, StatusCode};
 
@@ -27,6 +27,9 @@ impl Connection {
         body: Option<SharedBody>,
     ) -> Flow {
         let (status, start) = (response.status_code(), work.out.len());
+        if status.0 == 101 {
+            return self.start_upgrade(work, turn, response, body);
+        }
         let said = match encode_fields(&mut work.out, status, response.headers(), work.date.field()) {
             Ok(said) => said,
             Err(invalid) => {
@@ -98,10 +101,39 @@ impl Connection {
             Kind::Bytes { bytes, at } => ResponseBody::Bytes { bytes, at },
             Kind::File { file, offset, end } => ResponseBody::file(file, offset, end),
             // With a status that says that there is none.
-            Kind::Subscription(_) => ResponseBody::None,
+            Kind::Subscription(_) | Kind::Conversation(_) => ResponseBody::None,
             Kind::Reader { reader, length } => ResponseBody::Reader { reader, left: length, delimiter, ended: false },
         };
         self.finish_head(work, turn, source, keep_alive, body)
+    }
+
+    /// Encodes the head of a WebSocket, and goes on to that. Nothing else switches to another protocol.
+    fn start_upgrade(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &mut Turn<'_>,
+        response: Response,
+        body: Option<SharedBody>,
+    ) -> Flow {
+        let (start, headers) = (work.out.len(), response.headers().to_vec());
+        let (minor, is_own) = (work.request.head().0.minor, |side: &Side| work.shared.has_hub(side.hub()));
+        let wrong = match response.into_reader().kind {
+            Kind::Conversation(converse) if minor == 0 || body.is_some() => {
+                drop(converse);
+                "a WebSocket begins behind a request of HTTP/1.1 with no large body".to_owned()
+            }
+            Kind::Conversation(converse) if !is_own(&converse.side) => {
+                "a WebSocket of a hub that is not the server's: see Builder::hub".to_owned()
+            }
+            Kind::Conversation(converse) => match response::encode_switch(&mut work.out, &headers, work.date.field()) {
+                Ok(_) => return self.converse(work, turn, *converse, start),
+                Err(invalid) => invalid.to_string(),
+            },
+            _ => InvalidResponse::Status(101).to_string(),
+        };
+        let (method, url) = (work.request.method(), work.request.url());
+        log_rate_limited!(error, "the handler's response cannot be sent: {wrong} ({method} {url})");
+        self.start_response(work, turn, StatusCode(500).into_response(), body)
     }
 
     /// The head is in the worker's buffer: writes it and the rest, and decides what comes after it.

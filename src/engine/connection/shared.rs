@@ -4,7 +4,9 @@ use super::budget::Budget;
 use super::exchange::Ended;
 use super::in_flight::{Durations, InFlight, Unfinished};
 use super::stats::Stats;
-use crate::api::{Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
+use crate::api::{
+    Conversations, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read,
+};
 use crate::clock::Millis;
 use crate::config::Limits;
 use crate::lifecycle::Phase;
@@ -17,6 +19,8 @@ pub struct Shared {
     pub handler: Box<dyn Handler>,
     /// Of those that subscribe.
     pub hub: Option<Hub>,
+    /// Of that hub.
+    pub conversations: Arc<Conversations>,
     pub status_routes: bool,
     pub phase: Phase,
     pub stats: Stats,
@@ -37,6 +41,7 @@ impl Shared {
             limits,
             handler: Box::new(handler),
             hub: None,
+            conversations: Arc::default(),
             status_routes: true,
             phase: Phase::default(),
             stats: Stats::new(2),

@@ -1,6 +1,7 @@
 //! A parked connection written down for a successor, and one that goes on with what was written down.
 
 use super::close_reason::CloseReason;
+use super::conversing;
 use super::exchange::{Answer, Exchange};
 use super::receive::Collecting;
 use super::stream::Incoming;
@@ -8,9 +9,11 @@ use super::subscribed::{self, Blocked, Subscribed};
 use super::transport::Transport;
 use super::writing::{After, ResponseBody, Writing};
 use super::{Connection, State};
-use crate::api::{Bytes, Request};
+use crate::api::{Bytes, Conversations, Request};
 use crate::clock::Millis;
-use crate::lifecycle::state::{RemainingBody, SUBSCRIBERS, SavedFraming, SavedState, SavedSubscriber, Snapshot};
+use crate::lifecycle::state::{
+    RemainingBody, SUBSCRIBERS, SavedFraming, SavedState, SavedSubscriber, Snapshot, WEBSOCKETS,
+};
 use http1::head::{HeadLimits, Scanner};
 use pubsub::{Form, Hub, Saved, Subscription};
 use std::fs::File;
@@ -94,6 +97,13 @@ impl Connection {
                 line: subscribed.line().to_owned(),
             },
             State::Subscribed(subscribed) => SavedState::Subscribed(Box::new(save(subscribed)?)),
+            State::Conversing(one) if version < WEBSOCKETS => SavedState::Writing {
+                unsent: one.last_words(),
+                remaining: RemainingBody::None,
+                keep_alive: false,
+                line: one.line().to_owned(),
+            },
+            State::Conversing(one) => SavedState::Conversing(Box::new(conversing::save(one)?)),
         };
         let snapshot = Snapshot {
             peer: self.peer,
@@ -117,18 +127,18 @@ impl Connection {
         }
     }
 
-    /// A connection that goes on where the snapshot was taken, a subscriber with that hub. If the pieces do not fit
-    /// together, the socket comes back.
+    /// A connection that goes on where the snapshot was taken, a subscriber with that hub, the client of a conversation with
+    /// one of these. If the pieces do not fit together, the socket comes back.
     pub fn restore(
         mut snapshot: Snapshot,
         socket: OwnedFd,
         file: Option<&Arc<File>>,
-        hub: Option<&Hub>,
+        (hub, conversations): (Option<&Hub>, &Arc<Conversations>),
     ) -> Result<Restored, OwnedFd> {
         let saved = std::mem::replace(&mut snapshot.state, SavedState::ReadingHead);
         // What it is in the middle of begins anew here, and knows what was written down.
         let began = snapshot.begun.map_or_else(Millis::now, Millis);
-        match Connection::state_of(saved, snapshot.peer, began, file, hub) {
+        match Connection::state_of(saved, snapshot.peer, began, file, (hub, conversations)) {
             Some(state) => Ok(Connection::with_state(snapshot, state, socket)),
             None => Err(socket),
         }
@@ -139,7 +149,7 @@ impl Connection {
         peer: Option<SocketAddr>,
         began: Millis,
         file: Option<&Arc<File>>,
-        hub: Option<&Hub>,
+        (hub, conversations): (Option<&Hub>, &Arc<Conversations>),
     ) -> Option<State> {
         Some(match saved {
             SavedState::ReadingHead => State::ReadingHead,
@@ -176,6 +186,14 @@ impl Connection {
                 State::Lingering { reason: CloseReason::Finished, until, limit: until }
             }
             SavedState::Subscribed(subscriber) => subscriber_of(*subscriber, began, hub),
+            SavedState::Conversing(saved) => match conversing::restore(*saved, began, hub, conversations) {
+                Ok(one) => State::Conversing(one),
+                Err((unsent, exchange)) => {
+                    let mut writing = Writing::new(ResponseBody::None, After::Linger(CloseReason::Stopping));
+                    (writing.unsent, writing.exchange) = (unsent, Some(exchange));
+                    State::Writing(Box::new(writing))
+                }
+            },
         })
     }
 
@@ -202,8 +220,8 @@ impl Connection {
 
 /// A subscriber as it is written down; `None` before anything was said.
 fn save(subscribed: &Subscribed) -> Option<SavedSubscriber> {
-    let Saved { namespace, topics, cursor, told, form } = subscribed.subscription.save()?;
-    let Form { chunked, json, beat, poll } = form;
+    let Saved { namespace, topics, cursor, told, form, recent: _ } = subscribed.subscription.save()?;
+    let Form { chunked, json, beat, poll, websocket: _ } = form;
     Some(SavedSubscriber {
         namespace,
         topics,
@@ -227,9 +245,9 @@ fn save(subscribed: &Subscribed) -> Option<SavedSubscriber> {
 fn subscriber_of(saved: SavedSubscriber, began: Millis, hub: Option<&Hub>) -> State {
     let SavedSubscriber { namespace, topics, cursor, told, chunked, json, beat, poll, .. } = saved;
     let SavedSubscriber { unsent, heartbeat, until, head, keep_alive, minor, line, .. } = saved;
-    let form = Form { chunked, json, beat, poll };
+    let form = Form { chunked, json, beat, poll, websocket: false };
     let exchange = Some(Exchange::of_line(began, line));
-    let saved = Saved { namespace, topics, cursor, told, form };
+    let saved = Saved { namespace, topics, cursor, told, form, recent: Vec::new() };
     match hub.and_then(|hub| Subscription::restore(hub, saved)) {
         Some(subscription) => {
             let (answer, blocked, until, head) = (Answer::default(), Blocked::new(unsent), Millis(until), head.into());
@@ -256,7 +274,7 @@ mod tests {
         let SavedState::ReadingBody { head: own, .. } = &mut snapshot.state else { panic!("{snapshot:?}") };
         *own = head.to_vec();
         let (one, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
-        Connection::restore(snapshot, one.into(), None, None).ok()
+        Connection::restore(snapshot, one.into(), None, (None, &Arc::default())).ok()
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Subscribed {
 
 /// When the next heartbeat is due: on a whole second, so that one wake serves all of that second, and each connection on
 /// its own ones, or those that came together would be due together for ever.
-fn next_heartbeat(now: Millis, heartbeat: u16, token: usize) -> Millis {
+pub(super) fn next_heartbeat(now: Millis, heartbeat: u16, token: usize) -> Millis {
     if heartbeat == 0 {
         return now.after(LONG);
     }
@@ -294,9 +294,9 @@ impl Connection {
         self.state = State::Subscribed(subscribed);
     }
 
-    /// Whether it is a subscriber.
+    /// Whether it is a subscriber, or a WebSocket: what another thread has something for.
     pub fn is_subscribed(&self) -> bool {
-        matches!(self.state, State::Subscribed(_))
+        matches!(self.state, State::Subscribed(_) | State::Conversing(_))
     }
 
     /// From here on news reach it under that token. Answers whether there is some.
@@ -306,6 +306,7 @@ impl Connection {
                 subscribed.subscription.enter(token);
                 subscribed.subscription.form().poll || subscribed.subscription.is_behind()
             }
+            State::Conversing(conversing) => conversing.enter(token),
             _ => false,
         }
     }

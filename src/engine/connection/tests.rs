@@ -889,9 +889,9 @@ fn what_moves_ends_with_the_successor_alone() {
         let (_, deadline) = park(driven.send(sent).turn());
         let (snapshot, file) = driven.connection.snapshot(deadline, 3).expect("nothing of the application's");
         let socket = driven.connection.socket.as_fd().try_clone_to_owned().expect("a descriptor");
-        let restored = Connection::restore(snapshot, socket, file.map(|_| unreachable!()), None);
+        let restored = Connection::restore(snapshot, socket, file.map(|_| unreachable!()), (None, &Arc::default()));
         let restored = restored.expect("what was written");
-        driven.connection.set_moved();
+        driven.connection.set_moved(&Shared::for_test(Limits::default(), crate::api::Router::new(), None), None);
         driven.connection = restored.connection;
         assert!(driven.ended().is_empty(), "the predecessor ends nothing");
         driven.send(rest);

@@ -56,6 +56,11 @@ impl<'w> Turn<'w> {
         Turn { single: true, ..Turn::new(&|| true) }
     }
 
+    /// Whether others of its kind wait behind it for this thread.
+    pub(super) fn is_delivery(&self) -> bool {
+        self.single
+    }
+
     /// Its owner looks at it, for the first time or because an event came.
     pub fn look(&mut self, hides_bytes: bool) {
         self.looks += 1;

@@ -145,6 +145,12 @@ impl<D: Clone + Send + 'static> Worker<D> {
             if self.role == Role::Streamer {
                 self.to_acceptor.send(ToAcceptor::Streamers(1));
             }
+            if self.role == Role::Worker {
+                self.shared.conversations.tell_of_ended();
+            }
+        }
+        if self.role == Role::Worker {
+            self.shared.conversations.tell_of_ended();
         }
         drop(self.done);
     }

@@ -1,11 +1,12 @@
 //! A parked connection as it is written down. What it could be doing in version 1 stays as it is; [`Unsubscribed`] is what
-//! versions before 3 have, which know no subscribers.
+//! versions before 3 have, which know no subscribers, and [`Unupgraded`] what version 3 has, which knows no WebSockets.
 //!
 //! Descriptors do not travel in the bytes; they follow beside them. Times are CLOCK_MONOTONIC in milliseconds, the same
 //! in every process of a host.
 
 use http1::chunked::{Decoder, State, Within};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 use std::net::SocketAddr;
 
 /// A parked connection without its descriptors.
@@ -47,6 +48,8 @@ pub enum SavedState {
     },
     /// Since version 3.
     Subscribed(Box<SavedSubscriber>),
+    /// Since version 4.
+    Conversing(Box<SavedWebSocket>),
 }
 
 /// A subscriber.
@@ -75,13 +78,119 @@ pub struct SavedSubscriber {
     pub line: String,
 }
 
+/// A WebSocket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedWebSocket {
+    /// Of what its client has sent.
+    pub decoder: SavedFrames,
+    /// Of a frame that the client has a part of.
+    #[serde(with = "serde_bytes")]
+    pub unsent: Vec<u8>,
+    /// Whether a ping was sent and not answered, a close frame was sent, or one has come.
+    pub asked: bool,
+    pub close_sent: bool,
+    pub close_received: bool,
+    /// When to ask, or to go without what was asked for, and when to say again where it is.
+    pub due: u64,
+    pub heartbeat: u16,
+    pub beat: u64,
+    pub deflate: bool,
+    pub max_message: u64,
+    pub line: String,
+    pub side: SavedSide,
+}
+
+/// A decoder of frames as it is written down: see `websocket::Saved`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SavedFrames {
+    #[serde(with = "serde_bytes")]
+    pub header: Vec<u8>,
+    pub received: u64,
+    #[serde(with = "serde_bytes")]
+    pub control: Vec<u8>,
+    pub message: Option<SavedFragments>,
+    pub ended: bool,
+}
+
+/// A message of which not all has come.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedFragments {
+    pub text: bool,
+    pub compressed: bool,
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
+}
+
+/// Who is behind a WebSocket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum SavedSide {
+    Listener { subscription: SavedTopics, json: bool },
+    Talker(Box<SavedClient>),
+}
+
+/// Topics and where in them somebody is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedTopics {
+    pub namespace: String,
+    pub topics: Vec<String>,
+    pub cursor: u64,
+    pub told: u64,
+    /// Of these nothing up to there is for it.
+    pub recent: Vec<(String, u64)>,
+}
+
+/// A client of a conversation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedClient {
+    pub conversation: String,
+    pub id: u64,
+    /// What the application has saved, and the version of that; `None` if it could not.
+    pub state: Option<(u32, ByteBuf)>,
+    pub topics: Option<SavedTopics>,
+    /// What waits for it: whether it is text, and its bytes.
+    pub messages: Vec<(bool, ByteBuf)>,
+    pub close: Option<(u16, String)>,
+    pub wake: Option<u64>,
+}
+
+/// A snapshot in version 3, which knows no WebSockets: one of those sends what its client has a part of, and ends.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Unupgraded(Snapshot);
+
+impl From<Snapshot> for Unupgraded {
+    fn from(snapshot: Snapshot) -> Unupgraded {
+        Unupgraded(without_websocket(snapshot))
+    }
+}
+
+fn without_websocket(mut snapshot: Snapshot) -> Snapshot {
+    if let SavedState::Conversing(websocket) = snapshot.state {
+        let SavedWebSocket { unsent, line, .. } = *websocket;
+        snapshot.state = SavedState::Writing { unsent, remaining: RemainingBody::None, keep_alive: false, line };
+    }
+    snapshot
+}
+
+impl TryFrom<Unupgraded> for Snapshot {
+    type Error = &'static str;
+
+    fn try_from(Unupgraded(snapshot): Unupgraded) -> Result<Snapshot, &'static str> {
+        match snapshot.state {
+            SavedState::Conversing(_) => Err("it has a WebSocket, which its version does not know"),
+            _ => Ok(snapshot),
+        }
+    }
+}
+
 /// A snapshot in a version that knows no subscribers: one of those sends what its client has a part of, and ends.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Unsubscribed(Snapshot);
 
 impl From<Snapshot> for Unsubscribed {
-    fn from(mut snapshot: Snapshot) -> Unsubscribed {
+    fn from(snapshot: Snapshot) -> Unsubscribed {
+        let mut snapshot = without_websocket(snapshot);
         if let SavedState::Subscribed(subscriber) = snapshot.state {
             let SavedSubscriber { unsent, line, .. } = *subscriber;
             snapshot.state = SavedState::Writing { unsent, remaining: RemainingBody::None, keep_alive: false, line };
@@ -96,6 +205,7 @@ impl TryFrom<Unsubscribed> for Snapshot {
     fn try_from(Unsubscribed(snapshot): Unsubscribed) -> Result<Snapshot, &'static str> {
         match snapshot.state {
             SavedState::Subscribed(_) => Err("it has a subscriber, which its version does not know"),
+            SavedState::Conversing(_) => Err("it has a WebSocket, which its version does not know"),
             _ => Ok(snapshot),
         }
     }
@@ -216,6 +326,29 @@ impl Snapshot {
             keep_alive: true,
             line: "GET /a".into(),
         };
+        let topics = || SavedTopics {
+            namespace: "n".into(),
+            topics: vec!["a".into(), "b".into()],
+            cursor: 300,
+            told: 7,
+            recent: vec![("b".into(), 301)],
+        };
+        let websocket = |side, decoder| {
+            SavedState::Conversing(Box::new(SavedWebSocket {
+                decoder,
+                unsent: b"\x81".to_vec(),
+                asked: true,
+                close_sent: false,
+                close_received: false,
+                due: 9,
+                heartbeat: 15,
+                beat: 10,
+                deflate: false,
+                max_message: 65536,
+                line: "GET /ws".into(),
+                side,
+            }))
+        };
         let states = [
             SavedState::ReadingHead,
             body(SavedFraming::Length(6)),
@@ -241,6 +374,25 @@ impl Snapshot {
                 minor: 1,
                 line: "GET /n/a".into(),
             })),
+            websocket(SavedSide::Listener { subscription: topics(), json: true }, SavedFrames::default()),
+            websocket(
+                SavedSide::Talker(Box::new(SavedClient {
+                    conversation: "chat".into(),
+                    id: 300,
+                    state: Some((1, ByteBuf::from(b"state"))),
+                    topics: Some(topics()),
+                    messages: vec![(true, ByteBuf::from(b"hi")), (false, ByteBuf::from(b"\x00"))],
+                    close: Some((4000, "bye".into())),
+                    wake: Some(5),
+                })),
+                SavedFrames {
+                    header: b"\x89\x81abcd".to_vec(),
+                    received: 0,
+                    control: Vec::new(),
+                    message: Some(SavedFragments { text: true, compressed: false, payload: b"half".to_vec() }),
+                    ended: false,
+                },
+            ),
         ];
         let peer = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
         let snapshot = |state| Snapshot {

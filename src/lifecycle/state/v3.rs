@@ -1,6 +1,6 @@
 //! Version 3 of the state: connections may be subscribers, and there is the log of their hub.
 
-use super::{Snapshot, v2};
+use super::{Unupgraded, v2};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -15,13 +15,16 @@ pub struct ExecState {
 struct MovedConnection {
     fd: i32,
     file: Option<i32>,
-    snapshot: Snapshot,
+    snapshot: Unupgraded,
 }
 
 impl From<super::ExecState> for ExecState {
     fn from(value: super::ExecState) -> ExecState {
         let super::ExecState { inheritance, connections, hub } = value;
-        let moved = |super::MovedConnection { fd, file, snapshot }| MovedConnection { fd, file, snapshot };
+        let moved = |super::MovedConnection { fd, file, snapshot }| {
+            let snapshot = snapshot.into();
+            MovedConnection { fd, file, snapshot }
+        };
         let connections = connections.into_iter().map(moved).collect();
         ExecState { inheritance: inheritance.into(), connections, hub: hub.map(ByteBuf::from) }
     }
@@ -32,8 +35,11 @@ impl TryFrom<ExecState> for super::ExecState {
 
     fn try_from(value: ExecState) -> Result<super::ExecState, &'static str> {
         let ExecState { inheritance, connections, hub } = value;
-        let moved = |MovedConnection { fd, file, snapshot }| super::MovedConnection { fd, file, snapshot };
-        let connections = connections.into_iter().map(moved).collect();
+        let moved = |MovedConnection { fd, file, snapshot }| {
+            let snapshot = snapshot.try_into()?;
+            Ok(super::MovedConnection { fd, file, snapshot })
+        };
+        let connections = connections.into_iter().map(moved).collect::<Result<_, Self::Error>>()?;
         Ok(super::ExecState { inheritance: inheritance.try_into()?, connections, hub: hub.map(ByteBuf::into_vec) })
     }
 }

@@ -233,7 +233,7 @@ fn more_forgotten_topics_than_are_remembered_share_a_floor() {
 fn a_topic_that_was_never_published_to_makes_no_gap_whatever_was_forgotten_before() {
     let retention = Retention { age: 10, ..Retention::default() };
     let mut log = log_with(1, Limits::default(), retention);
-    let mut publish = |log: &mut Log, from: u64, now: i64| {
+    let publish = |log: &mut Log, from: u64, now: i64| {
         (from..from + 2 * FORGOTTEN as u64).for_each(|number| {
             log.append(&topic(number), Message::new("x"), now).expect("small");
         });

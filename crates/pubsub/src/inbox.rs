@@ -1,0 +1,352 @@
+//! What waits for one client of a conversation: messages that are for it alone, and what comes of the topics to which it
+//! listens. Any thread puts something in; whoever has the connection takes it out.
+//!
+//! It is bounded: who does not read soon has an inbox that is full, and whoever sends is told.
+
+use crate::hub::{Full, Hub};
+use crate::subscription::{Form, Joined, Pulled, Saved, Subscription};
+use crate::{PublishError, Topic};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use websocket::Message;
+
+/// Messages that wait at the most, and bytes, unless the first alone has more.
+const MESSAGES: usize = 64;
+const BYTES: usize = 64 << 10;
+/// Topics that a client listens to.
+const TOPICS: usize = 32;
+
+/// How the messages of topics leave.
+const FORM: Form = Form { websocket: true, chunked: false, json: false, beat: false, poll: false };
+
+/// Why something does not reach a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// 64 messages, or 64 KiB of them, wait already: the client does not read.
+    Full,
+    /// It is closed, or is to be.
+    Closed,
+    /// Another process has the client now.
+    HandedOver,
+    /// It listens to 32 topics, and no more are allowed.
+    Topics,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SendError::Full => "as much waits for this client as may: it does not read",
+            SendError::Closed => "this client is closed",
+            SendError::HandedOver => "another process has this client now",
+            SendError::Topics => "this client listens to 32 topics, no more are allowed",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// See the module.
+pub struct Inbox {
+    hub: Hub,
+    id: u64,
+    contents: Mutex<Contents>,
+}
+
+#[derive(Default)]
+struct Contents {
+    /// Under which name its connection is woken.
+    token: Option<usize>,
+    messages: VecDeque<Message>,
+    bytes: usize,
+    subscription: Option<Subscription>,
+    close: Option<(u16, String)>,
+    wake: Option<u64>,
+    ended: bool,
+}
+
+/// An inbox as it is written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SavedInbox {
+    /// Which client's.
+    pub id: u64,
+    /// What waits for it.
+    pub messages: Vec<Message>,
+    /// To what it listens.
+    pub subscription: Option<Saved>,
+    /// With which status and reason it is to be closed.
+    pub close: Option<(u16, String)>,
+    /// When its conversation wants to be woken, in the server's milliseconds.
+    pub wake: Option<u64>,
+}
+
+fn length(message: &Message) -> usize {
+    match message {
+        Message::Text(text) => text.len(),
+        Message::Binary(bytes) => bytes.len(),
+    }
+}
+
+impl Inbox {
+    /// That client's. It counts as a subscriber from now on.
+    ///
+    /// # Errors
+    /// There are as many as there may be.
+    pub fn new(hub: &Hub, id: u64) -> Result<Arc<Inbox>, Full> {
+        hub.count_in()?;
+        Ok(Arc::new(Inbox { hub: hub.clone(), id, contents: Mutex::default() }))
+    }
+
+    /// One that goes on as it was written down, whatever the limit.
+    pub fn restore(hub: &Hub, saved: SavedInbox) -> Arc<Inbox> {
+        let SavedInbox { id, messages, subscription, close, wake } = saved;
+        hub.count_in_anyway();
+        let bytes = messages.iter().map(length).sum();
+        let subscription = subscription.and_then(|saved| Subscription::restore(hub, Saved { form: FORM, ..saved }));
+        let subscription = subscription.map(Subscription::into_part);
+        let contents = Contents { messages: messages.into(), bytes, subscription, close, wake, ..Contents::default() };
+        Arc::new(Inbox { hub: hub.clone(), id, contents: Mutex::new(contents) })
+    }
+
+    /// It as it is now. Whoever sends meanwhile has sent before, or waits: see [`Hub::freeze`].
+    pub fn save(&self) -> SavedInbox {
+        let contents = self.contents();
+        SavedInbox {
+            id: self.id,
+            messages: contents.messages.iter().cloned().collect(),
+            subscription: contents.subscription.as_ref().and_then(Subscription::save),
+            close: contents.close.clone(),
+            wake: contents.wake,
+        }
+    }
+
+    /// Which client's.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Through which it hears.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        // Nothing panics half-way while it is held.
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is in it, once something may be put there.
+    fn open(&self) -> Result<MutexGuard<'_, Contents>, SendError> {
+        loop {
+            let contents = self.contents();
+            if contents.ended || contents.close.is_some() {
+                return Err(SendError::Closed);
+            }
+            // Under the lock, so that whoever writes it down after the hub was frozen finds what is put here.
+            match self.hub.may_change() {
+                Ok(true) => return Ok(contents),
+                Ok(false) => {}
+                Err(PublishError::HandedOver) => return Err(SendError::HandedOver),
+                Err(_) => return Ok(contents),
+            }
+            drop(contents);
+            self.hub.wait_until_thawed();
+        }
+    }
+
+    /// Has its connection look, if it has one here.
+    fn call(&self, contents: MutexGuard<'_, Contents>) {
+        let token = contents.token;
+        drop(contents);
+        token.into_iter().for_each(|token| self.hub.call(token));
+    }
+
+    /// Puts a message into it.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn send(&self, message: Message) -> Result<(), SendError> {
+        let mut contents = self.open()?;
+        let bytes = contents.bytes + length(&message);
+        if contents.messages.len() >= MESSAGES || (bytes > BYTES && !contents.messages.is_empty()) {
+            return Err(SendError::Full);
+        }
+        contents.bytes = bytes;
+        contents.messages.push_back(message);
+        if contents.messages.len() == 1 {
+            self.call(contents);
+        }
+        Ok(())
+    }
+
+    /// The client is closed once it has what waits for it now. Only the first time counts.
+    ///
+    /// # Errors
+    /// It is closed already, or another process has it.
+    pub fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
+        let mut contents = self.open()?;
+        contents.close = Some((code, reason.to_owned()));
+        self.call(contents);
+        Ok(())
+    }
+
+    /// Its conversation is woken then, and not when it wanted to be before.
+    ///
+    /// # Errors
+    /// It is closed, or another process has it.
+    pub fn wake_at(&self, when: Option<u64>) -> Result<(), SendError> {
+        let mut contents = self.open()?;
+        contents.wake = when;
+        self.call(contents);
+        Ok(())
+    }
+
+    /// Listens to what a topic has from now on.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn subscribe(&self, topic: &Topic) -> Result<(), SendError> {
+        let mut contents = self.open()?;
+        let token = contents.token;
+        match &mut contents.subscription {
+            Some(subscription) if subscription.topics() >= TOPICS => return Err(SendError::Topics),
+            Some(subscription) => _ = subscription.add(topic),
+            None => {
+                let mut subscription = Subscription::part_of_another(&self.hub, topic, FORM);
+                token.into_iter().for_each(|token| subscription.enter(token));
+                contents.subscription = Some(subscription);
+                // What was published before it stood in the index.
+                self.call(contents);
+            }
+        }
+        Ok(())
+    }
+
+    /// Listens to it no more. What it had until now and was not taken does not come either.
+    ///
+    /// # Errors
+    /// It is closed, or another process has it.
+    pub fn unsubscribe(&self, topic: &Topic) -> Result<(), SendError> {
+        let mut contents = self.open()?;
+        if let Some(subscription) = &mut contents.subscription
+            && !subscription.remove(topic)
+            && subscription.listens_to(topic)
+        {
+            contents.subscription = None;
+        }
+        Ok(())
+    }
+
+    /// News reach it under that token from now on. Answers whether there is something.
+    pub fn enter(&self, token: usize) -> bool {
+        let mut contents = self.contents();
+        contents.token = Some(token);
+        if let Some(subscription) = &mut contents.subscription {
+            subscription.enter(token);
+        }
+        contents.has_something()
+    }
+
+    /// Whether something waits.
+    pub fn has_something(&self) -> bool {
+        self.contents().has_something()
+    }
+
+    /// Whether news reach it.
+    pub fn has_entered(&self) -> bool {
+        self.contents().token.is_some()
+    }
+
+    /// Whether so much waits that whoever has the connection had better send it before anything is added, or it is to be closed.
+    pub fn is_filling(&self) -> bool {
+        let contents = self.contents();
+        contents.messages.len() >= MESSAGES / 4 || contents.bytes >= BYTES / 4 || contents.close.is_some()
+    }
+
+    /// Takes the next message that is for it alone.
+    pub fn take(&self) -> Option<Message> {
+        let mut contents = self.contents();
+        let message = contents.messages.pop_front()?;
+        contents.bytes -= length(&message);
+        if contents.messages.is_empty() {
+            contents.messages = VecDeque::new();
+        }
+        Some(message)
+    }
+
+    /// What its topics have for it. Answers the cursor before that as well.
+    pub fn pull(&self, joined: &mut Joined) -> (Pulled, u64) {
+        match &mut self.contents().subscription {
+            Some(subscription) => {
+                let before = subscription.cursor();
+                (subscription.pull(joined), before)
+            }
+            None => {
+                joined.clear();
+                (Pulled::default(), 0)
+            }
+        }
+    }
+
+    /// What stands behind that cursor was not sent.
+    pub fn go_back(&self, cursor: u64) {
+        if let Some(subscription) = &mut self.contents().subscription {
+            subscription.go_back(cursor);
+        }
+    }
+
+    /// With which status and reason it is to be closed, if it is, and nothing waits before that.
+    pub fn close_asked(&self) -> Option<(u16, String)> {
+        let contents = self.contents();
+        contents.close.clone().filter(|_| contents.messages.is_empty())
+    }
+
+    /// When its conversation wants to be woken.
+    pub fn wake_time(&self) -> Option<u64> {
+        self.contents().wake
+    }
+
+    /// Whether that is due, which it then is no more.
+    pub fn take_wake(&self, now: u64) -> bool {
+        self.contents().wake.take_if(|wake| *wake <= now).is_some()
+    }
+
+    /// Nothing reaches its client any more.
+    pub fn end(&self) {
+        let mut contents = self.contents();
+        let ended = Contents { ended: true, ..Contents::default() };
+        // Its lock is the hub's, and comes behind this one.
+        drop(std::mem::replace(&mut *contents, ended));
+    }
+
+    /// Bytes that it keeps.
+    pub fn held(&self) -> usize {
+        let contents = self.contents();
+        let subscription = contents.subscription.as_ref().map_or(0, Subscription::held);
+        size_of::<Inbox>() + contents.bytes + contents.messages.capacity() * size_of::<Message>() + subscription
+    }
+}
+
+impl Contents {
+    fn has_something(&self) -> bool {
+        !self.messages.is_empty()
+            || self.close.is_some()
+            || self.subscription.as_ref().is_some_and(Subscription::is_behind)
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.hub.count_out();
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Inbox({:x})", self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! A client of a conversation as the engine has it: what it says goes to the application, and what is for it waits in its
+//! inbox.
+
+use crate::lifecycle::state::Carried;
+use crate::logging::rate_limit::log_rate_limited;
+use pubsub::{Inbox, SavedInbox, Subscription};
+use std::collections::HashMap;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use websocket::{Limits, Message};
+
+/// What the application does for one client, with the state of that client. One call at a time, on a worker.
+pub(crate) trait Talk: Send {
+    fn message(&mut self, message: &Message);
+    fn wake(&mut self);
+    fn close(self: Box<Self>, closed: &Closed);
+    fn save(&self) -> Carried;
+}
+
+/// Goes on with a client whose state another process has saved.
+pub(crate) trait Restore: Send + Sync {
+    /// `None` if the application cannot.
+    fn restore(&self, inbox: &Arc<Inbox>, state: Carried) -> Option<Box<dyn Talk>>;
+
+    /// The longest message of a client.
+    fn limits(&self) -> Limits;
+}
+
+/// How a client's connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed {
+    /// The status of the close frame that ended it (RFC 6455 §7.4.1): the client's, or else the server's. 1005 if that had
+    /// none, and 1006 if there was no close frame: the client has gone, or was too slow.
+    pub code: u16,
+    /// What it says besides, mostly nothing.
+    pub reason: String,
+}
+
+impl Closed {
+    pub(crate) fn new(code: u16, reason: impl Into<String>) -> Closed {
+        Closed { code, reason: reason.into() }
+    }
+
+    /// Nobody has said anything.
+    pub(crate) fn lost() -> Closed {
+        Closed::new(1006, "")
+    }
+}
+
+/// A WebSocket that is to begin.
+pub(crate) struct Converse {
+    pub side: Side,
+    pub limits: Limits,
+    /// Seconds between messages that say where it is; 0 for none.
+    pub heartbeat: u16,
+}
+
+/// Who is behind a WebSocket.
+pub(crate) enum Side {
+    /// The hub alone: its client listens.
+    Listener(Box<Subscription>),
+    /// An application.
+    Talker(Arc<Talker>),
+}
+
+impl Side {
+    /// News reach it under that token from now on. Answers whether there is something.
+    pub fn enter(&mut self, token: usize) -> bool {
+        match self {
+            Side::Listener(subscription) => {
+                subscription.enter(token);
+                !subscription.has_begun() || subscription.is_behind()
+            }
+            Side::Talker(talker) => talker.inbox.enter(token),
+        }
+    }
+
+    /// Through which it hears.
+    pub fn hub(&self) -> &pubsub::Hub {
+        match self {
+            Side::Listener(subscription) => subscription.hub(),
+            Side::Talker(talker) => talker.inbox.hub(),
+        }
+    }
+
+    pub fn talker(&self) -> Option<&Arc<Talker>> {
+        match self {
+            Side::Listener(_) => None,
+            Side::Talker(talker) => Some(talker),
+        }
+    }
+
+    /// Bytes that it keeps, as far as these are the server's.
+    pub fn held(&self) -> usize {
+        match self {
+            Side::Listener(subscription) => size_of::<Subscription>() + subscription.held(),
+            Side::Talker(talker) => size_of::<Talker>() + talker.inbox.held(),
+        }
+    }
+}
+
+/// One client.
+pub(crate) struct Talker {
+    pub inbox: Arc<Inbox>,
+    /// The name of its conversation.
+    name: Arc<str>,
+    talk: Mutex<Option<Box<dyn Talk>>>,
+    saved: Mutex<Option<Carried>>,
+    all: Arc<Conversations>,
+}
+
+/// A client as it is written down.
+#[derive(Clone, Debug)]
+pub(crate) struct SavedTalker {
+    pub name: String,
+    pub inbox: SavedInbox,
+    /// Of the application; `None` if that could not save it.
+    pub state: Option<Carried>,
+}
+
+/// The application panicked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panicked;
+
+impl Talker {
+    pub fn new(all: &Arc<Conversations>, name: Arc<str>, inbox: Arc<Inbox>, talk: Box<dyn Talk>) -> Arc<Talker> {
+        let (talk, saved, id) = (Mutex::new(Some(talk)), Mutex::default(), inbox.id());
+        let talker = Arc::new(Talker { inbox, name, talk, saved, all: all.clone() });
+        all.clients().insert(id, Arc::downgrade(&talker));
+        talker
+    }
+
+    /// Of its conversation.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn talk(&self) -> MutexGuard<'_, Option<Box<dyn Talk>>> {
+        self.talk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call<R>(&self, what: impl FnOnce() -> R) -> Result<R, Panicked> {
+        catch_unwind(AssertUnwindSafe(what)).map_err(|panic| {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+            log_rate_limited!(error, "conversation {:?} panicked: {text}", self.name);
+            Panicked
+        })
+    }
+
+    pub fn message(&self, message: &Message) -> Result<(), Panicked> {
+        let mut talk = self.talk();
+        self.call(|| talk.iter_mut().for_each(|talk| talk.message(message)))
+    }
+
+    pub fn wake(&self) -> Result<(), Panicked> {
+        let mut talk = self.talk();
+        self.call(|| talk.iter_mut().for_each(|talk| talk.wake()))
+    }
+
+    /// Nothing reaches the client any more, and the application is told, once.
+    pub fn close(&self, closed: &Closed) {
+        self.inbox.end();
+        let talk = self.talk().take();
+        // What it does then is the end of this client's in any case.
+        let _ = self.call(|| talk.into_iter().for_each(|talk| talk.close(closed)));
+    }
+
+    /// Has the application save its state, for [`Talker::saved`].
+    fn save(&self) {
+        let talk = self.talk();
+        let saved = self.call(|| talk.as_ref().map(|talk| talk.save()));
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved.ok().flatten();
+    }
+
+    /// It as it is now, with what the application has saved.
+    pub fn saved(&self) -> SavedTalker {
+        let state = self.saved.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        SavedTalker { name: self.name.to_string(), inbox: self.inbox.save(), state }
+    }
+}
+
+impl Drop for Talker {
+    fn drop(&mut self) {
+        self.all.clients().remove(&self.inbox.id());
+    }
+}
+
+/// The conversations of a hub, by their names, and their clients.
+#[derive(Default)]
+pub(crate) struct Conversations {
+    known: Mutex<HashMap<Arc<str>, Arc<dyn Restore>>>,
+    clients: Mutex<HashMap<u64, Weak<Talker>>>,
+    /// Clients whose connections have ended where no application's code may run.
+    ended: Mutex<Vec<(Arc<Talker>, Option<Closed>)>>,
+    any_ended: AtomicBool,
+}
+
+impl Conversations {
+    fn clients(&self) -> MutexGuard<'_, HashMap<u64, Weak<Talker>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A successor finds it by that name.
+    pub fn register(&self, name: Arc<str>, conversation: Arc<dyn Restore>) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name, conversation);
+    }
+
+    /// Whether any client is here.
+    pub fn have_clients(&self) -> bool {
+        !self.clients().is_empty()
+    }
+
+    /// A client that is here.
+    pub fn client(&self, id: u64) -> Option<Arc<Talker>> {
+        self.clients().get(&id)?.upgrade()
+    }
+
+    /// A client goes on that was written down, with what its conversation allows.
+    pub fn restore(self: &Arc<Self>, hub: &pubsub::Hub, saved: SavedTalker) -> Option<(Arc<Talker>, Limits)> {
+        let SavedTalker { name, inbox, state } = saved;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (name, conversation) = known.get_key_value(&*name).map(|(name, one)| (name.clone(), one.clone()))?;
+        drop(known);
+        let inbox = Inbox::restore(hub, inbox);
+        let restored = catch_unwind(AssertUnwindSafe(|| conversation.restore(&inbox, state?)));
+        let talk = restored.unwrap_or_else(|_| {
+            log_rate_limited!(error, "conversation {name:?} panicked while it restored a client");
+            None
+        })?;
+        Some((Talker::new(self, name, inbox, talk), conversation.limits()))
+    }
+
+    /// Every application's state is saved: while nothing runs, and before the hub is frozen.
+    pub fn save(&self) {
+        let clients: Vec<_> = self.clients().values().filter_map(Weak::upgrade).collect();
+        clients.iter().for_each(|talker| talker.save());
+    }
+
+    /// A client's connection has ended on a thread on which the application may not run. It is told on another, unless the
+    /// client lives on elsewhere.
+    pub fn has_ended(&self, talker: Arc<Talker>, closed: Option<Closed>) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).push((talker, closed));
+        self.any_ended.store(true, Ordering::Release);
+    }
+
+    /// Tells the application of them, on this thread.
+    pub fn tell_of_ended(&self) {
+        if !self.any_ended.load(Ordering::Acquire) {
+            return;
+        }
+        self.any_ended.store(false, Ordering::Relaxed);
+        let ended = mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
+        for (talker, closed) in ended {
+            closed.into_iter().for_each(|closed| talker.close(&closed));
+        }
+    }
+}

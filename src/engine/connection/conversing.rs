@@ -1,0 +1,711 @@
+//! A WebSocket: parked until its client says something, somebody has something for it, or its time comes.
+//!
+//! A turn sends what waits, then hears what has come, until neither has anything. What a client says goes to the
+//! application on this thread; so where others wait behind it for the same thread ([`Turn::is_delivery`]) it is only sent to,
+//! and what has come waits for a turn of its own. A client that does not take what it is sent is not heard meanwhile.
+
+use super::close_reason::CloseReason;
+use super::closing::Expiry;
+use super::context::WorkerContext;
+use super::exchange::{Answer, End, Exchange};
+use super::pace::{Pace, Window};
+use super::shared::Shared;
+use super::subscribed::{Blocked, next_heartbeat};
+use super::transport::Moved;
+use super::turn::Turn;
+use super::{Connection, Flow, State, close};
+use crate::api::{Closed, Converse, Side, Talker};
+use crate::clock::Millis;
+use crate::lifecycle::state::{
+    Carried, SavedClient, SavedFragments, SavedFrames, SavedSide, SavedTopics, SavedWebSocket,
+};
+use http1::response::{HeadOptions, ResponseFraming, finish_head};
+use pubsub::{Form, Hub, Joined, Pulled, Saved, SavedInbox, Subscription};
+use serde_bytes::ByteBuf;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+use websocket::{CloseCode, Decoder, Event, Frame, Limits, Message, SavedMessage};
+
+/// A client that has been silent for so long is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(25);
+/// How long it has to answer that, or to close after it was told to.
+const PATIENCE: Duration = Duration::from_secs(10);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// The same where the server stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes that are sent together.
+const BYTES: usize = 64 << 10;
+/// The client misses messages and can only be told by this.
+const MISSED: u16 = 4001;
+
+/// A WebSocket as it waits.
+pub(super) struct Conversing {
+    side: Side,
+    decoder: Decoder,
+    limits: Limits,
+    state: websocket::State,
+    /// While it is not in a worker's hands, unless it was cut.
+    pub(super) exchange: Option<Exchange>,
+    pub(super) answer: Answer,
+    /// While its client has to read before anything else.
+    pub(super) blocked: Option<Box<Blocked>>,
+    /// Whether a ping was sent and not answered.
+    asked: bool,
+    /// When to ask, or to go without what was asked for.
+    due: Millis,
+    /// Seconds between messages that say where it is, and when the next one is due.
+    heartbeat: u16,
+    beat: Millis,
+    /// What its end was, as far as it is known: what its client has said, or why it was failed.
+    closed: Option<Box<Closed>>,
+    /// It is to be closed for that reason by the next worker that has it.
+    ends: Option<CloseReason>,
+}
+
+impl Conversing {
+    /// Bytes that it keeps on the heap, itself included.
+    pub(super) fn held(&self) -> usize {
+        size_of::<Conversing>()
+            + self.side.held()
+            + self.decoder.held()
+            + self.blocked.as_ref().map_or(0, |blocked| size_of::<Blocked>() + blocked.unsent.capacity())
+            + self.exchange.as_ref().map_or(0, Exchange::held)
+    }
+
+    /// When something is due.
+    pub(super) fn until(&self) -> Millis {
+        let wake = self.side.talker().and_then(|talker| talker.inbox.wake_time()).map_or(Millis::NEVER, Millis);
+        self.due.min(self.beat).min(wake)
+    }
+
+    fn unsent(&self) -> &[u8] {
+        self.blocked.as_ref().map_or(&[], |blocked| &blocked.unsent)
+    }
+
+    /// The client has sent something: it is there.
+    fn hears(&mut self, now: Millis) {
+        if self.state.may_send() {
+            self.asked = false;
+            // On whole seconds, so that one wake serves many.
+            self.due = Millis((now.after(SILENCE).0 / 1000 + 1) * 1000);
+        }
+    }
+
+    /// Appends a close frame, unless one was sent, and waits for the client's.
+    fn say_close(&mut self, out: &mut Vec<u8>, code: u16, reason: &str, now: Millis) {
+        let code = CloseCode::new(code).unwrap_or(CloseCode::NORMAL);
+        if let Some(frame) = self.state.close(code, reason) {
+            frame.push_to(out);
+            self.due = now.after(if code == CloseCode::RESTART { STOP_PATIENCE } else { CLOSE_PATIENCE });
+            self.beat = Millis::NEVER;
+            self.closed.get_or_insert_with(|| Box::new(Closed::new(code.get(), reason)));
+        }
+    }
+
+    /// What is known of its end.
+    fn take_closed(&mut self) -> Closed {
+        self.closed.take().map_or_else(Closed::lost, |closed| *closed)
+    }
+
+    /// What a process says for it that knows no WebSockets: its end.
+    pub(super) fn last_words(&self) -> Vec<u8> {
+        let mut words = self.unsent().to_vec();
+        if self.state.may_send() {
+            Frame::Close(Some((CloseCode::RESTART, ""))).push_to(&mut words);
+        }
+        words
+    }
+
+    pub(super) fn line(&self) -> &str {
+        self.exchange.as_ref().map_or("", Exchange::kept_line)
+    }
+
+    /// What a talker's topics or a listener's have, and the cursor before that.
+    fn pull(&mut self, joined: &mut Joined) -> (Pulled, u64) {
+        match &mut self.side {
+            Side::Listener(subscription) => {
+                let before = subscription.cursor();
+                (subscription.pull(joined), before)
+            }
+            Side::Talker(talker) => talker.inbox.pull(joined),
+        }
+    }
+
+    fn go_back(&mut self, cursor: u64) {
+        match &mut self.side {
+            Side::Listener(subscription) => subscription.go_back(cursor),
+            Side::Talker(talker) => talker.inbox.go_back(cursor),
+        }
+    }
+
+    /// What is for it alone, as much as is sent together. Answers whether there is more.
+    fn take_messages(&self, out: &mut Vec<u8>) -> bool {
+        let Side::Talker(talker) = &self.side else { return false };
+        while out.len() < BYTES {
+            match talker.inbox.take() {
+                Some(Message::Text(text)) => Frame::Text(&text).push_to(out),
+                Some(Message::Binary(bytes)) => Frame::Binary(&bytes).push_to(out),
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+/// How far sending has come.
+enum Said {
+    /// All is out.
+    All,
+    /// The client has to read first.
+    Blocked,
+    /// It is the others' turn, and there is more.
+    TurnOver,
+    /// It has gone.
+    Failed(CloseReason),
+}
+
+/// What hearing has brought.
+enum Heard {
+    /// Something that may have to be answered.
+    Some,
+    /// Nothing more has come.
+    Nothing,
+    /// Something has come for which a turn of its own is needed.
+    Later,
+    /// The client has gone, or somebody has cut what it said.
+    Gone(CloseReason),
+}
+
+impl Connection {
+    /// A response that is a WebSocket begins, its head not yet finished.
+    pub(super) fn converse(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &mut Turn<'_>,
+        converse: Converse,
+        start: usize,
+    ) -> Flow {
+        let Converse { side, limits, heartbeat } = converse;
+        let framing = ResponseFraming::Upgrade("websocket");
+        finish_head(&mut work.out, &HeadOptions { framing, keep_alive: true, client_minor: 1 });
+        work.answer.begins(101, work.out.len() - start);
+        let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
+        exchange.keep_line_of(&work.request);
+        let beat = next_heartbeat(work.now, heartbeat, work.token);
+        let (exchange, answer, blocked) = (Some(exchange), work.answer, None);
+        let (decoder, state) = (Decoder::new(limits), websocket::State::Open);
+        let mut conversing = Box::new(Conversing {
+            side,
+            decoder,
+            limits,
+            state,
+            exchange,
+            answer,
+            blocked,
+            asked: false,
+            due: Millis::NEVER,
+            heartbeat,
+            beat,
+            closed: None,
+            ends: None,
+        });
+        conversing.hears(work.now);
+        conversing.side.enter(work.token);
+        self.serve_conversation(work, turn, conversing)
+    }
+
+    /// Sends what waits, hears what has come, and does what is due.
+    pub(super) fn serve_conversation(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &mut Turn<'_>,
+        mut one: Box<Conversing>,
+    ) -> Flow {
+        if let Some(reason) = one.ends {
+            return self.leave_conversation(work, turn, one, reason);
+        }
+        loop {
+            if let Err(reason) = self.keep_time(work, turn, &mut one) {
+                return match reason {
+                    Some(reason) => self.leave_conversation(work, turn, one, reason),
+                    None => self.wait_to_converse(work, one, Flow::Requeue),
+                };
+            }
+            match self.say(work, turn, &mut one) {
+                Said::All => {}
+                Said::Blocked => return self.wait_to_converse(work, one, Flow::Park),
+                Said::TurnOver => {
+                    turn.more = true;
+                    return self.wait_to_converse(work, one, Flow::Park);
+                }
+                Said::Failed(reason) => return self.leave_conversation(work, turn, one, reason),
+            }
+            if one.state.is_over() {
+                return self.end_conversation(work, turn, one);
+            }
+            match self.hear(work, turn, &mut one) {
+                Heard::Some => {}
+                Heard::Nothing => return self.wait_to_converse(work, one, Flow::Park),
+                Heard::Later => return self.wait_to_converse(work, one, Flow::Requeue),
+                Heard::Gone(reason) => return self.leave_conversation(work, turn, one, reason),
+            }
+        }
+    }
+
+    /// Does what is due. The error is an end, or that it needs a turn of its own.
+    fn keep_time(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &Turn<'_>,
+        one: &mut Conversing,
+    ) -> Result<(), Option<CloseReason>> {
+        if work.now >= one.due {
+            match one.state {
+                websocket::State::Open if !one.asked => {
+                    Frame::Ping(b"").push_to(&mut work.out);
+                    (one.asked, one.due) = (true, work.now.after(PATIENCE));
+                }
+                websocket::State::Open => return Err(Some(CloseReason::IdleTimeout)),
+                // It was told to close, and has had its time.
+                _ => return Err(Some(CloseReason::Finished)),
+            }
+        }
+        let wakes = |talker: &Arc<Talker>| talker.inbox.wake_time().is_some_and(|wake| wake <= work.now.0);
+        if let Some(talker) = one.side.talker().filter(|talker| wakes(talker)).cloned() {
+            if turn.is_delivery() {
+                return Err(None);
+            }
+            if talker.inbox.take_wake(work.now.0) {
+                self.call(work, one, || talker.wake()).map_err(Some)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls the application. What it does when it panics is the end of this client.
+    fn call<E>(
+        &self,
+        work: &mut WorkerContext,
+        one: &mut Conversing,
+        what: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), CloseReason> {
+        work.resume_exchange(one.exchange.take(), one.answer);
+        work.begin_flight(&self.socket);
+        let outcome = what();
+        let now = work.refresh_clock();
+        one.exchange = work.put_off_exchange();
+        if outcome.is_err() {
+            work.shared.stats.panicked();
+            one.say_close(&mut work.out, CloseCode::INTERNAL_ERROR.get(), "", now);
+        }
+        if one.exchange.is_some() { Ok(()) } else { Err(CloseReason::Cut) }
+    }
+
+    /// Sends what stands in the worker's buffer, and what waits.
+    fn say(&self, work: &mut WorkerContext, turn: &mut Turn<'_>, one: &mut Conversing) -> Said {
+        loop {
+            let mut window = Window::default();
+            if let Some(blocked) = one.blocked.take() {
+                window = blocked.window;
+                let behind = mem::replace(&mut work.out, blocked.unsent);
+                work.out.extend_from_slice(&behind);
+            }
+            let (mut more, mut before) = (false, None);
+            work.joined.clear();
+            if one.state.may_send() {
+                more = one.take_messages(&mut work.out);
+                let (pulled, cursor) = one.pull(&mut work.joined);
+                before = Some(cursor);
+                more |= pulled.more;
+                if work.now >= one.beat {
+                    if let Side::Listener(subscription) = &one.side
+                        && !pulled.some
+                    {
+                        subscription.push_heartbeat(&mut work.out);
+                    }
+                    one.beat = next_heartbeat(work.now, one.heartbeat, work.token);
+                }
+                if pulled.gap {
+                    work.joined.clear();
+                    one.say_close(&mut work.out, MISSED, "messages are missing", work.now);
+                }
+            }
+            let ahead = work.out.len();
+            work.out.extend_from_slice(work.joined.bytes());
+            if !more && one.state.may_send() {
+                let asked = one.side.talker().and_then(|talker| talker.inbox.close_asked());
+                if let Some((code, reason)) = asked {
+                    one.say_close(&mut work.out, code, &reason, work.now);
+                } else if work.shared.is_draining() || self.last {
+                    one.say_close(&mut work.out, CloseCode::RESTART.get(), "", work.now);
+                }
+            }
+            if work.out.is_empty() {
+                return Said::All;
+            }
+            let sent = match self.socket.send(&work.out, false) {
+                Ok(Moved::Bytes(sent)) => sent,
+                Ok(Moved::WouldBlock) => 0,
+                Ok(Moved::End) => return Said::Failed(CloseReason::Reset),
+                Err(error) => return Said::Failed(CloseReason::from_error(&error)),
+            };
+            one.answer.sent(sent as u64);
+            window.handed(sent as u64);
+            turn.moved(sent as u64);
+            if sent < work.out.len() {
+                // Of what others have as well, what its client has no part of waits in the hub's log. A close frame stands
+                // behind everything, so that everything before it is kept.
+                let mut end = work.out.len();
+                if one.state.may_send()
+                    && let Some(before) = before
+                {
+                    let ends = work.joined.ends().iter().map(|(end, cursor)| (ahead + end, *cursor));
+                    let first = (ahead, before);
+                    if let Some((cut, cursor)) = [first].into_iter().chain(ends).find(|(end, _)| *end > sent) {
+                        end = cut;
+                        one.go_back(cursor);
+                    }
+                }
+                let unsent = work.out[sent..end].to_vec();
+                work.out.clear();
+                let (now, pace) = (work.refresh_clock(), Pace::of(&work.shared.limits));
+                if window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_none() {
+                    self.socket.reset_on_close();
+                    return Said::Failed(CloseReason::WriteTimeout);
+                }
+                one.blocked = Some(Box::new(Blocked { unsent, window }));
+                return Said::Blocked;
+            }
+            work.out.clear();
+            if !more {
+                return Said::All;
+            }
+            if turn.is_over() {
+                return Said::TurnOver;
+            }
+        }
+    }
+
+    /// Hears what has come, as far as this is its turn.
+    fn hear(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, one: &mut Conversing) -> Heard {
+        loop {
+            if work.input().is_empty() {
+                match self.read(work, turn) {
+                    Ok(Some(_)) => one.hears(work.now),
+                    Ok(None) => return Heard::Nothing,
+                    Err(reason) => return Heard::Gone(reason),
+                }
+            }
+            // What the application does may take long.
+            if (turn.is_delivery() && one.side.talker().is_some()) || turn.is_over() {
+                return Heard::Later;
+            }
+            let event = match one.decoder.decode(work.input()) {
+                Ok(step) => {
+                    work.consume(step.consumed);
+                    match step.event {
+                        Some(event) => event,
+                        None => continue,
+                    }
+                }
+                Err(failure) => {
+                    work.clear_input();
+                    one.closed.get_or_insert_with(|| Box::new(Closed::new(failure.code().get(), failure.name())));
+                    if let Some(frame) = one.state.fail(failure) {
+                        frame.push_to(&mut work.out);
+                    }
+                    return Heard::Some;
+                }
+            };
+            turn.request();
+            if let Some(frame) = one.state.answer(&event) {
+                frame.push_to(&mut work.out);
+            }
+            match (event, &one.side) {
+                // It may have sent that before it saw the close.
+                (Event::Message(_), _) if !one.state.may_send() => {}
+                (Event::Message(_), Side::Listener(_)) => {
+                    one.say_close(&mut work.out, CloseCode::POLICY.get(), "nothing is heard here", work.now);
+                }
+                (Event::Message(message), Side::Talker(talker)) => {
+                    let talker = talker.clone();
+                    if let Err(reason) = self.call(work, one, || talker.message(&message)) {
+                        return Heard::Gone(reason);
+                    }
+                }
+                (Event::Close(said), _) => {
+                    let said =
+                        said.map_or_else(|| Closed::new(1005, ""), |said| Closed::new(said.code.get(), said.reason));
+                    one.closed.get_or_insert_with(|| Box::new(said));
+                }
+                (Event::Ping(_) | Event::Pong(_), _) => {}
+            }
+            // What is answered together leaves together, but not late, and not so late that there is no room for it.
+            let fills =
+                work.out.len() >= BYTES / 4 || one.side.talker().is_some_and(|talker| talker.inbox.is_filling());
+            if work.input().is_empty() || fills || !one.state.may_send() {
+                return Heard::Some;
+            }
+        }
+    }
+
+    /// It waits: for its client, for what is for it, or for its time.
+    fn wait_to_converse(&mut self, work: &mut WorkerContext, mut one: Box<Conversing>, flow: Flow) -> Flow {
+        debug_assert!(one.exchange.is_some(), "who ends it ends that");
+        debug_assert!(matches!(self.state, State::ReadingHead), "a state is left before another is entered");
+        if !work.out.is_empty() {
+            // It goes first in the next turn.
+            let unsent = mem::take(&mut work.out);
+            match &mut one.blocked {
+                Some(blocked) => blocked.unsent.extend_from_slice(&unsent),
+                none => *none = Blocked::new(unsent),
+            }
+        }
+        self.state = State::Conversing(one);
+        flow
+    }
+
+    /// Both sides have said that it ends, or the client was failed, and all is sent.
+    fn end_conversation(&mut self, work: &mut WorkerContext, turn: &Turn<'_>, mut one: Box<Conversing>) -> Flow {
+        if let Some(talker) = one.side.talker().cloned() {
+            if turn.is_delivery() {
+                return self.wait_to_converse(work, one, Flow::Requeue);
+            }
+            let closed = one.take_closed();
+            if let Err(reason) = self.call(work, &mut one, || -> Result<(), ()> {
+                talker.close(&closed);
+                Ok(())
+            }) {
+                return close(reason);
+            }
+        }
+        work.out.clear();
+        work.resume_exchange(one.exchange.take(), one.answer);
+        drop(one);
+        self.begun = None;
+        self.served += 1;
+        work.end_exchange(End::Answered);
+        // The server closes first (RFC 6455 §7.1.1), and its client gets to read why.
+        self.socket.finish();
+        work.clear_input();
+        let reason = if work.shared.is_draining() { CloseReason::Stopping } else { CloseReason::Finished };
+        self.start_linger(reason, &work.shared.limits, work.now);
+        Flow::Continue
+    }
+
+    /// It is closed while its worker has it.
+    fn leave_conversation(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &Turn<'_>,
+        mut one: Box<Conversing>,
+        reason: CloseReason,
+    ) -> Flow {
+        work.out.clear();
+        if let Some(talker) = one.side.talker().cloned() {
+            if turn.is_delivery() && one.exchange.is_some() {
+                one.ends = Some(reason);
+                return self.wait_to_converse(work, one, Flow::Requeue);
+            }
+            let closed = one.take_closed();
+            // Whoever has cut it has ended its exchange.
+            let _ = self.call(work, &mut one, || -> Result<(), ()> {
+                talker.close(&closed);
+                Ok(())
+            });
+            work.out.clear();
+        }
+        work.resume_exchange(one.exchange.take(), one.answer);
+        close(reason)
+    }
+
+    /// Whether it is a WebSocket.
+    pub fn converses(&self) -> bool {
+        matches!(self.state, State::Conversing(_))
+    }
+
+    /// Its deadline has passed, on the acceptor.
+    pub(super) fn expire_conversation(&mut self, shared: &Shared, now: Millis) -> Expiry {
+        let State::Conversing(one) = &mut self.state else { return Expiry::Park };
+        if shared.is_draining() || self.last {
+            return self.end_conversation_at_once(shared, now);
+        }
+        if let Some(blocked) = &mut one.blocked {
+            let pace = Pace::of(&shared.limits);
+            if blocked.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_some() {
+                return Expiry::Park;
+            }
+            self.socket.reset_on_close();
+            one.ends = Some(CloseReason::WriteTimeout);
+            return Expiry::Enqueue;
+        }
+        let wakes = one.side.talker().and_then(|talker| talker.inbox.wake_time()).is_some_and(|wake| wake <= now.0);
+        if wakes { Expiry::Enqueue } else { Expiry::Deliver }
+    }
+
+    /// Says that the server starts again, and closes, for the thread that may not wait: what the client does not take of
+    /// that is lost with it.
+    pub(super) fn end_conversation_at_once(&mut self, shared: &Shared, now: Millis) -> Expiry {
+        let State::Conversing(one) = &mut self.state else { return Expiry::Park };
+        let sent = self.socket.answer_at_once(&one.last_words()).unwrap_or(0);
+        one.answer.sent(sent);
+        let (exchange, answer) = (one.exchange.take(), one.answer);
+        if let Some(exchange) = exchange {
+            self.end_waiting(exchange, answer, End::Closed(CloseReason::Stopping), shared, now);
+        }
+        self.begun = None;
+        self.let_talker_go(shared, Some(Closed::new(CloseCode::RESTART.get(), "")));
+        self.linger_now(CloseReason::Stopping, shared, now).0
+    }
+
+    /// Whoever closes it here is no worker: its application hears of that on one; `None`, and it goes on elsewhere.
+    pub(super) fn let_talker_go(&mut self, shared: &Shared, closed: Option<Closed>) {
+        if let State::Conversing(one) = &mut self.state
+            && let Some(talker) = one.side.talker()
+        {
+            shared.conversations.has_ended(talker.clone(), closed);
+        }
+    }
+
+    /// It is written down with what its application has saved meanwhile, and what has come for it.
+    pub fn refresh(saved: &mut SavedWebSocket, shared: &Shared) {
+        if let SavedSide::Talker(client) = &mut saved.side
+            && let Some(talker) = shared.conversations.client(client.id)
+        {
+            **client = save_talker(&talker);
+        }
+    }
+}
+
+fn saved_topics(saved: Saved) -> SavedTopics {
+    let Saved { namespace, topics, cursor, told, recent, .. } = saved;
+    SavedTopics { namespace, topics, cursor, told, recent }
+}
+
+fn topics_of(saved: SavedTopics, json: bool) -> Saved {
+    let SavedTopics { namespace, topics, cursor, told, recent } = saved;
+    let form = Form { websocket: true, json, ..Form::default() };
+    Saved { namespace, topics, cursor, told, form, recent }
+}
+
+fn save_talker(talker: &Talker) -> SavedClient {
+    let crate::api::SavedTalker { name, inbox, state } = talker.saved();
+    let SavedInbox { id, messages, subscription, close, wake } = inbox;
+    let message = |message| match message {
+        Message::Text(text) => (true, ByteBuf::from(text)),
+        Message::Binary(bytes) => (false, ByteBuf::from(bytes)),
+    };
+    SavedClient {
+        conversation: name,
+        id,
+        state: state.map(|Carried { version, bytes }| (version, ByteBuf::from(bytes))),
+        topics: subscription.map(saved_topics),
+        messages: messages.into_iter().map(message).collect(),
+        close,
+        wake,
+    }
+}
+
+/// The client of a conversation, as the application goes on with it; `None` if it does not.
+fn talker_of(saved: SavedClient, shared: (&Hub, &Arc<crate::api::Conversations>)) -> Option<(Side, Limits)> {
+    let SavedClient { conversation: name, id, state, topics, messages, close, wake } = saved;
+    let message = |(text, bytes): (bool, ByteBuf)| match text {
+        true => String::from_utf8(bytes.into_vec()).ok().map(Message::Text),
+        false => Some(Message::Binary(bytes.into_vec())),
+    };
+    let messages: Vec<Message> = messages.into_iter().map(message).collect::<Option<_>>()?;
+    let subscription = topics.map(|topics| topics_of(topics, false));
+    let inbox = SavedInbox { id, messages, subscription, close, wake };
+    let state = state.map(|(version, bytes)| Carried { version, bytes: bytes.into_vec() });
+    let (hub, conversations) = shared;
+    let (talker, limits) = conversations.restore(hub, crate::api::SavedTalker { name, inbox, state })?;
+    Some((Side::Talker(talker), limits))
+}
+
+/// A WebSocket as it is written down; `None` before anything was said.
+pub(super) fn save(one: &Conversing) -> Option<SavedWebSocket> {
+    let side = match &one.side {
+        Side::Listener(subscription) => {
+            let saved = subscription.save()?;
+            let json = saved.form.json;
+            SavedSide::Listener { subscription: saved_topics(saved), json }
+        }
+        Side::Talker(talker) => SavedSide::Talker(Box::new(save_talker(talker))),
+    };
+    let websocket::Saved { header, received, control, message, ended } = one.decoder.save();
+    let message =
+        message.map(|SavedMessage { text, compressed, payload }| SavedFragments { text, compressed, payload });
+    Some(SavedWebSocket {
+        decoder: SavedFrames { header, received, control, message, ended },
+        unsent: one.unsent().to_vec(),
+        asked: one.asked,
+        close_sent: matches!(one.state, websocket::State::CloseSent),
+        close_received: one.state.is_over(),
+        due: one.due.0,
+        heartbeat: one.heartbeat,
+        beat: one.beat.0,
+        deflate: one.limits.deflate,
+        max_message: one.limits.max_message as u64,
+        line: one.line().to_owned(),
+        side,
+    })
+}
+
+/// A WebSocket that goes on. One of which nobody here knows is closed, so that its client comes back.
+pub(super) fn restore(
+    saved: SavedWebSocket,
+    began: Millis,
+    hub: Option<&Hub>,
+    conversations: &Arc<crate::api::Conversations>,
+) -> Result<Box<Conversing>, (Vec<u8>, Exchange)> {
+    let SavedWebSocket { decoder, unsent, asked, close_sent, close_received, due, heartbeat, beat, .. } = saved;
+    let SavedWebSocket { deflate, max_message, line, side, .. } = saved;
+    let exchange = Exchange::of_line(began, line);
+    let had = Limits { max_message: max_message.try_into().unwrap_or(usize::MAX), deflate };
+    let side = hub.and_then(|hub| match side {
+        SavedSide::Listener { subscription, json } => {
+            let subscription = Subscription::restore(hub, topics_of(subscription, json))?;
+            Some(Side::Listener(Box::new(subscription)))
+        }
+        SavedSide::Talker(client) => talker_of(*client, (hub, conversations)).map(|(side, _)| side),
+    });
+    let SavedFrames { header, received, control, message, ended } = decoder;
+    let message =
+        message.map(|SavedFragments { text, compressed, payload }| SavedMessage { text, compressed, payload });
+    let decoder = Decoder::restore(websocket::Saved { header, received, control, message, ended }, had);
+    let state = match (close_received, close_sent) {
+        (true, _) => websocket::State::CloseReceived,
+        (false, true) => websocket::State::CloseSent,
+        (false, false) => websocket::State::Open,
+    };
+    let (Some(side), Some(decoder)) = (side, decoder) else {
+        let mut unsent = unsent;
+        if state.may_send() {
+            Frame::Close(Some((CloseCode::RESTART, ""))).push_to(&mut unsent);
+        }
+        return Err((unsent, exchange));
+    };
+    Ok(Box::new(Conversing {
+        side,
+        decoder,
+        limits: had,
+        state,
+        exchange: Some(exchange),
+        answer: Answer::default(),
+        blocked: Blocked::new(unsent),
+        asked,
+        due: Millis(due),
+        heartbeat,
+        beat: Millis(beat),
+        closed: None,
+        ends: None,
+    }))
+}
+
+impl Conversing {
+    /// News reach it under that token from now on. Answers whether there is something to look at.
+    pub(super) fn enter(&mut self, token: usize) -> bool {
+        self.side.enter(token)
+    }
+}

@@ -1,0 +1,501 @@
+//! Conversations: clients that answer.
+
+use super::hub::{Hub, Namespace};
+use super::origin::may_come_from;
+use crate::api::{Body, Closed, Converse, IntoResponse, Request, Response, Restore, Side, Talk, Talker, known_header};
+use crate::clock::Millis;
+use crate::lifecycle::state::Carried;
+use pubsub::{Inbox, Message, Position, PublishError, SendError};
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tiny_http::{Header, StatusCode};
+use websocket::{Handshake, Limits, Offer, Refusal};
+
+/// The longest message of a client, unless the application says otherwise.
+const MAX_MESSAGE: usize = 64 << 10;
+
+/// What an application does for clients that answer, as those of a WebSocket.
+///
+/// Each client has a state of its own. The calls for one client never overlap and come in order; those for several run at
+/// the same time, on the workers, and may block as a handler may. A panic closes that client with 1011.
+///
+/// A reload moves every client to the successor, which goes on with what [`save`](Conversation::save) has made of its state,
+/// and none of them notices.
+///
+/// ```
+/// use handover::{Carried, Client, Conversation, Hub, Incoming, Request, Response, Router, Server};
+///
+/// /// Answers each message with how many there were.
+/// struct Counter;
+///
+/// impl Conversation for Counter {
+///     type State = u64;
+///
+///     fn open(&self, _: &Client, _: &mut Request) -> Result<u64, Response> {
+///         Ok(0)
+///     }
+///
+///     fn message(&self, client: &Client, count: &mut u64, _: Incoming<'_>) {
+///         *count += 1;
+///         // An error says that the client does not read, or has gone.
+///         let _ = client.send(count.to_string());
+///     }
+///
+///     fn save(&self, count: &u64) -> Carried {
+///         Carried { version: 1, bytes: count.to_le_bytes().to_vec() }
+///     }
+///
+///     fn restore(&self, _: &Client, saved: Carried) -> Option<u64> {
+///         Some(u64::from_le_bytes(saved.bytes.try_into().ok()?))
+///     }
+/// }
+///
+/// let hub = Hub::new();
+/// let router = Router::new().get("/count", hub.conversation("count", Counter).websocket());
+/// let server = Server::builder().hub(&hub).service(router);
+/// # let _ = server;
+/// ```
+pub trait Conversation: Send + Sync + 'static {
+    /// Of one client; it moves with it.
+    type State: Send + 'static;
+
+    /// A client has come with that request. What is sent to it waits until the handshake is out; a response instead of a
+    /// state refuses it.
+    ///
+    /// # Errors
+    /// What the client is answered instead: 403 for example.
+    fn open(&self, client: &Client, request: &mut Request) -> Result<Self::State, Response>;
+
+    /// A message of the client has come.
+    fn message(&self, client: &Client, state: &mut Self::State, message: Incoming<'_>);
+
+    /// The time has come that was set by [`Client::wake_in`].
+    fn wake(&self, client: &Client, state: &mut Self::State) {
+        let _ = (client, state);
+    }
+
+    /// The client has gone, or was closed. It is not called where a successor goes on with it.
+    fn close(&self, client: &Client, state: Self::State, closed: &Closed) {
+        let _ = (client, state, closed);
+    }
+
+    /// What a successor needs to go on with the client. Called in the last moment before that takes over, when no other call
+    /// runs, also for a reload that fails afterwards.
+    fn save(&self, state: &Self::State) -> Carried;
+
+    /// Goes on with what another process has saved, perhaps one of an earlier version. `None` closes the client with 1012,
+    /// so that it comes back and begins anew.
+    fn restore(&self, client: &Client, saved: Carried) -> Option<Self::State>;
+}
+
+impl<C: Conversation> Conversation for Arc<C> {
+    type State = C::State;
+
+    fn open(&self, client: &Client, request: &mut Request) -> Result<C::State, Response> {
+        (**self).open(client, request)
+    }
+
+    fn message(&self, client: &Client, state: &mut C::State, message: Incoming<'_>) {
+        (**self).message(client, state, message);
+    }
+
+    fn wake(&self, client: &Client, state: &mut C::State) {
+        (**self).wake(client, state);
+    }
+
+    fn close(&self, client: &Client, state: C::State, closed: &Closed) {
+        (**self).close(client, state, closed);
+    }
+
+    fn save(&self, state: &C::State) -> Carried {
+        (**self).save(state)
+    }
+
+    fn restore(&self, client: &Client, saved: Carried) -> Option<C::State> {
+        (**self).restore(client, saved)
+    }
+}
+
+/// What a client says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incoming<'m> {
+    /// Text.
+    Text(&'m str),
+    /// Bytes.
+    Binary(&'m [u8]),
+}
+
+impl<'m> Incoming<'m> {
+    /// It as text; `None` for bytes, also where they are UTF-8.
+    pub fn text(self) -> Option<&'m str> {
+        match self {
+            Incoming::Text(text) => Some(text),
+            Incoming::Binary(_) => None,
+        }
+    }
+}
+
+/// What is sent to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Binary(Vec<u8>),
+}
+
+impl From<&str> for Outgoing {
+    fn from(text: &str) -> Outgoing {
+        Outgoing::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Outgoing {
+    fn from(text: String) -> Outgoing {
+        Outgoing::Text(text)
+    }
+}
+
+impl From<&[u8]> for Outgoing {
+    fn from(bytes: &[u8]) -> Outgoing {
+        Outgoing::Binary(bytes.to_vec())
+    }
+}
+
+impl From<Vec<u8>> for Outgoing {
+    fn from(bytes: Vec<u8>) -> Outgoing {
+        Outgoing::Binary(bytes)
+    }
+}
+
+/// Which client: the same after a reload, and no other's while it is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(u64);
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A client of a [`Conversation`]. Cheap to clone, and to be used from any thread, also when the client has gone: then each
+/// call says so.
+#[derive(Clone)]
+pub struct Client {
+    inbox: Arc<Inbox>,
+    namespace: Arc<Namespace>,
+}
+
+impl Client {
+    /// Which one it is.
+    pub fn id(&self) -> ClientId {
+        ClientId(self.inbox.id())
+    }
+
+    /// Sends it a message, behind those that wait already: 64 of them, or 64 KiB, if it does not read.
+    ///
+    /// # Errors
+    /// As much waits as may; the client is closed; another process has it.
+    pub fn send(&self, message: impl Into<Outgoing>) -> Result<(), SendError> {
+        self.inbox.send(match message.into() {
+            Outgoing::Text(text) => websocket::Message::Text(text),
+            Outgoing::Binary(bytes) => websocket::Message::Binary(bytes),
+        })
+    }
+
+    /// From now on it gets what is published to a topic of its conversation, as it is; at most 32 topics. If it is so slow
+    /// that messages were dropped before it got them it is closed with 4001.
+    ///
+    /// # Errors
+    /// The topic is none, or one too many; the client is closed; another process has it.
+    pub fn subscribe(&self, topic: &str) -> Result<(), SubscribeError> {
+        Ok(self.inbox.subscribe(&self.namespace.topic(topic)?)?)
+    }
+
+    /// From now on it does not.
+    ///
+    /// # Errors
+    /// The topic is none; the client is closed; another process has it.
+    pub fn unsubscribe(&self, topic: &str) -> Result<(), SubscribeError> {
+        Ok(self.inbox.unsubscribe(&self.namespace.topic(topic)?)?)
+    }
+
+    /// Publishes to a topic of its conversation: to every client that subscribes to it, this one among them.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub fn publish(&self, topic: &str, message: impl Into<Message>) -> Result<Position, PublishError> {
+        self.namespace.publish(topic, message)
+    }
+
+    /// Has [`Conversation::wake`] called in a while, once; another time that was set before is forgotten.
+    ///
+    /// # Errors
+    /// The client is closed; another process has it.
+    pub fn wake_in(&self, wait: Duration) -> Result<(), SendError> {
+        self.inbox.wake_at(Some(Millis::now().after(wait).0))
+    }
+
+    /// Closes it with that status and reason once it has what waits for it: 1000, or 3000 to 4999 (RFC 6455 §7.4). Another
+    /// status is taken for 1000.
+    ///
+    /// # Errors
+    /// It is closed; another process has it.
+    pub fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
+        self.inbox.close(code, reason)
+    }
+
+    /// Its hub.
+    pub fn hub(&self) -> &Hub {
+        &self.namespace.hub
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.id())
+    }
+}
+
+/// Why a client does not listen to a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The topic is none.
+    Topic(pubsub::BadTopic),
+    /// The client cannot.
+    Client(SendError),
+}
+
+impl fmt::Display for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SubscribeError::Topic(wrong) => write!(f, "{wrong}"),
+            SubscribeError::Client(wrong) => write!(f, "{wrong}"),
+        }
+    }
+}
+
+impl std::error::Error for SubscribeError {}
+
+impl From<PublishError> for SubscribeError {
+    fn from(error: PublishError) -> SubscribeError {
+        match error {
+            PublishError::Topic(wrong) => SubscribeError::Topic(wrong),
+            _ => SubscribeError::Client(SendError::Closed),
+        }
+    }
+}
+
+impl From<SendError> for SubscribeError {
+    fn from(error: SendError) -> SubscribeError {
+        SubscribeError::Client(error)
+    }
+}
+
+/// A conversation that is registered, whatever its state is.
+trait Opens: Restore {
+    fn open(&self, inbox: &Arc<Inbox>, request: &mut Request) -> Result<Box<dyn Talk>, Response>;
+}
+
+struct Registered<C> {
+    conversation: Arc<C>,
+    namespace: Arc<Namespace>,
+    max_message: Arc<AtomicUsize>,
+}
+
+impl<C: Conversation> Registered<C> {
+    fn client(&self, inbox: &Arc<Inbox>) -> Client {
+        Client { inbox: inbox.clone(), namespace: self.namespace.clone() }
+    }
+}
+
+impl<C: Conversation> Opens for Registered<C> {
+    fn open(&self, inbox: &Arc<Inbox>, request: &mut Request) -> Result<Box<dyn Talk>, Response> {
+        let client = self.client(inbox);
+        let state = self.conversation.open(&client, request)?;
+        Ok(Box::new(Talking { conversation: self.conversation.clone(), client, state }))
+    }
+}
+
+impl<C: Conversation> Restore for Registered<C> {
+    fn restore(&self, inbox: &Arc<Inbox>, saved: Carried) -> Option<Box<dyn Talk>> {
+        let client = self.client(inbox);
+        let state = self.conversation.restore(&client, saved)?;
+        Some(Box::new(Talking { conversation: self.conversation.clone(), client, state }))
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { max_message: self.max_message.load(Ordering::Relaxed), deflate: false }
+    }
+}
+
+/// A client and its state.
+struct Talking<C: Conversation> {
+    conversation: Arc<C>,
+    client: Client,
+    state: C::State,
+}
+
+impl<C: Conversation> Talk for Talking<C> {
+    fn message(&mut self, message: &websocket::Message) {
+        let message = match message {
+            websocket::Message::Text(text) => Incoming::Text(text),
+            websocket::Message::Binary(bytes) => Incoming::Binary(bytes),
+        };
+        self.conversation.message(&self.client, &mut self.state, message);
+    }
+
+    fn wake(&mut self) {
+        self.conversation.wake(&self.client, &mut self.state);
+    }
+
+    fn close(self: Box<Self>, closed: &Closed) {
+        let Talking { conversation, client, state } = *self;
+        conversation.close(&client, state, closed);
+    }
+
+    fn save(&self) -> Carried {
+        self.conversation.save(&self.state)
+    }
+}
+
+impl Hub {
+    /// Registers a conversation under a name, by which a successor finds it: paths may change, names must not.
+    pub fn conversation<C: Conversation>(&self, name: &str, conversation: C) -> ConversationService {
+        // Topics of its own: what is said in private is not to be read through a namespace of the same name.
+        let namespace = Arc::new(self.namespace(&format!("conversation {name}")));
+        let max_message = Arc::new(AtomicUsize::new(MAX_MESSAGE));
+        let registered = Registered {
+            conversation: Arc::new(conversation),
+            namespace: namespace.clone(),
+            max_message: max_message.clone(),
+        };
+        let (name, opens): (Arc<str>, Arc<dyn Opens>) = (name.into(), Arc::new(registered));
+        self.conversations().register(name.clone(), opens.clone());
+        ConversationService { name, opens, namespace, max_message, origins: Arc::default() }
+    }
+
+    /// A client of a conversation that is connected to this process; `None` once it has gone.
+    pub fn client(&self, id: ClientId) -> Option<Client> {
+        let talker = self.conversations().client(id.0)?;
+        let namespace = Arc::new(self.existing(&format!("conversation {}", talker.name())));
+        Some(Client { inbox: talker.inbox.clone(), namespace })
+    }
+}
+
+/// A registered [`Conversation`], and how clients come to it. Cheap to clone.
+#[derive(Clone)]
+pub struct ConversationService {
+    name: Arc<str>,
+    opens: Arc<dyn Opens>,
+    namespace: Arc<Namespace>,
+    max_message: Arc<AtomicUsize>,
+    origins: Arc<[String]>,
+}
+
+impl ConversationService {
+    /// Origins of pages that may connect besides those of the same origin: `https://example.org`, or `*` for all. Default
+    /// none.
+    #[must_use]
+    pub fn origins<O: Into<String>>(mut self, origins: impl IntoIterator<Item = O>) -> ConversationService {
+        self.origins = origins.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Bytes that a message of a client has at the most; one with more closes it with 1009. Default 64 KiB.
+    #[must_use]
+    pub fn max_message(self, bytes: usize) -> ConversationService {
+        self.max_message.store(bytes, Ordering::Relaxed);
+        self
+    }
+
+    /// The topics of this conversation, to publish from elsewhere.
+    pub fn namespace(&self) -> Namespace {
+        (*self.namespace).clone()
+    }
+
+    /// The handler for a path at which clients come by WebSocket (RFC 6455 §4.2), for [`Router::get`](crate::Router::get).
+    pub fn websocket(&self) -> impl Fn(&mut Request) -> Response + Send + Sync + 'static + use<> {
+        let service = self.clone();
+        move |request| service.upgrade(request).unwrap_or_else(|refused| refused)
+    }
+
+    fn upgrade(&self, request: &mut Request) -> Result<Response, Response> {
+        let fields = handshake(request, &[], &self.origins)?;
+        let hub = self.namespace.hub.inner();
+        let Ok(inbox) = Inbox::new(hub, new_id()) else { return Err(too_many()) };
+        // The client is there for whoever has its number from `open` on.
+        let opened = catch_unwind(AssertUnwindSafe(|| self.opens.open(&inbox, request)));
+        let talk = match opened {
+            Ok(Ok(talk)) => talk,
+            Ok(Err(response)) => {
+                inbox.end();
+                return Err(response);
+            }
+            Err(panic) => {
+                inbox.end();
+                resume_unwind(panic);
+            }
+        };
+        let talker = Talker::new(self.namespace.hub.conversations(), self.name.clone(), inbox, talk);
+        let (side, limits) = (Side::Talker(talker), self.opens.limits());
+        Ok(switch(fields, Converse { side, limits, heartbeat: 0 }))
+    }
+}
+
+impl fmt::Debug for ConversationService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConversationService({:?})", self.name)
+    }
+}
+
+/// Nobody can guess the number of a client, and no two are the same.
+fn new_id() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    RandomState::new().hash_one(COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Whether a request asks for a WebSocket, or for what would be one.
+pub(super) fn asks_for_websocket(request: &Request) -> bool {
+    !matches!(decide(request, &[]), Handshake::Ordinary)
+}
+
+fn decide<'o>(request: &Request, protocols: &'o [&'o str]) -> Handshake<'o> {
+    let (head, bytes) = request.head();
+    let fields = head.fields.iter().map(|field| (field.name.in_bytes(bytes), field.value.in_bytes(bytes)));
+    Handshake::decide(request.method().as_str(), head.minor, fields, Offer { protocols, deflate: false })
+}
+
+/// The fields of the 101 that answers it, the protocol among them; or what it is answered instead.
+pub(super) fn handshake(request: &Request, protocols: &[&str], origins: &[String]) -> Result<Vec<Header>, Response> {
+    let refused = |status: u16, name: &str| (StatusCode(status), format!("{name}\n")).into_response();
+    match decide(request, protocols) {
+        Handshake::Accepted(_) if !may_come_from(request, origins) => {
+            Err(refused(403, "pages of that Origin may not connect here"))
+        }
+        Handshake::Accepted(accepted) => Ok(accepted.fields().map(|(name, value)| known_header(name, value)).collect()),
+        Handshake::Refused(refusal) => Err(with_fields(refused(refusal.status(), refusal.name()), refusal)),
+        Handshake::Ordinary => {
+            let refusal = Refusal::NoUpgrade;
+            Err(with_fields(refused(refusal.status(), "there is a WebSocket here, and nothing else"), refusal))
+        }
+    }
+}
+
+fn with_fields(response: Response, refusal: Refusal) -> Response {
+    let headers = refusal.fields().iter().map(|(name, value)| known_header(name, value));
+    headers.fold(response, Response::with_header)
+}
+
+pub(super) fn too_many() -> Response {
+    (StatusCode(503), "there are as many subscribers as there may be\n").into_response()
+}
+
+pub(super) fn switch(fields: Vec<Header>, converse: Converse) -> Response {
+    Body::conversation(converse).into_response_with(101, fields)
+}
