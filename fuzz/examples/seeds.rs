@@ -34,6 +34,11 @@ fn main() {
     write("handshake", websocket::invariants::handshake_seeds());
     write("inflate", websocket::invariants::inflate_seeds());
     write("log", vec![pubsub::invariants::sample()]);
+    write("sockjs_saved", sockjs::invariants::samples());
+    let payloads = [r#"["a","b"]"#, r#"["\ud83d\ude00\ud800"]"#, "d=%5B%22x%22%5D", r#"[" \n",1,[[{}]]]"#];
+    write("sockjs_payload", payloads.map(|text| text.as_bytes().to_vec()).into());
+    let asked = ["/000/a/xhr_streaming", "/iframe-1.6.html", "JSESSIONID=x; a=b", "https://one.example", "c=%63b&t=1"];
+    write("sockjs_request", asked.map(|text| text.as_bytes().to_vec()).into());
     write(
         "framing",
         [
