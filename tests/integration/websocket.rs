@@ -220,6 +220,13 @@ fn what_a_client_may_not_send_closes_it_and_says_why() {
         eventually("it is told", || talking.calls.all().iter().any(|call| call.starts_with(&format!("close {code} "))));
     }
     assert_eq!(talking.calls.all().iter().filter(|call| call.starts_with("close")).count(), 9);
+    // What came before it is answered.
+    let mut client = talking.open();
+    client.client.send([WebSocket::frame(0x81, b"first"), WebSocket::frame(0x83, b"x")].concat());
+    assert_eq!((client.text(), client.closed().0), ("first".to_owned(), 1002));
+    let mut client = talking.open();
+    client.client.send([WebSocket::frame(0x81, b"last"), WebSocket::frame(0x88, b"")].concat());
+    assert_eq!((client.text(), client.closed().0), ("last".to_owned(), 1005));
 }
 
 #[test]

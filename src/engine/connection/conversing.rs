@@ -433,6 +433,10 @@ impl Connection {
                     if let Err(reason) = self.call(work, one, || talker.message(&message)) {
                         return Heard::Gone(reason);
                     }
+                    // Before what is said of what the client sends next, be it the end.
+                    if one.state.may_send() {
+                        one.take_messages(&mut work.out);
+                    }
                 }
                 (Event::Close(said), _) => {
                     let said =
