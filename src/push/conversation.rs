@@ -426,7 +426,7 @@ impl ConversationService {
     }
 
     fn upgrade(&self, request: &mut Request) -> Result<Response, Response> {
-        let fields = handshake(request, &[], &self.origins)?;
+        let (fields, deflate) = handshake(request, Offer { protocols: &[], deflate: true }, &self.origins)?;
         let hub = self.namespace.hub.inner();
         let Ok(inbox) = Inbox::new(hub, new_id()) else { return Err(too_many()) };
         // The client is there for whoever has its number from `open` on.
@@ -443,7 +443,7 @@ impl ConversationService {
             }
         };
         let talker = Talker::new(self.namespace.hub.conversations(), self.name.clone(), inbox, talk);
-        let (side, limits) = (Side::Talker(talker), self.opens.limits());
+        let (side, limits) = (Side::Talker(talker), Limits { deflate, ..self.opens.limits() });
         Ok(switch(fields, Converse { side, limits, heartbeat: 0 }))
     }
 }
@@ -462,23 +462,31 @@ fn new_id() -> u64 {
 
 /// Whether a request asks for a WebSocket, or for what would be one.
 pub(super) fn asks_for_websocket(request: &Request) -> bool {
-    !matches!(decide(request, &[]), Handshake::Ordinary)
+    !matches!(decide(request, Offer::default()), Handshake::Ordinary)
 }
 
-fn decide<'o>(request: &Request, protocols: &'o [&'o str]) -> Handshake<'o> {
+fn decide<'o>(request: &Request, offer: Offer<'o>) -> Handshake<'o> {
     let (head, bytes) = request.head();
     let fields = head.fields.iter().map(|field| (field.name.in_bytes(bytes), field.value.in_bytes(bytes)));
-    Handshake::decide(request.method().as_str(), head.minor, fields, Offer { protocols, deflate: false })
+    Handshake::decide(request.method().as_str(), head.minor, fields, offer)
 }
 
-/// The fields of the 101 that answers it, the protocol among them; or what it is answered instead.
-pub(super) fn handshake(request: &Request, protocols: &[&str], origins: &[String]) -> Result<Vec<Header>, Response> {
+/// The fields of the 101 that answers it, the protocol among them, and whether messages may be compressed; or what it is
+/// answered instead.
+pub(super) fn handshake(
+    request: &Request,
+    offer: Offer<'_>,
+    origins: &[String],
+) -> Result<(Vec<Header>, bool), Response> {
     let refused = |status: u16, name: &str| (StatusCode(status), format!("{name}\n")).into_response();
-    match decide(request, protocols) {
+    match decide(request, offer) {
         Handshake::Accepted(_) if !may_come_from(request, origins) => {
             Err(refused(403, "pages of that Origin may not connect here"))
         }
-        Handshake::Accepted(accepted) => Ok(accepted.fields().map(|(name, value)| known_header(name, value)).collect()),
+        Handshake::Accepted(accepted) => {
+            let fields = accepted.fields().map(|(name, value)| known_header(name, value)).collect();
+            Ok((fields, accepted.deflate))
+        }
         Handshake::Refused(refusal) => Err(with_fields(refused(refusal.status(), refusal.name()), refusal)),
         Handshake::Ordinary => {
             let refusal = Refusal::NoUpgrade;

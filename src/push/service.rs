@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::{Arc, LazyLock};
 use tiny_http::{Header, Method, StatusCode};
-use websocket::Limits;
+use websocket::{Limits, Offer};
 
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 /// Messages that are published together.
@@ -126,8 +126,9 @@ impl Service {
 
     /// A WebSocket that says what is published, and hears nothing.
     fn upgrade(&self, request: &Request, topic: String) -> Result<Response, Wrong> {
-        let fields = match handshake(request, &[PROTOCOL], &self.namespace.origins) {
-            Ok(fields) => fields,
+        let offer = Offer { protocols: &[PROTOCOL], deflate: false };
+        let fields = match handshake(request, offer, &self.namespace.origins) {
+            Ok((fields, _)) => fields,
             Err(refused) => return Ok(refused),
         };
         let question = Question::read_query(request)?;

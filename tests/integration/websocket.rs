@@ -172,6 +172,7 @@ fn an_application_closes_refuses_and_panics() {
     let mut client = talking.open();
     client.say("panic");
     assert_eq!(client.closed().0, 1011);
+    client.send(CLOSE, &1011_u16.to_be_bytes());
     talking.expect_call("close 1011 \"\" after 1");
     let answer = talking.ask(&WebSocket::request("/talk?no", ""));
     assert_eq!(answer, "403 not you\n");

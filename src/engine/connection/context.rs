@@ -62,6 +62,9 @@ pub struct WorkerContext {
     pub(super) scratch: Vec<u8>,
     /// What was last sent to a subscriber, mostly the same for the next.
     pub(super) joined: Joined,
+    /// For clients of WebSockets that want it; made when the first one is met.
+    #[cfg(feature = "deflate")]
+    pub(super) deflater: Option<websocket::Deflater>,
     pub(super) in_flight: Arc<InFlight>,
     /// What was read, of which what is before `start` is done with. Its room is touched only as far as it was used.
     input: Vec<u8>,
@@ -87,6 +90,8 @@ impl WorkerContext {
             out: Vec::new(),
             scratch: Vec::new(),
             joined: Joined::default(),
+            #[cfg(feature = "deflate")]
+            deflater: None,
             in_flight,
             input: Vec::with_capacity(room),
             start: 0,

@@ -36,6 +36,9 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that are sent together.
 const BYTES: usize = 64 << 10;
+/// What is shorter is sent as it is, whatever was agreed.
+#[cfg(feature = "deflate")]
+const COMPRESSED: usize = 128;
 /// The client misses messages and can only be told by this.
 const MISSED: u16 = 4001;
 
@@ -140,17 +143,44 @@ impl Conversing {
     }
 
     /// What is for it alone, as much as is sent together. Answers whether there is more.
-    fn take_messages(&self, out: &mut Vec<u8>) -> bool {
+    fn take_messages(&self, work: &mut WorkerContext) -> bool {
         let Side::Talker(talker) = &self.side else { return false };
-        while out.len() < BYTES {
-            match talker.inbox.take() {
-                Some(Message::Text(text)) => Frame::Text(&text).push_to(out),
-                Some(Message::Binary(bytes)) => Frame::Binary(&bytes).push_to(out),
-                None => return false,
+        while work.out.len() < BYTES {
+            let Some(message) = talker.inbox.take() else { return false };
+            if !(self.limits.deflate && push_compressed(work, &message)) {
+                match &message {
+                    Message::Text(text) => Frame::Text(text).push_to(&mut work.out),
+                    Message::Binary(bytes) => Frame::Binary(bytes).push_to(&mut work.out),
+                }
             }
         }
         true
     }
+}
+
+/// Appends a message compressed, if that is shorter (RFC 7692 §6.1: a sender may choose for each).
+#[cfg(feature = "deflate")]
+fn push_compressed(work: &mut WorkerContext, message: &Message) -> bool {
+    let (opcode, bytes) = match message {
+        Message::Text(text) => (websocket::Opcode::Text, text.as_bytes()),
+        Message::Binary(bytes) => (websocket::Opcode::Binary, &bytes[..]),
+    };
+    if bytes.len() < COMPRESSED {
+        return false;
+    }
+    let mut compressed = Vec::new();
+    work.deflater.get_or_insert_with(websocket::Deflater::new).deflate(bytes, &mut compressed);
+    let shorter = compressed.len() < bytes.len();
+    if shorter {
+        work.out.extend_from_slice(&websocket::frame_header(opcode, true, compressed.len()));
+        work.out.extend_from_slice(&compressed);
+    }
+    shorter
+}
+
+#[cfg(not(feature = "deflate"))]
+fn push_compressed(_: &mut WorkerContext, _: &Message) -> bool {
+    false
 }
 
 /// How far sending has come.
@@ -314,7 +344,7 @@ impl Connection {
             let (mut more, mut before) = (false, None);
             work.joined.clear();
             if one.state.may_send() {
-                more = one.take_messages(&mut work.out);
+                more = one.take_messages(work);
                 let (pulled, cursor) = one.pull(&mut work.joined);
                 before = Some(cursor);
                 more |= pulled.more;
@@ -435,7 +465,7 @@ impl Connection {
                     }
                     // Before what is said of what the client sends next, be it the end.
                     if one.state.may_send() {
-                        one.take_messages(&mut work.out);
+                        one.take_messages(work);
                     }
                 }
                 (Event::Close(said), _) => {
