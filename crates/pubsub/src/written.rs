@@ -14,6 +14,8 @@ use std::fmt;
 use std::sync::Arc;
 
 const VERSION: u8 = 1;
+/// No log has come further, so that what is published behind it has numbers.
+const FURTHEST: u64 = 1 << 62;
 
 /// What is no log that was written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,12 +152,15 @@ impl Hub {
 fn restore(written: WrittenLog, like: &Log, now: i64) -> Option<(Log, Keys)> {
     let WrittenLog { epoch, next, lineage, forgotten, forgotten_floor, topics, messages, keys, holes } = written;
     let fits = |offset: u64| (offset < next).then_some(offset);
-    if next == 0 || lineage.len() > LINEAGE || forgotten.len() > FORGOTTEN || keys.len() > KEYS {
+    if next == 0 || next > FURTHEST || lineage.len() > LINEAGE || forgotten.len() > FORGOTTEN || keys.len() > KEYS {
         return None;
     }
     let mut log = Log::new(epoch, like.limits);
     log.next = next;
-    log.lineage = lineage.into_iter().map(|(epoch, offset)| Position { epoch, offset }).collect();
+    for (epoch, offset) in lineage {
+        // Who came back from further on would wait there, and miss in silence what is published before.
+        log.lineage.push_back(Position { epoch, offset: fits(offset)? });
+    }
     if holes.len() > LINEAGE || !holes.is_sorted() || holes.iter().any(|hole| *hole == 0 || *hole >= next) {
         return None;
     }
@@ -176,15 +181,17 @@ fn restore(written: WrittenLog, like: &Log, now: i64) -> Option<(Log, Keys)> {
         };
         names.push((Topic::new(namespace, &name).ok()?, fits(floor)?, fits(last)?));
     }
-    let mut before = 0;
+    let (mut before, mut latest) = (0, i64::MIN);
     for WrittenMessage { offset, topic, age, event, data } in messages {
         let (topic, ..) = names.get(topic as usize)?;
         if offset <= before || (event.as_ref().is_some_and(|event| check_name(event).is_err())) {
             return None;
         }
         before = fits(offset)?;
+        // Of a time to come it would stay for ever, and all behind it.
+        latest = latest.max(now.saturating_sub(age.max(0)));
         let message = Arc::new(Message::of_parts(event, data));
-        log.put(topic, Stored { offset, time: now.saturating_sub(age), message });
+        log.put(topic, Stored { offset, time: latest, message });
     }
     for (topic, floor, last) in names {
         match log.topics.get_mut(&topic) {
@@ -195,7 +202,7 @@ fn restore(written: WrittenLog, like: &Log, now: i64) -> Option<(Log, Keys)> {
     }
     let mut used = Keys::default();
     for WrittenKey { key, hash, position: (epoch, offset), age } in keys {
-        used.put(key, Used { hash, position: Position { epoch, offset }, time: now.saturating_sub(age) });
+        used.put(key, Used { hash, position: Position { epoch, offset }, time: now.saturating_sub(age.max(0)) });
     }
     Some((log, used))
 }
@@ -297,5 +304,35 @@ mod tests {
                 heard(&other, Position { epoch: 9, offset: 3 });
             }
         }
+    }
+
+    /// What a file says that has the right form.
+    fn written(change: impl FnOnce(&mut WrittenLog)) -> Vec<u8> {
+        let whole = full().write_down(1_000_000);
+        let mut written: WrittenLog = postcard::from_bytes(&whole[1..]).expect("what was written");
+        change(&mut written);
+        postcard::to_allocvec(&(VERSION, written)).expect("a list knows its length")
+    }
+
+    #[test]
+    fn a_log_at_the_end_of_all_numbers_is_none() {
+        let last = written(|log| log.next = u64::MAX);
+        assert_eq!(hub(Limits::default()).read_from(&last, 0, 0), Err(BadWritten::Malformed));
+    }
+
+    #[test]
+    fn nobody_goes_on_in_front_of_the_log_from_an_epoch_before() {
+        let ahead = written(|log| log.lineage.push((8, 1000)));
+        assert_eq!(hub(Limits::default()).read_from(&ahead, 0, 0), Err(BadWritten::Malformed));
+    }
+
+    #[test]
+    fn a_message_of_a_time_to_come_is_of_now() {
+        let future = written(|log| log.messages[0].age = i64::MIN);
+        let other = hub(Limits::default());
+        other.read_from(&future, 0, 0).expect("it has its form");
+        other.expire(600_000);
+        // What is retained of each topic, the first of them among the rest.
+        assert_eq!(other.topics("n").iter().map(|topic| topic.info.messages).sum::<usize>(), 7);
     }
 }
