@@ -262,7 +262,7 @@ fn the_example_of_push_does_what_it_says() {
         Ok(client)
     };
     let publish = |value: &str| {
-        let head = "POST /events/temperature HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: ";
+        let head = "POST /events/temperature HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: ";
         let mut answer = String::new();
         let mut client = ask(&format!("{head}{}\r\n\r\n{value}", value.len())).expect("sent");
         client.read_to_string(&mut answer).expect("an answer");

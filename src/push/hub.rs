@@ -117,8 +117,8 @@ pub enum Publishers {
     /// Only the application itself.
     #[default]
     Nobody,
-    /// Clients of this host: over a Unix socket, or from a loopback address for a loopback host. A page in a browser, or
-    /// what came through a proxy, is not.
+    /// Clients of this host: over a Unix socket, or from a loopback address for a loopback host. A page in a browser is
+    /// not, nor what came through a proxy that says so by a field, or by HTTP/1.0.
     Local,
     /// Whoever reaches the server.
     Anyone,

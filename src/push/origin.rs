@@ -5,7 +5,8 @@ use http1::is_same_name;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Fields of whoever passes a request on.
-const PASSED_ON: [&str; 3] = ["Forwarded", "X-Forwarded-For", "Via"];
+const PASSED_ON: [&str; 6] =
+    ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via"];
 /// For how long a browser may keep what it was told about methods and fields, in seconds.
 const PREFLIGHT_AGE: &str = "7200";
 
@@ -51,10 +52,20 @@ pub(super) fn is_local(request: &Request) -> bool {
     if request.header_bytes("Origin").is_some() || PASSED_ON.iter().any(|name| request.header_bytes(name).is_some()) {
         return false;
     }
+    // So nginx passes on what anybody asks, for the host of its `proxy_pass` and without a field that says so, unless it is
+    // told otherwise by `proxy_http_version` and `proxy_set_header`.
+    if is_old(request) {
+        return false;
+    }
     match request.remote_addr() {
         None => true,
         Some(peer) => is_loopback(peer.ip()) && request.host().is_some_and(is_loopback_host),
     }
+}
+
+/// Whether it came by HTTP/1.0.
+pub(super) fn is_old(request: &Request) -> bool {
+    *request.http_version() < (1, 1)
 }
 
 fn is_loopback(address: IpAddr) -> bool {
@@ -107,10 +118,19 @@ mod tests {
         };
         // Without an address, as over a Unix socket.
         assert!(ask(""));
-        for field in
-            ["Origin: http://localhost", "Origin: null", "Forwarded: for=1", "X-Forwarded-For: 1", "Via: 1.1 a"]
-        {
+        for field in [
+            "Origin: http://localhost",
+            "Origin: null",
+            "Forwarded: for=1",
+            "X-Forwarded-For: 1",
+            "X-Forwarded-Host: a",
+            "X-Forwarded-Proto: https",
+            "X-Real-IP: 192.0.2.1",
+            "Via: 1.1 a",
+        ] {
             assert!(!ask(&format!("{field}\r\n")), "{field}");
         }
+        let old = Request::from_head(b"POST /a HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("a head");
+        assert!(!is_local(&old));
     }
 }

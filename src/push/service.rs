@@ -2,7 +2,7 @@
 
 use super::conversation::{asks_for_websocket, handshake, switch, too_many};
 use super::hub::{Namespace, Publishers};
-use super::origin::{allow_origin, allow_preflight, is_local, may_come_from};
+use super::origin::{allow_origin, allow_preflight, is_local, is_old, may_come_from};
 use super::question::{self, Question, TOPICS, Wrong, strictly_decoded};
 use crate::api::{Body, Converse, Handler, IntoResponse, Request, Response, Side, Subscribe, known_header};
 use crate::clock::boot_time;
@@ -165,6 +165,9 @@ impl Service {
         let who = match self.namespace.publishers {
             Publishers::Anyone => return Ok(()),
             Publishers::Local if is_local(request) => return Ok(()),
+            Publishers::Local if is_old(request) => {
+                "only clients of this host may publish, by HTTP/1.1: by 1.0 proxies pass on what others ask, without a word"
+            }
             Publishers::Local => {
                 "only clients of this host may publish: over a Unix socket or for a loopback host, no page and no proxy"
             }
