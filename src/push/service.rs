@@ -187,6 +187,9 @@ impl Service {
             request.body_bytes().map_err(|error| Wrong::new(400, format!("the body cannot be read: {error}")))?;
         let body = String::from_utf8(body).map_err(|_| Wrong::new(415, "the body is no UTF-8"))?;
         let messages = match (topic, &question.topics[..]) {
+            ("", []) if question.event.is_some() => {
+                return Err(Wrong::new(400, "event= is for one topic: of a batch each line says its own"));
+            }
             ("", []) => self.batch(&body)?,
             ("", [topic]) => vec![self.message(topic, question.event.as_deref(), body)?],
             (topic, []) => vec![self.message(topic, question.event.as_deref(), body)?],
