@@ -10,6 +10,7 @@ use http1::response::{push_decimal, push_field};
 use pubsub::{Form, Key, Message, PublishError, Subscription, Topic};
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use tiny_http::{Header, Method, StatusCode};
 use websocket::{Limits, Offer};
@@ -23,8 +24,8 @@ const BATCH_BYTES: u64 = 1 << 20;
 const PROTOCOL: &str = "handover.json";
 /// The longest message of a client to whom nobody listens.
 const LISTENERS_MESSAGE: usize = 64 << 10;
-/// What a client is told that comes when there are as many subscribers as may be, in milliseconds.
-const FULL_RETRY: u32 = 10_000;
+/// Within which a client is told to come back that comes when there are as many subscribers as may be, in milliseconds.
+const FULL_RETRIES: std::ops::Range<u32> = 5_000..15_000;
 
 /// See [`Namespace::service`].
 pub(super) struct Service {
@@ -114,7 +115,7 @@ impl Service {
             // Any error would be the end of a browser's EventSource.
             return match poll {
                 true => Err(Wrong::new(503, "there are as many subscribers as there may be")),
-                false => Ok(self.described(format!("retry: {FULL_RETRY}\n\n").into(), poll)),
+                false => Ok(self.described(format!("retry: {}\n\n", full_retry()).into(), poll)),
             };
         };
         if poll && let Some(answer) = subscription.answer(question.wait.is_zero()) {
@@ -294,6 +295,13 @@ impl Service {
         body.fields = Some(if poll { JSON.clone() } else { STREAM.clone() });
         body.into_response_with(200, Vec::new())
     }
+}
+
+/// Another one for each: those that were refused together would come back together.
+fn full_retry() -> u32 {
+    static REFUSED: AtomicU32 = AtomicU32::new(0);
+    let mixed = REFUSED.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9) >> 8;
+    FULL_RETRIES.start + mixed % (FULL_RETRIES.end - FULL_RETRIES.start)
 }
 
 fn refused(error: PublishError) -> Wrong {
