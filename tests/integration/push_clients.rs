@@ -5,6 +5,7 @@ use crate::push::command;
 use handover::{Bound, Builder, Hub, Namespace, Publishers, Server};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -273,14 +274,12 @@ fn who_reads_a_byte_at_a_time_is_closed() {
     let mut reader = EventStream::open(&program.bound[1], "/events/a", "");
     reader.opening();
     eventually("both listen", || subscribers(&program) == 2);
+    let (closed, is_closed) = mpsc::channel::<()>();
     let reads = thread::spawn(move || {
-        // Until it is closed, which is seen behind what has come.
         trickle.set_read_timeout(Some(Duration::from_secs(1))).expect("an open socket");
-        for _ in 0..500 {
-            if !matches!(trickle.read(&mut [0]), Ok(1)) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(10));
+        // That it is closed would be seen only behind all that has come.
+        while let Err(mpsc::RecvTimeoutError::Timeout) = is_closed.recv_timeout(Duration::from_millis(10)) {
+            let _ = trickle.read(&mut [0]);
         }
     });
     let (mut publisher, data) = (program.client(), "x".repeat(60_000));
@@ -289,6 +288,7 @@ fn who_reads_a_byte_at_a_time_is_closed() {
         assert_eq!(reader.lines().len(), 60_008);
     }
     program.logged("connection closed: write timeout");
+    drop(closed);
     reads.join().expect("it read");
     assert_eq!((subscribers(&program), program.stop()), (1, Some(0)));
 }
