@@ -14,6 +14,7 @@ import load_tools
 import readme_push
 import slow_attacks
 import subscribers
+import websockets
 import with_curl
 import with_python
 
@@ -81,13 +82,17 @@ def run_push(site, server, lab, directory):
     readme_push.checks(directory)
 
 
+def run_websocket(site, server, lab, directory):
+    websockets.checks(lab, directory)
+
+
 def run_slow(site, server, lab, directory):
     slow_attacks.checks(site, server, lab, directory)
 
 
 GROUPS = {
     "curl": run_curl, "python": run_python, "node": run_node, "load": run_load, "reload": run_reload,
-    "browser": run_browser, "push": run_push, "slow": run_slow,
+    "browser": run_browser, "push": run_push, "websocket": run_websocket, "slow": run_slow,
 }
 
 

@@ -1,11 +1,13 @@
 //! WebSockets: conversations of an application, and what a hub says over one.
 
 use crate::common::websocket::{BINARY, CLOSE, PING, PONG, TEXT};
-use crate::common::{Ending, Mode, Program, RawClient, TestServer, WebSocket, eventually};
+use crate::common::{Ending, Mode, Program, RawClient, TestServer, WebSocket, count, eventually};
 use handover::{Carried, Client, ClientId, Closed, Conversation, Hub, Incoming, Request, Response, Router, Server};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// What was called, in its order.
 #[derive(Clone, Default)]
@@ -422,4 +424,63 @@ fn to_a_program_that_knows_no_websockets_it_goes_as_one_that_ends() {
         assert_eq!(client.closed().0, 1012, "{mode:?}");
         assert_eq!(client.client.rest().1, Ending::Fin);
     }
+}
+
+/// Each answer is the next number, over one connection, whatever is reloaded meanwhile. Every frame is sent in two pieces,
+/// so that some are half there at each moment. `HANDOVER_CONVERSATIONS` says how many clients there are, and
+/// `HANDOVER_UPGRADES` how many reloads in each mode.
+fn counts_through_reloads(mode: Mode) {
+    const THREADS: usize = 4;
+    const PAUSE: Duration = Duration::from_millis(100);
+    let (clients, upgrades) = (count("HANDOVER_CONVERSATIONS", 100), count("HANDOVER_UPGRADES", 3));
+    let mut command = Program::lab_command();
+    let most = (clients * 4 / 3 + 100).to_string();
+    let program = Program::start(mode.flags(&mut command).args(["-l", "127.0.0.1:0", "--max-connections", &most]));
+    let (rounds, ends) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let answers: usize = thread::scope(|scope| {
+        let talk = |share: usize| {
+            let open = |_| WebSocket::open(&program.bound[0], "/ws/count");
+            let mut clients: Vec<WebSocket> = (0..share).map(open).collect();
+            let ports: Vec<u16> = clients.iter().map(|client| client.client.local_port()).collect();
+            let (mut answers, frame) = (0, WebSocket::frame(0x80 | TEXT, b"next"));
+            while !ends.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                let cut = |at: usize| (at + answers) % (frame.len() - 1) + 1;
+                clients.iter_mut().enumerate().for_each(|(at, one)| _ = one.client.send(&frame[..cut(at)]));
+                clients.iter_mut().enumerate().for_each(|(at, one)| _ = one.client.send(&frame[cut(at)..]));
+                answers += 1;
+                for client in &mut clients {
+                    assert_eq!(client.text(), answers.to_string(), "{mode:?}");
+                }
+                rounds.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(PAUSE.saturating_sub(began.elapsed()));
+            }
+            assert_eq!(clients.iter().map(|client| client.client.local_port()).collect::<Vec<_>>(), ports);
+            answers * share
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(move || talk(clients / THREADS))).collect();
+        for _ in 0..=upgrades {
+            let before = rounds.load(Ordering::Relaxed);
+            eventually("all go on", || {
+                rounds.load(Ordering::Relaxed) >= before + 3 * THREADS || threads.iter().any(|one| one.is_finished())
+            });
+            if program.generations() <= upgrades {
+                program.reload();
+            }
+        }
+        ends.store(true, Ordering::Relaxed);
+        threads.into_iter().map(|thread| thread.join().expect("each answer was the next")).sum()
+    });
+    println!("{mode:?}: {clients} clients, {upgrades} upgrades, {answers} answers, each the next number");
+    assert_eq!(program.stop(), Some(0));
+}
+
+#[test]
+fn every_answer_is_the_next_number_by_exec() {
+    counts_through_reloads(Mode::Exec);
+}
+
+#[test]
+fn every_answer_is_the_next_number_by_overlap() {
+    counts_through_reloads(Mode::Overlap);
 }
