@@ -108,7 +108,7 @@ pub(crate) struct Talker {
     /// The name of its conversation.
     name: Arc<str>,
     talk: Mutex<Option<Box<dyn Talk>>>,
-    saved: Mutex<Option<Carried>>,
+    saved: Mutex<Option<Box<Carried>>>,
     all: Arc<Conversations>,
 }
 
@@ -173,12 +173,12 @@ impl Talker {
     fn save(&self) {
         let talk = self.talk();
         let saved = self.call(|| talk.as_ref().map(|talk| talk.save()));
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved.ok().flatten();
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved.ok().flatten().map(Box::new);
     }
 
     /// It as it is now, with what the application has saved.
     pub fn saved(&self) -> SavedTalker {
-        let state = self.saved.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = self.saved.lock().unwrap_or_else(PoisonError::into_inner).as_deref().cloned();
         SavedTalker { name: self.name.to_string(), inbox: self.inbox.save(), state }
     }
 }

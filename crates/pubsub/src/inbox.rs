@@ -8,6 +8,7 @@ use crate::subscription::{Form, Joined, Pulled, Saved, Subscription};
 use crate::{PublishError, Topic};
 use std::collections::VecDeque;
 use std::fmt;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use websocket::Message;
 
@@ -56,13 +57,13 @@ pub struct Inbox {
 
 #[derive(Default)]
 struct Contents {
-    /// Under which name its connection is woken.
-    token: Option<usize>,
-    messages: VecDeque<Message>,
-    bytes: usize,
-    subscription: Option<Subscription>,
-    close: Option<(u16, String)>,
-    wake: Option<u64>,
+    /// Under which name its connection is woken: one less than this.
+    token: Option<NonZeroUsize>,
+    /// Mostly there is none of these: a client that waits takes little room.
+    messages: Option<Box<VecDeque<Message>>>,
+    subscription: Option<Box<Subscription>>,
+    close: Option<Box<(u16, String)>>,
+    wake: Option<NonZeroU64>,
     ended: bool,
 }
 
@@ -102,10 +103,11 @@ impl Inbox {
     pub fn restore(hub: &Hub, saved: SavedInbox) -> Arc<Inbox> {
         let SavedInbox { id, messages, subscription, close, wake } = saved;
         hub.count_in_anyway();
-        let bytes = messages.iter().map(length).sum();
         let subscription = subscription.and_then(|saved| Subscription::restore(hub, Saved { form: FORM, ..saved }));
-        let subscription = subscription.map(Subscription::into_part);
-        let contents = Contents { messages: messages.into(), bytes, subscription, close, wake, ..Contents::default() };
+        let subscription = subscription.map(|subscription| Box::new(subscription.into_part()));
+        let (close, wake) = (close.map(Box::new), wake.and_then(NonZeroU64::new));
+        let messages = (!messages.is_empty()).then(|| Box::new(messages.into()));
+        let contents = Contents { messages, subscription, close, wake, ..Contents::default() };
         Arc::new(Inbox { hub: hub.clone(), id, contents: Mutex::new(contents) })
     }
 
@@ -114,10 +116,10 @@ impl Inbox {
         let contents = self.contents();
         SavedInbox {
             id: self.id,
-            messages: contents.messages.iter().cloned().collect(),
-            subscription: contents.subscription.as_ref().and_then(Subscription::save),
-            close: contents.close.clone(),
-            wake: contents.wake,
+            messages: contents.messages().cloned().collect(),
+            subscription: contents.subscription.as_ref().and_then(|subscription| subscription.save()),
+            close: contents.close.as_deref().cloned(),
+            wake: contents.wake.map(NonZeroU64::get),
         }
     }
 
@@ -157,7 +159,7 @@ impl Inbox {
 
     /// Has its connection look, if it has one here.
     fn call(&self, contents: MutexGuard<'_, Contents>) {
-        let token = contents.token;
+        let token = contents.token();
         drop(contents);
         token.into_iter().for_each(|token| self.hub.call(token));
     }
@@ -168,13 +170,12 @@ impl Inbox {
     /// See [`SendError`].
     pub fn send(&self, message: Message) -> Result<(), SendError> {
         let mut contents = self.open()?;
-        let bytes = contents.bytes + length(&message);
-        if contents.messages.len() >= MESSAGES || (bytes > BYTES && !contents.messages.is_empty()) {
+        let (waiting, bytes) = (contents.messages().count(), contents.bytes() + length(&message));
+        if waiting >= MESSAGES || (bytes > BYTES && waiting > 0) {
             return Err(SendError::Full);
         }
-        contents.bytes = bytes;
-        contents.messages.push_back(message);
-        if contents.messages.len() == 1 {
+        contents.messages.get_or_insert_default().push_back(message);
+        if waiting == 0 {
             self.call(contents);
         }
         Ok(())
@@ -186,7 +187,7 @@ impl Inbox {
     /// It is closed already, or another process has it.
     pub fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
         let mut contents = self.open()?;
-        contents.close = Some((code, reason.to_owned()));
+        contents.close = Some(Box::new((code, reason.to_owned())));
         self.call(contents);
         Ok(())
     }
@@ -197,7 +198,7 @@ impl Inbox {
     /// It is closed, or another process has it.
     pub fn wake_at(&self, when: Option<u64>) -> Result<(), SendError> {
         let mut contents = self.open()?;
-        contents.wake = when;
+        contents.wake = when.map(|when| NonZeroU64::new(when).unwrap_or(NonZeroU64::MIN));
         self.call(contents);
         Ok(())
     }
@@ -208,14 +209,14 @@ impl Inbox {
     /// See [`SendError`].
     pub fn subscribe(&self, topic: &Topic) -> Result<(), SendError> {
         let mut contents = self.open()?;
-        let token = contents.token;
+        let token = contents.token();
         match &mut contents.subscription {
             Some(subscription) if subscription.topics() >= TOPICS => return Err(SendError::Topics),
             Some(subscription) => _ = subscription.add(topic),
             None => {
                 let mut subscription = Subscription::part_of_another(&self.hub, topic, FORM);
                 token.into_iter().for_each(|token| subscription.enter(token));
-                contents.subscription = Some(subscription);
+                contents.subscription = Some(Box::new(subscription));
                 // What was published before it stood in the index.
                 self.call(contents);
             }
@@ -241,7 +242,7 @@ impl Inbox {
     /// News reach it under that token from now on. Answers whether there is something.
     pub fn enter(&self, token: usize) -> bool {
         let mut contents = self.contents();
-        contents.token = Some(token);
+        contents.token = NonZeroUsize::MIN.checked_add(token);
         if let Some(subscription) = &mut contents.subscription {
             subscription.enter(token);
         }
@@ -255,24 +256,24 @@ impl Inbox {
 
     /// Whether news reach it.
     pub fn has_entered(&self) -> bool {
-        self.contents().token.is_some()
+        self.contents().token().is_some()
     }
 
     /// Whether so much waits that whoever has the connection had better send it before anything is added, or it is to be closed.
     pub fn is_filling(&self) -> bool {
         let contents = self.contents();
-        contents.messages.len() >= MESSAGES / 4 || contents.bytes >= BYTES / 4 || contents.close.is_some()
+        contents.messages().count() >= MESSAGES / 4 || contents.bytes() >= BYTES / 4 || contents.close.is_some()
     }
 
     /// Takes the next message that is for it alone.
     pub fn take(&self) -> Option<Message> {
         let mut contents = self.contents();
-        let message = contents.messages.pop_front()?;
-        contents.bytes -= length(&message);
-        if contents.messages.is_empty() {
-            contents.messages = VecDeque::new();
+        let messages = contents.messages.as_mut()?;
+        let message = messages.pop_front();
+        if messages.is_empty() {
+            contents.messages = None;
         }
-        Some(message)
+        message
     }
 
     /// What its topics have for it. Answers the cursor before that as well.
@@ -299,17 +300,17 @@ impl Inbox {
     /// With which status and reason it is to be closed, if it is, and nothing waits before that.
     pub fn close_asked(&self) -> Option<(u16, String)> {
         let contents = self.contents();
-        contents.close.clone().filter(|_| contents.messages.is_empty())
+        contents.close.as_deref().cloned().filter(|_| contents.messages.is_none())
     }
 
     /// When its conversation wants to be woken.
     pub fn wake_time(&self) -> Option<u64> {
-        self.contents().wake
+        self.contents().wake.map(NonZeroU64::get)
     }
 
     /// Whether that is due, which it then is no more.
     pub fn take_wake(&self, now: u64) -> bool {
-        self.contents().wake.take_if(|wake| *wake <= now).is_some()
+        self.contents().wake.take_if(|wake| wake.get() <= now).is_some()
     }
 
     /// Nothing reaches its client any more.
@@ -323,16 +324,30 @@ impl Inbox {
     /// Bytes that it keeps.
     pub fn held(&self) -> usize {
         let contents = self.contents();
-        let subscription = contents.subscription.as_ref().map_or(0, Subscription::held);
-        size_of::<Inbox>() + contents.bytes + contents.messages.capacity() * size_of::<Message>() + subscription
+        let subscription = contents.subscription.as_ref();
+        let subscription = subscription.map_or(0, |subscription| size_of::<Subscription>() + subscription.held());
+        let messages = contents.messages.as_ref().map_or(0, |messages| messages.capacity() * size_of::<Message>());
+        size_of::<Inbox>() + contents.bytes() + messages + subscription
     }
 }
 
 impl Contents {
+    fn token(&self) -> Option<usize> {
+        self.token.map(|token| token.get() - 1)
+    }
+
+    fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.messages.iter().flat_map(|messages| messages.iter())
+    }
+
+    fn bytes(&self) -> usize {
+        self.messages().map(length).sum()
+    }
+
     fn has_something(&self) -> bool {
-        !self.messages.is_empty()
+        self.messages.is_some()
             || self.close.is_some()
-            || self.subscription.as_ref().is_some_and(Subscription::is_behind)
+            || self.subscription.as_ref().is_some_and(|subscription| subscription.is_behind())
     }
 }
 

@@ -158,6 +158,11 @@ impl Decoder {
         step
     }
 
+    /// What its client may do.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Whether nothing more is read: a close frame has come, or the client was failed.
     pub fn is_ended(&self) -> bool {
         self.ended

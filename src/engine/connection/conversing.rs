@@ -46,7 +46,6 @@ const MISSED: u16 = 4001;
 pub(super) struct Conversing {
     side: Side,
     decoder: Decoder,
-    limits: Limits,
     state: websocket::State,
     /// While it is not in a worker's hands, unless it was cut.
     pub(super) exchange: Option<Exchange>,
@@ -147,7 +146,7 @@ impl Conversing {
         let Side::Talker(talker) = &self.side else { return false };
         while work.out.len() < BYTES {
             let Some(message) = talker.inbox.take() else { return false };
-            if !(self.limits.deflate && push_compressed(work, &message)) {
+            if !(self.decoder.limits().deflate && push_compressed(work, &message)) {
                 match &message {
                     Message::Text(text) => Frame::Text(text).push_to(&mut work.out),
                     Message::Binary(bytes) => Frame::Binary(bytes).push_to(&mut work.out),
@@ -228,7 +227,6 @@ impl Connection {
         let mut conversing = Box::new(Conversing {
             side,
             decoder,
-            limits,
             state,
             exchange,
             answer,
@@ -679,8 +677,8 @@ pub(super) fn save(one: &Conversing) -> Option<SavedWebSocket> {
         due: one.due.0,
         heartbeat: one.heartbeat,
         beat: one.beat.0,
-        deflate: one.limits.deflate,
-        max_message: one.limits.max_message as u64,
+        deflate: one.decoder.limits().deflate,
+        max_message: one.decoder.limits().max_message as u64,
         line: one.line().to_owned(),
         side,
     })
@@ -723,7 +721,6 @@ pub(super) fn restore(
     Ok(Box::new(Conversing {
         side,
         decoder,
-        limits: had,
         state,
         exchange: Some(exchange),
         answer: Answer::default(),
