@@ -32,7 +32,7 @@ fn main() {
     write("frames", websocket::invariants::frames_seeds());
     write("saved", websocket::invariants::saved_seeds());
     write("handshake", websocket::invariants::handshake_seeds());
-    write("inflate", websocket::invariants::inflate_seeds());
+    write("inflate", websocket::invariants::inflate_seeds().collect());
     write("log", vec![pubsub::invariants::sample()]);
     write("sockjs_saved", sockjs::invariants::samples());
     let payloads = [r#"["a","b"]"#, r#"["\ud83d\ude00\ud800"]"#, "d=%5B%22x%22%5D", r#"[" \n",1,[[{}]]]"#];
