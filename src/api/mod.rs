@@ -7,7 +7,7 @@ mod talk;
 
 pub use body::{Body, IntoResponse, Response};
 pub(crate) use body::{Bytes, Kind, StreamFn, Subscribe, known_header};
-pub(crate) use request::ReadBehind;
+pub(crate) use request::{ReadBehind, without_token};
 pub use request::{Request, RequestBody};
 pub use router::Router;
 pub use talk::Closed;

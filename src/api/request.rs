@@ -181,6 +181,11 @@ impl Request {
         ascii(self.target_bytes())
     }
 
+    /// The target for the log, which may be read by more than those whom a token is for: without those of its query.
+    pub(crate) fn shown_url(&self) -> Cow<'_, str> {
+        without_token(self.url())
+    }
+
     /// The path, percent-encoded as sent; `*` for `OPTIONS *`, and `/` where an absolute target has none.
     pub fn path(&self) -> &str {
         match ascii(self.path_bytes()) {
@@ -306,8 +311,20 @@ impl Request {
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Request({} {} HTTP/{})", self.method(), self.url(), self.version)
+        write!(f, "Request({} {} HTTP/{})", self.method(), self.shown_url(), self.version)
     }
+}
+
+/// A target, a request line or the beginning of one, with dots for each value of `token=` in its query.
+pub(crate) fn without_token(line: &str) -> Cow<'_, str> {
+    let Some((before, query)) = line.split_once('?') else { return line.into() };
+    let (query, behind) = query.split_at(query.find(' ').unwrap_or(query.len()));
+    let is_token = |part: &str| part.starts_with("token=");
+    if !query.split('&').any(is_token) {
+        return line.into();
+    }
+    let shown: Vec<&str> = query.split('&').map(|part| if is_token(part) { "token=..." } else { part }).collect();
+    format!("{before}?{}{behind}", shown.join("&")).into()
 }
 
 /// The body of a request, to be read.
@@ -365,4 +382,25 @@ fn ascii(bytes: &[u8]) -> &str {
 /// Percent-decodes a path segment; what is not UTF-8 becomes U+FFFD.
 pub(super) fn decode(segment: &str) -> Cow<'_, str> {
     percent_decode(segment.as_bytes()).decode_utf8_lossy()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_not_shown_wherever_its_line_ends() {
+        for (line, shown) in [
+            ("GET /a?token=x.y.z HTTP/1.1", "GET /a?token=... HTTP/1.1"),
+            ("GET /a?b=1&token=x&c=2&token=y", "GET /a?b=1&token=...&c=2&token=..."),
+            ("GET http://host/?token=", "GET http://host/?token=..."),
+            ("/token=1?tokens=2&a=?token=3", "/token=1?tokens=2&a=?token=3"),
+            ("GET /a?tok", "GET /a?tok"),
+            ("/a", "/a"),
+        ] {
+            assert_eq!(without_token(line), shown, "{line}");
+        }
+        let request = Request::from_head(b"GET /a?token=secret HTTP/1.1\r\nHost: test\r\n\r\n").expect("a head");
+        assert_eq!(format!("{request:?}"), "Request(GET /a?token=... HTTP/1.1)");
+    }
 }

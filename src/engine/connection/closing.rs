@@ -10,7 +10,7 @@ use super::transport::Moved;
 use super::turn::{self, Turn};
 use super::writing::{After, ResponseBody, Writing};
 use super::{Connection, Flow, State, Unfinished, close};
-use crate::api::Closed;
+use crate::api::{Closed, without_token};
 use crate::clock::Millis;
 use crate::config::Limits;
 use crate::lifecycle::state::WEBSOCKETS;
@@ -284,13 +284,13 @@ impl Connection {
             State::ReadingHead => {
                 let line = self.input.split(|&b| b == b'\r' || b == b'\n').find(|line| !line.is_empty());
                 let line = String::from_utf8_lossy(line.unwrap_or_default()).into_owned();
-                format!("{line:.200?} (its head was incomplete)")
+                format!("{:.200?} (its head was incomplete)", without_token(&line))
             }
             State::ReadingBody(collecting) => {
-                format!("{} {} (its body was incomplete)", collecting.request.method(), collecting.request.url())
+                format!("{} {} (its body was incomplete)", collecting.request.method(), collecting.request.shown_url())
             }
             State::AwaitingPermit(push) | State::Refused { push, .. } => {
-                format!("{} {} (it waited to stream)", push.request.method(), push.request.url())
+                format!("{} {} (it waited to stream)", push.request.method(), push.request.shown_url())
             }
             State::Writing(writing) => format!("{} (its response was not taken)", named(writing.line())),
         };

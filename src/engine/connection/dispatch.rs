@@ -125,7 +125,7 @@ impl Connection {
         work.answer.handler_ended(now);
         response.unwrap_or_else(|panic| {
             work.shared.stats.panicked();
-            let (method, url) = (work.request.method(), work.request.url());
+            let (method, url) = (work.request.method(), work.request.shown_url());
             log_rate_limited!(error, "handler panicked: {} ({method} {url})", panic_text(&*panic));
             StatusCode(500).into_response()
         })
@@ -174,7 +174,7 @@ impl Connection {
             }),
             Err(panic) => {
                 work.shared.stats.panicked();
-                let (method, url) = (work.request.method(), work.request.url());
+                let (method, url) = (work.request.method(), work.request.shown_url());
                 log_rate_limited!(error, "handler panicked while pushing: {} ({method} {url})", panic_text(&*panic));
                 Err(CloseReason::Internal)
             }

@@ -2,7 +2,7 @@
 //! told of it.
 
 use super::close_reason::CloseReason;
-use crate::api::Request;
+use crate::api::{Request, without_token};
 use crate::clock::Millis;
 use http1::Reject;
 use std::fmt;
@@ -80,7 +80,7 @@ impl Exchange {
     /// The same, of that request; where no head was understood there is none that it is about.
     pub(super) fn keep_line_of(&mut self, request: &Request) {
         if self.minor.is_some() {
-            self.keep_line(|| format!("{} {:.200}", request.method(), request.url()));
+            self.keep_line(|| format!("{} {:.200}", request.method(), request.shown_url()));
         }
     }
 
@@ -197,7 +197,7 @@ impl fmt::Display for Ended<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.exchange.line(self.request) {
             [] => f.write_str("no request line")?,
-            line => write!(f, "{:.200}", String::from_utf8_lossy(line))?,
+            line => write!(f, "{:.200}", without_token(&String::from_utf8_lossy(line)))?,
         }
         if let Some(minor) = self.exchange.minor {
             write!(f, " HTTP/1.{minor}")?;

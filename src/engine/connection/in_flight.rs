@@ -3,7 +3,7 @@
 use super::close_reason::CloseReason;
 use super::exchange::{Answer, End, Ended, Exchange, named};
 use super::transport::Transport;
-use crate::api::Request;
+use crate::api::{Request, without_token};
 use crate::clock::Millis;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,7 +121,8 @@ impl InFlight {
 }
 
 fn unfinished(line: &[u8], since: Option<Millis>, now: Millis) -> Unfinished {
-    Unfinished { what: named(&String::from_utf8_lossy(line)).to_owned(), age: now.since(since.unwrap_or(now)) }
+    let line = String::from_utf8_lossy(line);
+    Unfinished { what: named(&without_token(&line)).to_owned(), age: now.since(since.unwrap_or(now)) }
 }
 
 /// What takes no longer is of no interest to whoever waits for handlers.

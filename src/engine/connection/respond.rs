@@ -33,7 +33,7 @@ impl Connection {
         let said = match encode_fields(&mut work.out, status, response.headers(), work.date.field()) {
             Ok(said) => said,
             Err(invalid) => {
-                let (method, url) = (work.request.method(), work.request.url());
+                let (method, url) = (work.request.method(), work.request.shown_url());
                 log_rate_limited!(error, "the handler's response cannot be sent: {invalid} ({method} {url})");
                 return self.start_response(work, turn, StatusCode(500).into_response(), body);
             }
@@ -131,7 +131,7 @@ impl Connection {
             },
             _ => InvalidResponse::Status(101).to_string(),
         };
-        let (method, url) = (work.request.method(), work.request.url());
+        let (method, url) = (work.request.method(), work.request.shown_url());
         log_rate_limited!(error, "the handler's response cannot be sent: {wrong} ({method} {url})");
         self.start_response(work, turn, StatusCode(500).into_response(), body)
     }
