@@ -71,6 +71,8 @@ pub(crate) struct Subscribe {
     pub heartbeat: u16,
     /// How long a poll waits.
     pub wait: Duration,
+    /// How long it may listen at the most, if there is an end to that.
+    pub lasts: Option<Duration>,
 }
 
 /// Bytes of the program, of one response, or of several.

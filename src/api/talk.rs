@@ -9,6 +9,7 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use websocket::{Limits, Message};
 
 /// What the application does for one client, with the state of that client. One call at a time, on a worker.
@@ -56,6 +57,8 @@ pub(crate) struct Converse {
     pub limits: Limits,
     /// Seconds between messages that say where it is; 0 for none.
     pub heartbeat: u16,
+    /// How long its client may listen at the most, if there is an end to that.
+    pub lasts: Option<Duration>,
 }
 
 /// Who is behind a WebSocket.

@@ -444,7 +444,7 @@ impl ConversationService {
         };
         let talker = Talker::new(self.namespace.hub.conversations(), self.name.clone(), inbox, talk);
         let (side, limits) = (Side::Talker(talker), Limits { deflate, ..self.opens.limits() });
-        Ok(switch(fields, Converse { side, limits, heartbeat: 0 }))
+        Ok(switch(fields, Converse { side, limits, heartbeat: 0, lasts: None }))
     }
 }
 

@@ -122,7 +122,7 @@ impl Service {
             return Ok(self.described(answer.into(), poll));
         }
         let (heartbeat, wait) = (self.namespace.heartbeat, question.wait);
-        Ok(self.described(Body::subscription(Subscribe { subscription, heartbeat, wait }), poll))
+        Ok(self.described(Body::subscription(Subscribe { subscription, heartbeat, wait, lasts: None }), poll))
     }
 
     /// A WebSocket that says what is published, and hears nothing.
@@ -146,7 +146,8 @@ impl Service {
         };
         let side = Side::Listener(Box::new(subscription));
         let limits = Limits { max_message: LISTENERS_MESSAGE, deflate: false };
-        Ok(switch(fields, Converse { side, limits, heartbeat: if json { self.namespace.heartbeat } else { 0 } }))
+        let heartbeat = if json { self.namespace.heartbeat } else { 0 };
+        Ok(switch(fields, Converse { side, limits, heartbeat, lasts: None }))
     }
 
     fn topics(&self, names: &[String]) -> Result<Vec<Topic>, Wrong> {

@@ -41,6 +41,8 @@ const BYTES: usize = 64 << 10;
 const COMPRESSED: usize = 128;
 /// The client misses messages and can only be told by this.
 const MISSED: u16 = 4001;
+/// What let it listen is over.
+const EXPIRED: u16 = 4002;
 
 /// A WebSocket as it waits.
 pub(super) struct Conversing {
@@ -59,6 +61,8 @@ pub(super) struct Conversing {
     /// Seconds between messages that say where it is, and when the next one is due.
     heartbeat: u16,
     beat: Millis,
+    /// When it is closed whatever there is to be heard.
+    expires: Millis,
     /// What its end was, as far as it is known: what its client has said, or why it was failed.
     closed: Option<Box<Closed>>,
     /// It is to be closed for that reason by the next worker that has it.
@@ -78,7 +82,9 @@ impl Conversing {
     /// When something is due.
     pub(super) fn until(&self) -> Millis {
         let wake = self.side.talker().and_then(|talker| talker.inbox.wake_time()).map_or(Millis::NEVER, Millis);
-        self.due.min(self.beat).min(wake)
+        // To whom nothing is said any more, neither of that can be.
+        let said = if self.state.may_send() { self.beat.min(self.expires) } else { Millis::NEVER };
+        self.due.min(said).min(wake)
     }
 
     fn unsent(&self) -> &[u8] {
@@ -100,7 +106,6 @@ impl Conversing {
         if let Some(frame) = self.state.close(code, reason) {
             frame.push_to(out);
             self.due = now.after(if code == CloseCode::RESTART { STOP_PATIENCE } else { CLOSE_PATIENCE });
-            self.beat = Millis::NEVER;
             self.closed.get_or_insert_with(|| Box::new(Closed::new(code.get(), reason)));
         }
     }
@@ -215,13 +220,14 @@ impl Connection {
         converse: Converse,
         start: usize,
     ) -> Flow {
-        let Converse { side, limits, heartbeat } = converse;
+        let Converse { side, limits, heartbeat, lasts } = converse;
         let framing = ResponseFraming::Upgrade("websocket");
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive: true, client_minor: 1 });
         work.answer.begins(101, work.out.len() - start);
         let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
         exchange.keep_line_of(&work.request);
         let beat = next_heartbeat(work.now, heartbeat, work.token);
+        let expires = lasts.map_or(Millis::NEVER, |lasts| work.now.after(lasts));
         let (exchange, answer, blocked) = (Some(exchange), work.answer, None);
         let (decoder, state) = (Decoder::new(limits), websocket::State::Open);
         let mut conversing = Box::new(Conversing {
@@ -235,6 +241,7 @@ impl Connection {
             due: Millis::NEVER,
             heartbeat,
             beat,
+            expires,
             closed: None,
             ends: None,
         });
@@ -341,6 +348,9 @@ impl Connection {
             }
             let (mut more, mut before) = (false, None);
             work.joined.clear();
+            if work.now >= one.expires {
+                one.say_close(&mut work.out, EXPIRED, "its time is over", work.now);
+            }
             if one.state.may_send() {
                 more = one.take_messages(work);
                 let (pulled, cursor) = one.pull(&mut work.joined);
@@ -676,7 +686,7 @@ pub(super) fn save(one: &Conversing) -> Option<SavedWebSocket> {
         close_received: one.state.is_over(),
         due: one.due.0,
         heartbeat: one.heartbeat,
-        beat: one.beat.0,
+        until: one.expires.0,
         deflate: one.decoder.limits().deflate,
         max_message: one.decoder.limits().max_message as u64,
         line: one.line().to_owned(),
@@ -684,14 +694,14 @@ pub(super) fn save(one: &Conversing) -> Option<SavedWebSocket> {
     })
 }
 
-/// A WebSocket that goes on. One of which nobody here knows is closed, so that its client comes back.
+/// A WebSocket that goes on, which began and was parked until then. One of which nobody here knows is closed, so that its client comes back.
 pub(super) fn restore(
     saved: SavedWebSocket,
-    began: Millis,
+    (began, deadline): (Millis, Millis),
     hub: Option<&Hub>,
     conversations: &Arc<crate::api::Conversations>,
 ) -> Result<Box<Conversing>, (Vec<u8>, Exchange)> {
-    let SavedWebSocket { decoder, unsent, asked, close_sent, close_received, due, heartbeat, beat, .. } = saved;
+    let SavedWebSocket { decoder, unsent, asked, close_sent, close_received, due, heartbeat, until, .. } = saved;
     let SavedWebSocket { deflate, max_message, line, side, .. } = saved;
     let exchange = Exchange::of_line(began, line);
     let had = Limits { max_message: max_message.try_into().unwrap_or(usize::MAX), deflate };
@@ -728,7 +738,9 @@ pub(super) fn restore(
         asked,
         due: Millis(due),
         heartbeat,
-        beat: Millis(beat),
+        // No later than what it was parked for; too early does no harm where there is one.
+        beat: if heartbeat > 0 { deadline } else { next_heartbeat(Millis::now(), 0, 0) },
+        expires: Millis(until),
         closed: None,
         ends: None,
     }))

@@ -54,7 +54,7 @@ impl Connection {
             // Never in the way of a new one, and not idle: it is why the client is there.
             State::Subscribed(subscribed) => match &subscribed.blocked {
                 Some(blocked) => (Parked { on_writable: true, ..nothing }, blocked.window.ends().unwrap_or(now), now),
-                None => (Parked { on_wake: true, ..nothing }, subscribed.until, now),
+                None => (Parked { on_wake: true, ..nothing }, subscribed.until.min(subscribed.ends), now),
             },
             // The same; and what its client says is for it, as long as that reads what it is told.
             State::Conversing(one) => match &one.blocked {

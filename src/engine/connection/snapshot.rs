@@ -138,7 +138,8 @@ impl Connection {
         let saved = std::mem::replace(&mut snapshot.state, SavedState::ReadingHead);
         // What it is in the middle of begins anew here, and knows what was written down.
         let began = snapshot.begun.map_or_else(Millis::now, Millis);
-        match Connection::state_of(saved, snapshot.peer, began, file, (hub, conversations)) {
+        let times = (began, Millis(snapshot.deadline));
+        match Connection::state_of(saved, snapshot.peer, times, file, (hub, conversations)) {
             Some(state) => Ok(Connection::with_state(snapshot, state, socket)),
             None => Err(socket),
         }
@@ -147,10 +148,11 @@ impl Connection {
     fn state_of(
         saved: SavedState,
         peer: Option<SocketAddr>,
-        began: Millis,
+        times: (Millis, Millis),
         file: Option<&Arc<File>>,
         (hub, conversations): (Option<&Hub>, &Arc<Conversations>),
     ) -> Option<State> {
+        let (began, _) = times;
         Some(match saved {
             SavedState::ReadingHead => State::ReadingHead,
             SavedState::ReadingBody { head, framing, body, since, limit, declared, expects_continue } => {
@@ -185,8 +187,8 @@ impl Connection {
                 let until = Millis(until);
                 State::Lingering { reason: CloseReason::Finished, until, limit: until }
             }
-            SavedState::Subscribed(subscriber) => subscriber_of(*subscriber, began, hub),
-            SavedState::Conversing(saved) => match conversing::restore(*saved, began, hub, conversations) {
+            SavedState::Subscribed(subscriber) => subscriber_of(*subscriber, times, hub),
+            SavedState::Conversing(saved) => match conversing::restore(*saved, times, hub, conversations) {
                 Ok(one) => State::Conversing(one),
                 Err((unsent, exchange)) => {
                     let mut writing = Writing::new(ResponseBody::None, After::Linger(CloseReason::Stopping));
@@ -233,7 +235,7 @@ fn save(subscribed: &Subscribed) -> Option<SavedSubscriber> {
         poll,
         unsent: subscribed.unsent().to_vec(),
         heartbeat: subscribed.heartbeat,
-        until: subscribed.until.0,
+        until: if poll { subscribed.until.0 } else { subscribed.ends.0 },
         head: subscribed.head.to_vec(),
         keep_alive: subscribed.keep_alive,
         minor: subscribed.minor,
@@ -241,8 +243,9 @@ fn save(subscribed: &Subscribed) -> Option<SavedSubscriber> {
     })
 }
 
-/// A subscriber that goes on; where nobody publishes any more what it listens to, it ends.
-fn subscriber_of(saved: SavedSubscriber, began: Millis, hub: Option<&Hub>) -> State {
+/// A subscriber that goes on, which began and was parked until then; where nobody publishes any more what it listens to, it
+/// ends.
+fn subscriber_of(saved: SavedSubscriber, (began, deadline): (Millis, Millis), hub: Option<&Hub>) -> State {
     let SavedSubscriber { namespace, topics, cursor, told, chunked, json, beat, poll, .. } = saved;
     let SavedSubscriber { unsent, heartbeat, until, head, keep_alive, minor, line, .. } = saved;
     let form = Form { chunked, json, beat, poll, websocket: false };
@@ -250,9 +253,15 @@ fn subscriber_of(saved: SavedSubscriber, began: Millis, hub: Option<&Hub>) -> St
     let saved = Saved { namespace, topics, cursor, told, form, recent: Vec::new() };
     match hub.and_then(|hub| Subscription::restore(hub, saved)) {
         Some(subscription) => {
-            let (answer, blocked, until, head) = (Answer::default(), Blocked::new(unsent), Millis(until), head.into());
+            let (answer, blocked, head) = (Answer::default(), Blocked::new(unsent), head.into());
+            let (until, ends) = match poll {
+                true => (Millis(until), Millis::NEVER),
+                // Its next heartbeat is what a stream was parked for, unless that was its client: then it is found anew.
+                false if blocked.is_some() => (Millis::default(), Millis(until)),
+                false => (deadline, Millis(until)),
+            };
             let subscribed =
-                Subscribed { subscription, exchange, answer, blocked, heartbeat, until, head, keep_alive, minor };
+                Subscribed { subscription, exchange, answer, blocked, heartbeat, until, ends, head, keep_alive, minor };
             State::Subscribed(Box::new(subscribed))
         }
         None => {

@@ -19,7 +19,7 @@ use super::{Connection, Flow, State, close};
 use crate::api::Subscribe;
 use crate::clock::{DateCache, Millis};
 use http1::response::{HeadOptions, ResponseFraming, finish_head};
-use pubsub::{Form, Subscription};
+use pubsub::{Form, Pulled, Subscription};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(super) struct Subscribed {
     pub(super) heartbeat: u16,
     /// Of a stream the next heartbeat; of a poll when it is answered in any case.
     pub(super) until: Millis,
+    /// When a stream ends whatever there is to be heard.
+    pub(super) ends: Millis,
     /// The head of a poll's answer, as far as it is known.
     pub(super) head: Box<[u8]>,
     /// Whether the connection may live on behind it.
@@ -87,6 +89,11 @@ impl Subscribed {
         words
     }
 
+    /// Whether it may hear nothing more: a stream that has begun, whose time is over.
+    fn is_over(&self, now: Millis) -> bool {
+        now >= self.ends && self.subscription.has_begun()
+    }
+
     /// Whether its client has to read before it can go on.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.is_some()
@@ -127,7 +134,7 @@ impl Connection {
         body: Option<SharedBody>,
         keep_alive: bool,
     ) -> Flow {
-        let Subscribe { mut subscription, heartbeat, wait } = subscribe;
+        let Subscribe { mut subscription, heartbeat, wait, lasts } = subscribe;
         let minor = work.request.head().0.minor;
         let poll = subscription.form().poll;
         // What is left of a body that nobody reads any more stands in the way of a next request.
@@ -150,7 +157,8 @@ impl Connection {
         subscription.enter(work.token);
         let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
         exchange.keep_line_of(&work.request);
-        let until = if poll { now.after(wait) } else { next_heartbeat(now, heartbeat, work.token) };
+        let ends = lasts.map_or(Millis::NEVER, |lasts| now.after(lasts));
+        let until = if poll { now.after(wait).min(ends) } else { next_heartbeat(now, heartbeat, work.token) };
         let subscribed = Subscribed {
             subscription,
             exchange: Some(exchange),
@@ -159,6 +167,7 @@ impl Connection {
             blocked: None,
             heartbeat,
             until,
+            ends,
             head: head.into(),
             keep_alive,
             minor,
@@ -180,6 +189,8 @@ impl Connection {
             return self.serve_poll(work, turn, subscribed);
         }
         loop {
+            // What its client has a part of is finished, and nothing else begins.
+            let over = subscribed.is_over(work.now);
             let mut window = Window::default();
             if let Some(blocked) = subscribed.blocked.take() {
                 window = blocked.window;
@@ -187,8 +198,9 @@ impl Connection {
             }
             // A head is one with the opening behind it, which is not said twice.
             let mut first = Some(subscribed.subscription.cursor()).filter(|_| subscribed.subscription.has_begun());
-            let pulled = subscribed.subscription.pull(&mut work.joined);
-            if work.now >= subscribed.until {
+            let pulled = if over { Pulled::default() } else { subscribed.subscription.pull(&mut work.joined) };
+            let (joined, ends) = if over { (&[][..], &[][..]) } else { (work.joined.bytes(), work.joined.ends()) };
+            if work.now >= subscribed.until && !over {
                 if !pulled.some && work.out.is_empty() {
                     subscribed.subscription.push_heartbeat(&mut work.out);
                     first = Some(subscribed.subscription.cursor());
@@ -197,9 +209,9 @@ impl Connection {
             }
             let ahead = work.out.len();
             if ahead > 0 {
-                work.out.extend_from_slice(work.joined.bytes());
+                work.out.extend_from_slice(joined);
             }
-            let bytes = if ahead > 0 { &work.out[..] } else { work.joined.bytes() };
+            let bytes = if ahead > 0 { &work.out[..] } else { joined };
             if bytes.is_empty() {
                 break;
             }
@@ -215,7 +227,7 @@ impl Connection {
             if sent < bytes.len() {
                 // The event in progress is kept, and the cursor stands behind it.
                 let first = first.map(|cursor| (ahead, cursor));
-                let joined = work.joined.ends().iter().map(|(end, cursor)| (ahead + end, *cursor));
+                let joined = ends.iter().map(|(end, cursor)| (ahead + end, *cursor));
                 let in_progress = first.into_iter().chain(joined).find(|(end, _)| *end > sent);
                 debug_assert!(in_progress.is_some(), "every byte is of an event");
                 let (end, cursor) = in_progress.unwrap_or((bytes.len(), subscribed.subscription.cursor()));
@@ -244,13 +256,15 @@ impl Connection {
         if turn.peer_closed {
             return self.leave(work, *subscribed, CloseReason::PeerClosed);
         }
-        if work.shared.is_draining() || self.last {
-            // It began in the last moment: its end is as that of all others.
+        let over = subscribed.is_over(work.now);
+        if over || work.shared.is_draining() || self.last {
+            // One that began in the last moment ends as all others do, and so does one whose time is over.
+            let reason = if over { CloseReason::Finished } else { CloseReason::Stopping };
             let retry = retry(work.token, work.now);
             subscribed.subscription.push_farewell(&mut work.out, retry);
             work.resume_exchange(subscribed.exchange.take(), subscribed.answer);
             drop(subscribed);
-            return self.write(work, turn, Writing::new(ResponseBody::None, After::Linger(CloseReason::Stopping)));
+            return self.write(work, turn, Writing::new(ResponseBody::None, After::Linger(reason)));
         }
         self.wait_for_news(subscribed);
         Flow::Park

@@ -69,6 +69,7 @@ pub struct SavedSubscriber {
     #[serde(with = "serde_bytes")]
     pub unsent: Vec<u8>,
     pub heartbeat: u16,
+    /// When it ends whatever there is to be heard: a poll is answered, a stream is over. `u64::MAX` is never.
     pub until: u64,
     /// The head of a poll's answer.
     #[serde(with = "serde_bytes")]
@@ -90,10 +91,11 @@ pub struct SavedWebSocket {
     pub asked: bool,
     pub close_sent: bool,
     pub close_received: bool,
-    /// When to ask, or to go without what was asked for, and when to say again where it is.
+    /// When to ask, or to go without what was asked for.
     pub due: u64,
     pub heartbeat: u16,
-    pub beat: u64,
+    /// When it is closed whatever there is to be heard. `u64::MAX` is never.
+    pub until: u64,
     pub deflate: bool,
     pub max_message: u64,
     pub line: String,
@@ -342,7 +344,7 @@ impl Snapshot {
                 close_received: false,
                 due: 9,
                 heartbeat: 15,
-                beat: 10,
+                until: 10,
                 deflate: false,
                 max_message: 65536,
                 line: "GET /ws".into(),
