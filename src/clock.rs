@@ -1,8 +1,8 @@
-//! The two clocks: monotonic milliseconds for deadlines, wall time for the Date field.
+//! The two clocks: monotonic milliseconds for deadlines, wall time for the Date field and what is agreed upon with others.
 
 use http1::date::Date;
 use rustix::time::{ClockId, clock_gettime};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds of CLOCK_MONOTONIC: the same clock in every process, so that deadlines can cross to a successor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +38,11 @@ impl Millis {
 pub fn boot_time() -> i64 {
     let time = clock_gettime(ClockId::Boottime);
     time.tv_sec as i64 * 1000 + time.tv_nsec as i64 / 1_000_000
+}
+
+/// Time since 1970, for what is agreed upon with others. Nothing of that where the clock stands before.
+pub fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The Date field, formatted once a second.

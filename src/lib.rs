@@ -85,7 +85,8 @@ pub use program::flags::Parsed;
 pub use program::reload::reload_command;
 pub use push::{
     BadEvent, BadTopic, Client, ClientId, Conversation, ConversationService, Hub, Incoming, Message, Namespace,
-    Outgoing, Position, PublishError, Publishers, SendError, Subscribe, SubscribeError, TopicFigures,
+    Outgoing, Position, PublishError, Publishers, SendError, Subscribe, SubscribeError, Subscribers, Token, TokenKeys,
+    TopicFigures,
 };
 pub use server::{Background, Builder, Ended, Server, StopHandle, exit_code};
 pub use site::{Files, Site, Welcome};

@@ -67,7 +67,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("engine::sync", &[]),
     ("engine", &[]),
     ("site", &["api", "clock", "config", "error", "logging", "push", "sys"]),
-    ("push", &["api", "clock", "config", "lifecycle", "sys"]),
+    ("push", &["api", "clock", "config", "error", "lifecycle", "sys"]),
     ("api", &["lifecycle", "logging"]),
     ("lifecycle", &["error", "listener", "stopping", "sys"]),
     ("logging", &["clock", "closest", "config", "error", "generation", "sys"]),

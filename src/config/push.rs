@@ -35,6 +35,9 @@ pub(crate) struct NamespaceConfig {
     /// A path of unreserved characters without a slash at its end.
     pub prefix: String,
     pub publish: Publish,
+    pub subscribe: Subscribe,
+    /// Of the keys of tokens.
+    pub token_key_file: Option<PathBuf>,
     pub origins: Vec<String>,
     pub history: usize,
     /// In seconds.
@@ -48,19 +51,38 @@ pub(crate) struct NamespaceConfig {
 pub(crate) enum Publish {
     Nobody,
     Local,
+    Token,
     Anyone,
 }
 
 impl Publish {
-    pub const ALL: [(&'static str, Publish); 3] =
-        [("nobody", Publish::Nobody), ("local", Publish::Local), ("anyone", Publish::Anyone)];
+    pub const ALL: [(&'static str, Publish); 4] = [
+        ("nobody", Publish::Nobody),
+        ("local", Publish::Local),
+        ("token", Publish::Token),
+        ("anyone", Publish::Anyone),
+    ];
 
     pub fn name(self) -> &'static str {
         Publish::ALL.iter().find(|(_, publish)| *publish == self).map_or("", |(name, _)| name)
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subscribe {
+    Anyone,
+    Token,
+}
+
 impl PushConfig {
+    /// What has keys of tokens, each once.
+    pub(crate) fn key_files(&self) -> Vec<&PathBuf> {
+        let mut files: Vec<&PathBuf> = self.namespaces.iter().filter_map(|it| it.token_key_file.as_ref()).collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+
     /// What messages may take at the most, the default filled in, if there is a hub.
     pub(crate) fn room(&self, memory: Option<u64>) -> usize {
         if self.used { self.memory(memory).unwrap_or(DEFAULT_MEMORY) } else { 0 }

@@ -6,7 +6,7 @@ use crate::engine::connection::{connection_buffers, worker_buffers};
 use crate::engine::memory::{IDLE, Plan, kibibytes, mebibytes};
 use crate::listener::Address;
 use crate::logging;
-use crate::push::history;
+use crate::push::{history, is_exposed};
 use crate::{Config, Error};
 use rustix::fs::{Access, access};
 use std::fmt::{self, Write};
@@ -72,6 +72,9 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
         let history = config.push.history_file.as_ref().map_or(String::new(), |path| format!(", history in {path:?}"));
         let memory = size_text(memory as u64);
         line("push", format_args!("memory {memory}, messages of {message}, {subscribers} subscribers{history}"));
+    }
+    for exposed in config.push.key_files().into_iter().filter_map(|path| is_exposed(path)) {
+        line("warning", format_args!("{exposed}"));
     }
     let mut settings = config.clone();
     for name in LINES {

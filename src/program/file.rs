@@ -5,7 +5,7 @@ use super::document::{self, KeyValue, Value, entries, tables, unsigned};
 use super::settings::{SETTINGS, SITE_KEYS, Setting, meant};
 use super::value::{self, Given, ValueError};
 use crate::Error;
-use crate::config::push::{NamespaceConfig, Publish};
+use crate::config::push::{NamespaceConfig, Publish, Subscribe};
 use crate::config::site::{CacheRule, DirectoryOptions, Pattern, Prefix, RedirectTarget, RouteAction, RouteConfig};
 use crate::config::{Config, ConfigFile, MAX_CONFIGURATION, on_one_line};
 use crate::lifecycle::{configuration, way_back};
@@ -30,8 +30,8 @@ const ROUTE_KEYS: [&str; 10] = [
     "content_type",
     "headers",
 ];
-const PUSH_KEYS: [&str; 8] =
-    ["prefix", "publish", "subscribe", "origins", "history", "history_age", "retain", "heartbeat"];
+const PUSH_KEYS: [&str; 9] =
+    ["prefix", "publish", "subscribe", "token_key_file", "origins", "history", "history_age", "retain", "heartbeat"];
 const CACHE_KEYS: [&str; 2] = ["match", "control"];
 const REDIRECT_STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
 /// 302 rather than 301, which a browser remembers for good: one that was a mistake can be taken back.
@@ -431,6 +431,8 @@ impl Reader<'_> {
         let mut namespace = NamespaceConfig {
             prefix: String::new(),
             publish: Publish::Nobody,
+            subscribe: Subscribe::Anyone,
+            token_key_file: None,
             origins: Vec::new(),
             history: 100,
             history_age: 600,
@@ -443,11 +445,17 @@ impl Reader<'_> {
                 "publish" => {
                     let text = self.text("publish", value)?;
                     let known = Publish::ALL.iter().find(|(name, _)| *name == text);
-                    let allowed = "allowed is \"nobody\", \"local\" or \"anyone\"";
+                    let allowed = "allowed is \"nobody\", \"local\", \"token\" or \"anyone\"";
                     namespace.publish = known.ok_or_else(|| self.refuse("publish", value, allowed))?.1;
                 }
-                "subscribe" if self.text("subscribe", value)? == "anyone" => {}
-                "subscribe" => return Err(self.refuse("subscribe", value, "allowed is \"anyone\"")),
+                "subscribe" => {
+                    namespace.subscribe = match self.text("subscribe", value)? {
+                        "anyone" => Subscribe::Anyone,
+                        "token" => Subscribe::Token,
+                        _ => return Err(self.refuse("subscribe", value, "allowed is \"anyone\" or \"token\"")),
+                    }
+                }
+                "token_key_file" => namespace.token_key_file = Some(self.path("token_key_file", value)?),
                 "origins" => namespace.origins = self.origins(value)?,
                 "history" => namespace.history = self.whole("history", value, 0, 1_000_000)? as usize,
                 "history_age" => namespace.history_age = self.whole("history_age", value, 0, 31_536_000)?,
@@ -465,6 +473,18 @@ impl Reader<'_> {
         }
         if namespace.prefix.is_empty() {
             return Err(self.error(value.span().start, "push needs a prefix: prefix = \"/events\""));
+        }
+        let asks = |key: &&KeyValue| matches!(key.key, "publish" | "subscribe") && is_token(key.value);
+        let keys = table.iter().find(|entry| entry.key == "token_key_file");
+        match (table.iter().find(asks), keys) {
+            (Some(entry), None) => {
+                let what = "is \"token\", which needs keys: token_key_file = \"push.key\"";
+                return Err(self.wrong_key(entry, what));
+            }
+            (None, Some(entry)) => {
+                return Err(self.wrong_key(entry, "goes with publish = \"token\" or subscribe = \"token\""));
+            }
+            _ => {}
         }
         self.config.push.namespaces.push(namespace);
         Ok(())
@@ -653,6 +673,10 @@ impl Reader<'_> {
     fn slice(&self, span: &Range<usize>) -> &str {
         self.text.get(span.clone()).unwrap_or_default()
     }
+}
+
+fn is_token(value: &Value) -> bool {
+    matches!(value.get_ref(), DeValue::String(text) if text == "token")
 }
 
 #[cfg(test)]

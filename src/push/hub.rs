@@ -1,5 +1,6 @@
 //! What an application publishes to and subscribes from.
 
+use super::token_keys::TokenKeys;
 use crate::api::Conversations;
 use crate::clock::boot_time;
 use crate::config::PushConfig;
@@ -79,7 +80,8 @@ impl Hub {
     fn made(&self, name: &str) -> Namespace {
         let (hub, name, retention) = (self.clone(), name.into(), Retention::default());
         let (heartbeat, publishers, origins) = (HEARTBEAT, Publishers::Nobody, Arc::default());
-        Namespace { hub, name, retention, heartbeat, publishers, origins }
+        let (subscribers, keys) = (Subscribers::Anyone, None);
+        Namespace { hub, name, retention, heartbeat, publishers, subscribers, keys, origins }
     }
 
     /// How many subscribe.
@@ -120,8 +122,20 @@ pub enum Publishers {
     /// Clients of this host: over a Unix socket, or from a loopback address for a loopback host. A page in a browser is
     /// not, nor what came through a proxy that says so by a field, or by HTTP/1.0.
     Local,
+    /// Whoever has a token that names the topic; see [`Namespace::tokens`].
+    Token,
     /// Whoever reaches the server.
     Anyone,
+}
+
+/// Who may subscribe by HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subscribers {
+    /// Whoever reaches the server.
+    #[default]
+    Anyone,
+    /// Whoever has a token that names the topics; see [`Namespace::tokens`].
+    Token,
 }
 
 /// Topics under one name; see [`Hub::namespace`]. Cheap to clone; what is set counts for the clone and its services.
@@ -132,6 +146,9 @@ pub struct Namespace {
     retention: Retention,
     pub(super) heartbeat: u16,
     pub(super) publishers: Publishers,
+    pub(super) subscribers: Subscribers,
+    /// Of tokens.
+    pub(super) keys: Option<TokenKeys>,
     pub(super) origins: Arc<[String]>,
 }
 
@@ -175,6 +192,22 @@ impl Namespace {
     #[must_use]
     pub fn publishers(mut self, publishers: Publishers) -> Namespace {
         self.publishers = publishers;
+        self
+    }
+
+    /// Who may subscribe to its [`service`](Namespace::service); a handler of the application's own decides by itself. Default
+    /// anyone. The stream of a token ends when the token does.
+    #[must_use]
+    pub fn subscribers(mut self, subscribers: Subscribers) -> Namespace {
+        self.subscribers = subscribers;
+        self
+    }
+
+    /// The keys of the tokens that are good here, where [`Publishers::Token`] or [`Subscribers::Token`] asks for them; without
+    /// keys none is. A token names topics and no namespace: those of one key are good in each namespace that has it.
+    #[must_use]
+    pub fn tokens(mut self, keys: &TokenKeys) -> Namespace {
+        self.keys = Some(keys.clone());
         self
     }
 

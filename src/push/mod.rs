@@ -6,9 +6,11 @@
 //! - `subscribe` lets an application's own handler make one.
 //! - `conversation` is for clients that answer: what an application does for them, and the handshake of their WebSockets.
 //! - `question` reads what a client asks for: topics, where to begin, in which form.
+//! - `access` says who may, and by which token; `token` reads and makes those, and `token_keys` has the keys and their file.
 //! - `origin` says which pages may read, and which clients are of this host.
 //! - `history` is the log as a file, from one start to the next.
 
+mod access;
 mod conversation;
 pub mod history;
 mod hub;
@@ -16,9 +18,14 @@ mod origin;
 mod question;
 mod service;
 mod subscribe;
+mod token;
+mod token_keys;
 
 pub use conversation::{Client, ClientId, Conversation, ConversationService, Incoming, Outgoing, SubscribeError};
 pub(crate) use hub::new_epoch;
-pub use hub::{Hub, Namespace, Publishers};
+pub use hub::{Hub, Namespace, Publishers, Subscribers};
 pub use pubsub::{BadEvent, BadTopic, Message, Position, PublishError, SendError, TopicFigures};
 pub use subscribe::Subscribe;
+pub use token::Token;
+pub use token_keys::TokenKeys;
+pub(crate) use token_keys::is_exposed;

@@ -17,19 +17,34 @@ pub(super) const TOPICS: usize = 32;
 pub(super) struct Wrong {
     pub status: u16,
     pub what: String,
+    /// Of an answer to who has no token, or a wrong one (RFC 6750 §3).
+    pub challenge: Option<&'static str>,
 }
 
 impl Wrong {
     pub fn new(status: u16, what: impl Into<String>) -> Wrong {
-        Wrong { status, what: what.into() }
+        Wrong { status, what: what.into(), challenge: None }
+    }
+
+    pub fn with_challenge(self, challenge: &'static str) -> Wrong {
+        Wrong { challenge: Some(challenge), ..self }
+    }
+
+    /// The same, with this in front.
+    pub fn behind(self, said: std::fmt::Arguments<'_>) -> Wrong {
+        Wrong { what: format!("{said}: {}", self.what), ..self }
     }
 
     pub fn into_response(self) -> Response {
-        let Wrong { status, what } = self;
+        let Wrong { status, what, challenge } = self;
         let text = format!("{status} {}: {what}\n", StatusCode(status).default_reason_phrase());
         let response = (StatusCode(status), text).into_response();
         let response = response.with_header(known_header("Cache-Control", "no-store"));
         let response = response.with_header(known_header("Vary", "Origin"));
+        let response = match challenge {
+            Some(challenge) => response.with_header(known_header("WWW-Authenticate", challenge)),
+            None => response,
+        };
         match status {
             503 => response.with_header(known_header("Retry-After", "1")),
             _ => response,
@@ -89,7 +104,7 @@ impl Question {
                     "0" => question.form.beat = false,
                     other => return Err(bad("beat", other, "1")),
                 },
-                // A browser's cache buster, a token: not ours to refuse.
+                // A token, which is looked for elsewhere, or a browser's cache buster: not ours to refuse.
                 _ => {}
             }
         }
@@ -97,7 +112,7 @@ impl Question {
     }
 }
 
-fn pair(pair: &str) -> Option<(&str, &str)> {
+pub(super) fn pair(pair: &str) -> Option<(&str, &str)> {
     (!pair.is_empty()).then(|| pair.split_once('=').unwrap_or((pair, "")))
 }
 
@@ -201,7 +216,7 @@ mod tests {
             ("?topic=%2", "topic"),
             ("?beat=yes", "beat"),
         ] {
-            let Err(Wrong { status, what }) = ask(query, "") else { panic!("{query}") };
+            let Err(Wrong { status, what, .. }) = ask(query, "") else { panic!("{query}") };
             assert!(status == 400 && what.contains(says) && !what.contains('\n'), "{query}: {what}");
         }
     }

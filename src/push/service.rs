@@ -1,9 +1,10 @@
 //! Answers requests below a prefix: GET subscribes, POST publishes.
 
 use super::conversation::{asks_for_websocket, handshake, switch, too_many};
-use super::hub::{Namespace, Publishers};
-use super::origin::{allow_origin, allow_preflight, is_local, is_old, may_come_from};
+use super::hub::Namespace;
+use super::origin::{allow_origin, allow_preflight};
 use super::question::{self, Question, TOPICS, Wrong, strictly_decoded};
+use super::token::Claims;
 use crate::api::{Body, Converse, Handler, IntoResponse, Request, Response, Side, Subscribe, known_header};
 use crate::clock::boot_time;
 use http1::response::{push_decimal, push_field};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 use tiny_http::{Header, Method, StatusCode};
 use websocket::{Limits, Offer};
 
@@ -89,7 +91,8 @@ impl Service {
                     (_, []) => vec![topic],
                     (..) => return Err(Wrong::new(400, "topics are in the path or in topic=, not in both")),
                 };
-                Ok(self.subscribe(request, &topics, &question))
+                let lasts = self.may_subscribe(request, &topics)?;
+                Ok(self.subscribe(request, &topics, &question, lasts))
             }
             Method::Post => self.publish(request, &topic),
             Method::Options => Ok(().into_response().with_header(known_header("Allow", METHODS)).with_header(vary())),
@@ -98,12 +101,33 @@ impl Service {
         }
     }
 
-    /// A stream, or the answer to a poll, which may have to be waited for.
-    pub fn subscribe(&self, request: &Request, topics: &[String], question: &Question) -> Response {
-        self.try_subscribe(request, topics, question).unwrap_or_else(Wrong::into_response)
+    /// Whether that client may hear all of these, and for how long if there is an end to that.
+    fn may_subscribe(&self, request: &Request, topics: &[String]) -> Result<Option<Duration>, Wrong> {
+        let Some(claims) = self.namespace.may_subscribe(request)? else { return Ok(None) };
+        match topics.iter().find(|topic| !claims.may_subscribe(topic)) {
+            Some(topic) => Err(Wrong::not_allowed(format_args!("subscribe to {topic:.80?}"))),
+            None => Ok(Some(claims.lasts)),
+        }
     }
 
-    fn try_subscribe(&self, request: &Request, topics: &[String], question: &Question) -> Result<Response, Wrong> {
+    /// A stream, or the answer to a poll, which may have to be waited for. Neither lasts longer than that.
+    pub fn subscribe(
+        &self,
+        request: &Request,
+        topics: &[String],
+        question: &Question,
+        lasts: Option<Duration>,
+    ) -> Response {
+        self.try_subscribe(request, topics, question, lasts).unwrap_or_else(Wrong::into_response)
+    }
+
+    fn try_subscribe(
+        &self,
+        request: &Request,
+        topics: &[String],
+        question: &Question,
+        lasts: Option<Duration>,
+    ) -> Result<Response, Wrong> {
         let topics = self.topics(topics)?;
         let poll = question.form.poll;
         if *request.method() == Method::Head {
@@ -122,7 +146,7 @@ impl Service {
             return Ok(self.described(answer.into(), poll));
         }
         let (heartbeat, wait) = (self.namespace.heartbeat, question.wait);
-        Ok(self.described(Body::subscription(Subscribe { subscription, heartbeat, wait, lasts: None }), poll))
+        Ok(self.described(Body::subscription(Subscribe { subscription, heartbeat, wait, lasts }), poll))
     }
 
     /// A WebSocket that says what is published, and hears nothing.
@@ -138,6 +162,7 @@ impl Service {
             (_, []) => vec![topic],
             (..) => return Err(Wrong::new(400, "topics are in the path or in topic=, not in both")),
         };
+        let lasts = self.may_subscribe(request, &topics)?;
         let topics = self.topics(&topics)?;
         let json = fields.iter().any(|field| field.field.equiv("Sec-WebSocket-Protocol"));
         let form = Form { websocket: true, json, ..Form::default() };
@@ -147,7 +172,7 @@ impl Service {
         let side = Side::Listener(Box::new(subscription));
         let limits = Limits { max_message: LISTENERS_MESSAGE, deflate: false };
         let heartbeat = if json { self.namespace.heartbeat } else { 0 };
-        Ok(switch(fields, Converse { side, limits, heartbeat, lasts: None }))
+        Ok(switch(fields, Converse { side, limits, heartbeat, lasts }))
     }
 
     fn topics(&self, names: &[String]) -> Result<Vec<Topic>, Wrong> {
@@ -159,27 +184,9 @@ impl Service {
         topics.map_err(|wrong| Wrong::new(400, wrong.to_string()))
     }
 
-    fn may_publish(&self, request: &Request) -> Result<(), Wrong> {
-        // A page can send a POST without being asked for, and without seeing the answer.
-        if !may_come_from(request, &self.namespace.origins) {
-            return Err(Wrong::new(403, "pages of that Origin may not publish here: see origins of [[push]]"));
-        }
-        let who = match self.namespace.publishers {
-            Publishers::Anyone => return Ok(()),
-            Publishers::Local if is_local(request) => return Ok(()),
-            Publishers::Local if is_old(request) => {
-                "only clients of this host may publish, by HTTP/1.1: by 1.0 proxies pass on what others ask, without a word"
-            }
-            Publishers::Local => {
-                "only clients of this host may publish: over a Unix socket or for a loopback host, no page and no proxy"
-            }
-            Publishers::Nobody => "nobody may publish here by HTTP: see publish of [[push]]",
-        };
-        Err(Wrong::new(403, who))
-    }
-
     fn publish(&self, request: &mut Request, topic: &str) -> Result<Response, Wrong> {
-        self.may_publish(request)?;
+        let claims = self.namespace.may_publish(request)?;
+        let claims = claims.as_ref();
         let coding = request.header_values("Content-Encoding").find(|coding| !coding.eq_ignore_ascii_case(b"identity"));
         if let Some(coding) = coding.map(String::from_utf8_lossy) {
             return Err(Wrong::new(415, format!("a body with Content-Encoding {coding:.40?} is not decoded here")));
@@ -192,12 +199,13 @@ impl Service {
             ("", []) if question.event.is_some() => {
                 return Err(Wrong::new(400, "event= is for one topic: of a batch each line says its own"));
             }
-            ("", []) => self.batch(&body)?,
-            ("", [topic]) => vec![self.message(topic, question.event.as_deref(), body)?],
-            (topic, []) => vec![self.message(topic, question.event.as_deref(), body)?],
+            ("", []) => self.batch(claims, &body)?,
+            ("", [topic]) => vec![self.message(claims, topic, question.event.as_deref(), body)?],
+            (topic, []) => vec![self.message(claims, topic, question.event.as_deref(), body)?],
             (..) => return Err(Wrong::new(400, "one topic is published to at a time, or a batch without one")),
         };
-        let key = key.as_deref().map(|key| Key { principal: "", key });
+        let principal = claims.map_or("", Claims::principal);
+        let key = key.as_deref().map(|key| Key { principal, key });
         let published = self.namespace.hub.inner().publish_all(messages, boot_time(), key).map_err(refused)?;
         let mut text = Vec::with_capacity(96);
         text.extend_from_slice(b"{\"id\":\"");
@@ -210,7 +218,16 @@ impl Service {
         Ok(self.described(text.into(), true))
     }
 
-    fn message(&self, topic: &str, event: Option<&str>, data: String) -> Result<(Topic, Message), Wrong> {
+    fn message(
+        &self,
+        claims: Option<&Claims>,
+        topic: &str,
+        event: Option<&str>,
+        data: String,
+    ) -> Result<(Topic, Message), Wrong> {
+        if claims.is_some_and(|claims| !claims.may_publish(topic)) {
+            return Err(Wrong::not_allowed(format_args!("publish to {topic:.80?}")));
+        }
         let topic = self.namespace.topic(topic).map_err(refused)?;
         let message = Message::new(data);
         match event {
@@ -223,14 +240,14 @@ impl Service {
     }
 
     /// One message a line, all or none.
-    fn batch(&self, body: &str) -> Result<Vec<(Topic, Message)>, Wrong> {
+    fn batch(&self, claims: Option<&Claims>, body: &str) -> Result<Vec<(Topic, Message)>, Wrong> {
         let mut messages = Vec::new();
         let most = self.namespace.hub.inner().most_bytes();
         for (line, number) in body.lines().zip(1..) {
             if line.trim().is_empty() {
                 continue;
             }
-            let at = |Wrong { status, what }: Wrong| Wrong::new(status, format!("line {number}: {what}"));
+            let at = |wrong: Wrong| wrong.behind(format_args!("line {number}"));
             // Text of its fields in their order would be one as well.
             let read = match line.trim_start().starts_with('{') {
                 true => serde_json::from_str(line).map_err(|error| without_line(&error)),
@@ -247,7 +264,7 @@ impl Service {
             if messages.len() == BATCH {
                 return Err(Wrong::new(413, format!("line {number}: a batch has at most {BATCH} messages")));
             }
-            messages.push(self.message(&topic, event.as_deref(), data).map_err(at)?);
+            messages.push(self.message(claims, &topic, event.as_deref(), data).map_err(at)?);
         }
         match messages.is_empty() {
             true => Err(Wrong::new(
@@ -258,14 +275,19 @@ impl Service {
         }
     }
 
-    /// The topics there are: for who may publish, because a name may be a secret.
+    /// The topics there are: for who may publish to them, because a name may be a secret.
     fn list(&self, request: &Request) -> Result<Response, Wrong> {
-        self.may_publish(request).map_err(|Wrong { status, what }| {
-            Wrong::new(status, format!("topics are listed for who may publish: {what}"))
-        })?;
+        let behind = |wrong: Wrong| wrong.behind(format_args!("topics are listed for who may publish"));
+        let claims = self.namespace.may_publish(request).map_err(behind)?;
+        if claims.as_ref().is_some_and(|claims| !claims.publishes()) {
+            return Err(behind(Wrong::not_allowed(format_args!("publish to any topic"))));
+        }
         let hub = self.namespace.hub.inner();
         let last = hub.position();
-        let topics = self.namespace.topics().into_iter().map(|figures| ListedTopic {
+        let topics = self.namespace.topics().into_iter();
+        let topics =
+            topics.filter(|figures| claims.as_ref().is_none_or(|claims| claims.may_publish(figures.topic.name())));
+        let topics = topics.map(|figures| ListedTopic {
             topic: figures.topic.name().to_owned(),
             subscribers: figures.info.subscribers,
             messages: figures.info.messages,

@@ -7,7 +7,8 @@ use crate::api::{Request, Response};
 use tiny_http::Header;
 
 impl Namespace {
-    /// Makes a subscription for the client of a request, in the form that it asks for; see [`Subscribe`].
+    /// Makes a subscription for the client of a request, in the form that it asks for; see [`Subscribe`]. Who may have it is for
+    /// the caller to say, and no token is asked for.
     pub fn subscribe<'r>(&self, request: &'r Request) -> Subscribe<'r> {
         Subscribe { namespace: self.clone(), request, topics: Vec::new(), headers: Vec::new() }
     }
@@ -52,7 +53,7 @@ impl Subscribe<'_> {
         let Subscribe { namespace, request, topics, headers } = self;
         let service = Service::new(namespace);
         let response = match Question::read(request) {
-            Ok(question) => service.subscribe(request, &topics, &question),
+            Ok(question) => service.subscribe(request, &topics, &question, None),
             Err(wrong) => wrong.into_response(),
         };
         let response = headers.into_iter().fold(response, Response::with_header);

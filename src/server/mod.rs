@@ -24,7 +24,7 @@ use crate::lifecycle::{link, state, way_back};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::{self, Log};
 use crate::program::{check, flags};
-use crate::push::Hub;
+use crate::push::{Hub, is_exposed};
 use crate::sys::scheduling::{Policy, schedule};
 use crate::sys::stdio::{MOMENT, Stream};
 pub use background::Background;
@@ -425,6 +425,9 @@ impl Server {
         // Signals first: whatever starts after this has them blocked.
         if let Some(note) = self.program.note().filter(|_| generation() == 1) {
             log::warn!("{note}");
+        }
+        for exposed in self.config.push.key_files().into_iter().filter_map(|path| is_exposed(path)) {
+            log::warn!("{exposed}");
         }
         // What is pending stays so for whoever comes back, until this process serves.
         let (serving, serves) = bounded::<()>(0);

@@ -2,8 +2,8 @@
 
 use super::welcome::FIGURES;
 use crate::api::{Handler, Request, Response};
-use crate::config::push::{NamespaceConfig, Publish};
-use crate::push::{Hub, Publishers};
+use crate::config::push::{NamespaceConfig, Publish, Subscribe};
+use crate::push::{Hub, Publishers, Subscribers, TokenKeys};
 use percent_encoding::percent_decode_str;
 use std::time::Duration;
 
@@ -15,26 +15,41 @@ pub(super) struct PushRoute {
 }
 
 impl PushRoute {
-    /// `bare`: the site puts fields of its own onto each answer.
-    pub fn new(hub: &Hub, config: &NamespaceConfig, bare: bool) -> PushRoute {
+    /// With these keys for its tokens. `bare`: the site puts fields of its own onto each answer.
+    pub fn new(hub: &Hub, config: &NamespaceConfig, keys: Option<&TokenKeys>, bare: bool) -> PushRoute {
         let publishers = match config.publish {
             Publish::Nobody => Publishers::Nobody,
             Publish::Local => Publishers::Local,
+            Publish::Token => Publishers::Token,
             Publish::Anyone => Publishers::Anyone,
         };
-        let namespace = hub
+        let subscribers = match config.subscribe {
+            Subscribe::Anyone => Subscribers::Anyone,
+            Subscribe::Token => Subscribers::Token,
+        };
+        let mut namespace = hub
             .namespace(&config.prefix)
             .history(config.history)
             .history_age(Duration::from_secs(config.history_age))
             .retain(config.retain)
             .heartbeat(config.heartbeat)
             .publishers(publishers)
+            .subscribers(subscribers)
             .origins(config.origins.clone());
+        if let Some(keys) = keys {
+            namespace = namespace.tokens(keys);
+        }
+        let publishers = match config.publish {
+            Publish::Token => "who has a token",
+            other => other.name(),
+        };
+        let subscribers = match config.subscribe {
+            Subscribe::Token => "who has a token may subscribe, ",
+            Subscribe::Anyone => "",
+        };
         let mut shown = format!(
-            "push, {} may publish, history {} messages and {} s",
-            config.publish.name(),
-            config.history,
-            config.history_age
+            "push, {publishers} may publish, {subscribers}history {} messages and {} s",
+            config.history, config.history_age
         );
         if config.retain {
             shown.push_str(", the last retained");
@@ -104,13 +119,15 @@ mod tests {
         let config = NamespaceConfig {
             prefix: "/a/events".into(),
             publish: Publish::Nobody,
+            subscribe: Subscribe::Anyone,
+            token_key_file: None,
             origins: Vec::new(),
             history: 1,
             history_age: 1,
             retain: false,
             heartbeat: 0,
         };
-        let route = PushRoute::new(&Hub::new(), &config, false);
+        let route = PushRoute::new(&Hub::new(), &config, None, false);
         for (path, rest) in [
             ("/a/events", Some("")),
             ("/a/events/", Some("/")),

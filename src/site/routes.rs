@@ -9,8 +9,9 @@ use super::path::{self, ENCODED, Name};
 use super::push::PushRoute;
 use super::welcome::Welcome;
 use crate::api::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
+use crate::config::push::NamespaceConfig;
 use crate::config::site::{DirectoryOptions, Prefix, RedirectTarget, RouteAction, RouteConfig};
-use crate::push::Hub;
+use crate::push::{Hub, TokenKeys};
 use crate::sys::regular_file;
 use crate::{Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
@@ -102,10 +103,14 @@ impl Site {
         }
         let welcomes = routes.iter().any(|route| matches!(route.action, Action::Welcome));
         let hub = (welcomes || !config.push.namespaces.is_empty()).then(Hub::new);
-        let mut namespaces: Vec<_> = config.push.namespaces.iter().collect();
-        namespaces.sort_by_key(|namespace| std::cmp::Reverse(namespace.prefix.len()));
+        let mut namespaces = Vec::new();
+        for (number, namespace) in config.push.namespaces.iter().enumerate() {
+            namespaces.push((namespace, token_keys(config, number, namespace)?));
+        }
+        namespaces.sort_by_key(|(namespace, _)| std::cmp::Reverse(namespace.prefix.len()));
         let push = hub.iter().flat_map(|hub| {
-            namespaces.iter().map(|namespace| PushRoute::new(hub, namespace, !site.headers.is_empty()))
+            let bare = !site.headers.is_empty();
+            namespaces.iter().map(move |(namespace, keys)| PushRoute::new(hub, namespace, keys.as_ref(), bare))
         });
         let mut push: Vec<PushRoute> = push.collect();
         if welcomes && let Some(hub) = &hub {
@@ -285,6 +290,15 @@ fn shown_directory(path: &Path, options: &DirectoryOptions) -> String {
         shown = format!("{shown}, fallback {fallback:?}");
     }
     shown
+}
+
+/// Of the tokens that it wants, if it does.
+fn token_keys(config: &Config, number: usize, namespace: &NamespaceConfig) -> Result<Option<TokenKeys>, Error> {
+    let Some(path) = &namespace.token_key_file else { return Ok(None) };
+    let keys = TokenKeys::read_file(path).map_err(|what| {
+        config.error(&format!("push[{number}].token_key_file"), format_args!("token_key_file {path:?}: {what}"))
+    });
+    keys.map(Some)
 }
 
 fn read_page(path: &Path) -> Result<Vec<u8>, String> {

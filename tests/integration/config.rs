@@ -136,6 +136,19 @@ fn mistakes_name_file_line_key_and_what_is_allowed() {
             "1:15",
             &["max_message is 5M, allowed is push_memory at the most: 4M"],
         ),
+        (
+            "[[push]]\nprefix = '/a'\npublish = 'token'",
+            "3:1",
+            &["publish is \"token\", which needs keys: token_key_file"],
+        ),
+        ("[[push]]\nprefix = '/a'\nsubscribe = 'token'", "3:1", &["subscribe is \"token\", which needs keys"]),
+        ("[[push]]\nprefix = '/a'\nsubscribe = 'local'", "3:13", &["allowed is \"anyone\" or \"token\""]),
+        ("[[push]]\nprefix = '/a'\ntoken_key_file = 'k'", "3:1", &["token_key_file goes with publish = \"token\""]),
+        (
+            "[[push]]\nprefix = '/a'\npublish = 'token'\ntoken_key_file = 'k'",
+            "4:18",
+            &["token_key_file ", "there is no such file"],
+        ),
         ("[[route]]\nprefix = '/a'\ndirectory = 'nowhere'", "3:13", &["directory of route /a", "no such directory"]),
         ("root = 'nowhere'", "1:8", &["root: cannot serve", "nowhere", "no such directory"]),
         (
@@ -346,6 +359,8 @@ fn all_on(example: &str) -> String {
     let on = |line: &str| match line.strip_prefix('#') {
         // It changes what everything else says; `overload.rs` has it.
         Some(setting) if setting.starts_with("memory") => String::new(),
+        // It goes with tokens alone, and has to be there; `push_tokens.rs` has it.
+        Some(setting) if setting.starts_with("token_key_file") => String::new(),
         Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting.to_owned(),
         _ => line.to_owned(),
     };

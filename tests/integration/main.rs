@@ -20,6 +20,7 @@ mod push;
 mod push_clients;
 mod push_predecessors;
 mod push_restarts;
+mod push_tokens;
 mod reload;
 mod reload_command;
 mod reload_faults;

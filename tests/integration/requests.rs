@@ -15,9 +15,9 @@
 
 use crate::common::{Answer, Case, Ending, Expected, RawClient, Scratch, Target, TestServer, Then};
 use handover::{
-    Body, Builder, Config, Header, Hub, IntoResponse, Limits, Method, Publishers, Request, Response, Router,
+    Body, Builder, Config, Header, Hub, IntoResponse, Limits, Method, Publishers, Request, Response, Router, Server,
+    Site, StatusCode, Subscribers, TokenKeys,
 };
-use handover::{Server, Site, StatusCode};
 use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -58,13 +58,17 @@ fn router() -> Router {
         .route("PURGE".parse::<Method>().expect("a token"), "/cache", |_: &mut Request| "purged\n")
 }
 
-/// Topics that anyone may publish to, of which pages of one origin may read; and those that nobody may, or this host.
+/// Topics that anyone may publish to, of which pages of one origin may read; those that nobody may, or this host; and those
+/// for tokens, of two keys: 32 times `1`, and `2`.
 fn hub() -> Builder {
     let hub = Hub::with_limits(1 << 20, 100);
     let anyone = hub.namespace("anyone").publishers(Publishers::Anyone).origins(["https://example.org"]);
     let local = hub.namespace("local").publishers(Publishers::Local).origins(["*"]);
+    let keys = TokenKeys::new([[b'1'; 32], [b'2'; 32]]).expect("two keys");
+    let token = hub.namespace("token").tokens(&keys).publishers(Publishers::Token).subscribers(Subscribers::Token);
     let routes = Router::new()
         .get("/alive", |_: &mut Request| "alive\n")
+        .mount_service("/token", token.origins(["https://example.org"]).service())
         .mount_service("/events", anyone.service())
         .mount_service("/nobody", hub.namespace("nobody").service())
         .mount_service("/local", local.service());
