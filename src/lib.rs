@@ -83,6 +83,8 @@ pub use program::flags::Parsed;
 /// The program's own: what it does that is no server.
 #[doc(hidden)]
 pub use program::reload::reload_command;
+#[doc(hidden)]
+pub use program::token::token_command;
 pub use push::{
     BadEvent, BadTopic, Client, ClientId, Conversation, ConversationService, Hub, Incoming, Message, Namespace,
     Outgoing, Position, PublishError, Publishers, SendError, Subscribe, SubscribeError, Subscribers, Token, TokenKeys,

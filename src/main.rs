@@ -1,10 +1,11 @@
-//! The program: arguments → `Config` → `Server` → exit code; or `handover reload`.
+//! The program: arguments → `Config` → `Server` → exit code; or `handover reload`, or `handover token`.
 
 use handover::{Config, Ended, Error, Server, Site};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match handover::reload_command(std::env::args_os()) {
+    let command = handover::reload_command(std::env::args_os());
+    match command.or_else(|| handover::token_command(std::env::args_os())) {
         Some(exit_code) => exit_code,
         None => handover::exit_code(serve(Config::from_args_with_root())),
     }

@@ -9,4 +9,5 @@ mod file;
 pub mod flags;
 pub mod reload;
 mod settings;
+pub mod token;
 mod value;

@@ -7,6 +7,7 @@ use super::token_keys::TokenKeys;
 use crate::clock::wall_clock;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use pubsub::{BadTopic, Topic};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
@@ -73,6 +74,14 @@ impl Token {
         // Text and numbers cannot fail to be written.
         let claims = serde_json::to_vec(self).unwrap_or_default();
         signed(br#"{"alg":"HS256","typ":"JWT"}"#, &claims, keys)
+    }
+
+    /// What of it would be refused, or is no topic.
+    pub(crate) fn wrong(&self) -> Option<String> {
+        let topics = self.subscribe.iter().chain(&self.publish);
+        let wrong = topics.filter_map(|name| Some((name, Topic::new("", name).err()?))).next();
+        let wrong = wrong.map(|(name, wrong): (_, BadTopic)| format!("{name:.80?}: {wrong}"));
+        wrong.or_else(|| self.sub.as_deref().and_then(wrong_subject).map(str::to_owned))
     }
 }
 
@@ -349,5 +358,8 @@ mod tests {
         let claims = verify(token.sign(&keys(b'1')).as_bytes(), &keys(b'1'), wall_clock()).expect("a token");
         assert!(claims.may_subscribe("a") && claims.may_publish("é") && claims.principal() == "ada");
         assert!((58..=60).contains(&claims.lasts.as_secs()), "{:?}", claims.lasts);
+        assert_eq!(token.wrong(), None);
+        assert!(token.clone().publish("").wrong().is_some_and(|wrong| wrong.contains("a topic has 1 to 128 bytes")));
+        assert!(token.subject("x".repeat(256)).wrong().is_some());
     }
 }

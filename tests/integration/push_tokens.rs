@@ -332,3 +332,58 @@ fn nothing_of_a_token_is_in_the_log() {
         }
     }
 }
+
+fn run(args: &[&str]) -> Output {
+    run_to_its_end(Program::handover_command().arg("token").args(args))
+}
+
+#[test]
+fn the_command_makes_a_token_that_the_server_accepts() {
+    let guarded = Guarded::new(&[KEY, OTHER].concat());
+    let key = guarded.0.path("push.key").to_str().expect("UTF-8").to_owned();
+    let output =
+        run(&["--key-file", &key, "--subscribe", "a", "b", "--publish=a", "--subject", "ada", "--expires", "60"]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let token = String::from_utf8(output.stdout).expect("UTF-8");
+    let token = bearer(token.strip_suffix('\n').expect("a line"));
+    let program = Program::start(&mut guarded.command(Mode::Exec));
+    let mut client = program.client();
+    assert_eq!(status(&mut client, "/events?topic=a&topic=b&wait=0", &token), 200);
+    assert_eq!(status(&mut client, "/events/c?wait=0", &token), 403);
+    assert_eq!((publish(&mut client, "a", &token, "x").0, publish(&mut client, "b", &token, "x").0), (200, 403));
+    assert_eq!(program.stop(), Some(0));
+}
+
+#[test]
+fn the_command_says_what_is_wrong() {
+    let guarded = Guarded::new("MTEx");
+    let key = guarded.0.path("push.key").to_str().expect("UTF-8").to_owned();
+    let long = "x".repeat(256);
+    for (args, code, says) in [
+        (&[][..], 2, "give --key-file FILE"),
+        (&["--key-file", "k"], 2, "give --subscribe TOPIC, --publish TOPIC, or both"),
+        (&["--key-file", "k", "--key-file", "k"], 2, "--key-file stands twice"),
+        (&["--key-file", "k", "--subscribe"], 2, "missing argument"),
+        (
+            &["--key-file", "k", "--subscribe", "a", "--expires", "0"],
+            2,
+            "--expires is \"0\", allowed are seconds, 1 to",
+        ),
+        (&["--key-file", "k", "--subscribe", "a", "--expires", "1h"], 2, "--expires is \"1h\""),
+        (&["--key-file", "k", "--publish", "a\nb"], 2, "\"a\\nb\": a topic has no control characters"),
+        (&["--key-file", "k", "--publish", "a", "--subject", &long], 2, "sub has more than 255 bytes"),
+        (&["--key-file", "k", "a"], 2, "unexpected argument"),
+        (&["--key-file", "/nowhere/k", "--publish", "a"], 1, "/nowhere/k\": there is no such file"),
+        (&["--key-file", &key, "--publish", "a"], 1, "line 1 has 3 bytes of a key"),
+    ] {
+        let output = run(args);
+        let text = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{args:?}: {text}");
+        assert!(text.starts_with("handover token: ") && text.contains(says) && text.lines().count() == 1, "{text}");
+    }
+    let help = run(&["--help"]);
+    assert!(help.status.success() && help.stderr.is_empty());
+    let text = String::from_utf8(help.stdout).expect("UTF-8");
+    assert!(text.starts_with("Usage: handover token --key-file FILE"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "a line is too wide");
+}
