@@ -175,6 +175,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_said_of_a_request_under_way_has_no_token() {
+        let said = unfinished(b"GET /a?token=secret&b=1", None, Millis(0)).what;
+        assert_eq!(said, "GET /a?token=...&b=1");
+    }
+
+    #[test]
     fn what_is_expected_follows_from_what_was() {
         let durations = Durations::default();
         let ms = Duration::from_millis;
