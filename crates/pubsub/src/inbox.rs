@@ -60,6 +60,7 @@ struct Contents {
     /// Under which name its connection is woken: one less than this.
     token: Option<NonZeroUsize>,
     /// Mostly there is none of these: a client that waits takes little room.
+    #[allow(clippy::box_collection, reason = "each client has one, and mostly nothing in it")]
     messages: Option<Box<VecDeque<Message>>>,
     subscription: Option<Box<Subscription>>,
     close: Option<Box<(u16, String)>>,
