@@ -319,7 +319,11 @@ impl Inbox {
         let mut contents = self.contents();
         let ended = Contents { ended: true, ..Contents::default() };
         // Its lock is the hub's, and comes behind this one.
-        drop(std::mem::replace(&mut *contents, ended));
+        let before = std::mem::replace(&mut *contents, ended);
+        if !before.ended {
+            // Whoever still has it to send something does not keep the place of another client.
+            self.hub.count_out();
+        }
     }
 
     /// Bytes that it keeps.
@@ -354,7 +358,7 @@ impl Contents {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.hub.count_out();
+        self.end();
     }
 }
 

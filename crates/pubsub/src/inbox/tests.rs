@@ -60,6 +60,18 @@ fn messages_come_in_order_and_are_so_many() {
 }
 
 #[test]
+fn a_client_that_has_gone_keeps_no_place_whoever_still_has_its_inbox() {
+    let hub = hub();
+    let inbox = inbox(&hub);
+    let kept = inbox.clone();
+    inbox.end();
+    assert_eq!((hub.subscribers(), kept.send(text("x"))), (0, Err(SendError::Closed)));
+    inbox.end();
+    drop((inbox, kept));
+    assert_eq!(hub.subscribers(), 0, "it is counted out once");
+}
+
+#[test]
 fn who_sends_has_the_connection_look_once() {
     let hub = hub();
     let wakes = Arc::new(AtomicUsize::new(0));
