@@ -296,7 +296,12 @@ impl Connection {
         one: &mut Conversing,
     ) -> Result<(), Option<CloseReason>> {
         if work.now >= one.due {
+            let stops = work.shared.is_draining();
             match one.state {
+                // What is asked for, or its close, stands behind what it has to read first: the window is its time.
+                _ if one.blocked.is_some() && !stops => one.due = work.now.after(PATIENCE),
+                // Its answer may be there: this server was late, and not the client.
+                websocket::State::Open if one.asked && self.has_come() => one.due = work.now.after(PATIENCE),
                 websocket::State::Open if !one.asked => {
                     Frame::Ping(b"").push_to(&mut work.out);
                     (one.asked, one.due) = (true, work.now.after(PATIENCE));
@@ -316,6 +321,11 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Whether something has come that was not heard yet.
+    fn has_come(&self) -> bool {
+        matches!(self.socket.peek(), Ok(Some(Moved::Bytes(_))))
     }
 
     /// Calls the application. What it does when it panics is the end of this client.
@@ -340,9 +350,9 @@ impl Connection {
     /// Sends what stands in the worker's buffer, and what waits.
     fn say(&self, work: &mut WorkerContext, turn: &mut Turn<'_>, one: &mut Conversing) -> Said {
         loop {
-            let mut window = Window::default();
+            let (mut window, mut was_blocked) = (Window::default(), false);
             if let Some(blocked) = one.blocked.take() {
-                window = blocked.window;
+                (window, was_blocked) = (blocked.window, true);
                 let behind = mem::replace(&mut work.out, blocked.unsent);
                 work.out.extend_from_slice(&behind);
             }
@@ -416,6 +426,11 @@ impl Connection {
                 return Said::Blocked;
             }
             work.out.clear();
+            if was_blocked && one.asked && one.state.may_send() {
+                one.due = work.now.after(PATIENCE);
+            } else if was_blocked && !one.state.may_send() && !work.shared.is_draining() {
+                one.due = work.now.after(CLOSE_PATIENCE);
+            }
             if !more {
                 return Said::All;
             }

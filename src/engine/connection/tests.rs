@@ -101,7 +101,18 @@ impl Driven {
     }
 
     fn through(transport: fn(OwnedFd) -> Transport, handler: impl Handler, memory: Option<u64>) -> Driven {
-        let shared = Shared::for_test(limits(), handler, memory);
+        Driven::of(transport, Shared::for_test(limits(), handler, memory))
+    }
+
+    /// With an application that has conversations in that hub.
+    fn with_hub(handler: impl Handler, hub: &crate::push::Hub) -> Driven {
+        let mut shared = Shared::for_test(limits(), handler, None);
+        let own = Arc::get_mut(&mut shared).expect("nobody else has it");
+        (own.hub, own.conversations) = (Some(hub.inner().clone()), hub.conversations().clone());
+        Driven::of(Transport::new, shared)
+    }
+
+    fn of(transport: fn(OwnedFd) -> Transport, shared: Arc<Shared>) -> Driven {
         let context =
             |role, index: usize| WorkerContext::new(shared.clone(), role, index, shared.in_flight[index].clone());
         let (worker, streamer) = (context(Role::Worker, 0), context(Role::Streamer, 1));
@@ -1127,4 +1138,125 @@ fn what_cannot_be_peeked_at_ends_in_order() {
     assert_eq!(park(verdict), (LINGERING, driven.after(limits().linger)));
     driven.expect_answer("200 OK", "hello\n");
     driven.expect_fin();
+}
+
+mod conversations {
+    use super::*;
+    use crate::push::Hub;
+    use crate::{Carried, Client, Conversation, Incoming, Response};
+
+    /// Sends as much as it is told, and closes if that is a round number.
+    struct Large;
+
+    impl Conversation for Large {
+        type State = ();
+
+        fn open(&self, _: &Client, _: &mut Request) -> Result<(), Response> {
+            Ok(())
+        }
+
+        fn message(&self, client: &Client, (): &mut (), message: Incoming<'_>) {
+            let bytes: usize = message.text().and_then(|text| text.parse().ok()).expect("a number");
+            client.send(vec![b'x'; bytes]).expect("room");
+            if bytes.is_multiple_of(10) {
+                client.close(1000, "").expect("open");
+            }
+        }
+
+        fn save(&self, (): &()) -> Carried {
+            Carried { version: 1, bytes: Vec::new() }
+        }
+
+        fn restore(&self, _: &Client, _: Carried) -> Option<()> {
+            Some(())
+        }
+    }
+
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+    }
+
+    /// One whose handshake is out.
+    fn opened() -> Driven {
+        let hub = Hub::new();
+        hub.inner().open();
+        let service = hub.conversation("large", Large);
+        let mut driven = Driven::with_hub(Router::new().get("/talk", service.websocket()), &hub);
+        driven.send(
+            "GET /talk HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        );
+        assert!(matches!(driven.turn(), Verdict::Park(_)));
+        assert!(driven.received().starts_with("HTTP/1.1 101 "));
+        driven
+    }
+
+    /// What has come at the client, as bytes.
+    fn bytes(driven: &mut Driven, most: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = (&driven.client).take(most as u64).read_to_end(&mut bytes);
+        bytes
+    }
+
+    /// It reads little by little, as far as its window lets it, and is not taken for dead or done meanwhile.
+    fn reads_slowly(bytes_sent: usize) -> Driven {
+        let mut driven = opened();
+        driven.send(frame(0x81, bytes_sent.to_string().as_bytes()));
+        let mut verdict = driven.turn();
+        let (began, mut read) = (driven.worker.now, 0);
+        for second in 1.. {
+            let Verdict::Park(parking) = verdict else { panic!("{verdict:?} after {second} s and {read} bytes") };
+            read += bytes(&mut driven, 100_000).len();
+            if read >= bytes_sent + 10 {
+                break;
+            }
+            if !parking.parked.on_writable {
+                continue;
+            }
+            verdict = driven.turn_at(began.after(Duration::from_secs(second)));
+        }
+        assert!(driven.worker.now >= began.after(Duration::from_secs(45)), "it was slow");
+        driven
+    }
+
+    /// The question whether it is there stood behind what it read, and its answer was not heard.
+    #[test]
+    fn a_client_that_reads_slowly_is_not_taken_for_one_that_has_gone() {
+        let mut driven = reads_slowly(5_000_001);
+        bytes(&mut driven, usize::MAX);
+        driven.send(frame(0x8a, b""));
+        let now = driven.worker.now;
+        assert!(matches!(driven.turn_at(now), Verdict::Park(_)));
+        driven.send(frame(0x81, b"1"));
+        assert!(matches!(driven.turn_at(now), Verdict::Park(_)));
+        assert_eq!(bytes(&mut driven, 100), b"\x82\x01x");
+    }
+
+    /// It was cut five seconds after it was told to close, with most of what it was sent before that still on the way.
+    #[test]
+    fn who_is_closed_gets_what_was_sent_before_that_however_slowly_it_reads() {
+        let mut driven = reads_slowly(5_000_000);
+        driven.send(frame(0x88, &1000_u16.to_be_bytes()));
+        let now = driven.worker.now;
+        assert_eq!(park(driven.turn_at(now)).0, LINGERING);
+    }
+
+    /// Where this server did not run for a while, all of them had answered.
+    #[test]
+    fn an_answer_that_has_come_is_heard_before_it_is_late() {
+        for answers in [true, false] {
+            let mut driven = opened();
+            let (_, due) = park(driven.turn());
+            let (_, due) = park(driven.turn_at(due));
+            assert_eq!(bytes(&mut driven, 100), b"\x89\0");
+            if answers {
+                driven.send(frame(0x8a, b""));
+            }
+            let verdict = driven.turn_at(due.after(Duration::from_secs(60)));
+            match answers {
+                true => assert!(matches!(verdict, Verdict::Park(_)), "{verdict:?}"),
+                false => assert_eq!(verdict, Verdict::Close(CloseReason::IdleTimeout)),
+            }
+        }
+    }
 }
