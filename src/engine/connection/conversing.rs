@@ -719,6 +719,8 @@ pub(super) fn restore(
     let SavedWebSocket { decoder, unsent, asked, close_sent, close_received, due, heartbeat, until, .. } = saved;
     let SavedWebSocket { deflate, max_message, line, side, .. } = saved;
     let exchange = Exchange::of_line(began, line);
+    // One whose messages are compressed has no place where nobody reads that.
+    let hub = hub.filter(|_| cfg!(feature = "deflate") || !deflate);
     let had = Limits { max_message: max_message.try_into().unwrap_or(usize::MAX), deflate };
     let side = hub.and_then(|hub| match side {
         SavedSide::Listener { subscription, json } => {

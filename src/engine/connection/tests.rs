@@ -1259,4 +1259,24 @@ mod conversations {
             }
         }
     }
+
+    /// It was failed for what it may send, as it was told.
+    #[test]
+    #[cfg(not(feature = "deflate"))]
+    fn a_client_that_compresses_is_closed_politely_where_nobody_reads_that() {
+        let mut driven = opened();
+        let _ = driven.turn();
+        let (mut snapshot, _) = driven.connection.snapshot(Millis(0), 4).expect("it can move");
+        let crate::lifecycle::state::SavedState::Conversing(saved) = &mut snapshot.state else {
+            panic!("{snapshot:?}")
+        };
+        saved.deflate = true;
+        let crate::lifecycle::state::SavedSide::Talker(client) = &mut saved.side else { panic!("{saved:?}") };
+        client.state = Some((1, Vec::new().into()));
+        let shared = driven.shared();
+        let (hub, conversations) = (shared.hub.as_ref(), &shared.conversations);
+        let (one, _) = UnixStream::pair().expect("a socket pair");
+        let restored = Connection::restore(snapshot, one.into(), None, (hub, conversations)).expect("it is answered");
+        assert!(matches!(restored.connection.state, State::Writing(_)));
+    }
 }
