@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 use websocket::{Limits, Message};
 
@@ -172,11 +172,20 @@ impl Talker {
         let _ = self.call(|| talk.into_iter().for_each(|talk| talk.close(closed)));
     }
 
-    /// Has the application save its state, for [`Talker::saved`].
+    /// Has the application save its state, for [`Talker::saved`]. Not of one with a call that does not end: its connection
+    /// was cut, and nobody waits for it.
     fn save(&self) {
-        let talk = self.talk();
+        let talk = match self.talk.try_lock() {
+            Ok(talk) => talk,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return self.keep(None),
+        };
         let saved = self.call(|| talk.as_ref().map(|talk| talk.save()));
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved.ok().flatten().map(Box::new);
+        self.keep(saved.ok().flatten());
+    }
+
+    fn keep(&self, saved: Option<Carried>) {
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved.map(Box::new);
     }
 
     /// It as it is now, with what the application has saved.
@@ -260,5 +269,80 @@ impl Conversations {
         for (talker, closed) in ended {
             closed.into_iter().for_each(|closed| talker.close(&closed));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pubsub::{Hub, HubLimits};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread;
+
+    /// Says what is called.
+    struct Said {
+        calls: Sender<String>,
+        /// A message does not return before something comes here.
+        goes_on: Receiver<()>,
+    }
+
+    impl Talk for Said {
+        fn message(&mut self, _: &Message) {
+            let _ = self.calls.send("message".to_owned());
+            let _ = self.goes_on.recv();
+        }
+
+        fn wake(&mut self) {}
+
+        fn close(self: Box<Self>, closed: &Closed) {
+            let _ = self.calls.send(format!("close {}", closed.code));
+        }
+
+        fn save(&self) -> Carried {
+            Carried { version: 7, bytes: Vec::new() }
+        }
+    }
+
+    impl Drop for Said {
+        fn drop(&mut self) {
+            let _ = self.calls.send("drop".to_owned());
+        }
+    }
+
+    struct One {
+        all: Arc<Conversations>,
+        hub: Hub,
+        talker: Arc<Talker>,
+        calls: Receiver<String>,
+        goes_on: Sender<()>,
+    }
+
+    impl One {
+        fn new() -> One {
+            let hub = Hub::new(1, HubLimits { log: pubsub::Limits::default(), subscribers: 9 });
+            let (all, inbox) = (Arc::new(Conversations::default()), Inbox::new(&hub, 5).expect("room"));
+            let ((calls, called), (goes_on, may)) = (channel(), channel());
+            let talker = Talker::new(&all, "said".into(), inbox, Box::new(Said { calls, goes_on: may }));
+            One { all, hub, talker, calls: called, goes_on }
+        }
+    }
+
+    /// Its connection was cut at the deadline of a reload, and all clients were to wait for it.
+    #[test]
+    fn a_call_that_does_not_end_keeps_no_other_client_from_being_saved() {
+        let one = One::new();
+        let inbox = Inbox::new(&one.hub, 6).expect("room");
+        let (calls, _called) = channel();
+        let other = Talker::new(&one.all, "said".into(), inbox, Box::new(Said { calls, goes_on: channel().1 }));
+        let stuck = one.talker.clone();
+        let runs = thread::spawn(move || stuck.message(&Message::Text(String::new())));
+        assert_eq!(one.calls.recv().as_deref(), Ok("message"));
+        one.all.save();
+        let saved = |talker: &Talker| talker.saved().state.map(|state| state.version);
+        assert_eq!((saved(&one.talker), saved(&other)), (None, Some(7)));
+        one.goes_on.send(()).expect("it waits");
+        assert!(runs.join().is_ok());
+        one.all.save();
+        assert_eq!(saved(&one.talker), Some(7));
     }
 }
