@@ -112,6 +112,8 @@ pub(crate) struct Talker {
     name: Arc<str>,
     talk: Mutex<Option<Box<dyn Talk>>>,
     saved: Mutex<Option<Box<Carried>>>,
+    /// A successor has it.
+    moved: AtomicBool,
     all: Arc<Conversations>,
 }
 
@@ -130,8 +132,8 @@ pub(crate) struct Panicked;
 
 impl Talker {
     pub fn new(all: &Arc<Conversations>, name: Arc<str>, inbox: Arc<Inbox>, talk: Box<dyn Talk>) -> Arc<Talker> {
-        let (talk, saved, id) = (Mutex::new(Some(talk)), Mutex::default(), inbox.id());
-        let talker = Arc::new(Talker { inbox, name, talk, saved, all: all.clone() });
+        let (talk, saved, moved, id) = (Mutex::new(Some(talk)), Mutex::default(), AtomicBool::new(false), inbox.id());
+        let talker = Arc::new(Talker { inbox, name, talk, saved, moved, all: all.clone() });
         all.clients().insert(id, Arc::downgrade(&talker));
         talker
     }
@@ -188,6 +190,13 @@ impl Talker {
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved.map(Box::new);
     }
 
+    /// A successor goes on with it: what the application has of it here is dropped, on this thread.
+    fn let_go(&self) {
+        let talk = self.talk().take();
+        // What it does then concerns nobody any more.
+        let _ = self.call(|| drop(talk));
+    }
+
     /// It as it is now, with what the application has saved.
     pub fn saved(&self) -> SavedTalker {
         let state = self.saved.lock().unwrap_or_else(PoisonError::into_inner).as_deref().cloned();
@@ -198,6 +207,12 @@ impl Talker {
 impl Drop for Talker {
     fn drop(&mut self) {
         self.all.clients().remove(&self.inbox.id());
+        if *self.moved.get_mut() {
+            self.let_go();
+        } else if self.talk().is_some() {
+            // It was opened, and its handshake never left.
+            self.close(&Closed::lost());
+        }
     }
 }
 
@@ -255,6 +270,7 @@ impl Conversations {
     /// A client's connection has ended on a thread on which the application may not run. It is told on another, unless the
     /// client lives on elsewhere.
     pub fn has_ended(&self, talker: Arc<Talker>, closed: Option<Closed>) {
+        talker.moved.store(closed.is_none(), Ordering::Relaxed);
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).push((talker, closed));
         self.any_ended.store(true, Ordering::Release);
     }
@@ -267,7 +283,11 @@ impl Conversations {
         self.any_ended.store(false, Ordering::Relaxed);
         let ended = mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
         for (talker, closed) in ended {
-            closed.into_iter().for_each(|closed| talker.close(&closed));
+            match closed {
+                Some(closed) => talker.close(&closed),
+                // Else whoever drops the connection later, which may be the acceptor, would drop that as well.
+                None => talker.let_go(),
+            }
         }
     }
 }
@@ -325,6 +345,10 @@ mod tests {
             let talker = Talker::new(&all, "said".into(), inbox, Box::new(Said { calls, goes_on: may }));
             One { all, hub, talker, calls: called, goes_on }
         }
+
+        fn called(&self) -> Vec<String> {
+            self.calls.try_iter().collect()
+        }
     }
 
     /// Its connection was cut at the deadline of a reload, and all clients were to wait for it.
@@ -344,5 +368,31 @@ mod tests {
         assert!(runs.join().is_ok());
         one.all.save();
         assert_eq!(saved(&one.talker), Some(7));
+    }
+
+    /// The acceptor drops its connection after that.
+    #[test]
+    fn what_a_client_has_that_moved_is_dropped_by_the_worker_that_is_told() {
+        let one = One::new();
+        one.all.has_ended(one.talker.clone(), None);
+        one.all.tell_of_ended();
+        assert_eq!(one.called(), ["drop"], "and its close is for the successor to see");
+        assert_eq!(one.talker.inbox.save().id, 5);
+        // As well where no worker has come to it.
+        let one = One::new();
+        one.all.has_ended(one.talker.clone(), None);
+        one.all.ended.lock().expect("no panic").clear();
+        let One { talker, calls, .. } = one;
+        drop(talker);
+        assert_eq!(calls.try_iter().collect::<Vec<_>>(), ["drop"]);
+    }
+
+    #[test]
+    fn a_client_whose_handshake_never_left_is_closed_all_the_same() {
+        let One { talker, calls, hub, .. } = One::new();
+        let inbox = talker.inbox.clone();
+        drop(talker);
+        assert_eq!(calls.try_iter().collect::<Vec<_>>(), ["close 1006", "drop"]);
+        assert_eq!((inbox.send(Message::Text(String::new())), hub.subscribers()), (Err(pubsub::SendError::Closed), 0));
     }
 }
