@@ -2,7 +2,9 @@
 
 use crate::common::websocket::{BINARY, CLOSE, PING, PONG, TEXT};
 use crate::common::{Ending, Mode, Program, RawClient, TestServer, WebSocket, count, eventually};
-use handover::{Carried, Client, ClientId, Closed, Conversation, Hub, Incoming, Request, Response, Router, Server};
+use handover::{
+    Carried, Client, ClientId, Closed, Conversation, Hub, Incoming, Request, Response, Router, SendError, Server,
+};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -174,6 +176,9 @@ fn an_application_closes_refuses_and_panics() {
     let mut client = talking.open();
     client.say("panic");
     assert_eq!(client.closed().0, 1011);
+    // Nothing follows that, and whoever sends is told.
+    let id = talking.last.lock().expect("no panic").expect("one has come");
+    assert_eq!(talking.hub.client(id).expect("it is connected").send("x"), Err(SendError::Closed));
     client.send(CLOSE, &1011_u16.to_be_bytes());
     talking.expect_call("close 1011 \"\" after 1");
     let answer = talking.ask(&WebSocket::request("/talk?no", ""));

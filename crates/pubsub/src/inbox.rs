@@ -65,6 +65,8 @@ struct Contents {
     subscription: Option<Box<Subscription>>,
     close: Option<Box<(u16, String)>>,
     wake: Option<NonZeroU64>,
+    /// A close frame was sent: nothing may follow it.
+    shut: bool,
     ended: bool,
 }
 
@@ -143,7 +145,7 @@ impl Inbox {
     fn open(&self) -> Result<MutexGuard<'_, Contents>, SendError> {
         loop {
             let contents = self.contents();
-            if contents.ended || contents.close.is_some() {
+            if contents.ended || contents.shut || contents.close.is_some() {
                 return Err(SendError::Closed);
             }
             // Under the lock, so that whoever writes it down after the hub was frozen finds what is put here.
@@ -312,6 +314,13 @@ impl Inbox {
     /// Whether that is due, which it then is no more.
     pub fn take_wake(&self, now: u64) -> bool {
         self.contents().wake.take_if(|wake| wake.get() <= now).is_some()
+    }
+
+    /// Nothing more is sent to its client, though that may still be connected.
+    pub fn shut(&self) {
+        let mut contents = self.contents();
+        contents.shut = true;
+        (contents.messages, contents.wake) = (None, None);
     }
 
     /// Nothing reaches its client any more.

@@ -105,9 +105,15 @@ impl Conversing {
         let code = CloseCode::new(code).unwrap_or(CloseCode::NORMAL);
         if let Some(frame) = self.state.close(code, reason) {
             frame.push_to(out);
+            self.shut();
             self.due = now.after(if code == CloseCode::RESTART { STOP_PATIENCE } else { CLOSE_PATIENCE });
             self.closed.get_or_insert_with(|| Box::new(Closed::new(code.get(), reason)));
         }
+    }
+
+    /// A close frame is sent, or stands behind all that is: the application is told so, and has no time of its own any more.
+    fn shut(&self) {
+        self.side.talker().into_iter().for_each(|talker| talker.inbox.shut());
     }
 
     /// What is known of its end.
@@ -745,7 +751,7 @@ pub(super) fn restore(
         }
         return Err((unsent, exchange));
     };
-    Ok(Box::new(Conversing {
+    let one = Conversing {
         side,
         decoder,
         state,
@@ -760,7 +766,11 @@ pub(super) fn restore(
         expires: Millis(until),
         closed: None,
         ends: None,
-    }))
+    };
+    if !state.may_send() {
+        one.shut();
+    }
+    Ok(Box::new(one))
 }
 
 impl Conversing {

@@ -72,6 +72,17 @@ fn a_client_that_has_gone_keeps_no_place_whoever_still_has_its_inbox() {
 }
 
 #[test]
+fn nothing_is_put_behind_the_end() {
+    let hub = hub();
+    let inbox = inbox(&hub);
+    inbox.send(text("x")).expect("room");
+    inbox.wake_at(Some(5)).expect("open");
+    inbox.shut();
+    assert_eq!((inbox.send(text("y")), inbox.wake_at(Some(7))), (Err(SendError::Closed), Err(SendError::Closed)));
+    assert_eq!((inbox.take(), inbox.wake_time(), hub.subscribers()), (None, None, 1), "it is still connected");
+}
+
+#[test]
 fn who_sends_has_the_connection_look_once() {
     let hub = hub();
     let wakes = Arc::new(AtomicUsize::new(0));
