@@ -462,7 +462,8 @@ impl Acceptor {
         let subscribes = connection.is_subscribed();
         let bytes = connection.bring_its_share(&self.shared);
         let source = connection.peer().map(ClientNet::of);
-        // As in its state here; only its deadline was set before.
+        // As in its state here; only its deadline was set before. Its application may want it earlier since then.
+        let deadline = deadline.min(connection.wake_time());
         let parking = Parking { deadline, ..connection.parking(&self.shared, self.now) };
         let slot = self.table.insert(source, |token| Slot::new(token, connection, parking)).clone();
         // While this server stops, an idle one has less time than it was given there.

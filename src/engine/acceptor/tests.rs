@@ -6,11 +6,13 @@ use crate::api::Router;
 use crate::clock::Millis;
 use crate::config::Limits;
 use crate::engine::connection::transport::Transport;
-use crate::engine::connection::{CloseReason, Connection, Role, Shared, Slot, Turn, Verdict, WorkerContext};
+use crate::engine::connection::{CloseReason, Connection, Restored, Role, Shared, Slot, Turn, Verdict, WorkerContext};
 use crate::engine::pool::job::Job;
 use crate::engine::pool::work_queue::{Consumer, queue};
 use crate::engine::pool::worker::AcceptorHandle;
 use crate::engine::slot::{Parked, Parking, Sched};
+use crate::lifecycle::state::{SavedSide, SavedState, Snapshot};
+use crate::{Carried, Client, Conversation, Incoming, Request, Response};
 use crossbeam_channel::unbounded;
 use http1::Reject;
 use std::io::{Read, Write};
@@ -168,4 +170,50 @@ fn a_wake_while_it_was_to_move_is_made_up_for_when_it_stays() {
     assert!(slot.load().is_parked());
     bench.acceptor.deliver();
     assert!(bench.job().is_some_and(|job| Arc::ptr_eq(&job, &slot)));
+}
+
+/// A client of a conversation that its application can go on with, as it came from a predecessor, to be woken then.
+fn talker(wake: Millis) -> (crate::push::Hub, Restored) {
+    struct Chat;
+
+    impl Conversation for Chat {
+        type State = ();
+
+        fn open(&self, _: &Client, _: &mut Request) -> Result<(), Response> {
+            Ok(())
+        }
+
+        fn message(&self, _: &Client, (): &mut (), _: Incoming<'_>) {}
+
+        fn save(&self, (): &()) -> Carried {
+            Carried { version: 1, bytes: Vec::new() }
+        }
+
+        fn restore(&self, _: &Client, _: Carried) -> Option<()> {
+            Some(())
+        }
+    }
+
+    let hub = crate::push::Hub::new();
+    let _ = hub.conversation("chat", Chat);
+    let mut snapshot = Snapshot::samples().pop().expect("some");
+    let SavedState::Conversing(saved) = &mut snapshot.state else { panic!("{snapshot:?}") };
+    saved.unsent.clear();
+    let SavedSide::Talker(client) = &mut saved.side else { panic!("{saved:?}") };
+    (client.wake, client.close, client.topics) = (Some(wake.0), None, None);
+    snapshot.deadline = Millis::now().after(Duration::from_secs(20)).0;
+    let (ours, _client) = UnixStream::pair().expect("a socket pair");
+    let restored = Connection::restore(snapshot, ours.into(), None, (Some(hub.inner()), hub.conversations()));
+    (hub, restored.expect("it fits together"))
+}
+
+/// It waited for what was due when it was written down, up to 25 seconds.
+#[test]
+fn a_conversation_that_moved_is_woken_when_its_application_wants_it() {
+    let mut bench = Bench::new();
+    let wake = bench.acceptor.now.after(Duration::from_millis(500));
+    let (_hub, restored) = talker(wake);
+    bench.acceptor.adopt(restored);
+    let slot = bench.acceptor.table.iter().next().cloned().expect("it has a place");
+    assert_eq!(slot.remaining(bench.acceptor.now), 500);
 }

@@ -81,10 +81,9 @@ impl Conversing {
 
     /// When something is due.
     pub(super) fn until(&self) -> Millis {
-        let wake = self.side.talker().and_then(|talker| talker.inbox.wake_time()).map_or(Millis::NEVER, Millis);
         // To whom nothing is said any more, neither of that can be.
         let said = if self.state.may_send() { self.beat.min(self.expires) } else { Millis::NEVER };
-        self.due.min(said).min(wake)
+        self.due.min(said).min(self.wake_time())
     }
 
     fn unsent(&self) -> &[u8] {
@@ -583,6 +582,14 @@ impl Connection {
         close(reason)
     }
 
+    /// When its application wants to be woken, if it is a WebSocket that can be.
+    pub fn wake_time(&self) -> Millis {
+        match &self.state {
+            State::Conversing(one) if one.blocked.is_none() => one.wake_time(),
+            _ => Millis::NEVER,
+        }
+    }
+
     /// Whether it is a WebSocket.
     pub fn converses(&self) -> bool {
         matches!(self.state, State::Conversing(_))
@@ -774,6 +781,11 @@ pub(super) fn restore(
 }
 
 impl Conversing {
+    /// When its application wants to be woken.
+    pub(super) fn wake_time(&self) -> Millis {
+        self.side.talker().and_then(|talker| talker.inbox.wake_time()).map_or(Millis::NEVER, Millis)
+    }
+
     /// News reach it under that token from now on. Answers whether there is something to look at.
     pub(super) fn enter(&mut self, token: usize) -> bool {
         self.side.enter(token)
