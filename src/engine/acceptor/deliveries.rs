@@ -22,7 +22,7 @@ const BATCH: std::ops::RangeInclusive<usize> = 64..=256;
 /// How often is looked whether messages are too old, while there are any.
 const EXPIRE: Duration = Duration::from_secs(10);
 /// Until when one that stands in the list has had its turn; a deadline of its own may have passed.
-const TURN_COMES: Duration = Duration::from_secs(1);
+pub(super) const TURN_COMES: Duration = Duration::from_secs(1);
 
 /// What this thread knows of a hub's subscribers.
 pub(super) struct Deliveries {

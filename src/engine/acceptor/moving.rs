@@ -1,5 +1,6 @@
 //! Connections on their way to a successor, or from a predecessor.
 
+use super::deliveries::TURN_COMES;
 use super::holding::Hold;
 use super::{Acceptor, DRAIN_TICK};
 use crate::clock::Millis;
@@ -382,7 +383,11 @@ impl Acceptor {
 
     fn park_unread(&mut self, slot: &Arc<Slot>) {
         let parking = slot.connection().as_ref().map(|connection| connection.parking(&self.shared, self.now));
-        let Some(parking) = parking else { return };
+        let Some(mut parking) = parking else { return };
+        if slot.connection().as_ref().is_some_and(Connection::converses) {
+            // What is due is for the successor to do as well. Until it has it, that is no reason to look again and again.
+            parking.deadline = parking.deadline.max(self.now.after(TURN_COMES));
+        }
         while !slot.park(parking) {
             slot.look_again();
         }

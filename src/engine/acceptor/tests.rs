@@ -217,3 +217,17 @@ fn a_conversation_that_moved_is_woken_when_its_application_wants_it() {
     let slot = bench.acceptor.table.iter().next().cloned().expect("it has a place");
     assert_eq!(slot.remaining(bench.acceptor.now), 500);
 }
+
+/// It was due, was parked to be moved, was due: as often as this thread could, until the successor took it.
+#[test]
+fn a_conversation_that_is_to_move_is_not_looked_at_again_and_again() {
+    let mut bench = Bench::new();
+    let wake = bench.acceptor.now;
+    let (_hub, restored) = talker(wake);
+    bench.acceptor.adopt(restored);
+    let slot = bench.acceptor.table.iter().next().cloned().expect("it has a place");
+    assert!(slot.claim(slot.load(), Sched::Running));
+    bench.acceptor.leave_unread(&slot);
+    assert!(slot.load().is_parked());
+    assert_eq!(slot.remaining(bench.acceptor.now), 1000);
+}
