@@ -176,16 +176,16 @@ impl Acceptor {
             }
             let mut guard = slot.connection();
             let Some(connection) = guard.as_mut() else { continue };
+            // Its client knows where it was: nothing of it is lost.
+            let reason = if connection.is_subscribed() { CloseReason::Stopping } else { CloseReason::Cut };
             let cut = connection.cut(&self.shared, self.now, self.date.field());
             // What comes behind a last answer is thrown away, and no request.
-            let is_answered = connection.is_lingering() || connection.holds_application() || connection.converses();
+            let is_answered = connection.is_lingering() || connection.holds_application();
             if !cut && sched == Sched::Queued && !is_answered && connection.has_unread() {
                 let age = Duration::from_millis(slot.queued_for(self.now).max(0) as u64);
                 connection.cut_unread(&self.shared, self.now, self.date.field(), age);
             }
             let stays = connection.holds_application();
-            // Its client knows where it was: nothing of it is lost.
-            let reason = if connection.is_subscribed() { CloseReason::Stopping } else { CloseReason::Cut };
             drop(guard);
             if !stays {
                 self.close(&slot, reason);

@@ -173,7 +173,7 @@ fn a_wake_while_it_was_to_move_is_made_up_for_when_it_stays() {
 }
 
 /// A client of a conversation that its application can go on with, as it came from a predecessor, to be woken then.
-fn talker(wake: Millis) -> (crate::push::Hub, Restored) {
+fn talker(wake: Millis) -> (crate::push::Hub, Restored, UnixStream) {
     struct Chat;
 
     impl Conversation for Chat {
@@ -202,9 +202,10 @@ fn talker(wake: Millis) -> (crate::push::Hub, Restored) {
     let SavedSide::Talker(client) = &mut saved.side else { panic!("{saved:?}") };
     (client.wake, client.close, client.topics) = (Some(wake.0), None, None);
     snapshot.deadline = Millis::now().after(Duration::from_secs(20)).0;
-    let (ours, _client) = UnixStream::pair().expect("a socket pair");
+    let (ours, client) = UnixStream::pair().expect("a socket pair");
+    ours.set_nonblocking(true).expect("an open socket");
     let restored = Connection::restore(snapshot, ours.into(), None, (Some(hub.inner()), hub.conversations()));
-    (hub, restored.expect("it fits together"))
+    (hub, restored.expect("it fits together"), client)
 }
 
 /// It waited for what was due when it was written down, up to 25 seconds.
@@ -212,7 +213,7 @@ fn talker(wake: Millis) -> (crate::push::Hub, Restored) {
 fn a_conversation_that_moved_is_woken_when_its_application_wants_it() {
     let mut bench = Bench::new();
     let wake = bench.acceptor.now.after(Duration::from_millis(500));
-    let (_hub, restored) = talker(wake);
+    let (_hub, restored, _client) = talker(wake);
     bench.acceptor.adopt(restored);
     let slot = bench.acceptor.table.iter().next().cloned().expect("it has a place");
     assert_eq!(slot.remaining(bench.acceptor.now), 500);
@@ -223,11 +224,27 @@ fn a_conversation_that_moved_is_woken_when_its_application_wants_it() {
 fn a_conversation_that_is_to_move_is_not_looked_at_again_and_again() {
     let mut bench = Bench::new();
     let wake = bench.acceptor.now;
-    let (_hub, restored) = talker(wake);
+    let (_hub, restored, _client) = talker(wake);
     bench.acceptor.adopt(restored);
     let slot = bench.acceptor.table.iter().next().cloned().expect("it has a place");
     assert!(slot.claim(slot.load(), Sched::Running));
     bench.acceptor.leave_unread(&slot);
     assert!(slot.load().is_parked());
     assert_eq!(slot.remaining(bench.acceptor.now), 1000);
+}
+
+/// Where every worker was in a call that did not end it was reset.
+#[test]
+fn a_client_whose_message_no_worker_takes_is_told_to_come_back_when_the_server_ends() {
+    let mut bench = Bench::new();
+    let (_hub, restored, mut client) = talker(bench.acceptor.now.after(Duration::from_secs(9)));
+    bench.acceptor.adopt(restored);
+    client.write_all(b"x").expect("room");
+    bench.take_events();
+    let slot = bench.acceptor.table.iter().next().cloned().expect("it has a place");
+    assert_eq!(slot.load().sched(), Sched::Queued);
+    assert!(!bench.acceptor.cut_parked());
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).expect("an end and no reset");
+    assert_eq!(heard, b"\x88\x02\x03\xf4");
 }

@@ -300,6 +300,11 @@ impl Connection {
     /// Ends it at the stop deadline: a request that has not been executed gets a 408. Answers whether there was anything
     /// of a request; what is cut is logged, unless it was before.
     pub fn cut(&mut self, shared: &Shared, now: Millis, date: &[u8]) -> bool {
+        if self.converses() {
+            // What it waits with is its client's next message: that is told to come back.
+            self.end_conversation_at_once(shared, now);
+            return false;
+        }
         let Some(cut) = self.unfinished(now) else { return false };
         match self.state {
             State::ReadingHead | State::ReadingBody(_) => {
