@@ -251,6 +251,8 @@ fn a_successor_that_dies_after_it_served_leaves_gaps_that_are_said() {
         let (scratch, plan) = (Scratch::new(), small());
         let mut command = Program::handover_command();
         with_hub(&mut command, Mode::Overlap, &scratch, "127.0.0.1:0", "");
+        // It has to come to its step before it is taken for one that lives, on a busy host as well.
+        command.args(["--reload-probation", "5"]);
         let program = Program::start(command.env("HANDOVER_TEST_KILL", step));
         let subscribers = Subscribers::start(&program.bound, &plan);
         let publishers = Publishers::start(&program.bound, &plan, &subscribers);
