@@ -2,6 +2,7 @@
 //! inbox.
 
 use crate::lifecycle::state::Carried;
+use crate::logging::panic_text;
 use crate::logging::rate_limit::log_rate_limited;
 use pubsub::{Inbox, SavedInbox, Subscription};
 use std::collections::HashMap;
@@ -24,9 +25,6 @@ pub(crate) trait Talk: Send {
 pub(crate) trait Restore: Send + Sync {
     /// `None` if the application cannot.
     fn restore(&self, inbox: &Arc<Inbox>, state: Carried) -> Option<Box<dyn Talk>>;
-
-    /// The longest message of a client.
-    fn limits(&self) -> Limits;
 }
 
 /// How a client's connection ended.
@@ -149,8 +147,7 @@ impl Talker {
 
     fn call<R>(&self, what: impl FnOnce() -> R) -> Result<R, Panicked> {
         catch_unwind(AssertUnwindSafe(what)).map_err(|panic| {
-            let text = panic.downcast_ref::<&str>().copied();
-            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+            let text = panic_text(&*panic).unwrap_or("no message");
             log_rate_limited!(error, "conversation {:?} panicked: {text}", self.name);
             Panicked
         })
@@ -246,8 +243,8 @@ impl Conversations {
         self.clients().get(&id)?.upgrade()
     }
 
-    /// A client goes on that was written down, with what its conversation allows.
-    pub fn restore(self: &Arc<Self>, hub: &pubsub::Hub, saved: SavedTalker) -> Option<(Arc<Talker>, Limits)> {
+    /// A client goes on that was written down.
+    pub fn restore(self: &Arc<Self>, hub: &pubsub::Hub, saved: SavedTalker) -> Option<Arc<Talker>> {
         let SavedTalker { name, inbox, state } = saved;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (name, conversation) = known.get_key_value(&*name).map(|(name, one)| (name.clone(), one.clone()))?;
@@ -258,7 +255,7 @@ impl Conversations {
             log_rate_limited!(error, "conversation {name:?} panicked while it restored a client");
             None
         })?;
-        Some((Talker::new(self, name, inbox, talk), conversation.limits()))
+        Some(Talker::new(self, name, inbox, talk))
     }
 
     /// Every application's state is saved: while nothing runs, and before the hub is frozen.

@@ -19,7 +19,6 @@ mod connection;
 pub mod v1;
 mod v2;
 mod v3;
-mod v4;
 
 #[cfg(any(test, fuzzing))]
 pub use connection::SavedDecoder;
@@ -148,8 +147,8 @@ impl State for Inheritance {
 impl State for ExecState {
     type V1 = v1::ExecState;
     type V2 = v2::ExecState;
-    type V3 = v3::ExecState;
-    type V4 = v4::ExecState;
+    type V3 = v3::ExecState<Unupgraded>;
+    type V4 = v3::ExecState<Snapshot>;
 }
 
 /// It is made to be written.

@@ -11,6 +11,7 @@ use crate::sys::stdio::{MOMENT, Stream, write_to};
 use crate::{Config, Error};
 use log::{Level, LevelFilter, Record};
 use rustix::fs::OFlags;
+use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -166,12 +167,16 @@ fn log_panics() {
     }));
 }
 
+/// What a panic says, if that is text.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Option<&str> {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+}
+
 fn log_panic(panic: &PanicHookInfo<'_>, kept_back: KeptBack) {
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("without a name");
-    let payload = panic.payload();
-    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let text = text.unwrap_or("something that is no text");
+    let text = panic_text(panic.payload()).unwrap_or("something that is no text");
     match panic.location() {
         Some(place) => log::error!("thread {thread} panicked at {place}: {text}{kept_back}"),
         None => log::error!("thread {thread} panicked: {text}{kept_back}"),

@@ -10,7 +10,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tiny_http::{Header, StatusCode};
 use websocket::{Handshake, Limits, Offer, Refusal};
@@ -305,7 +305,6 @@ trait Opens: Restore {
 struct Registered<C> {
     conversation: Arc<C>,
     namespace: Arc<Namespace>,
-    max_message: Arc<AtomicUsize>,
 }
 
 impl<C: Conversation> Registered<C> {
@@ -327,10 +326,6 @@ impl<C: Conversation> Restore for Registered<C> {
         let client = self.client(inbox);
         let state = self.conversation.restore(&client, saved)?;
         Some(Box::new(Talking { conversation: self.conversation.clone(), client, state }))
-    }
-
-    fn limits(&self) -> Limits {
-        Limits { max_message: self.max_message.load(Ordering::Relaxed), deflate: false }
     }
 }
 
@@ -369,15 +364,10 @@ impl Hub {
     pub fn conversation<C: Conversation>(&self, name: &str, conversation: C) -> ConversationService {
         // Topics of its own: what is said in private is not to be read through a namespace of the same name.
         let namespace = Arc::new(self.namespace(&format!("conversation {name}")));
-        let max_message = Arc::new(AtomicUsize::new(MAX_MESSAGE));
-        let registered = Registered {
-            conversation: Arc::new(conversation),
-            namespace: namespace.clone(),
-            max_message: max_message.clone(),
-        };
+        let registered = Registered { conversation: Arc::new(conversation), namespace: namespace.clone() };
         let (name, opens): (Arc<str>, Arc<dyn Opens>) = (name.into(), Arc::new(registered));
         self.conversations().register(name.clone(), opens.clone());
-        ConversationService { name, opens, namespace, max_message, origins: Arc::default() }
+        ConversationService { name, opens, namespace, max_message: MAX_MESSAGE, origins: Arc::default() }
     }
 
     /// A client of a conversation that is connected to this process; `None` once it has gone.
@@ -394,7 +384,7 @@ pub struct ConversationService {
     name: Arc<str>,
     opens: Arc<dyn Opens>,
     namespace: Arc<Namespace>,
-    max_message: Arc<AtomicUsize>,
+    max_message: usize,
     origins: Arc<[String]>,
 }
 
@@ -409,8 +399,8 @@ impl ConversationService {
 
     /// Bytes that a message of a client has at the most; one with more closes it with 1009. Default 64 KiB.
     #[must_use]
-    pub fn max_message(self, bytes: usize) -> ConversationService {
-        self.max_message.store(bytes, Ordering::Relaxed);
+    pub fn max_message(mut self, bytes: usize) -> ConversationService {
+        self.max_message = bytes;
         self
     }
 
@@ -443,7 +433,7 @@ impl ConversationService {
             }
         };
         let talker = Talker::new(self.namespace.hub.conversations(), self.name.clone(), inbox, talk);
-        let (side, limits) = (Side::Talker(talker), Limits { deflate, ..self.opens.limits() });
+        let (side, limits) = (Side::Talker(talker), Limits { max_message: self.max_message, deflate });
         Ok(switch(fields, Converse { side, limits, heartbeat: 0, lasts: None }))
     }
 }

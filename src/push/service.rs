@@ -72,6 +72,15 @@ impl Namespace {
     }
 }
 
+/// What is subscribed to: the topic of the path, or those of the query.
+fn one_or_listed(topic: String, question: &Question) -> Result<Vec<String>, Wrong> {
+    match (&*topic, &question.topics[..]) {
+        ("", topics) => Ok(topics.to_vec()),
+        (_, []) => Ok(vec![topic]),
+        (..) => Err(Wrong::new(400, "topics are in the path or in topic=, not in both")),
+    }
+}
+
 impl Service {
     pub fn new(namespace: Namespace) -> Service {
         Service { namespace, bare: false }
@@ -85,12 +94,10 @@ impl Service {
             Method::Get if asks_for_websocket(request) => self.upgrade(request, topic),
             Method::Get | Method::Head => {
                 let question = Question::read(request)?;
-                let topics = match (&*topic, &question.topics[..]) {
-                    ("", []) if question.form.poll => return self.list(request),
-                    ("", topics) => topics.to_vec(),
-                    (_, []) => vec![topic],
-                    (..) => return Err(Wrong::new(400, "topics are in the path or in topic=, not in both")),
-                };
+                if topic.is_empty() && question.topics.is_empty() && question.form.poll {
+                    return self.list(request);
+                }
+                let topics = one_or_listed(topic, &question)?;
                 let lasts = self.may_subscribe(request, &topics)?;
                 Ok(self.subscribe(request, &topics, &question, lasts))
             }
@@ -157,11 +164,7 @@ impl Service {
             Err(refused) => return Ok(refused),
         };
         let question = Question::read_query(request)?;
-        let topics = match (&*topic, &question.topics[..]) {
-            ("", topics) => topics.to_vec(),
-            (_, []) => vec![topic],
-            (..) => return Err(Wrong::new(400, "topics are in the path or in topic=, not in both")),
-        };
+        let topics = one_or_listed(topic, &question)?;
         let lasts = self.may_subscribe(request, &topics)?;
         let topics = self.topics(&topics)?;
         let json = fields.iter().any(|field| field.field.equiv("Sec-WebSocket-Protocol"));

@@ -70,7 +70,7 @@ struct Waiting {
 
 /// Whether this process publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     /// Its server does not serve yet.
     Before,
     Open,
@@ -403,16 +403,7 @@ impl Hub {
         self.tell();
     }
 
-    /// Whether what waits for a client may be changed now; `false` while it is written down.
-    pub(crate) fn may_change(&self) -> Result<bool, PublishError> {
-        match *self.phase() {
-            Phase::Open | Phase::Before => Ok(true),
-            Phase::Frozen => Ok(false),
-            Phase::Gone => Err(PublishError::HandedOver),
-        }
-    }
-
-    fn phase(&self) -> MutexGuard<'_, Phase> {
+    pub(crate) fn phase(&self) -> MutexGuard<'_, Phase> {
         self.0.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -3,9 +3,9 @@
 //!
 //! It is bounded: who does not read soon has an inbox that is full, and whoever sends is told.
 
-use crate::hub::{Full, Hub};
+use crate::Topic;
+use crate::hub::{Full, Hub, Phase};
 use crate::subscription::{Form, Joined, Pulled, Saved, Subscription};
-use crate::{PublishError, Topic};
 use std::collections::VecDeque;
 use std::fmt;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -149,11 +149,11 @@ impl Inbox {
                 return Err(SendError::Closed);
             }
             // Under the lock, so that whoever writes it down after the hub was frozen finds what is put here.
-            match self.hub.may_change() {
-                Ok(true) => return Ok(contents),
-                Ok(false) => {}
-                Err(PublishError::HandedOver) => return Err(SendError::HandedOver),
-                Err(_) => return Ok(contents),
+            let phase = *self.hub.phase();
+            match phase {
+                Phase::Open | Phase::Before => return Ok(contents),
+                Phase::Gone => return Err(SendError::HandedOver),
+                Phase::Frozen => {}
             }
             drop(contents);
             self.hub.wait_until_thawed();
@@ -250,16 +250,6 @@ impl Inbox {
             subscription.enter(token);
         }
         contents.has_something()
-    }
-
-    /// Whether something waits.
-    pub fn has_something(&self) -> bool {
-        self.contents().has_something()
-    }
-
-    /// Whether news reach it.
-    pub fn has_entered(&self) -> bool {
-        self.contents().token().is_some()
     }
 
     /// Whether so much waits that whoever has the connection had better send it before anything is added, or it is to be closed.

@@ -14,7 +14,7 @@ use super::subscribed::{Blocked, next_heartbeat};
 use super::transport::Moved;
 use super::turn::Turn;
 use super::{Connection, Flow, State, close};
-use crate::api::{Closed, Converse, Side, Talker};
+use crate::api::{Closed, Conversations, Converse, SavedTalker, Side, Talker};
 use crate::clock::Millis;
 use crate::lifecycle::state::{
     Carried, SavedClient, SavedFragments, SavedFrames, SavedSide, SavedTopics, SavedWebSocket,
@@ -316,8 +316,7 @@ impl Connection {
                 _ => return Err(Some(CloseReason::Finished)),
             }
         }
-        let wakes = |talker: &Arc<Talker>| talker.inbox.wake_time().is_some_and(|wake| wake <= work.now.0);
-        if let Some(talker) = one.side.talker().filter(|talker| wakes(talker)).cloned() {
+        if let Some(talker) = one.side.talker().filter(|_| one.wake_time() <= work.now).cloned() {
             if turn.is_delivery() {
                 return Err(None);
             }
@@ -660,7 +659,7 @@ fn topics_of(saved: SavedTopics, json: bool) -> Saved {
 }
 
 fn save_talker(talker: &Talker) -> SavedClient {
-    let crate::api::SavedTalker { name, inbox, state } = talker.saved();
+    let SavedTalker { name, inbox, state } = talker.saved();
     let SavedInbox { id, messages, subscription, close, wake } = inbox;
     let message = |message| match message {
         Message::Text(text) => (true, ByteBuf::from(text)),
@@ -678,7 +677,7 @@ fn save_talker(talker: &Talker) -> SavedClient {
 }
 
 /// The client of a conversation, as the application goes on with it; `None` if it does not.
-fn talker_of(saved: SavedClient, shared: (&Hub, &Arc<crate::api::Conversations>)) -> Option<(Side, Limits)> {
+fn talker_of(saved: SavedClient, (hub, conversations): (&Hub, &Arc<Conversations>)) -> Option<Side> {
     let SavedClient { conversation: name, id, state, topics, messages, close, wake } = saved;
     let message = |(text, bytes): (bool, ByteBuf)| match text {
         true => String::from_utf8(bytes.into_vec()).ok().map(Message::Text),
@@ -688,9 +687,7 @@ fn talker_of(saved: SavedClient, shared: (&Hub, &Arc<crate::api::Conversations>)
     let subscription = topics.map(|topics| topics_of(topics, false));
     let inbox = SavedInbox { id, messages, subscription, close, wake };
     let state = state.map(|(version, bytes)| Carried { version, bytes: bytes.into_vec() });
-    let (hub, conversations) = shared;
-    let (talker, limits) = conversations.restore(hub, crate::api::SavedTalker { name, inbox, state })?;
-    Some((Side::Talker(talker), limits))
+    conversations.restore(hub, SavedTalker { name, inbox, state }).map(Side::Talker)
 }
 
 /// A WebSocket as it is written down; `None` before anything was said.
@@ -727,7 +724,7 @@ pub(super) fn restore(
     saved: SavedWebSocket,
     (began, deadline): (Millis, Millis),
     hub: Option<&Hub>,
-    conversations: &Arc<crate::api::Conversations>,
+    conversations: &Arc<Conversations>,
 ) -> Result<Box<Conversing>, (Vec<u8>, Exchange)> {
     let SavedWebSocket { decoder, unsent, asked, close_sent, close_received, due, heartbeat, until, .. } = saved;
     let SavedWebSocket { deflate, max_message, line, side, .. } = saved;
@@ -740,7 +737,7 @@ pub(super) fn restore(
             let subscription = Subscription::restore(hub, topics_of(subscription, json))?;
             Some(Side::Listener(Box::new(subscription)))
         }
-        SavedSide::Talker(client) => talker_of(*client, (hub, conversations)).map(|(side, _)| side),
+        SavedSide::Talker(client) => talker_of(*client, (hub, conversations)),
     });
     let SavedFrames { header, received, control, message, ended } = decoder;
     let message =

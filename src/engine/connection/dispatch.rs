@@ -12,6 +12,7 @@ use super::writing::ResponseBody;
 use super::{Connection, Flow, close};
 use crate::api::{IntoResponse, Request, RequestBody, Response, StreamFn};
 use crate::clock::Millis;
+use crate::logging::panic_text;
 use crate::logging::rate_limit::log_rate_limited;
 use http1::Reject;
 use http1::framing::{BodyFraming, body_framing, expects_continue};
@@ -126,7 +127,8 @@ impl Connection {
         response.unwrap_or_else(|panic| {
             work.shared.stats.panicked();
             let (method, url) = (work.request.method(), work.request.shown_url());
-            log_rate_limited!(error, "handler panicked: {} ({method} {url})", panic_text(&*panic));
+            let text = panic_text(&*panic).unwrap_or("no message");
+            log_rate_limited!(error, "handler panicked: {text} ({method} {url})");
             StatusCode(500).into_response()
         })
     }
@@ -175,7 +177,8 @@ impl Connection {
             Err(panic) => {
                 work.shared.stats.panicked();
                 let (method, url) = (work.request.method(), work.request.shown_url());
-                log_rate_limited!(error, "handler panicked while pushing: {} ({method} {url})", panic_text(&*panic));
+                let text = panic_text(&*panic).unwrap_or("no message");
+                log_rate_limited!(error, "handler panicked while pushing: {text} ({method} {url})");
                 Err(CloseReason::Internal)
             }
         };
@@ -199,9 +202,4 @@ fn expected_body(request: &Request) -> Result<(BodyFraming, bool), Reject> {
         return Err(Reject::MethodNotAllowed);
     }
     Ok((body_framing(head, bytes)?, expects_continue(head, bytes)?))
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

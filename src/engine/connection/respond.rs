@@ -14,6 +14,7 @@ use crate::api::{Body, IntoResponse, Kind, Response, Side, StreamFn};
 use crate::logging::rate_limit::log_rate_limited;
 use http1::Reject;
 use http1::response::{self, HeadOptions, InvalidResponse, ResponseFraming, encode_fields, finish_head, push_field};
+use std::fmt;
 use std::io::{self, Read};
 use tiny_http::{Method, StatusCode};
 
@@ -32,11 +33,7 @@ impl Connection {
         }
         let said = match encode_fields(&mut work.out, status, response.headers(), work.date.field()) {
             Ok(said) => said,
-            Err(invalid) => {
-                let (method, url) = (work.request.method(), work.request.shown_url());
-                log_rate_limited!(error, "the handler's response cannot be sent: {invalid} ({method} {url})");
-                return self.start_response(work, turn, StatusCode(500).into_response(), body);
-            }
+            Err(invalid) => return self.cannot_send(work, turn, &invalid, body),
         };
         let content: Body = response.into_reader();
         if let Some(content_type) = content.content_type.filter(|_| !said.content_type) {
@@ -131,6 +128,17 @@ impl Connection {
             },
             _ => InvalidResponse::Status(101).to_string(),
         };
+        self.cannot_send(work, turn, &wrong, body)
+    }
+
+    /// What a handler has answered is no response: 500 instead.
+    fn cannot_send(
+        &mut self,
+        work: &mut WorkerContext,
+        turn: &mut Turn<'_>,
+        wrong: &dyn fmt::Display,
+        body: Option<SharedBody>,
+    ) -> Flow {
         let (method, url) = (work.request.method(), work.request.shown_url());
         log_rate_limited!(error, "the handler's response cannot be sent: {wrong} ({method} {url})");
         self.start_response(work, turn, StatusCode(500).into_response(), body)

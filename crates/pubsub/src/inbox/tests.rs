@@ -90,7 +90,7 @@ fn who_sends_has_the_connection_look_once() {
     hub.wakes(move || _ = counted.fetch_add(1, Ordering::Relaxed));
     let inbox = inbox(&hub);
     inbox.send(text("before it has one")).expect("room");
-    assert!(inbox.enter(5) && inbox.take().is_some() && !inbox.has_something());
+    assert!(inbox.enter(5) && inbox.take().is_some() && !inbox.contents().has_something());
     (0..3).for_each(|_| inbox.send(text("x")).expect("room"));
     let mut news = Vec::new();
     hub.take_news(|token| news.push(token));
