@@ -16,6 +16,9 @@
 //! | `GET /events-of/{topic}` | the same subscription by a handler |
 //! | `GET /ws/echo` | a WebSocket that says what it hears |
 //! | `GET /ws/count` | a WebSocket that answers each message with how many there were, its own, over all generations |
+//! | `/sockjs/{echo,disabled_websocket_echo,cookie_needed_echo,close,broadcast}` | the services that the suite of SockJS asks for, with all its transports; streams of the echoes end after 4,096 bytes |
+//! | `/sockjs/count` | as `/ws/count`, by SockJS |
+//! | `GET /sockjs.js` | the script of the page for frames: the file named by `LAB_SOCKJS` |
 //!
 //! A start goes wrong in the way that the file named by `LAB_TRAP` says: `panic`, `exit`, `abort`, `segv`, `overflow`,
 //! `memory`,
@@ -28,7 +31,7 @@
 
 use handover::{
     Background, Body, Carried, Client, Config, Conversation, Header, Hub, Incoming, IntoResponse, Namespace,
-    Publishers, Request, Response, Router, Server, StatusCode,
+    Publishers, Request, Response, Router, Server, SockJs, StatusCode,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         let echo = hub.conversation("echo", Echo).max_message(16 << 20).origins(["*"]);
         let count = hub.conversation("count", Count).origins(["*"]);
         let routes = routes.get("/ws/echo", echo.websocket()).get("/ws/count", count.websocket());
+        let routes = sockjs(routes, &hub).mount_service("/sockjs/count", every_transport(count.sockjs()));
         let routes = routes.mount_service("/events", events.service()).get(
             "/events-of/{topic}",
             move |request: &mut Request| {
@@ -107,6 +111,78 @@ impl Conversation for Echo {
             Incoming::Text(text) => client.send(text),
             Incoming::Binary(bytes) => client.send(bytes),
         };
+    }
+
+    fn save(&self, (): &()) -> Carried {
+        Carried { version: 1, bytes: Vec::new() }
+    }
+
+    fn restore(&self, _: &Client, _: Carried) -> Option<()> {
+        Some(())
+    }
+}
+
+/// The services that the suite of SockJS asks for. Each conversation has a name of its own, by which a successor finds it.
+fn sockjs(routes: Router, hub: &Hub) -> Router {
+    let origins = ["*", "null"];
+    let echo = |name: &str| every_transport(hub.conversation(name, Echo).origins(origins).sockjs());
+    let close = every_transport(hub.conversation("sockjs close", Close).origins(origins).sockjs());
+    let broadcast = every_transport(hub.conversation("sockjs broadcast", Broadcast).origins(origins).sockjs());
+    routes
+        .mount_service("/sockjs/echo", echo("sockjs echo").response_limit(4096))
+        .mount_service("/sockjs/disabled_websocket_echo", echo("sockjs disabled").response_limit(4096).websocket(false))
+        .mount_service("/sockjs/cookie_needed_echo", echo("sockjs cookie").response_limit(4096).cookie(true))
+        .mount_service("/sockjs/close", close)
+        .mount_service("/sockjs/broadcast", broadcast)
+        .get("/sockjs.js", |_: &mut Request| {
+            let script = std::env::var_os("LAB_SOCKJS").and_then(|path| std::fs::read(path).ok());
+            script.map(|script| typed(script.into(), "text/javascript; charset=utf-8"))
+        })
+}
+
+fn every_transport(service: SockJs) -> SockJs {
+    service.jsonp(true).htmlfile(true).iframe("/sockjs.js")
+}
+
+/// Closes at once.
+struct Close;
+
+impl Conversation for Close {
+    type State = ();
+
+    fn open(&self, client: &Client, _: &mut Request) -> Result<(), Response> {
+        // It is open, and nobody else has closed it.
+        let _ = client.close(3000, "Go away!");
+        Ok(())
+    }
+
+    fn message(&self, _: &Client, (): &mut (), _: Incoming<'_>) {}
+
+    fn save(&self, (): &()) -> Carried {
+        Carried { version: 1, bytes: Vec::new() }
+    }
+
+    fn restore(&self, _: &Client, _: Carried) -> Option<()> {
+        Some(())
+    }
+}
+
+/// Tells everybody what one says.
+struct Broadcast;
+
+impl Conversation for Broadcast {
+    type State = ();
+
+    fn open(&self, client: &Client, _: &mut Request) -> Result<(), Response> {
+        let subscribed = client.subscribe("all");
+        subscribed.map_err(|error| (StatusCode(503), format!("{error}\n")).into_response())
+    }
+
+    fn message(&self, client: &Client, (): &mut (), message: Incoming<'_>) {
+        // What is too long is heard by nobody.
+        if let Some(text) = message.text() {
+            let _ = client.publish("all", text);
+        }
     }
 
     fn save(&self, (): &()) -> Carried {

@@ -87,8 +87,8 @@ pub use program::reload::reload_command;
 pub use program::token::token_command;
 pub use push::{
     BadEvent, BadTopic, Client, ClientId, Conversation, ConversationService, Hub, Incoming, Message, Namespace,
-    Outgoing, Position, PublishError, Publishers, SendError, Subscribe, SubscribeError, Subscribers, Token, TokenKeys,
-    TopicFigures,
+    Outgoing, Position, PublishError, Publishers, SendError, SockJs, Subscribe, SubscribeError, Subscribers, Token,
+    TokenKeys, TopicFigures,
 };
 pub use server::{Background, Builder, Ended, Server, StopHandle, exit_code};
 pub use site::{Files, Site, Welcome};

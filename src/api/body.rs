@@ -1,6 +1,8 @@
 //! The response body: what a handler answers with, and how it becomes one.
 
+use super::session::Session;
 use super::talk::Converse;
+use crate::clock::Millis;
 use crate::logging::rate_limit::log_rate_limited;
 use pubsub::Subscription;
 use std::borrow::Cow;
@@ -62,6 +64,42 @@ pub(crate) enum Kind {
     Subscription(Box<Subscribe>),
     /// A WebSocket, with 101.
     Conversation(Box<Converse>),
+    /// What a session has for it.
+    Session(Box<Attach>),
+}
+
+/// A response that a session has frames for.
+pub(crate) struct Attach {
+    /// Until a connection has it.
+    session: Option<Arc<Session>>,
+    /// Its name there.
+    receiver: u64,
+    /// Whether it ends behind the first.
+    pub poll: bool,
+}
+
+impl Attach {
+    pub fn new(session: Arc<Session>, receiver: u64, poll: bool) -> Attach {
+        Attach { session: Some(session), receiver, poll }
+    }
+
+    /// Whose session it is.
+    pub fn hub(&self) -> Option<&pubsub::Hub> {
+        self.session.as_ref().map(|session| session.hub())
+    }
+
+    /// From here on a connection has it, and says what becomes of it.
+    pub fn take(&mut self) -> Option<(Arc<Session>, u64)> {
+        Some((self.session.take()?, self.receiver))
+    }
+}
+
+impl Drop for Attach {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.lost(self.receiver, Millis::now().0);
+        }
+    }
 }
 
 /// A subscriber that is to be served.
@@ -144,6 +182,11 @@ impl Body {
         Kind::Conversation(Box::new(converse)).into()
     }
 
+    /// What a session of SockJS has for one of its connections.
+    pub(crate) fn session(attach: Attach) -> Body {
+        Kind::Session(Box::new(attach)).into()
+    }
+
     /// Ends the connection after this response.
     pub fn with_close(mut self) -> Body {
         self.close = true;
@@ -156,7 +199,7 @@ impl Body {
             Kind::Bytes { bytes, at } => Some((bytes.len() - at) as u64),
             Kind::File { offset, end, .. } => Some(end - offset),
             Kind::Reader { length, .. } => *length,
-            Kind::Stream(_) | Kind::Subscription(_) | Kind::Conversation(_) => None,
+            Kind::Stream(_) | Kind::Subscription(_) | Kind::Conversation(_) | Kind::Session(_) => None,
         }
     }
 
@@ -249,7 +292,7 @@ impl Read for Body {
                 Ok(read)
             }
             Kind::Reader { reader, .. } => reader.read(buf),
-            Kind::Stream(_) | Kind::Subscription(_) | Kind::Conversation(_) => {
+            Kind::Stream(_) | Kind::Subscription(_) | Kind::Conversation(_) | Kind::Session(_) => {
                 Err(io::Error::new(io::ErrorKind::Unsupported, "a pushed body can only be sent, not read"))
             }
         }

@@ -3,15 +3,17 @@
 mod body;
 mod request;
 mod router;
+mod session;
 mod talk;
 
+pub(crate) use body::{Attach, Bytes, Kind, StreamFn, Subscribe, known_header};
 pub use body::{Body, IntoResponse, Response};
-pub(crate) use body::{Bytes, Kind, StreamFn, Subscribe, known_header};
 pub(crate) use request::{ReadBehind, without_token};
 pub use request::{Request, RequestBody};
 pub use router::Router;
+pub(crate) use session::{Arrived, HearError, Owner, Session, Sessions};
 pub use talk::Closed;
-pub(crate) use talk::{Conversations, Converse, Restore, SavedTalker, Side, Talk, Talker};
+pub(crate) use talk::{Conversations, Converse, Restore, Side, Talk, Talker, topics_of};
 
 use tiny_http::{Method, StatusCode};
 

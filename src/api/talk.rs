@@ -1,10 +1,11 @@
 //! A client of a conversation as the engine has it: what it says goes to the application, and what is for it waits in its
 //! inbox.
 
-use crate::lifecycle::state::Carried;
+use crate::lifecycle::state::{Carried, SavedClient, SavedTopics};
 use crate::logging::panic_text;
 use crate::logging::rate_limit::log_rate_limited;
-use pubsub::{Inbox, SavedInbox, Subscription};
+use pubsub::{Form, Inbox, Saved, SavedInbox, Subscription};
+use serde_bytes::ByteBuf;
 use std::collections::HashMap;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,6 +58,8 @@ pub(crate) struct Converse {
     pub heartbeat: u16,
     /// How long its client may listen at the most, if there is an end to that.
     pub lasts: Option<Duration>,
+    /// Whether its messages are frames of SockJS, of an application's client.
+    pub sockjs: bool,
 }
 
 /// Who is behind a WebSocket.
@@ -115,15 +118,6 @@ pub(crate) struct Talker {
     all: Arc<Conversations>,
 }
 
-/// A client as it is written down.
-#[derive(Clone, Debug)]
-pub(crate) struct SavedTalker {
-    pub name: String,
-    pub inbox: SavedInbox,
-    /// Of the application; `None` if that could not save it.
-    pub state: Option<Carried>,
-}
-
 /// The application panicked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panicked;
@@ -136,7 +130,7 @@ impl Talker {
         talker
     }
 
-    /// Of its conversation.
+    /// The name of its conversation.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -195,10 +189,50 @@ impl Talker {
     }
 
     /// It as it is now, with what the application has saved.
-    pub fn saved(&self) -> SavedTalker {
+    pub fn saved(&self) -> SavedClient {
         let state = self.saved.lock().unwrap_or_else(PoisonError::into_inner).as_deref().cloned();
-        SavedTalker { name: self.name.to_string(), inbox: self.inbox.save(), state }
+        let SavedInbox { id, messages, subscription, close, wake, text: sockjs } = self.inbox.save();
+        let message = |message| match message {
+            Message::Text(text) => (true, ByteBuf::from(text)),
+            Message::Binary(bytes) => (false, ByteBuf::from(bytes)),
+        };
+        SavedClient {
+            conversation: self.name.to_string(),
+            id,
+            state: state.map(|Carried { version, bytes }| (version, ByteBuf::from(bytes))),
+            topics: subscription.map(SavedTopics::from),
+            messages: messages.into_iter().map(message).collect(),
+            close,
+            wake,
+            sockjs,
+        }
     }
+}
+
+impl From<Saved> for SavedTopics {
+    fn from(saved: Saved) -> SavedTopics {
+        let Saved { namespace, topics, cursor, told, recent, .. } = saved;
+        SavedTopics { namespace, topics, cursor, told, recent }
+    }
+}
+
+/// A WebSocket's topics, whose messages are JSON or bare data.
+pub(crate) fn topics_of(saved: SavedTopics, json: bool) -> Saved {
+    let SavedTopics { namespace, topics, cursor, told, recent } = saved;
+    let form = Form { websocket: true, json, ..Form::default() };
+    Saved { namespace, topics, cursor, told, form, recent }
+}
+
+/// What waits for a client, as it was written down.
+fn inbox_of(saved: SavedClient) -> Option<SavedInbox> {
+    let SavedClient { id, topics, messages, close, wake, sockjs: text, .. } = saved;
+    let message = |(text, bytes): (bool, ByteBuf)| match text {
+        true => String::from_utf8(bytes.into_vec()).ok().map(Message::Text),
+        false => Some(Message::Binary(bytes.into_vec())),
+    };
+    let messages: Vec<Message> = messages.into_iter().map(message).collect::<Option<_>>()?;
+    let subscription = topics.map(|topics| topics_of(topics, false));
+    Some(SavedInbox { id, messages, subscription, close, wake, text })
 }
 
 impl Drop for Talker {
@@ -244,12 +278,13 @@ impl Conversations {
     }
 
     /// A client goes on that was written down.
-    pub fn restore(self: &Arc<Self>, hub: &pubsub::Hub, saved: SavedTalker) -> Option<Arc<Talker>> {
-        let SavedTalker { name, inbox, state } = saved;
+    pub fn restore(self: &Arc<Self>, hub: &pubsub::Hub, mut saved: SavedClient) -> Option<Arc<Talker>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (name, conversation) = known.get_key_value(&*name).map(|(name, one)| (name.clone(), one.clone()))?;
+        let known_one = known.get_key_value(&*saved.conversation);
+        let (name, conversation) = known_one.map(|(name, one)| (name.clone(), one.clone()))?;
         drop(known);
-        let inbox = Inbox::restore(hub, inbox);
+        let state = saved.state.take().map(|(version, bytes)| Carried { version, bytes: bytes.into_vec() });
+        let inbox = Inbox::restore(hub, inbox_of(saved)?);
         let restored = catch_unwind(AssertUnwindSafe(|| conversation.restore(&inbox, state?)));
         let talk = restored.unwrap_or_else(|_| {
             log_rate_limited!(error, "conversation {name:?} panicked while it restored a client");
@@ -359,7 +394,7 @@ mod tests {
         let runs = thread::spawn(move || stuck.message(&Message::Text(String::new())));
         assert_eq!(one.calls.recv().as_deref(), Ok("message"));
         one.all.save();
-        let saved = |talker: &Talker| talker.saved().state.map(|state| state.version);
+        let saved = |talker: &Talker| talker.saved().state.map(|(version, _)| version);
         assert_eq!((saved(&one.talker), saved(&other)), (None, Some(7)));
         one.goes_on.send(()).expect("it waits");
         assert!(runs.join().is_ok());

@@ -5,7 +5,7 @@
 
 use super::anonymous::{Reader, anonymous_file};
 use super::candidate::{Candidate, WayBack};
-use super::state::{ExecState, Inheritance, MovedConnection, SHARES_FILES, Snapshot, decode, encode};
+use super::state::{ExecState, Inheritance, MovedConnection, SHARES_FILES, SavedSession, Snapshot, decode, encode};
 use super::way_back;
 use crate::sys::descriptors::{copy, own_inherited, own_one, pass_through_execve};
 use foldhash::fast::RandomState;
@@ -98,6 +98,7 @@ pub struct TakenOver {
     pub listeners: Vec<(OwnedFd, Option<OwnedFd>)>,
     pub connections: Vec<InheritedConnection>,
     pub hub: Option<Vec<u8>>,
+    pub sessions: Vec<SavedSession>,
 }
 
 /// A connection as it was written down, and its descriptors. They are closed by nobody but who takes them out: on the way
@@ -133,7 +134,7 @@ fn read_whole(file: &File) -> io::Result<Vec<u8>> {
 
 /// Owns every descriptor of a state, in one step: a listener that is taken for a connection as well must be neither.
 fn own(state: ExecState) -> Result<TakenOver, String> {
-    let ExecState { inheritance, connections, hub } = state;
+    let ExecState { inheritance, connections, hub, sessions } = state;
     // Several connections may send the same file.
     let mut files: Vec<RawFd> = connections.iter().filter_map(|moved| moved.file).collect();
     files.sort_unstable();
@@ -164,7 +165,7 @@ fn own(state: ExecState) -> Result<TakenOver, String> {
     };
     let copies: io::Result<_> = listeners.map(copy).collect();
     let listeners = copies.map_err(|error| format!("cannot take the listeners: {error}"))?;
-    Ok(TakenOver { inheritance, listeners, connections, hub })
+    Ok(TakenOver { inheritance, listeners, connections, hub, sessions })
 }
 
 #[cfg(test)]
@@ -183,7 +184,7 @@ mod tests {
         let listeners = vec![InheritedListener { fd, address: "127.0.0.1:0".into(), file: None, spare }];
         let moved = |&(fd, file)| MovedConnection { fd, file, snapshot: Snapshot::samples().remove(0) };
         let inheritance = Inheritance { listeners, ..Inheritance::default() };
-        ExecState { inheritance, connections: connections.iter().map(moved).collect(), hub: None }
+        ExecState { inheritance, connections: connections.iter().map(moved).collect(), ..ExecState::default() }
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub fn states() -> Vec<Vec<u8>> {
     let moved = |snapshot| MovedConnection { fd: 4, file: Some(5), snapshot };
     let state = |version| {
         let connections = Snapshot::samples().into_iter().map(moved).collect();
-        encode(ExecState { inheritance: inheritance(), connections, hub: Some(b"log".to_vec()) }, version)
+        let (hub, sessions) = (Some(b"log".to_vec()), vec![Snapshot::sample_of_session()]);
+        encode(ExecState { inheritance: inheritance(), connections, hub, sessions }, version)
     };
     let snapshots =
         |version| Snapshot::samples().into_iter().map(move |snapshot| encode(snapshot, version)).collect::<Vec<_>>();

@@ -29,7 +29,7 @@ const INLINE: usize = 32 * 1024;
 /// The longest packet: an inline payload and the words around it.
 const PACKET: usize = 64 * 1024;
 /// The newest version of the words.
-const WORDS: u32 = 5;
+const WORDS: u32 = 6;
 /// From here on a successor hears what its predecessor holds.
 pub const HOLDS: u32 = 2;
 /// From here on a successor says which listeners it keeps by their places; before, by their addresses as they were
@@ -40,6 +40,8 @@ pub const SWITCHES: u32 = 4;
 /// From here on connections move several at a time, and a successor hears what the hub has, if it reads version 3 of the
 /// state.
 pub const HUBS: u32 = 5;
+/// From here on a successor hears of sessions, if it reads version 4 of the state.
+pub const SESSIONS: u32 = 6;
 /// The most descriptors in one packet, of listeners; the kernel's own limit is 253 (unix(7)).
 pub const MAX_DESCRIPTORS: usize = 250;
 
@@ -111,6 +113,8 @@ pub enum Message {
     Publish { id: u64, publication: Payload },
     /// Successor, since version 5, to `Publish`: where it stands, or why it does not.
     Published { id: u64, outcome: Result<PublishedAt, String> },
+    /// Predecessor, since version 6, before `Promote`: the sessions of SockJS, in the version of the state.
+    Sessions(Payload),
 }
 
 /// What is published by another process.
@@ -227,6 +231,7 @@ impl Message {
             Message::Commits(_) => "Commits",
             Message::Publish { .. } => "Publish",
             Message::Published { .. } => "Published",
+            Message::Sessions(_) => "Sessions",
         }
     }
 }

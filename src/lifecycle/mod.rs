@@ -86,6 +86,8 @@ impl Kept {
 pub enum FromPredecessor {
     /// What its hub has written down.
     Hub(Vec<u8>),
+    /// The sessions of SockJS, as the state has them.
+    Sessions(Vec<u8>),
     Promote(Option<Carried>),
     /// It serves no longer, so that we may.
     Go,

@@ -261,6 +261,7 @@ fn listen<A: Arrivals>(
                 FromPredecessor::Promote(carried_version.map(|version| Carried { version, bytes }))
             }
             Message::Hub(log) => FromPredecessor::Hub(log.open(&mut descriptors)?),
+            Message::Sessions(sessions) => FromPredecessor::Sessions(sessions.open(&mut descriptors)?),
             Message::Stop { at_once } => FromPredecessor::Stop { at_once },
             Message::Go => {
                 test_point("successor-go");

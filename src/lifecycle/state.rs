@@ -13,18 +13,19 @@
 //!   name the same descriptor of a file, which an exec'ed successor then owns once.
 //! - Version 3 knows subscribers, and the log of their hub. In those before a subscriber ends with what its client has a
 //!   part of, and is told to come back.
-//! - Version 4 knows WebSockets, and the clients of conversations. In those before one is closed.
+//! - Version 4 knows WebSockets, the clients of conversations, and sessions of SockJS. In those before each is closed.
 
 mod connection;
 pub mod v1;
 mod v2;
 mod v3;
+mod v4;
 
 #[cfg(any(test, fuzzing))]
 pub use connection::SavedDecoder;
 pub use connection::{
-    RemainingBody, SavedClient, SavedFragments, SavedFrames, SavedFraming, SavedSide, SavedState, SavedSubscriber,
-    SavedTopics, SavedWebSocket, Snapshot,
+    RemainingBody, SavedAttached, SavedClient, SavedFragments, SavedFrames, SavedFraming, SavedSession, SavedSessions,
+    SavedSide, SavedState, SavedSubscriber, SavedTopics, SavedWebSocket, SavedWrite, Snapshot,
 };
 
 use connection::{Unsubscribed, Unupgraded};
@@ -41,7 +42,7 @@ const NEWEST: u32 = 4;
 pub const SHARES_FILES: u32 = 2;
 /// From here on there are subscribers, and a hub.
 pub const SUBSCRIBERS: u32 = 3;
-/// From here on there are WebSockets.
+/// From here on there are WebSockets, and sessions.
 pub const WEBSOCKETS: u32 = 4;
 /// The most that an application may carry over.
 pub const CARRY_LIMIT: usize = 16 * 1024 * 1024;
@@ -127,6 +128,8 @@ pub struct ExecState {
     pub connections: Vec<MovedConnection>,
     /// The log of the hub, as that writes it down. Since version 3.
     pub hub: Option<Vec<u8>>,
+    /// Since version 4.
+    pub sessions: Vec<SavedSession>,
 }
 
 /// What is written with magic and version: as what, in each of them.
@@ -148,7 +151,7 @@ impl State for ExecState {
     type V1 = v1::ExecState;
     type V2 = v2::ExecState;
     type V3 = v3::ExecState<Unupgraded>;
-    type V4 = v3::ExecState<Snapshot>;
+    type V4 = v4::ExecState;
 }
 
 /// It is made to be written.
@@ -157,6 +160,14 @@ impl State for Snapshot {
     type V2 = Unsubscribed;
     type V3 = Unupgraded;
     type V4 = Snapshot;
+}
+
+/// They are sent in no version before the fourth.
+impl State for SavedSessions {
+    type V1 = SavedSessions;
+    type V2 = SavedSessions;
+    type V3 = SavedSessions;
+    type V4 = SavedSessions;
 }
 
 /// Writes a value with its magic, in that version.
@@ -263,7 +274,9 @@ mod tests {
         let connection = b"\x01\x00\x7f\x00\x00\x01\x01\x01\x01\x01\x02\x11GET /b HTTP/1.1\r\n";
         // A WebSocket, as one that ends.
         let ended = b"\x02\x01\x81\x00\x00\x07GET /ws";
-        let moments: [&[u8]; 10] = [
+        // A session's as well.
+        let detached = b"\x02\x00\x00\x00\x0ePOST /0/x7/xhr";
+        let moments: [&[u8]; 11] = [
             b"\x00",
             b"\x013POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n\x00\x06\x03abc\x01\x80\x80@\x01\x09\x01",
             b"\x013POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n\x01\x00\x00\x00\x00\x03abc\x01\x80\x80@\x01\x09\x01",
@@ -275,13 +288,14 @@ mod tests {
             b"\x02\x04id: \x00\x00\x08GET /n/a",
             ended,
             ended,
+            detached,
         ];
         let subscriber: &[u8] =
             b"\x04\x01n\x02\x01a\x01b\xac\x02\x07\x01\x00\x01\x00\x04id: \x0f\x09\x00\x01\x01\x08GET /n/a";
         let snapshots = moments.map(|moment| [connection, moment].concat());
         let moved = snapshots.iter().map(|snapshot| [b"\x08\x01\x0a", &snapshot[..]].concat());
         let state = [
-            b"\x01\x00\x00\x00\x00\x00\x00\x01\x06\x0e127.0.0.1:8888\x01\x01\x02\x00\x00\x0a".to_vec(),
+            b"\x01\x00\x00\x00\x00\x00\x00\x01\x06\x0e127.0.0.1:8888\x01\x01\x02\x00\x00\x0b".to_vec(),
             moved.collect::<Vec<_>>().concat(),
         ];
         let first = |fields: &[u8]| [b"hdov\x01\0\0\0", fields].concat();
@@ -304,22 +318,25 @@ mod tests {
         let snapshots = moments.map(|moment| [connection, moment].concat());
         expected.extend(snapshots.iter().map(|snapshot| third(snapshot)));
         let moved: Vec<u8> = snapshots.iter().flat_map(|one| [b"\x08\x01\x0a", &one[..]].concat()).collect();
-        let state = [&inheritance[..], b"\x01\x01\x0c\x0a", &moved, b"\x01\x03log"].concat();
+        let state = [&inheritance[..], b"\x01\x01\x0c\x0b", &moved, b"\x01\x03log"].concat();
         expected.push(third(&state));
         let fourth = |fields: &[u8]| [b"hdov\x04\0\0\0", fields].concat();
         let websocket = b"\x01\x81\x01\x00\x00\x09\x0f\x0a\x00\x80\x80\x04\x07GET /ws";
         let topics = b"\x01n\x02\x01a\x01b\xac\x02\x07\x01\x01b\xad\x02";
         let listener = [&b"\x05\x00\x00\x00\x00\x00"[..], websocket, b"\x00", topics, b"\x01"].concat();
         let client = b"\x01\x04chat\xac\x02\x01\x01\x05state\x01";
-        let waits = b"\x02\x01\x02hi\x00\x01\x00\x01\xa0\x1f\x03bye\x01\x05";
+        let waits = b"\x02\x01\x02hi\x00\x01\x00\x01\xa0\x1f\x03bye\x01\x05\x00";
         let frames = b"\x05\x06\x89\x81abcd\x00\x00\x01\x01\x00\x04half\x00";
         let talker = [&frames[..], websocket, client, topics, waits].concat();
-        (moments[8], moments[9]) = (&listener, &talker);
+        let attached = b"\x06\x04chat\x02x7\xac\x02\x11HTTP/1.1 200 OK\r\n\x00\x00\x01\x01\x01\x0ePOST /0/x7/xhr";
+        (moments[8], moments[9], moments[10]) = (&listener, &talker, attached);
         let snapshots = moments.map(|moment| [connection, moment].concat());
         expected.extend(snapshots.iter().map(|snapshot| fourth(snapshot)));
         let moved: Vec<u8> = snapshots.iter().flat_map(|one| [b"\x08\x01\x0a", &one[..]].concat()).collect();
-        let state = [&inheritance[..], b"\x01\x01\x0c\x0a", &moved, b"\x01\x03log"].concat();
-        expected.push(fourth(&state));
+        let state = [&inheritance[..], b"\x01\x01\x0c\x0b", &moved, b"\x01\x03log"].concat();
+        let session = b"\x01\x04chat\x02x7\x08\x00machine\x01\xac\x02\x01\x02o\n\x01\x00\x01\x04null\x00";
+        let settings = b"\xa8\xc3\x01\x88\x27\x80\x80\x08";
+        expected.push(fourth(&[&state[..], session, settings].concat()));
         for (written, expected) in invariants::states().iter().zip(&expected) {
             assert_eq!(written.escape_ascii().to_string(), expected.escape_ascii().to_string());
         }

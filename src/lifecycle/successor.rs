@@ -2,10 +2,10 @@
 
 use super::candidate::Candidate;
 use super::child::{Child, How};
-use super::link::{self, Link, Message, Packet, PublishedAt, SWITCHES};
+use super::link::{self, Link, Message, Packet, PublishedAt, SESSIONS, SWITCHES};
 use super::patience::Patience;
 use super::program::Reads;
-use super::state::{Inheritance, common, encode};
+use super::state::{Inheritance, WEBSOCKETS, common, encode};
 use super::{Event, FromSuccessor, Kept};
 use crossbeam_channel::Sender;
 use std::ffi::OsStr;
@@ -49,6 +49,11 @@ impl Spoken {
     /// Whether it hears of spare sockets.
     pub fn passes_spares(self) -> bool {
         self.words >= 2 && self.state >= Some(2)
+    }
+
+    /// In which version of the state it hears of sessions, if it does.
+    pub fn knows_sessions(self) -> Option<u32> {
+        self.state.filter(|version| self.words >= SESSIONS && *version >= WEBSOCKETS)
     }
 }
 
@@ -236,7 +241,7 @@ mod tests {
         };
         assert_eq!(with(&[1], &[1]), (Some(1), 1));
         assert_eq!(with(&[1, 2], &[1, 2]), (Some(2), 2));
-        assert_eq!(with(&[1, 2, 3, 4], &[1, 2, 3, 4, 5, 6]), (Some(4), 5));
+        assert_eq!(with(&[1, 2, 3, 4], &[1, 2, 3, 4, 5, 6, 7]), (Some(4), 6));
         assert_eq!(with(&[1, 2], &[1, 2, 3, 4]), (Some(2), 4));
         assert_eq!(with(&[1], &[1, 2]), (Some(1), 2));
         // The greeting of version 2 brings a state.

@@ -2,7 +2,9 @@
 
 use super::hub::{Hub, Namespace};
 use super::origin::may_come_from;
-use crate::api::{Body, Closed, Converse, IntoResponse, Request, Response, Restore, Side, Talk, Talker, known_header};
+use crate::api::{
+    Body, Closed, Converse, IntoResponse, Request, Response, Restore, Sessions, Side, Talk, Talker, known_header,
+};
 use crate::clock::Millis;
 use crate::lifecycle::state::Carried;
 use pubsub::{Inbox, Message, Position, PublishError, SendError};
@@ -415,10 +417,36 @@ impl ConversationService {
         move |request| service.upgrade(request).unwrap_or_else(|refused| refused)
     }
 
-    fn upgrade(&self, request: &mut Request) -> Result<Response, Response> {
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(super) fn hub(&self) -> &pubsub::Hub {
+        self.namespace.hub.inner()
+    }
+
+    pub(super) fn sessions(&self) -> &Arc<Sessions> {
+        self.namespace.hub.sessions()
+    }
+
+    pub(super) fn origins_allowed(&self) -> &[String] {
+        &self.origins
+    }
+
+    pub(super) fn most_bytes(&self) -> usize {
+        self.max_message
+    }
+
+    pub(super) fn upgrade(&self, request: &mut Request) -> Result<Response, Response> {
         let (fields, deflate) = handshake(request, Offer { protocols: &[], deflate: true }, &self.origins)?;
-        let hub = self.namespace.hub.inner();
-        let Ok(inbox) = Inbox::new(hub, new_id()) else { return Err(too_many()) };
+        let Ok(inbox) = Inbox::new(self.hub(), new_id()) else { return Err(too_many()) };
+        let side = Side::Talker(self.open(inbox, request)?);
+        let limits = Limits { max_message: self.max_message, deflate };
+        Ok(switch(fields, Converse { side, limits, heartbeat: 0, lasts: None, sockjs: false }))
+    }
+
+    /// Has the application open the client of an inbox, or say what its request is answered instead.
+    pub(super) fn open(&self, inbox: Arc<Inbox>, request: &mut Request) -> Result<Arc<Talker>, Response> {
         // The client is there for whoever has its number from `open` on.
         let opened = catch_unwind(AssertUnwindSafe(|| self.opens.open(&inbox, request)));
         let talk = match opened {
@@ -432,9 +460,7 @@ impl ConversationService {
                 resume_unwind(panic);
             }
         };
-        let talker = Talker::new(self.namespace.hub.conversations(), self.name.clone(), inbox, talk);
-        let (side, limits) = (Side::Talker(talker), Limits { max_message: self.max_message, deflate });
-        Ok(switch(fields, Converse { side, limits, heartbeat: 0, lasts: None }))
+        Ok(Talker::new(self.namespace.hub.conversations(), self.name.clone(), inbox, talk))
     }
 }
 
@@ -445,7 +471,7 @@ impl fmt::Debug for ConversationService {
 }
 
 /// Nobody can guess the number of a client, and no two are the same.
-fn new_id() -> u64 {
+pub(super) fn new_id() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     RandomState::new().hash_one(COUNT.fetch_add(1, Ordering::Relaxed))
 }

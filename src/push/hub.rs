@@ -1,7 +1,7 @@
 //! What an application publishes to and subscribes from.
 
 use super::token_keys::TokenKeys;
-use crate::api::Conversations;
+use crate::api::{Conversations, Sessions};
 use crate::clock::boot_time;
 use crate::config::PushConfig;
 use pubsub::{HubLimits, Limits, Message, Position, PublishError, Retention, Topic, TopicFigures};
@@ -36,7 +36,7 @@ const HEARTBEAT: u16 = 15;
 #[derive(Clone)]
 pub struct Hub {
     inner: pubsub::Hub,
-    conversations: Arc<Conversations>,
+    sessions: Arc<Sessions>,
 }
 
 impl fmt::Debug for Hub {
@@ -61,7 +61,7 @@ impl Hub {
     /// A hub that keeps so many bytes of messages, of which one has at most so many.
     pub fn with_limits(memory: usize, message: usize) -> Hub {
         let limits = HubLimits { log: Limits { memory, message }, subscribers: usize::MAX };
-        Hub { inner: pubsub::Hub::new(new_epoch(), limits), conversations: Arc::default() }
+        Hub { inner: pubsub::Hub::new(new_epoch(), limits), sessions: Arc::default() }
     }
 
     /// The topics under a name. Those of one name are never read through another, and a successor finds what is kept by it.
@@ -102,8 +102,12 @@ impl Hub {
         &self.inner
     }
 
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
     pub(crate) fn conversations(&self) -> &Arc<Conversations> {
-        &self.conversations
+        self.sessions.conversations()
     }
 }
 

@@ -5,6 +5,7 @@
 //! - `service` answers requests: it publishes, lists, and makes subscriptions, of which the engine takes care.
 //! - `subscribe` lets an application's own handler make one.
 //! - `conversation` is for clients that answer: what an application does for them, and the handshake of their WebSockets.
+//! - `sockjs` has those come who have no WebSocket.
 //! - `question` reads what a client asks for: topics, where to begin, in which form.
 //! - `access` says who may, and by which token; `token` reads and makes those, and `token_keys` has the keys and their file.
 //! - `origin` says which pages may read, and which clients are of this host.
@@ -17,6 +18,7 @@ mod hub;
 mod origin;
 mod question;
 mod service;
+mod sockjs;
 mod subscribe;
 mod token;
 mod token_keys;
@@ -25,6 +27,7 @@ pub use conversation::{Client, ClientId, Conversation, ConversationService, Inco
 pub(crate) use hub::new_epoch;
 pub use hub::{Hub, Namespace, Publishers, Subscribers};
 pub use pubsub::{BadEvent, BadTopic, Message, Position, PublishError, SendError, TopicFigures};
+pub use sockjs::SockJs;
 pub use subscribe::Subscribe;
 pub use token::Token;
 pub use token_keys::TokenKeys;

@@ -31,9 +31,13 @@ pub(super) fn allow_origin(response: Response, request: &Request, origins: &[Str
 pub(super) fn may_come_from(request: &Request, origins: &[String]) -> bool {
     let Some(origin) = request.header_bytes("Origin") else { return true };
     let Ok(origin) = std::str::from_utf8(origin) else { return false };
-    let own = origin.split_once("://").map(|(_, authority)| authority);
-    let same = own.zip(request.host()).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host));
-    same || origins.iter().any(|allowed| allowed == origin || allowed == "*")
+    is_same_origin(request) || origins.iter().any(|allowed| allowed == origin || allowed == "*")
+}
+
+/// Whether a request comes from a page of this server's own origin, and says so.
+pub(super) fn is_same_origin(request: &Request) -> bool {
+    let own = request.header("Origin").and_then(|origin| origin.split_once("://"));
+    own.zip(request.host()).is_some_and(|((_, own), host)| own.eq_ignore_ascii_case(host))
 }
 
 /// Adds what the question before a request asks for (Fetch, CORS-preflight).

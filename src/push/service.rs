@@ -175,7 +175,7 @@ impl Service {
         let side = Side::Listener(Box::new(subscription));
         let limits = Limits { max_message: LISTENERS_MESSAGE, deflate: false };
         let heartbeat = if json { self.namespace.heartbeat } else { 0 };
-        Ok(switch(fields, Converse { side, limits, heartbeat, lasts }))
+        Ok(switch(fields, Converse { side, limits, heartbeat, lasts, sockjs: false }))
     }
 
     fn topics(&self, names: &[String]) -> Result<Vec<Topic>, Wrong> {

@@ -5,13 +5,14 @@
 use super::reload::{Rests, check_timeout, said_by_the_ready};
 use super::running::{Pause, Reloaded, Running, Waited};
 use super::stragglers::Stragglers;
+use crate::clock::Millis;
 use crate::config::Config;
 use crate::engine::acceptor::{Command, Holders};
 use crate::generation::generation;
 use crate::lifecycle::candidate::Candidate;
 use crate::lifecycle::link::{HOLDS, HUBS, MAX_DESCRIPTORS, Message, SWITCHES, payload, test_point, test_time};
 use crate::lifecycle::patience::Patience;
-use crate::lifecycle::state::{Inheritance, InheritedListener, SUBSCRIBERS};
+use crate::lifecycle::state::{Inheritance, InheritedListener, SUBSCRIBERS, SavedSessions, encode};
 use crate::lifecycle::successor::{PATIENCE, Spoken, Successor};
 use crate::lifecycle::{Event, FromSuccessor, Kept};
 use crate::listener::WeakListener;
@@ -96,6 +97,7 @@ impl Running {
         let deadline = Patience::new(config.reload_deadline.saturating_sub(spent));
         self.promoted_another(pid);
         self.hand_hub_over(None);
+        self.shared.sessions.close_all(Millis::now().0);
         self.move_to(successor, removed, spoken, config, deadline, None, again)
     }
 
@@ -124,8 +126,17 @@ impl Running {
         said.map_err(|error| Reloaded::Failed(format!("the successor is gone before it serves: {error}")))?;
         self.waits_for_serving = true;
         self.hand_hub_over((spoken.words >= HUBS).then(|| successor.link.clone()));
+        self.hand_sessions_over(spoken);
         test_point("predecessor-go");
         Ok(())
+    }
+
+    /// The successor has the sessions, or nobody has them any more.
+    fn hand_sessions_over(&self, spoken: Spoken) {
+        match spoken.knows_sessions() {
+            Some(_) => self.shared.sessions.hand_over(),
+            None => self.shared.sessions.close_all(Millis::now().0),
+        }
     }
 
     /// Nothing has been given away: the successor is killed, and everybody goes on.
@@ -345,6 +356,13 @@ impl Running {
             let (hub, memfd) = payload(hub).map_err(failed)?;
             let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).collect();
             successor.link.send_within(&Message::Hub(hub), &descriptors, PATIENCE).map_err(failed)?;
+            // What is sent to their clients waits from here on.
+            let sessions = self.shared.sessions.save(Millis::now().0);
+            if let Some(version) = spoken.knows_sessions() {
+                let (sessions, memfd) = payload(encode(SavedSessions(sessions), version)).map_err(failed)?;
+                let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).collect();
+                successor.link.send_within(&Message::Sessions(sessions), &descriptors, PATIENCE).map_err(failed)?;
+            }
         }
         let (carried, memfd) = payload(carried.map(|carried| carried.bytes).unwrap_or_default()).map_err(failed)?;
         let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).collect();
@@ -426,6 +444,7 @@ impl Running {
                         continue;
                     }
                     self.take_hub_back_behind_a_hole();
+                    self.shared.sessions.take_back(Millis::now().0);
                     self.became_server();
                     self.context.notifier.main_again(std::process::id(), &self.status());
                     // Every connection that was not committed is ours, and the listeners that it kept always were.

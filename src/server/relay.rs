@@ -1,7 +1,7 @@
 //! What the other generation says about connections, on its way to the acceptor.
 
 use super::stragglers::{Stragglers, publish_for};
-use crate::api::Conversations;
+use crate::api::Sessions;
 use crate::clock::boot_time;
 use crate::engine::acceptor::Command;
 use crate::engine::connection::{Connection, Restored};
@@ -21,7 +21,7 @@ pub(super) struct Relay {
     pub(super) commands: Sender<Command>,
     pub(super) to_acceptor: AcceptorHandle,
     pub(super) hub: Option<Hub>,
-    pub(super) conversations: Arc<Conversations>,
+    pub(super) sessions: Arc<Sessions>,
     pub(super) stragglers: Stragglers,
 }
 
@@ -56,7 +56,7 @@ impl Arrivals for Relay {
     type Restored = Restored;
 
     fn restore(&self, snapshot: Snapshot, socket: OwnedFd, file: Option<Arc<File>>) -> Option<Restored> {
-        Connection::restore(snapshot, socket, file.as_ref(), (self.hub.as_ref(), &self.conversations)).ok()
+        Connection::restore(snapshot, socket, file.as_ref(), (self.hub.as_ref(), &self.sessions)).ok()
     }
 
     fn adopt(&self, restored: Vec<Restored>) {

@@ -1,7 +1,7 @@
 //! Reloading by exec: the process becomes the program on disk, and everything it holds stays open.
 
 use super::running::{Reloaded, Running, Waited};
-use crate::clock::boot_time;
+use crate::clock::{Millis, boot_time};
 use crate::config::{Config, ConfigFile, MAX_CONFIGURATION};
 use crate::engine::acceptor::{Command, Held, HoldOrder, NotHeld};
 use crate::engine::connection::Connection;
@@ -309,7 +309,9 @@ impl Running {
                 Connection::refresh(one, &self.shared);
             }
         }
-        let (legacy, state) = (self.context.pid_file.legacy(true), ExecState { inheritance, connections, hub });
+        let sessions = self.shared.sessions.save(Millis::now().0);
+        let state = ExecState { inheritance, connections, hub, sessions };
+        let legacy = self.context.pid_file.legacy(true);
         let error = exec::hand_over(&checked.candidate, state, checked.version, &legacy, way_back.as_ref());
         self.open_hub();
         self.context.pid_file.keep();

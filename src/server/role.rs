@@ -7,7 +7,7 @@ use crate::lifecycle::exec::{self, InheritedConnection, TakenOver};
 use crate::lifecycle::pid_file::Legacy;
 use crate::lifecycle::predecessor::{Hello, Predecessor};
 use crate::lifecycle::program;
-use crate::lifecycle::state::Inheritance;
+use crate::lifecycle::state::{Inheritance, SavedSession};
 use crate::lifecycle::way_back::{self, CameBack};
 use crate::listener::{Address, Kept, Listener, Origin, keep_or_bind};
 use crate::sys::descriptors::own_one;
@@ -32,6 +32,7 @@ pub struct Inherited {
     pub connections: Vec<InheritedConnection>,
     /// What the hub has written down.
     pub hub: Option<Vec<u8>>,
+    pub sessions: Vec<SavedSession>,
     pub predecessor: Option<Predecessor>,
     pub legacy: Legacy,
     /// If this process had become a program that did not serve.
@@ -99,6 +100,7 @@ impl Role {
     /// Binds what is new, keeps what was inherited.
     pub fn begin(self, addresses: &[Address]) -> Result<Startup, Error> {
         let mut waits_for_go = false;
+        let mut sessions = Vec::new();
         let (mut inheritance, connections, hub, predecessor, descriptors, legacy, came_back) = match self {
             Role::First => {
                 let Kept { mut listeners, obsolete } =
@@ -106,7 +108,8 @@ impl Role {
                 listeners.iter_mut().try_for_each(Listener::listen)?;
                 return Ok(Startup { listeners, obsolete, inherited: Inherited::default() });
             }
-            Role::Exec(TakenOver { inheritance, listeners, connections, hub }, legacy, came_back) => {
+            Role::Exec(TakenOver { inheritance, listeners, connections, hub, sessions: theirs }, legacy, came_back) => {
+                sessions = theirs;
                 (inheritance, connections, hub, None, listeners, legacy, came_back)
             }
             Role::Overlap(Hello { predecessor, inheritance, listeners, switch }, legacy) => {
@@ -126,7 +129,8 @@ impl Role {
         // would be reset if this came to nothing.
         let Kept { listeners, obsolete } = keep_or_bind(addresses, inherited, is_final)
             .inspect_err(|error| predecessor.iter().for_each(|predecessor| predecessor.hears_why(error)))?;
-        let inherited = Inherited { inheritance, connections, hub, predecessor, legacy, came_back, waits_for_go };
+        let inherited =
+            Inherited { inheritance, connections, hub, sessions, predecessor, legacy, came_back, waits_for_go };
         Ok(Startup { listeners, obsolete, inherited })
     }
 }

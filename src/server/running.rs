@@ -6,7 +6,7 @@ use super::role::Inherited;
 use super::stragglers::Stragglers;
 use super::{Carry, Ended, figures};
 use crate::Error;
-use crate::api::{Conversations, Handler};
+use crate::api::{Handler, Sessions};
 use crate::clock::{Millis, boot_time};
 use crate::config::{Config, ReloadMode};
 use crate::engine::acceptor::{Acceptor, Command, Holders, Jobs, WAKER};
@@ -22,7 +22,7 @@ use crate::lifecycle::pid_file::PidFile;
 use crate::lifecycle::predecessor::Predecessor;
 use crate::lifecycle::program::Program;
 use crate::lifecycle::signals::SignalThread;
-use crate::lifecycle::state::Counters;
+use crate::lifecycle::state::{Counters, SavedSession, SavedSessions, decode};
 use crate::lifecycle::way_back::{self, Failures};
 use crate::lifecycle::{Event, FromPredecessor, Phase};
 use crate::listener::{Listener, Origin, WeakListener};
@@ -154,7 +154,7 @@ impl Running {
         context: ProcessContext,
     ) -> Result<Running, Error> {
         let failed = |what: &str, error: io::Error| Error::runtime(format_args!("cannot start {what}"), error);
-        let Inherited { inheritance, connections, hub, predecessor, came_back, waits_for_go, .. } = inherited;
+        let Inherited { inheritance, connections, hub, sessions, predecessor, came_back, waits_for_go, .. } = inherited;
         let first = predecessor.is_none() && generation() == 1;
         let read = begin_hub(config, context.hub.as_ref(), hub.as_deref(), first)?;
         if let (Some(carry), Some(carried)) = (&context.carry, inheritance.carried) {
@@ -170,11 +170,13 @@ impl Running {
         let to_acceptor = AcceptorHandle::new(messages, Arc::new(waker));
         let streamers = config.streamers();
         let threads = config.workers + streamers + 1;
+        let sessions_of_hub = context.hub.as_ref().map_or_else(Arc::default, |hub| hub.sessions().clone());
         let shared = Arc::new(Shared {
             limits: config.limits.clone().clamped(),
             handler,
             hub: context.hub.as_ref().map(|hub| hub.inner().clone()),
-            conversations: context.hub.as_ref().map_or_else(Arc::default, |hub| hub.conversations().clone()),
+            conversations: sessions_of_hub.conversations().clone(),
+            sessions: sessions_of_hub,
             status_routes: config.status_routes,
             phase: Phase::default(),
             stats: Stats::new(threads),
@@ -239,7 +241,9 @@ impl Running {
             let waker = to_acceptor.clone();
             hub.inner().wakes(move || waker.wake());
         }
-        let restored = restore(connections, (shared.hub.as_ref(), &shared.conversations))?;
+        // Before the connections that have them.
+        take_sessions_over(sessions, (shared.hub.as_ref(), &shared.sessions));
+        let restored = restore(connections, (shared.hub.as_ref(), &shared.sessions))?;
         acceptor.listen(predecessor.is_none() && !way_back::is_armed())?;
         way_back::serves();
         restored.into_iter().for_each(|restored| acceptor.restore(ManuallyDrop::into_inner(restored)));
@@ -406,8 +410,8 @@ impl Running {
     /// What the other generation says of connections goes there.
     pub(super) fn relay(&self) -> Relay {
         let (commands, to_acceptor) = (self.commands.clone(), self.to_acceptor.clone());
-        let (hub, conversations) = (self.shared.hub.clone(), self.shared.conversations.clone());
-        Relay { commands, to_acceptor, hub, conversations, stragglers: self.stragglers.clone() }
+        let (hub, sessions) = (self.shared.hub.clone(), self.shared.sessions.clone());
+        Relay { commands, to_acceptor, hub, sessions, stragglers: self.stragglers.clone() }
     }
 
     /// Goes on with the predecessor's messages, or says that it cannot, and is ended for that.
@@ -482,6 +486,12 @@ impl Running {
                 }
             }
             FromPredecessor::Hub(written) => self.take_hub_over(&written),
+            FromPredecessor::Sessions(written) => match decode::<SavedSessions>(&written) {
+                Ok(SavedSessions(sessions)) => {
+                    take_sessions_over(sessions, (self.shared.hub.as_ref(), &self.shared.sessions));
+                }
+                Err(wrong) => log::error!("the predecessor's sessions cannot be read, and are lost: {wrong}"),
+            },
             FromPredecessor::Go => self.serve(),
             FromPredecessor::Stop { at_once } => {
                 // It says so only while it is the server.
@@ -899,11 +909,18 @@ fn begin_hub<'c>(
     Ok(None)
 }
 
+/// The sessions that were inherited go on.
+fn take_sessions_over(saved: Vec<SavedSession>, (hub, sessions): (Option<&pubsub::Hub>, &Arc<Sessions>)) {
+    let Some(hub) = hub else { return };
+    let now = Millis::now().0;
+    saved.into_iter().for_each(|saved| sessions.restore(hub, saved, now));
+}
+
 /// Each connection that was inherited, still closed by nobody: one that cannot be restored is a reason to go back, or, where
 /// nothing leads back, is lost alone.
 fn restore(
     connections: Vec<InheritedConnection>,
-    hub: (Option<&pubsub::Hub>, &Arc<Conversations>),
+    hub: (Option<&pubsub::Hub>, &Sessions),
 ) -> Result<Vec<ManuallyDrop<Restored>>, Error> {
     let mut all = Vec::with_capacity(connections.len());
     for InheritedConnection { snapshot, socket, file } in connections {

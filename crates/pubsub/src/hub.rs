@@ -37,6 +37,8 @@ struct Inner {
     news: AtomicBool,
     /// The tokens of those for whom there is something besides their topics.
     called: Mutex<Vec<usize>>,
+    /// Clients that have no connection now, and for whom there is something.
+    absent: Mutex<Vec<u64>>,
     subscribers: AtomicUsize,
     most_subscribers: AtomicUsize,
     wake: Mutex<Option<Arc<Wake>>>,
@@ -174,6 +176,7 @@ impl Hub {
             version: AtomicU64::new(0),
             news: AtomicBool::new(false),
             called: Mutex::default(),
+            absent: Mutex::default(),
             subscribers: AtomicUsize::new(0),
             most_subscribers: AtomicUsize::new(limits.subscribers),
             wake: Mutex::new(None),
@@ -398,8 +401,24 @@ impl Hub {
     }
 
     /// There is something for that one besides its topics.
-    pub(crate) fn call(&self, token: usize) {
+    pub fn call(&self, token: usize) {
         self.0.called.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+        self.tell();
+    }
+
+    /// The same for a client that has no connection now.
+    pub(crate) fn call_absent(&self, client: u64) {
+        self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+        self.tell();
+    }
+
+    /// Those that were called without a connection: see [`Inbox::lasts`](crate::Inbox::lasts).
+    pub fn take_absent(&self) -> Vec<u64> {
+        mem::take(&mut *self.0.absent.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Wakes whoever takes news, though there is none.
+    pub fn wake(&self) {
         self.tell();
     }
 

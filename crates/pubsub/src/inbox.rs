@@ -18,8 +18,10 @@ const BYTES: usize = 64 << 10;
 /// Topics that a client listens to.
 const TOPICS: usize = 32;
 
-/// How the messages of topics leave.
-const FORM: Form = Form { websocket: true, chunked: false, json: false, beat: false, poll: false };
+/// How the messages of topics leave, for a client whose frames are made elsewhere, or not.
+const fn form(bare: bool) -> Form {
+    Form { websocket: true, chunked: false, json: false, beat: false, poll: false, bare }
+}
 
 /// Why something does not reach a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub enum SendError {
     HandedOver,
     /// It listens to 32 topics, and no more are allowed.
     Topics,
+    /// It takes text alone, and this is none.
+    NotText,
 }
 
 impl fmt::Display for SendError {
@@ -42,6 +46,7 @@ impl fmt::Display for SendError {
             SendError::Closed => "this client is closed",
             SendError::HandedOver => "another process has this client now",
             SendError::Topics => "this client listens to 32 topics, no more are allowed",
+            SendError::NotText => "this client takes text alone",
         })
     }
 }
@@ -68,6 +73,10 @@ struct Contents {
     /// A close frame was sent: nothing may follow it.
     shut: bool,
     ended: bool,
+    /// Its messages are text, and frames are made of them elsewhere.
+    text: bool,
+    /// It is there also while there is no connection.
+    lasting: bool,
 }
 
 /// An inbox as it is written down.
@@ -83,6 +92,8 @@ pub struct SavedInbox {
     pub close: Option<(u16, String)>,
     /// When its conversation wants to be woken, in the server's milliseconds.
     pub wake: Option<u64>,
+    /// Whether its messages are text alone.
+    pub text: bool,
 }
 
 fn length(message: &Message) -> usize {
@@ -104,13 +115,14 @@ impl Inbox {
 
     /// One that goes on as it was written down, whatever the limit.
     pub fn restore(hub: &Hub, saved: SavedInbox) -> Arc<Inbox> {
-        let SavedInbox { id, messages, subscription, close, wake } = saved;
+        let SavedInbox { id, messages, subscription, close, wake, text } = saved;
         hub.count_in_anyway();
-        let subscription = subscription.and_then(|saved| Subscription::restore(hub, Saved { form: FORM, ..saved }));
+        let restored = |saved| Subscription::restore(hub, Saved { form: form(text), ..saved });
+        let subscription = subscription.and_then(restored);
         let subscription = subscription.map(|subscription| Box::new(subscription.into_part()));
         let (close, wake) = (close.map(Box::new), wake.and_then(NonZeroU64::new));
         let messages = (!messages.is_empty()).then(|| Box::new(messages.into()));
-        let contents = Contents { messages, subscription, close, wake, ..Contents::default() };
+        let contents = Contents { messages, subscription, close, wake, text, ..Contents::default() };
         Arc::new(Inbox { hub: hub.clone(), id, contents: Mutex::new(contents) })
     }
 
@@ -123,7 +135,19 @@ impl Inbox {
             subscription: contents.subscription.as_ref().and_then(|subscription| subscription.save()),
             close: contents.close.as_deref().cloned(),
             wake: contents.wake.map(NonZeroU64::get),
+            text: contents.text,
         }
+    }
+
+    /// From here on it takes text alone, and what comes of its topics has no frames: see [`Form::bare`].
+    pub fn takes_text_alone(&self) {
+        self.contents().text = true;
+    }
+
+    /// Its client is there also while there is no connection: then whoever closes it, or wants it woken, says so to
+    /// [`Hub::take_absent`].
+    pub fn lasts(&self) {
+        self.contents().lasting = true;
     }
 
     /// Which client's.
@@ -167,12 +191,24 @@ impl Inbox {
         token.into_iter().for_each(|token| self.hub.call(token));
     }
 
+    /// The same, or whoever has it without a connection.
+    fn call_in_any_case(&self, contents: MutexGuard<'_, Contents>) {
+        if contents.lasting && contents.token.is_none() {
+            drop(contents);
+            return self.hub.call_absent(self.id);
+        }
+        self.call(contents);
+    }
+
     /// Puts a message into it.
     ///
     /// # Errors
     /// See [`SendError`].
     pub fn send(&self, message: Message) -> Result<(), SendError> {
         let mut contents = self.open()?;
+        if contents.text && matches!(message, Message::Binary(_)) {
+            return Err(SendError::NotText);
+        }
         let (waiting, bytes) = (contents.messages().count(), contents.bytes() + length(&message));
         if waiting >= MESSAGES || (bytes > BYTES && waiting > 0) {
             return Err(SendError::Full);
@@ -191,7 +227,7 @@ impl Inbox {
     pub fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
         let mut contents = self.open()?;
         contents.close = Some(Box::new((code, reason.to_owned())));
-        self.call(contents);
+        self.call_in_any_case(contents);
         Ok(())
     }
 
@@ -202,7 +238,7 @@ impl Inbox {
     pub fn wake_at(&self, when: Option<u64>) -> Result<(), SendError> {
         let mut contents = self.open()?;
         contents.wake = when.map(|when| NonZeroU64::new(when).unwrap_or(NonZeroU64::MIN));
-        self.call(contents);
+        self.call_in_any_case(contents);
         Ok(())
     }
 
@@ -217,7 +253,7 @@ impl Inbox {
             Some(subscription) if subscription.topics() >= TOPICS => return Err(SendError::Topics),
             Some(subscription) => _ = subscription.add(topic),
             None => {
-                let mut subscription = Subscription::part_of_another(&self.hub, topic, FORM);
+                let mut subscription = Subscription::part_of_another(&self.hub, topic, form(contents.text));
                 token.into_iter().for_each(|token| subscription.enter(token));
                 contents.subscription = Some(Box::new(subscription));
                 // What was published before it stood in the index.
@@ -250,6 +286,15 @@ impl Inbox {
             subscription.enter(token);
         }
         contents.has_something()
+    }
+
+    /// Nobody has its connection any more.
+    pub fn leave(&self) {
+        let mut contents = self.contents();
+        contents.token = None;
+        if let Some(subscription) = &mut contents.subscription {
+            subscription.leave();
+        }
     }
 
     /// Whether so much waits that whoever has the connection had better send it before anything is added, or it is to be closed.

@@ -33,6 +33,8 @@ pub struct Form {
     /// Each message is one of a WebSocket. Without JSON it is the data alone, and of what is missing nothing is said:
     /// [`Pulled::gap`].
     pub websocket: bool,
+    /// The same without a frame around it, for whoever makes his own: where each ends, [`Joined::ends`] says.
+    pub bare: bool,
 }
 
 /// Where a subscription begins.
@@ -373,6 +375,13 @@ impl Subscription {
         state.enter(&self.topics, token);
     }
 
+    /// News do not reach it any more, until it enters again.
+    pub fn leave(&mut self) {
+        if let Some(token) = self.token.take() {
+            self.hub.write().leave(&self.topics, token);
+        }
+    }
+
     /// Whether news reach it.
     pub fn has_entered(&self) -> bool {
         self.token.is_some()
@@ -706,7 +715,7 @@ fn push_gap(out: &mut Vec<u8>, from: Option<Position>, to: Position, form: Form)
 }
 
 fn push(out: &mut Vec<u8>, event: &[u8], form: Form) {
-    if form.websocket {
+    if form.websocket && !form.bare {
         // Bytes that are no text cannot be said to be it (RFC 6455 §8.1).
         let opcode = if str::from_utf8(event).is_ok() { Opcode::Text } else { Opcode::Binary };
         out.extend_from_slice(&frame_header(opcode, false, event.len()));

@@ -354,6 +354,16 @@ impl Session {
         (!waits && self.state != State::Gone).then_some(self.deadline)
     }
 
+    /// What it goes by.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// Whether somebody is there who takes what is sent now: until then it may wait elsewhere.
+    pub fn has_idle_receiver(&self) -> bool {
+        self.state == State::Open && self.receiver.as_ref().is_some_and(|receiver| !receiver.in_flight)
+    }
+
     /// Who holds it, and who comes next.
     pub fn receivers(&self) -> impl Iterator<Item = u64> {
         self.receiver.iter().chain(&self.waiting).map(|receiver| receiver.id)

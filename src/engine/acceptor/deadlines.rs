@@ -28,6 +28,7 @@ impl Acceptor {
         }
         // Who was parked before the stop began has more time than it gives. Who is under way then is looked at when it parks.
         if self.shared.is_draining() && !std::mem::replace(&mut self.draining, true) {
+            self.shared.sessions.stop(self.now.0);
             let slots: Vec<Arc<Slot>> = self.table.iter().cloned().collect();
             for slot in slots {
                 let seen = slot.load();

@@ -9,6 +9,7 @@ mod eviction;
 mod holding;
 mod moving;
 mod resting;
+mod sessions;
 mod streams;
 mod timers;
 
@@ -16,7 +17,7 @@ pub use holding::{Held, HoldOrder, NotHeld};
 
 use crate::clock::{DateCache, Millis};
 use crate::engine::connection::Slot;
-use crate::engine::connection::{CloseReason, Connection, Discarded, Restored, Shared};
+use crate::engine::connection::{CloseReason, Connection, Discarded, Restored, Share, Shared};
 use crate::engine::pool::job::Job;
 use crate::engine::pool::work_queue::Producer;
 use crate::engine::pool::worker::{AcceptorHandle, ToAcceptor};
@@ -203,6 +204,11 @@ pub struct Acceptor {
     /// Connections of which one look did not throw away everything.
     discarding: Vec<Arc<Slot>>,
     resting: Resting,
+    /// What sessions take of the memory for what waits, and how much that was when it was counted.
+    sessions_share: Option<Share>,
+    sessions_held: usize,
+    /// Whether some may have connections that have not come here yet.
+    awaits_sessions: bool,
     /// When to say next what is waited for.
     says_again: Millis,
     over: bool,
@@ -263,6 +269,9 @@ impl Acceptor {
             leaving: Vec::new(),
             discarding: Vec::new(),
             resting: Resting::default(),
+            sessions_share: None,
+            sessions_held: 0,
+            awaits_sessions: true,
             says_again: Millis::NEVER,
             over: false,
         })
@@ -312,6 +321,7 @@ impl Acceptor {
             self.adopt_some();
             self.send_overflow();
             self.deliver();
+            self.look_at_sessions();
             self.admit_postponed();
             self.look_for_room();
             if self.ready && self.accepts() && self.hold.is_none() && self.now >= self.accept_again {
@@ -364,6 +374,7 @@ impl Acceptor {
             return Some(ASKED_TICK);
         }
         let mut until = self.timers.next(self.now).min(self.resting.due()).min(self.deliveries.due());
+        until = until.min(self.sessions_due());
         if let Some(due) = self.streams.due() {
             until = until.min(due);
         }
@@ -459,7 +470,7 @@ impl Acceptor {
             Err(TrySendError::Full(Job::Turn(slot))) => self.overflow.push_back(slot),
             // The pool ends only after this thread has.
             Err(TrySendError::Disconnected(_)) => self.over = true,
-            Ok(()) | Err(TrySendError::Full(Job::Deliveries(_))) => {}
+            Ok(()) | Err(TrySendError::Full(Job::Deliveries(_) | Job::Sessions)) => {}
         }
     }
 

@@ -77,6 +77,7 @@ impl Bench {
                 assert_eq!(slots.len(), 1);
                 slots.into_iter().next()
             }
+            Job::Sessions => None,
         }
     }
 }
@@ -196,7 +197,7 @@ fn talker(wake: Millis) -> (crate::push::Hub, Restored, UnixStream) {
 
     let hub = crate::push::Hub::new();
     let _ = hub.conversation("chat", Chat);
-    let mut snapshot = Snapshot::samples().pop().expect("some");
+    let mut snapshot = Snapshot::samples().swap_remove(9);
     let SavedState::Conversing(saved) = &mut snapshot.state else { panic!("{snapshot:?}") };
     saved.unsent.clear();
     let SavedSide::Talker(client) = &mut saved.side else { panic!("{saved:?}") };
@@ -204,7 +205,7 @@ fn talker(wake: Millis) -> (crate::push::Hub, Restored, UnixStream) {
     snapshot.deadline = Millis::now().after(Duration::from_secs(20)).0;
     let (ours, client) = UnixStream::pair().expect("a socket pair");
     ours.set_nonblocking(true).expect("an open socket");
-    let restored = Connection::restore(snapshot, ours.into(), None, (Some(hub.inner()), hub.conversations()));
+    let restored = Connection::restore(snapshot, ours.into(), None, (Some(hub.inner()), hub.sessions()));
     (hub, restored.expect("it fits together"), client)
 }
 

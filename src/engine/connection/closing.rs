@@ -103,6 +103,7 @@ impl Connection {
                 Expiry::Close(CloseReason::WriteTimeout)
             }
             State::Conversing(_) => self.expire_conversation(shared, now),
+            State::Attached(_) => self.expire_attached(shared, now, date),
             State::Lingering { reason, .. } | State::Refused { reason, .. } => Expiry::Close(*reason),
         }
     }
@@ -209,7 +210,7 @@ impl Connection {
     pub fn has_read(&self) -> bool {
         match self.state {
             State::ReadingBody(_) => true,
-            State::Subscribed(_) => false,
+            State::Subscribed(_) | State::Attached(_) => false,
             _ => !self.input.is_empty(),
         }
     }
@@ -278,7 +279,7 @@ impl Connection {
         let what = match &self.state {
             State::ReadingHead if is_blank(&self.input) => return None,
             // It is never finished, so nothing waits for that.
-            State::Lingering { .. } | State::Subscribed(_) | State::Conversing(_) => return None,
+            State::Lingering { .. } | State::Subscribed(_) | State::Conversing(_) | State::Attached(_) => return None,
             // What has been answered, or cut, is not under way.
             State::Refused { push, .. } if push.exchange.is_none() => return None,
             State::ReadingHead => {

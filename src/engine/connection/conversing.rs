@@ -14,14 +14,11 @@ use super::subscribed::{Blocked, next_heartbeat};
 use super::transport::Moved;
 use super::turn::Turn;
 use super::{Connection, Flow, State, close};
-use crate::api::{Closed, Conversations, Converse, SavedTalker, Side, Talker};
+use crate::api::{Closed, Conversations, Converse, Side, topics_of};
 use crate::clock::Millis;
-use crate::lifecycle::state::{
-    Carried, SavedClient, SavedFragments, SavedFrames, SavedSide, SavedTopics, SavedWebSocket,
-};
+use crate::lifecycle::state::{SavedFragments, SavedFrames, SavedSide, SavedWebSocket};
 use http1::response::{HeadOptions, ResponseFraming, finish_head};
-use pubsub::{Form, Hub, Joined, Pulled, Saved, SavedInbox, Subscription};
-use serde_bytes::ByteBuf;
+use pubsub::{Hub, Joined, Pulled, Subscription};
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +60,8 @@ pub(super) struct Conversing {
     beat: Millis,
     /// When it is closed whatever there is to be heard.
     expires: Millis,
+    /// Whether its messages are frames of SockJS.
+    sockjs: bool,
     /// What its end was, as far as it is known: what its client has said, or why it was failed.
     closed: Option<Box<Closed>>,
     /// It is to be closed for that reason by the next worker that has it.
@@ -103,6 +102,9 @@ impl Conversing {
     fn say_close(&mut self, out: &mut Vec<u8>, code: u16, reason: &str, now: Millis) {
         let code = CloseCode::new(code).unwrap_or(CloseCode::NORMAL);
         if let Some(frame) = self.state.close(code, reason) {
+            if self.sockjs {
+                push_sockjs_close(out, code, reason);
+            }
             frame.push_to(out);
             self.shut();
             self.due = now.after(if code == CloseCode::RESTART { STOP_PATIENCE } else { CLOSE_PATIENCE });
@@ -124,6 +126,9 @@ impl Conversing {
     pub(super) fn last_words(&self) -> Vec<u8> {
         let mut words = self.unsent().to_vec();
         if self.state.may_send() {
+            if self.sockjs {
+                push_sockjs_close(&mut words, CloseCode::RESTART, "");
+            }
             Frame::Close(Some((CloseCode::RESTART, ""))).push_to(&mut words);
         }
         words
@@ -154,6 +159,17 @@ impl Conversing {
     /// What is for it alone, as much as is sent together. Answers whether there is more.
     fn take_messages(&self, work: &mut WorkerContext) -> bool {
         let Side::Talker(talker) = &self.side else { return false };
+        if self.sockjs {
+            let (mut texts, mut bytes) = (Vec::new(), 0);
+            while bytes < BYTES
+                && let Some(Message::Text(text)) = talker.inbox.take()
+            {
+                bytes += text.len();
+                texts.push(text);
+            }
+            push_sockjs(&mut work.out, sockjs::Frame::Messages(&texts));
+            return bytes >= BYTES;
+        }
         while work.out.len() < BYTES {
             let Some(message) = talker.inbox.take() else { return false };
             if !(self.decoder.limits().deflate && push_compressed(work, &message)) {
@@ -165,6 +181,43 @@ impl Conversing {
         }
         true
     }
+}
+
+/// Appends a frame of SockJS; none for no messages.
+fn push_sockjs(out: &mut Vec<u8>, frame: sockjs::Frame<'_>) {
+    if !matches!(frame, sockjs::Frame::Messages([])) {
+        Frame::Text(&frame.text()).push_to(out);
+    }
+}
+
+/// Messages that were joined without frames.
+fn texts_of(joined: &Joined) -> Vec<String> {
+    let mut began = 0;
+    let mut text = |end: usize| {
+        let bytes = &joined.bytes()[mem::replace(&mut began, end)..end];
+        String::from_utf8_lossy(bytes).into_owned()
+    };
+    joined.ends().iter().map(|(end, _)| text(*end)).collect()
+}
+
+/// What the client says with one message: itself, or what SockJS has in it.
+fn messages_of(message: Message, one: &Conversing) -> Result<Vec<Message>, sockjs::Refusal> {
+    if !one.sockjs {
+        return Ok(vec![message]);
+    }
+    let Message::Text(text) = message else { return Err(sockjs::Refusal::BrokenJson) };
+    let limits = sockjs::payload::Limits { bytes: one.decoder.limits().max_message, ..Default::default() };
+    let messages = sockjs::payload::websocket_message(&text, limits)?;
+    Ok(messages.into_iter().map(Message::Text).collect())
+}
+
+/// Appends why it is closed, as clients of SockJS are told.
+fn push_sockjs_close(out: &mut Vec<u8>, code: CloseCode, reason: &str) {
+    let close = match code {
+        CloseCode::RESTART => sockjs::Close::go_away(),
+        code => sockjs::Close::new(code.get(), reason),
+    };
+    push_sockjs(out, sockjs::Frame::Close { code: close.code, reason: &close.reason });
 }
 
 /// Appends a message compressed, if that is shorter (RFC 7692 §6.1: a sender may choose for each).
@@ -225,10 +278,13 @@ impl Connection {
         converse: Converse,
         start: usize,
     ) -> Flow {
-        let Converse { side, limits, heartbeat, lasts } = converse;
+        let Converse { side, limits, heartbeat, lasts, sockjs } = converse;
         let framing = ResponseFraming::Upgrade("websocket");
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive: true, client_minor: 1 });
         work.answer.begins(101, work.out.len() - start);
+        if sockjs {
+            push_sockjs(&mut work.out, sockjs::Frame::Open);
+        }
         let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
         exchange.keep_line_of(&work.request);
         let beat = next_heartbeat(work.now, heartbeat, work.token);
@@ -247,6 +303,7 @@ impl Connection {
             heartbeat,
             beat,
             expires,
+            sockjs,
             closed: None,
             ends: None,
         });
@@ -369,12 +426,22 @@ impl Connection {
                 more = one.take_messages(work);
                 let (pulled, cursor) = one.pull(&mut work.joined);
                 before = Some(cursor);
+                if one.sockjs {
+                    let texts = texts_of(&work.joined);
+                    push_sockjs(&mut work.out, sockjs::Frame::Messages(&texts));
+                    work.joined.clear();
+                    // One frame has all of them, and is kept as a whole.
+                    before = None;
+                }
                 more |= pulled.more;
                 if work.now >= one.beat {
                     if let Side::Listener(subscription) = &one.side
                         && !pulled.some
                     {
                         subscription.push_heartbeat(&mut work.out);
+                    }
+                    if one.sockjs && work.out.is_empty() {
+                        push_sockjs(&mut work.out, sockjs::Frame::Heartbeat);
                     }
                     one.beat = next_heartbeat(work.now, one.heartbeat, work.token);
                 }
@@ -487,8 +554,19 @@ impl Connection {
                 }
                 (Event::Message(message), Side::Talker(talker)) => {
                     let talker = talker.clone();
-                    if let Err(reason) = self.call(work, one, || talker.message(&message)) {
-                        return Heard::Gone(reason);
+                    let messages = match messages_of(message, one) {
+                        Ok(messages) => messages,
+                        Err(refusal) => {
+                            // Not in words of SockJS, which its client does not speak.
+                            one.sockjs = false;
+                            one.say_close(&mut work.out, refusal.close_code(), refusal.text(), work.now);
+                            Vec::new()
+                        }
+                    };
+                    for message in messages {
+                        if let Err(reason) = self.call(work, one, || talker.message(&message)) {
+                            return Heard::Gone(reason);
+                        }
                     }
                     // Before what is said of what the client sends next, be it the end.
                     if one.state.may_send() {
@@ -642,52 +720,9 @@ impl Connection {
         if let SavedSide::Talker(client) = &mut saved.side
             && let Some(talker) = shared.conversations.client(client.id)
         {
-            **client = save_talker(&talker);
+            **client = talker.saved();
         }
     }
-}
-
-fn saved_topics(saved: Saved) -> SavedTopics {
-    let Saved { namespace, topics, cursor, told, recent, .. } = saved;
-    SavedTopics { namespace, topics, cursor, told, recent }
-}
-
-fn topics_of(saved: SavedTopics, json: bool) -> Saved {
-    let SavedTopics { namespace, topics, cursor, told, recent } = saved;
-    let form = Form { websocket: true, json, ..Form::default() };
-    Saved { namespace, topics, cursor, told, form, recent }
-}
-
-fn save_talker(talker: &Talker) -> SavedClient {
-    let SavedTalker { name, inbox, state } = talker.saved();
-    let SavedInbox { id, messages, subscription, close, wake } = inbox;
-    let message = |message| match message {
-        Message::Text(text) => (true, ByteBuf::from(text)),
-        Message::Binary(bytes) => (false, ByteBuf::from(bytes)),
-    };
-    SavedClient {
-        conversation: name,
-        id,
-        state: state.map(|Carried { version, bytes }| (version, ByteBuf::from(bytes))),
-        topics: subscription.map(saved_topics),
-        messages: messages.into_iter().map(message).collect(),
-        close,
-        wake,
-    }
-}
-
-/// The client of a conversation, as the application goes on with it; `None` if it does not.
-fn talker_of(saved: SavedClient, (hub, conversations): (&Hub, &Arc<Conversations>)) -> Option<Side> {
-    let SavedClient { conversation: name, id, state, topics, messages, close, wake } = saved;
-    let message = |(text, bytes): (bool, ByteBuf)| match text {
-        true => String::from_utf8(bytes.into_vec()).ok().map(Message::Text),
-        false => Some(Message::Binary(bytes.into_vec())),
-    };
-    let messages: Vec<Message> = messages.into_iter().map(message).collect::<Option<_>>()?;
-    let subscription = topics.map(|topics| topics_of(topics, false));
-    let inbox = SavedInbox { id, messages, subscription, close, wake };
-    let state = state.map(|(version, bytes)| Carried { version, bytes: bytes.into_vec() });
-    conversations.restore(hub, SavedTalker { name, inbox, state }).map(Side::Talker)
 }
 
 /// A WebSocket as it is written down; `None` before anything was said.
@@ -696,9 +731,9 @@ pub(super) fn save(one: &Conversing) -> Option<SavedWebSocket> {
         Side::Listener(subscription) => {
             let saved = subscription.save()?;
             let json = saved.form.json;
-            SavedSide::Listener { subscription: saved_topics(saved), json }
+            SavedSide::Listener { subscription: saved.into(), json }
         }
-        Side::Talker(talker) => SavedSide::Talker(Box::new(save_talker(talker))),
+        Side::Talker(talker) => SavedSide::Talker(Box::new(talker.saved())),
     };
     let websocket::Saved { header, received, control, message, ended } = one.decoder.save();
     let message =
@@ -728,6 +763,7 @@ pub(super) fn restore(
 ) -> Result<Box<Conversing>, (Vec<u8>, Exchange)> {
     let SavedWebSocket { decoder, unsent, asked, close_sent, close_received, due, heartbeat, until, .. } = saved;
     let SavedWebSocket { deflate, max_message, line, side, .. } = saved;
+    let sockjs = matches!(&side, SavedSide::Talker(client) if client.sockjs);
     let exchange = Exchange::of_line(began, line);
     // One whose messages are compressed has no place where nobody reads that.
     let hub = hub.filter(|_| cfg!(feature = "deflate") || !deflate);
@@ -737,7 +773,7 @@ pub(super) fn restore(
             let subscription = Subscription::restore(hub, topics_of(subscription, json))?;
             Some(Side::Listener(Box::new(subscription)))
         }
-        SavedSide::Talker(client) => talker_of(*client, (hub, conversations)),
+        SavedSide::Talker(client) => conversations.restore(hub, *client).map(Side::Talker),
     });
     let SavedFrames { header, received, control, message, ended } = decoder;
     let message =
@@ -751,6 +787,9 @@ pub(super) fn restore(
     let (Some(side), Some(decoder)) = (side, decoder) else {
         let mut unsent = unsent;
         if state.may_send() {
+            if sockjs {
+                push_sockjs_close(&mut unsent, CloseCode::RESTART, "");
+            }
             Frame::Close(Some((CloseCode::RESTART, ""))).push_to(&mut unsent);
         }
         return Err((unsent, exchange));
@@ -768,6 +807,7 @@ pub(super) fn restore(
         // No later than what it was parked for; too early does no harm where there is one.
         beat: if heartbeat > 0 { deadline } else { next_heartbeat(Millis::now(), 0, 0) },
         expires: Millis(until),
+        sockjs,
         closed: None,
         ends: None,
     };

@@ -1,6 +1,7 @@
 //! What holds for any snapshot that a connection is to go on with.
 
 use super::Connection;
+use crate::api::Sessions;
 use crate::lifecycle::invariants as lifecycle;
 use crate::lifecycle::state::{SavedSide, SavedState, SavedTopics, Snapshot, encode, versions};
 use pubsub::{Hub, HubLimits, Limits, Retention};
@@ -43,13 +44,16 @@ fn restored(snapshot: Snapshot) {
     let written = encode(expected.clone(), version);
     let null = || OwnedFd::from(File::open("/dev/null").expect("/dev/null"));
     if let Ok(restored) =
-        Connection::restore(snapshot, null(), Some(&Arc::new(null().into())), (Some(&hub), &Arc::default()))
+        Connection::restore(snapshot, null(), Some(&Arc::new(null().into())), (Some(&hub), &Sessions::default()))
     {
         let again = restored.connection.snapshot(restored.deadline, version);
         let (again, _) = again.expect("nothing in it is the application's");
         // One whose topics are none ends.
         if restored.connection.is_subscribed()
-            || !matches!(expected.state, SavedState::Subscribed(_) | SavedState::Conversing(_))
+            || !matches!(
+                expected.state,
+                SavedState::Subscribed(_) | SavedState::Conversing(_) | SavedState::Attached(_)
+            )
         {
             assert_eq!(encode(again, version), written);
         }

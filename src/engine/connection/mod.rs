@@ -7,6 +7,8 @@
 //!   │                        │                       │     nothing new: park
 //!   │                        │                       ├─▶ Conversing ─closed by both─▶ Lingering
 //!   │                        │                       │     nothing came and nothing waits: park
+//!   │                        │                       ├─▶ Attached ─ended─▶ ReadingHead or Lingering
+//!   │                        │                       │     its session has nothing: park
 //!   │                        │                       └─▶ AwaitingPermit ─▶ (stream)
 //!   └─ limits ▶ 4xx          ├─ limits ▶ 4xx                                  ▲
 //!                            └─ outgrows its buffer: parked and collected ────┘
@@ -17,6 +19,7 @@
 //! A state owns what that moment needs and nothing else, so a parked idle connection has no buffer at all. The buffers
 //! belong to the worker ([`WorkerContext`]) and are lent for a turn.
 
+mod attached;
 mod budget;
 mod close_reason;
 mod closing;
@@ -40,7 +43,7 @@ pub mod transport;
 mod turn;
 mod writing;
 
-pub use budget::Budget;
+pub use budget::{Budget, Share};
 pub use close_reason::CloseReason;
 pub use closing::{Discarded, Expiry};
 pub use context::{Role, WorkerContext, connection_buffers, worker_buffers};
@@ -54,7 +57,7 @@ use crate::api::{Closed, Request};
 use crate::clock::Millis;
 use crate::config::Limits;
 use crate::engine::slot::{self, Parking};
-use budget::Share;
+use attached::Attached;
 use conversing::Conversing;
 use dispatch::Push;
 use exchange::{Answer, End, Ended, Exchange};
@@ -115,6 +118,8 @@ enum State {
     Subscribed(Box<Subscribed>),
     /// A WebSocket: it waits for its client, or for what is for it.
     Conversing(Box<Conversing>),
+    /// A response that a session of SockJS has frames for, and waits for them.
+    Attached(Box<Attached>),
     /// The last answer is out and FIN was sent: what still comes is thrown away until the client closes too.
     Lingering { reason: CloseReason, until: Millis, limit: Millis },
 }
@@ -131,6 +136,7 @@ impl State {
             State::Writing(writing) => size_of::<Writing>() + writing.held(),
             State::Subscribed(subscribed) => subscribed.held(),
             State::Conversing(conversing) => conversing.held(),
+            State::Attached(attached) => attached.held(),
         }
     }
 }
@@ -218,6 +224,7 @@ impl Connection {
                 State::Writing(writing) => self.resume_write(work, turn, *writing),
                 State::Subscribed(subscribed) => self.serve_subscriber(work, turn, subscribed),
                 State::Conversing(conversing) => self.serve_conversation(work, turn, conversing),
+                State::Attached(attached) => self.serve_session(work, turn, attached),
                 State::Lingering { reason, until, limit } => self.linger(work, turn, reason, until, limit),
                 State::Refused { push, reason, until, limit } => {
                     self.end_refused(work, turn, push, reason, (until, limit))
@@ -284,6 +291,7 @@ impl Connection {
             State::Writing(writing) => Some((writing.exchange.take()?, writing.answer)),
             State::Subscribed(subscribed) => Some((subscribed.exchange.take()?, subscribed.answer)),
             State::Conversing(conversing) => Some((conversing.exchange.take()?, conversing.answer)),
+            State::Attached(attached) => Some((attached.exchange.take()?, attached.answer)),
             State::Lingering { .. } => None,
         }
     }
@@ -297,6 +305,7 @@ impl Connection {
             | State::Writing(_)
             | State::Subscribed(_)
             | State::Conversing(_)
+            | State::Attached(_)
             | State::Lingering { .. } => None,
         }
     }
@@ -376,7 +385,7 @@ impl Connection {
     /// There is no memory for it to wait in. A request that nobody has executed is told to come again.
     fn shed(&mut self, work: &mut WorkerContext) -> Flow {
         let answers = match &self.state {
-            State::Writing(_) | State::Conversing(_) => true,
+            State::Writing(_) | State::Conversing(_) | State::Attached(_) => true,
             State::Subscribed(subscribed) => !subscribed.subscription.form().poll,
             _ => false,
         };

@@ -64,6 +64,11 @@ impl Connection {
                 }
                 None => (Parked { on_wake: true, ..reads }, one.until(), now),
             },
+            State::Attached(attached) => match &attached.blocked {
+                Some(blocked) => (Parked { on_writable: true, ..nothing }, blocked.window.ends().unwrap_or(now), now),
+                // Heartbeats are its session's.
+                None => (Parked { on_wake: true, ..nothing }, Millis::NEVER, now),
+            },
             // After the last answer nothing is on the way.
             State::Lingering { until, .. } => (Parked { shed: Some(Shed::Idle), ..reads }, *until, now),
             // Only a worker may end it, which is on its way.

@@ -69,6 +69,15 @@ impl Connection {
             let Kind::Subscription(subscribe) = content.kind else { return close(CloseReason::Internal) };
             return self.subscribe(work, turn, *subscribe, body, keep_alive);
         }
+        if let (Kind::Session(_), false, 200) = (&content.kind, is_head, status.0) {
+            let Kind::Session(attach) = content.kind else { return close(CloseReason::Internal) };
+            if !attach.hub().is_some_and(|hub| work.shared.has_hub(hub)) {
+                log_rate_limited!(error, "a session of a hub that is not the server's: see Builder::hub");
+                work.out.truncate(start);
+                return self.start_response(work, turn, StatusCode(500).into_response(), body);
+            }
+            return self.attach(work, turn, *attach, body, (start, keep_alive));
+        }
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive, client_minor: minor });
         work.answer.begins(status.0, work.out.len() - start);
         if is_head || status.0 == 205 || framing == ResponseFraming::None {
@@ -98,7 +107,7 @@ impl Connection {
             Kind::Bytes { bytes, at } => ResponseBody::Bytes { bytes, at },
             Kind::File { file, offset, end } => ResponseBody::file(file, offset, end),
             // With a status that says that there is none.
-            Kind::Subscription(_) | Kind::Conversation(_) => ResponseBody::None,
+            Kind::Subscription(_) | Kind::Conversation(_) | Kind::Session(_) => ResponseBody::None,
             Kind::Reader { reader, length } => ResponseBody::Reader { reader, left: length, delimiter, ended: false },
         };
         self.finish_head(work, turn, source, keep_alive, body)

@@ -5,7 +5,7 @@ use super::exchange::Ended;
 use super::in_flight::{Durations, InFlight, Unfinished};
 use super::stats::Stats;
 use crate::api::{
-    Conversations, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read,
+    Conversations, Handler, IntoResponse, READ_ONLY, Request, Response, Sessions, known_header, refuse_unless_read,
 };
 use crate::clock::Millis;
 use crate::config::Limits;
@@ -21,6 +21,8 @@ pub struct Shared {
     pub hub: Option<Hub>,
     /// Of that hub.
     pub conversations: Arc<Conversations>,
+    /// Their clients that outlive connections.
+    pub sessions: Arc<Sessions>,
     pub status_routes: bool,
     pub phase: Phase,
     pub stats: Stats,
@@ -37,11 +39,13 @@ impl Shared {
     /// For an application and two threads, with so many bytes for what waits.
     #[cfg(test)]
     pub fn for_test(limits: Limits, handler: impl Handler, memory: Option<u64>) -> Arc<Shared> {
+        let sessions = Arc::<Sessions>::default();
         Arc::new(Shared {
             limits,
             handler: Box::new(handler),
             hub: None,
-            conversations: Arc::default(),
+            conversations: sessions.conversations().clone(),
+            sessions,
             status_routes: true,
             phase: Phase::default(),
             stats: Stats::new(2),

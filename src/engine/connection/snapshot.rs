@@ -1,5 +1,6 @@
 //! A parked connection written down for a successor, and one that goes on with what was written down.
 
+use super::attached;
 use super::close_reason::CloseReason;
 use super::conversing;
 use super::exchange::{Answer, Exchange};
@@ -9,7 +10,7 @@ use super::subscribed::{self, Blocked, Subscribed};
 use super::transport::Transport;
 use super::writing::{After, ResponseBody, Writing};
 use super::{Connection, State};
-use crate::api::{Bytes, Conversations, Request};
+use crate::api::{Bytes, Request, Sessions};
 use crate::clock::Millis;
 use crate::lifecycle::state::{
     RemainingBody, SUBSCRIBERS, SavedFraming, SavedState, SavedSubscriber, Snapshot, WEBSOCKETS,
@@ -104,6 +105,13 @@ impl Connection {
                 line: one.line().to_owned(),
             },
             State::Conversing(one) => SavedState::Conversing(Box::new(conversing::save(one)?)),
+            State::Attached(one) if version < WEBSOCKETS => SavedState::Writing {
+                unsent: one.last_words(),
+                remaining: RemainingBody::None,
+                keep_alive: false,
+                line: one.line().to_owned(),
+            },
+            State::Attached(one) => SavedState::Attached(Box::new(one.save())),
         };
         let snapshot = Snapshot {
             peer: self.peer,
@@ -133,13 +141,13 @@ impl Connection {
         mut snapshot: Snapshot,
         socket: OwnedFd,
         file: Option<&Arc<File>>,
-        (hub, conversations): (Option<&Hub>, &Arc<Conversations>),
+        (hub, sessions): (Option<&Hub>, &Sessions),
     ) -> Result<Restored, OwnedFd> {
         let saved = std::mem::replace(&mut snapshot.state, SavedState::ReadingHead);
         // What it is in the middle of begins anew here, and knows what was written down.
         let began = snapshot.begun.map_or_else(Millis::now, Millis);
         let times = (began, Millis(snapshot.deadline));
-        match Connection::state_of(saved, snapshot.peer, times, file, (hub, conversations)) {
+        match Connection::state_of(saved, snapshot.peer, times, file, (hub, sessions)) {
             Some(state) => Ok(Connection::with_state(snapshot, state, socket)),
             None => Err(socket),
         }
@@ -150,7 +158,7 @@ impl Connection {
         peer: Option<SocketAddr>,
         times: (Millis, Millis),
         file: Option<&Arc<File>>,
-        (hub, conversations): (Option<&Hub>, &Arc<Conversations>),
+        (hub, sessions): (Option<&Hub>, &Sessions),
     ) -> Option<State> {
         let (began, _) = times;
         Some(match saved {
@@ -188,13 +196,13 @@ impl Connection {
                 State::Lingering { reason: CloseReason::Finished, until, limit: until }
             }
             SavedState::Subscribed(subscriber) => subscriber_of(*subscriber, times, hub),
-            SavedState::Conversing(saved) => match conversing::restore(*saved, times, hub, conversations) {
+            SavedState::Conversing(saved) => match conversing::restore(*saved, times, hub, sessions.conversations()) {
                 Ok(one) => State::Conversing(one),
-                Err((unsent, exchange)) => {
-                    let mut writing = Writing::new(ResponseBody::None, After::Linger(CloseReason::Stopping));
-                    (writing.unsent, writing.exchange) = (unsent, Some(exchange));
-                    State::Writing(Box::new(writing))
-                }
+                Err(last) => ending(last),
+            },
+            SavedState::Attached(saved) => match attached::restore(*saved, began, sessions) {
+                Ok(one) => State::Attached(one),
+                Err(last) => ending(last),
             },
         })
     }
@@ -220,10 +228,17 @@ impl Connection {
     }
 }
 
+/// What is left of one with which nobody here can go on.
+fn ending((unsent, exchange): (Vec<u8>, Exchange)) -> State {
+    let mut writing = Writing::new(ResponseBody::None, After::Linger(CloseReason::Stopping));
+    (writing.unsent, writing.exchange) = (unsent, Some(exchange));
+    State::Writing(Box::new(writing))
+}
+
 /// A subscriber as it is written down; `None` before anything was said.
 fn save(subscribed: &Subscribed) -> Option<SavedSubscriber> {
     let Saved { namespace, topics, cursor, told, form, recent: _ } = subscribed.subscription.save()?;
-    let Form { chunked, json, beat, poll, websocket: _ } = form;
+    let Form { chunked, json, beat, poll, websocket: _, bare: _ } = form;
     Some(SavedSubscriber {
         namespace,
         topics,
@@ -248,7 +263,7 @@ fn save(subscribed: &Subscribed) -> Option<SavedSubscriber> {
 fn subscriber_of(saved: SavedSubscriber, (began, deadline): (Millis, Millis), hub: Option<&Hub>) -> State {
     let SavedSubscriber { namespace, topics, cursor, told, chunked, json, beat, poll, .. } = saved;
     let SavedSubscriber { unsent, heartbeat, until, head, keep_alive, minor, line, .. } = saved;
-    let form = Form { chunked, json, beat, poll, websocket: false };
+    let form = Form { chunked, json, beat, poll, ..Form::default() };
     let exchange = Some(Exchange::of_line(began, line));
     let saved = Saved { namespace, topics, cursor, told, form, recent: Vec::new() };
     match hub.and_then(|hub| Subscription::restore(hub, saved)) {
@@ -283,7 +298,7 @@ mod tests {
         let SavedState::ReadingBody { head: own, .. } = &mut snapshot.state else { panic!("{snapshot:?}") };
         *own = head.to_vec();
         let (one, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
-        Connection::restore(snapshot, one.into(), None, (None, &Arc::default())).ok()
+        Connection::restore(snapshot, one.into(), None, (None, &Sessions::default())).ok()
     }
 
     #[test]

@@ -308,9 +308,9 @@ impl Connection {
         self.state = State::Subscribed(subscribed);
     }
 
-    /// Whether it is a subscriber, or a WebSocket: what another thread has something for.
+    /// Whether it is a subscriber, a WebSocket or a session's: what another thread has something for.
     pub fn is_subscribed(&self) -> bool {
-        matches!(self.state, State::Subscribed(_) | State::Conversing(_))
+        matches!(self.state, State::Subscribed(_) | State::Conversing(_) | State::Attached(_))
     }
 
     /// From here on news reach it under that token. Answers whether there is some.
@@ -321,6 +321,7 @@ impl Connection {
                 subscribed.subscription.form().poll || subscribed.subscription.is_behind()
             }
             State::Conversing(conversing) => conversing.enter(token),
+            State::Attached(attached) => attached.enter(token),
             _ => false,
         }
     }

@@ -109,6 +109,7 @@ impl Driven {
         let mut shared = Shared::for_test(limits(), handler, None);
         let own = Arc::get_mut(&mut shared).expect("nobody else has it");
         (own.hub, own.conversations) = (Some(hub.inner().clone()), hub.conversations().clone());
+        own.sessions = hub.sessions().clone();
         Driven::of(Transport::new, shared)
     }
 
@@ -900,7 +901,12 @@ fn what_moves_ends_with_the_successor_alone() {
         let (_, deadline) = park(driven.send(sent).turn());
         let (snapshot, file) = driven.connection.snapshot(deadline, 3).expect("nothing of the application's");
         let socket = driven.connection.socket.as_fd().try_clone_to_owned().expect("a descriptor");
-        let restored = Connection::restore(snapshot, socket, file.map(|_| unreachable!()), (None, &Arc::default()));
+        let restored = Connection::restore(
+            snapshot,
+            socket,
+            file.map(|_| unreachable!()),
+            (None, &crate::api::Sessions::default()),
+        );
         let restored = restored.expect("what was written");
         driven.connection.set_moved(&Shared::for_test(Limits::default(), crate::api::Router::new(), None), None);
         driven.connection = restored.connection;
@@ -1274,9 +1280,9 @@ mod conversations {
         let crate::lifecycle::state::SavedSide::Talker(client) = &mut saved.side else { panic!("{saved:?}") };
         client.state = Some((1, Vec::new().into()));
         let shared = driven.shared();
-        let (hub, conversations) = (shared.hub.as_ref(), &shared.conversations);
+        let (hub, sessions) = (shared.hub.as_ref(), &shared.sessions);
         let (one, _) = UnixStream::pair().expect("a socket pair");
-        let restored = Connection::restore(snapshot, one.into(), None, (hub, conversations)).expect("it is answered");
+        let restored = Connection::restore(snapshot, one.into(), None, (hub, sessions)).expect("it is answered");
         assert!(matches!(restored.connection.state, State::Writing(_)));
     }
 }

@@ -9,4 +9,6 @@ pub enum Job {
     Turn(Arc<Slot>),
     /// The turns of several subscribers: a place in the channel for each would cost more than what it is for.
     Deliveries(Vec<Arc<Slot>>),
+    /// A look at the sessions for which something is due.
+    Sessions,
 }

@@ -2,6 +2,7 @@
 //! says how the server is while all the others are busy.
 
 use super::job::Job;
+use crate::clock::Millis;
 use crate::engine::connection::Slot;
 use crate::engine::connection::{CloseReason, Connection, InFlight, Role, Shared, Turn, Verdict, WorkerContext};
 use crate::engine::pool::work_queue::Consumer;
@@ -140,6 +141,11 @@ impl<D: Clone + Send + 'static> Worker<D> {
                 (_, Job::Deliveries(slots)) => {
                     slots.iter().for_each(|slot| self.begin(&mut work, slot, true));
                     self.to_acceptor.send(ToAcceptor::Delivered);
+                }
+                (_, Job::Sessions) => {
+                    self.shared.sessions.look(|| Millis::now().0);
+                    // It waits for what is due then.
+                    self.to_acceptor.wake();
                 }
             }
             if self.role == Role::Streamer {

@@ -50,7 +50,62 @@ pub enum SavedState {
     Subscribed(Box<SavedSubscriber>),
     /// Since version 4.
     Conversing(Box<SavedWebSocket>),
+    Attached(Box<SavedAttached>),
 }
+
+/// A response that has the frames of a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedAttached {
+    pub conversation: String,
+    pub session: String,
+    /// As the session names it.
+    pub receiver: u64,
+    /// The head, until that is sent.
+    #[serde(with = "serde_bytes")]
+    pub head: Vec<u8>,
+    /// What its client is to have before anything else, and whether the response ends behind it.
+    #[serde(with = "serde_bytes")]
+    pub unsent: Vec<u8>,
+    pub ends: bool,
+    pub poll: bool,
+    pub keep_alive: bool,
+    pub minor: u8,
+    pub line: String,
+}
+
+/// A session of SockJS, as it is without its connections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedSession {
+    pub conversation: String,
+    pub id: String,
+    /// As `sockjs` writes it down.
+    #[serde(with = "serde_bytes")]
+    pub machine: Vec<u8>,
+    /// What connections have not taken yet.
+    pub pending: Vec<SavedWrite>,
+    /// While the application has it.
+    pub client: Option<Box<SavedClient>>,
+    /// Whose it is.
+    pub origin: Option<String>,
+    pub authorization: Option<ByteBuf>,
+    /// Milliseconds, and bytes.
+    pub heartbeat: u64,
+    pub disconnect: u64,
+    pub response_limit: u64,
+}
+
+/// What a connection of a session is to write.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedWrite {
+    pub receiver: u64,
+    pub pieces: Vec<ByteBuf>,
+    pub ends: bool,
+}
+
+/// Sessions by themselves, as they are sent.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SavedSessions(pub Vec<SavedSession>);
 
 /// A subscriber.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -153,6 +208,8 @@ pub struct SavedClient {
     pub messages: Vec<(bool, ByteBuf)>,
     pub close: Option<(u16, String)>,
     pub wake: Option<u64>,
+    /// Whether it speaks SockJS: then its messages are text alone.
+    pub sockjs: bool,
 }
 
 /// A snapshot in version 3, which knows no WebSockets: one of those sends what its client has a part of, and ends.
@@ -170,6 +227,9 @@ fn without_websocket(mut snapshot: Snapshot) -> Snapshot {
     if let SavedState::Conversing(websocket) = snapshot.state {
         let SavedWebSocket { unsent, line, .. } = *websocket;
         snapshot.state = SavedState::Writing { unsent, remaining: RemainingBody::None, keep_alive: false, line };
+    } else if let SavedState::Attached(attached) = snapshot.state {
+        let SavedAttached { unsent, line, .. } = *attached;
+        snapshot.state = SavedState::Writing { unsent, remaining: RemainingBody::None, keep_alive: false, line };
     }
     snapshot
 }
@@ -180,6 +240,7 @@ impl TryFrom<Unupgraded> for Snapshot {
     fn try_from(Unupgraded(snapshot): Unupgraded) -> Result<Snapshot, &'static str> {
         match snapshot.state {
             SavedState::Conversing(_) => Err("it has a WebSocket, which its version does not know"),
+            SavedState::Attached(_) => Err("it has a session, which its version does not know"),
             _ => Ok(snapshot),
         }
     }
@@ -208,6 +269,7 @@ impl TryFrom<Unsubscribed> for Snapshot {
         match snapshot.state {
             SavedState::Subscribed(_) => Err("it has a subscriber, which its version does not know"),
             SavedState::Conversing(_) => Err("it has a WebSocket, which its version does not know"),
+            SavedState::Attached(_) => Err("it has a session, which its version does not know"),
             _ => Ok(snapshot),
         }
     }
@@ -386,6 +448,7 @@ impl Snapshot {
                     messages: vec![(true, ByteBuf::from(b"hi")), (false, ByteBuf::from(b"\x00"))],
                     close: Some((4000, "bye".into())),
                     wake: Some(5),
+                    sockjs: false,
                 })),
                 SavedFrames {
                     header: b"\x89\x81abcd".to_vec(),
@@ -395,6 +458,18 @@ impl Snapshot {
                     ended: false,
                 },
             ),
+            SavedState::Attached(Box::new(SavedAttached {
+                conversation: "chat".into(),
+                session: "x7".into(),
+                receiver: 300,
+                head: b"HTTP/1.1 200 OK\r\n".to_vec(),
+                unsent: Vec::new(),
+                ends: false,
+                poll: true,
+                keep_alive: true,
+                minor: 1,
+                line: "POST /0/x7/xhr".into(),
+            })),
         ];
         let peer = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
         let snapshot = |state| Snapshot {
@@ -406,6 +481,22 @@ impl Snapshot {
             state,
         };
         states.into_iter().map(snapshot).collect()
+    }
+
+    /// What stands beside them.
+    pub fn sample_of_session() -> SavedSession {
+        SavedSession {
+            conversation: "chat".into(),
+            id: "x7".into(),
+            machine: b"\x00machine".to_vec(),
+            pending: vec![SavedWrite { receiver: 300, pieces: vec![ByteBuf::from(*b"o\n")], ends: true }],
+            client: None,
+            origin: Some("null".into()),
+            authorization: None,
+            heartbeat: 25_000,
+            disconnect: 5_000,
+            response_limit: 131_072,
+        }
     }
 }
 

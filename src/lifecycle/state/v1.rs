@@ -129,6 +129,7 @@ impl TryFrom<ExecState> for super::ExecState {
             inheritance: value.inheritance.into(),
             connections: value.connections.into_iter().map(moved).collect::<Result<_, &'static str>>()?,
             hub: None,
+            sessions: Vec::new(),
         })
     }
 }

@@ -1,5 +1,5 @@
-//! Version 3 of the state: connections may be subscribers, and there is the log of their hub. Version 4 differs in its
-//! snapshots alone.
+//! Version 3 of the state: connections may be subscribers, and there is the log of their hub. Version 4 has it with other
+//! snapshots.
 
 use super::{Snapshot, v2};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ struct MovedConnection<S> {
 
 impl<S: From<Snapshot>> From<super::ExecState> for ExecState<S> {
     fn from(value: super::ExecState) -> ExecState<S> {
-        let super::ExecState { inheritance, connections, hub } = value;
+        let super::ExecState { inheritance, connections, hub, sessions: _ } = value;
         let moved = |super::MovedConnection { fd, file, snapshot }| {
             let snapshot = snapshot.into();
             MovedConnection { fd, file, snapshot }
@@ -44,6 +44,6 @@ impl<S: TryInto<Snapshot, Error: fmt::Display>> TryFrom<ExecState<S>> for super:
         };
         let connections = connections.into_iter().map(moved).collect::<Result<_, String>>()?;
         let inheritance = inheritance.try_into().map_err(str::to_owned)?;
-        Ok(super::ExecState { inheritance, connections, hub: hub.map(ByteBuf::into_vec) })
+        Ok(super::ExecState { inheritance, connections, hub: hub.map(ByteBuf::into_vec), sessions: Vec::new() })
     }
 }
