@@ -44,7 +44,7 @@ pub(crate) struct Session {
     hub: Hub,
     all: Weak<Sessions>,
     inner: Mutex<Inner>,
-    incoming: Mutex<Incoming>,
+    calls: Mutex<Calls>,
 }
 
 struct Inner {
@@ -59,18 +59,37 @@ struct Inner {
     entered: Option<u64>,
     /// For when it stands among the timers.
     timer: u64,
+    /// Its application is about to be woken.
+    wakes: bool,
     owner: Owner,
     /// What it was counted with.
     held: usize,
 }
 
-/// What its client has sent and the application has not heard.
+/// Calls of the application that wait until the one before has ended: those for one client never overlap.
 #[derive(Default)]
-struct Incoming {
-    messages: VecDeque<String>,
+struct Calls {
+    waiting: VecDeque<Call>,
+    /// Of the messages among them.
     bytes: usize,
-    /// A thread gives them to the application, one by one.
-    heard: bool,
+    /// A thread makes them, one by one.
+    made: bool,
+}
+
+/// See [`Talker`].
+enum Call {
+    Message(String),
+    Wake,
+    Close(Arc<Talker>, Closed),
+}
+
+impl Call {
+    fn len(&self) -> usize {
+        match self {
+            Call::Message(message) => message.len(),
+            Call::Wake | Call::Close(..) => 0,
+        }
+    }
 }
 
 /// What came of a request for a session.
@@ -105,11 +124,12 @@ impl Session {
             tokens: Vec::new(),
             entered: None,
             timer: u64::MAX,
+            wakes: false,
             owner,
             held: 0,
         };
         let ((conversation, id), all) = (key, Arc::downgrade(all));
-        Session { conversation, id, hub: hub.clone(), all, inner: Mutex::new(inner), incoming: Mutex::default() }
+        Session { conversation, id, hub: hub.clone(), all, inner: Mutex::new(inner), calls: Mutex::default() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -219,37 +239,60 @@ impl Session {
             }
             messages
         };
-        {
-            let mut incoming = lock(&self.incoming);
-            let bytes = incoming.bytes + messages.iter().map(String::len).sum::<usize>();
-            let waits = !incoming.messages.is_empty();
-            if waits && (bytes > MESSAGE_BYTES || incoming.messages.len() + messages.len() > MESSAGES) {
-                return Err(HearError::Busy);
-            }
-            incoming.bytes = bytes;
-            incoming.messages.extend(messages);
-            if mem::replace(&mut incoming.heard, true) {
-                return Ok(());
-            }
+        let mut calls = lock(&self.calls);
+        let bytes = calls.bytes + messages.iter().map(String::len).sum::<usize>();
+        let waits = !calls.waiting.is_empty();
+        if waits && (bytes > MESSAGE_BYTES || calls.waiting.len() + messages.len() > MESSAGES) {
+            return Err(HearError::Busy);
         }
+        calls.bytes = bytes;
+        calls.waiting.extend(messages.into_iter().map(Call::Message));
+        self.make(calls, now);
+        Ok(())
+    }
+
+    /// Makes the calls that wait, on this thread, one after the other, unless another thread does.
+    fn make(self: &Arc<Self>, mut calls: MutexGuard<'_, Calls>, now: impl Fn() -> u64) {
+        if mem::replace(&mut calls.made, true) {
+            return;
+        }
+        drop(calls);
         loop {
             let next = {
-                let mut incoming = lock(&self.incoming);
-                let next = incoming.messages.pop_front();
-                incoming.bytes -= next.as_ref().map_or(0, String::len);
-                incoming.heard = next.is_some();
+                let mut calls = lock(&self.calls);
+                let next = calls.waiting.pop_front();
+                calls.bytes -= next.as_ref().map_or(0, Call::len);
+                calls.made = next.is_some();
                 next
             };
-            let Some(message) = next else { break };
-            // Who is closed is heard no more.
-            let Some(talker) = self.inner().talker.clone() else { continue };
-            if talker.message(&Message::Text(message)).is_err() {
+            let talker = self.inner().talker.clone();
+            let outcome = match (next, talker) {
+                (None, _) => break,
+                (Some(Call::Close(talker, closed)), _) => {
+                    talker.close(&closed);
+                    Ok(())
+                }
+                (Some(Call::Message(message)), Some(talker)) => talker.message(&Message::Text(message)),
+                (Some(Call::Wake), Some(talker)) => {
+                    self.inner().wakes = false;
+                    if talker.inbox.take_wake(now()) { talker.wake() } else { Ok(()) }
+                }
+                // Who is closed is heard no more.
+                (Some(_), None) => Ok(()),
+            };
+            if outcome.is_err() {
                 self.fail(now());
             }
         }
         let mut inner = self.inner();
         self.set_timer(&mut inner, now());
-        Ok(())
+    }
+
+    /// Its application wants to be woken, on this thread unless another makes calls for it.
+    fn wake(self: &Arc<Self>, now: impl Fn() -> u64) {
+        let mut calls = lock(&self.calls);
+        calls.waiting.push_back(Call::Wake);
+        self.make(calls, now);
     }
 
     /// The application has panicked.
@@ -257,28 +300,23 @@ impl Session {
         self.close(Close::new(CloseCode::INTERNAL_ERROR.get(), ""), now);
     }
 
-    /// Time has passed, or something has happened while it had no connection.
-    fn look(self: &Arc<Self>, timer: Option<u64>, now: u64) {
+    /// Time has passed, or something has happened while it had no connection. Answers whether its application is to be woken.
+    fn look(self: &Arc<Self>, timer: Option<u64>, now: u64) -> bool {
         let mut inner = self.inner();
         match timer {
-            Some(at) if at != inner.timer => return,
+            Some(at) if at != inner.timer => return false,
             Some(_) => inner.timer = u64::MAX,
             None => {}
         }
-        let talker = inner.talker.clone();
-        if let Some(talker) = talker.filter(|talker| talker.inbox.take_wake(now)) {
-            drop(inner);
-            if talker.wake().is_err() {
-                self.fail(now);
-            }
-            inner = self.inner();
-        }
+        let wake = inner.talker.as_ref().and_then(|talker| talker.inbox.wake_time());
+        let wakes = wake.is_some_and(|wake| wake <= now) && !mem::replace(&mut inner.wakes, true);
         let outcome = inner.machine.tick(now);
         self.absorb(&mut inner, outcome, None, now);
         // With a connection this is found when that has taken what waits before.
         if inner.machine.receivers().next().is_none() {
             self.close_if_asked(&mut inner, None, now);
         }
+        wakes
     }
 
     /// Closes it if the application wants that, and nothing waits before it.
@@ -350,7 +388,15 @@ impl Session {
             lock(&all.clients).remove(&talker.inbox.id());
             talker.inbox.shut();
             talker.inbox.leave();
-            all.conversations.has_ended(talker, Some(Closed::new(code, reason)));
+            let closed = Closed::new(code, reason);
+            let mut calls = lock(&self.calls);
+            calls.waiting.clear();
+            calls.bytes = 0;
+            match calls.made {
+                // Behind the call that runs.
+                true => calls.waiting.push_back(Call::Close(talker, closed)),
+                false => all.conversations.has_ended(talker, Some(closed)),
+            }
         }
         if gone {
             all.remove(self);
@@ -385,7 +431,7 @@ impl Session {
     /// Sees to it that it is looked at when something is due.
     fn set_timer(self: &Arc<Self>, inner: &mut Inner, now: u64) {
         let Some(all) = self.all.upgrade() else { return };
-        let wake = inner.talker.as_ref().and_then(|talker| talker.inbox.wake_time());
+        let wake = inner.talker.as_ref().filter(|_| !inner.wakes).and_then(|talker| talker.inbox.wake_time());
         let due = inner.machine.deadline().into_iter().chain(wake).min().unwrap_or(u64::MAX).max(now);
         if due < inner.timer {
             inner.timer = due;
@@ -488,6 +534,9 @@ pub(crate) struct Sessions {
     due: Due,
     /// A worker was asked to, and has not yet.
     asked: AtomicBool,
+    /// Those whose application is to be woken, and how many threads wake one.
+    wakes: Mutex<VecDeque<Arc<Session>>>,
+    calling: AtomicUsize,
     /// Bytes that they keep.
     held: AtomicUsize,
     /// There is no memory for more.
@@ -606,9 +655,9 @@ impl Sessions {
         self.asked.store(false, Ordering::Release);
     }
 
-    /// Whether one is, or looks.
-    pub fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
+    /// Whether one is, or looks, or has an application woken.
+    pub fn are_looked_at(&self) -> bool {
+        self.asked.load(Ordering::Acquire) || self.calling.load(Ordering::Acquire) > 0
     }
 
     /// Those clients are to be looked at whatever the time is.
@@ -621,10 +670,12 @@ impl Sessions {
         self.due.0.store(0, Ordering::Release);
     }
 
-    /// Looks at all for which something is due, on this thread, a worker's.
-    pub fn look(&self, now: impl Fn() -> u64) {
+    /// Looks at all for which something is due, on this thread, a worker's. An application that is woken may take long:
+    /// meanwhile another may look, for which `asks` has the acceptor ask.
+    pub fn look(&self, now: impl Fn() -> u64, asks: impl Fn()) {
+        let mut wakes = mem::take(&mut *lock(&self.wakes));
         let called = mem::take(&mut *lock(&self.called));
-        called.iter().filter_map(Weak::upgrade).for_each(|session| session.look(None, now()));
+        wakes.extend(called.iter().filter_map(Weak::upgrade).filter(|session| session.look(None, now())));
         loop {
             let mut timers = lock(&self.timers);
             let Some(timer) = timers.peek().filter(|timer| timer.at <= now()) else {
@@ -634,12 +685,20 @@ impl Sessions {
             let (at, session) = (timer.at, timer.session.upgrade());
             timers.pop();
             drop(timers);
-            session.into_iter().for_each(|session| session.look(Some(at), now()));
+            wakes.extend(session.filter(|session| session.look(Some(at), now())));
         }
-        if !lock(&self.called).is_empty() {
+        let first = wakes.pop_front();
+        if !wakes.is_empty() {
+            lock(&self.wakes).append(&mut wakes);
+        }
+        if !lock(&self.called).is_empty() || !lock(&self.wakes).is_empty() {
             self.due.0.store(0, Ordering::Release);
         }
+        self.calling.fetch_add(1, Ordering::AcqRel);
         self.asked.store(false, Ordering::Release);
+        asks();
+        first.into_iter().for_each(|session| session.wake(&now));
+        self.calling.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// The server stops: those without a connection are closed. The others are when their connections are.

@@ -229,7 +229,7 @@ impl Acceptor {
     /// Every connection, if all of them can be written down now; `None` if something still runs, or is closing.
     /// `without` what was cut, and what only this process could go on with, which is cut now.
     fn all_at_rest(&mut self, without: bool) -> Option<Vec<MovedConnection>> {
-        let looks = self.shared.sessions.is_asked();
+        let looks = self.shared.sessions.are_looked_at();
         let taken = self.jobs.is_empty() && self.streams.is_empty() && !looks;
         if !without && (!taken || !self.leaving.is_empty()) {
             return None;

@@ -143,9 +143,8 @@ impl<D: Clone + Send + 'static> Worker<D> {
                     self.to_acceptor.send(ToAcceptor::Delivered);
                 }
                 (_, Job::Sessions) => {
-                    self.shared.sessions.look(|| Millis::now().0);
-                    // It waits for what is due then.
-                    self.to_acceptor.wake();
+                    // The acceptor waits for what is due then.
+                    self.shared.sessions.look(|| Millis::now().0, || self.to_acceptor.wake());
                 }
             }
             if self.role == Role::Streamer {
