@@ -6,10 +6,9 @@ use crate::logging::panic_text;
 use crate::logging::rate_limit::log_rate_limited;
 use pubsub::{Form, Inbox, Saved, SavedInbox, Subscription};
 use serde_bytes::ByteBuf;
-use std::collections::HashMap;
-use std::mem;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 use websocket::{Limits, Message};
@@ -253,9 +252,15 @@ pub(crate) struct Conversations {
     known: Mutex<HashMap<Arc<str>, Arc<dyn Restore>>>,
     clients: Mutex<HashMap<u64, Weak<Talker>>>,
     /// Clients whose connections have ended where no application's code may run.
-    ended: Mutex<Vec<(Arc<Talker>, Option<Closed>)>>,
-    any_ended: AtomicBool,
+    ended: Mutex<VecDeque<(Arc<Talker>, Option<Closed>)>>,
+    /// How many of them the application has not been told of, or is being told of.
+    untold: AtomicUsize,
+    /// Whether a worker is to be woken for them.
+    wants_worker: AtomicBool,
 }
+
+/// So many a worker tells of before something else has its turn.
+const TOLD: usize = 64;
 
 impl Conversations {
     fn clients(&self) -> MutexGuard<'_, HashMap<u64, Weak<Talker>>> {
@@ -293,34 +298,60 @@ impl Conversations {
         Some(Talker::new(self, name, inbox, talk))
     }
 
+    /// All clients that are here.
+    pub fn all(&self) -> Vec<Arc<Talker>> {
+        self.clients().values().filter_map(Weak::upgrade).collect()
+    }
+
     /// Every application's state is saved: while nothing runs, and before the hub is frozen.
     pub fn save(&self) {
-        let clients: Vec<_> = self.clients().values().filter_map(Weak::upgrade).collect();
-        clients.iter().for_each(|talker| talker.save());
+        self.all().iter().for_each(|talker| talker.save());
+    }
+
+    fn ended(&self) -> MutexGuard<'_, VecDeque<(Arc<Talker>, Option<Closed>)>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A client's connection has ended on a thread on which the application may not run. It is told on another, unless the
     /// client lives on elsewhere.
     pub fn has_ended(&self, talker: Arc<Talker>, closed: Option<Closed>) {
         talker.moved.store(closed.is_none(), Ordering::Relaxed);
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).push((talker, closed));
-        self.any_ended.store(true, Ordering::Release);
+        self.untold.fetch_add(1, Ordering::AcqRel);
+        self.ended().push_back((talker, closed));
+        self.wants_worker.store(true, Ordering::Release);
     }
 
-    /// Tells the application of them, on this thread.
-    pub fn tell_of_ended(&self) {
-        if !self.any_ended.load(Ordering::Acquire) {
-            return;
+    /// Of how many ends the application has still to be told, or is being told: its code is to run, or runs.
+    pub fn untold(&self) -> usize {
+        self.untold.load(Ordering::Acquire)
+    }
+
+    /// Whether a worker is to be woken for that, which is answered once.
+    pub fn take_wish_for_worker(&self) -> bool {
+        self.wants_worker.load(Ordering::Relaxed) && self.wants_worker.swap(false, Ordering::AcqRel)
+    }
+
+    /// Tells the application of some of them, on this thread. Answers whether there are more.
+    pub fn tell_of_ended(&self) -> bool {
+        if self.untold() == 0 {
+            return false;
         }
-        self.any_ended.store(false, Ordering::Relaxed);
-        let ended = mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
-        for (talker, closed) in ended {
+        for _ in 0..TOLD {
+            let Some((talker, closed)) = self.ended().pop_front() else { return false };
+            // Counted however that ends: a panic is caught there.
             match closed {
                 Some(closed) => talker.close(&closed),
                 // Else whoever drops the connection later, which may be the acceptor, would drop that as well.
                 None => talker.let_go(),
             }
+            drop(talker);
+            self.untold.fetch_sub(1, Ordering::AcqRel);
         }
+        let more = !self.ended().is_empty();
+        if more {
+            self.wants_worker.store(true, Ordering::Release);
+        }
+        more
     }
 }
 
@@ -413,10 +444,25 @@ mod tests {
         // As well where no worker has come to it.
         let one = One::new();
         one.all.has_ended(one.talker.clone(), None);
-        one.all.ended.lock().expect("no panic").clear();
+        one.all.ended().clear();
         let One { talker, calls, .. } = one;
         drop(talker);
         assert_eq!(calls.try_iter().collect::<Vec<_>>(), ["drop"]);
+    }
+
+    /// Ten thousand that have moved were one worker's for as long as their states took to drop.
+    #[test]
+    fn of_many_ends_a_worker_tells_some_and_then_something_else_has_its_turn() {
+        let one = One::new();
+        for _ in 0..TOLD + 3 {
+            one.all.has_ended(one.talker.clone(), None);
+        }
+        assert!(one.all.take_wish_for_worker() && !one.all.take_wish_for_worker());
+        assert!(one.all.tell_of_ended());
+        assert_eq!(one.all.untold(), 3);
+        assert!(one.all.take_wish_for_worker());
+        assert!(!one.all.tell_of_ended() && !one.all.take_wish_for_worker());
+        assert_eq!(one.all.untold(), 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! WebSockets: conversations of an application, and what a hub says over one.
 
 use crate::common::websocket::{BINARY, CLOSE, PING, PONG, TEXT};
-use crate::common::{Ending, Mode, Program, RawClient, TestServer, WebSocket, count, eventually};
+use crate::common::{Ending, Gate, Mode, Program, RawClient, TestServer, WebSocket, count, eventually, gated_beside};
 use handover::{
     Carried, Client, ClientId, Closed, Conversation, Hub, Incoming, Request, Response, Router, SendError, Server,
 };
@@ -91,6 +91,8 @@ struct Talking {
     hub: Hub,
     calls: Calls,
     last: Arc<Mutex<Option<ClientId>>>,
+    /// Of a handler besides.
+    gate: Gate,
 }
 
 impl Talking {
@@ -101,8 +103,9 @@ impl Talking {
         let router = Router::new()
             .get("/talk", service.max_message(1000).websocket())
             .mount_service("/events", events.service());
+        let (gate, router) = gated_beside(router);
         let server = TestServer::start(Server::builder().hub(&hub).service(router));
-        Talking { server, hub, calls, last }
+        Talking { server, hub, calls, last, gate }
     }
 
     #[track_caller]
@@ -339,6 +342,23 @@ fn a_stop_tells_every_client_to_come_back() {
     server.ended();
     assert_eq!(calls.all(), ["open", "close 1012 \"\" after 0"]);
     assert_eq!(hub.subscribers(), 0);
+}
+
+/// Its application heard of it with the next request, and there was none.
+#[test]
+fn an_end_that_no_worker_has_brought_about_is_told_while_nothing_else_happens() {
+    let talking = Talking::start();
+    let (mut client, mut busy) = (talking.open(), talking.server.client_at(&talking.gate));
+    // A worker sees this one's end.
+    talking.open().client.vanish();
+    talking.expect_call("close 1006 \"\" after 0");
+    talking.server.handle.stop();
+    assert_eq!(client.closed().0, 1012);
+    talking.expect_call("close 1012 \"\" after 0");
+    talking.gate.open();
+    assert_eq!(busy.answer().text(), "through\n");
+    drop((client, busy));
+    talking.server.ended();
 }
 
 /// The lab in that mode, by a switch or an exec.

@@ -148,7 +148,8 @@ impl Acceptor {
         let flights = self.shared.in_flight.iter();
         let expected = flights.filter_map(|flight| flight.expected(self.now, &self.shared.durations)).max();
         let expected = expected.unwrap_or_default();
-        let begins = !asked.hindered && expected <= asked.order.patience;
+        let tells = self.shared.conversations.untold() > 0;
+        let begins = !asked.hindered && !tells && expected <= asked.order.patience;
         if !begins && self.now < asked.until {
             return;
         }
@@ -229,8 +230,9 @@ impl Acceptor {
     /// Every connection, if all of them can be written down now; `None` if something still runs, or is closing.
     /// `without` what was cut, and what only this process could go on with, which is cut now.
     fn all_at_rest(&mut self, without: bool) -> Option<Vec<MovedConnection>> {
-        let looks = self.shared.sessions.are_looked_at();
-        let taken = self.jobs.is_empty() && self.streams.is_empty() && !looks;
+        // Who tells the application of an end, or looks at its sessions, has no connection for that.
+        let calls = self.shared.conversations.untold() > 0 || self.shared.sessions.are_looked_at();
+        let taken = self.jobs.is_empty() && self.streams.is_empty() && !calls;
         if !without && (!taken || !self.leaving.is_empty()) {
             return None;
         }
@@ -333,6 +335,10 @@ impl Acceptor {
         let mut said: Vec<String> = named.map(|one| format!("{} ({:.1} s)", one.what, one.age.as_secs_f64())).collect();
         if more > 0 {
             said.push(format!("{more} more"));
+        }
+        match self.shared.conversations.untold() {
+            0 => {}
+            ends => said.push(format!("the application to hear of {ends} ends of conversations")),
         }
         if !said.is_empty() {
             log::info!("the {what} waits for {}", said.join(", "));

@@ -293,6 +293,7 @@ impl Acceptor {
         let mut events = Events::with_capacity(256);
         self.resting.stir(self.now);
         while !self.over {
+            self.have_ends_told();
             self.wake_pools();
             self.resting.rest(self.now);
             let timeout = self.timeout();
@@ -351,6 +352,18 @@ impl Acceptor {
             self.over |= ending && empty;
         }
         Ok(())
+    }
+
+    /// Has a worker tell the application of connections that have ended on this thread. Also in a hold, which waits for that;
+    /// not in one that was answered: nothing of the application's begins then.
+    fn have_ends_told(&mut self) {
+        if self.hold.as_ref().is_some_and(|hold| !hold.is_open()) || !self.shared.conversations.take_wish_for_worker() {
+            return;
+        }
+        // Where there is no room, who takes what stands there tells of them behind it.
+        if let Err(TrySendError::Disconnected(_)) = self.jobs.try_send(Job::Ended) {
+            self.over = true;
+        }
     }
 
     /// Sees to it that what was given to the threads is taken.
@@ -470,7 +483,7 @@ impl Acceptor {
             Err(TrySendError::Full(Job::Turn(slot))) => self.overflow.push_back(slot),
             // The pool ends only after this thread has.
             Err(TrySendError::Disconnected(_)) => self.over = true,
-            Ok(()) | Err(TrySendError::Full(Job::Deliveries(_) | Job::Sessions)) => {}
+            Ok(()) | Err(TrySendError::Full(Job::Deliveries(_) | Job::Ended | Job::Sessions)) => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! An acceptor without a server: its thread is the test's, and so are the workers.
 
 use super::moving::Moving;
-use super::{Acceptor, Jobs, WAKER};
+use super::{Acceptor, HoldOrder, Jobs, WAKER};
 use crate::api::Router;
 use crate::clock::Millis;
 use crate::config::Limits;
@@ -13,7 +13,7 @@ use crate::engine::pool::worker::AcceptorHandle;
 use crate::engine::slot::{Parked, Parking, Sched};
 use crate::lifecycle::state::{SavedSide, SavedState, Snapshot};
 use crate::{Carried, Client, Conversation, Incoming, Request, Response};
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{bounded, unbounded};
 use http1::Reject;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -77,7 +77,7 @@ impl Bench {
                 assert_eq!(slots.len(), 1);
                 slots.into_iter().next()
             }
-            Job::Sessions => None,
+            Job::Ended | Job::Sessions => panic!("nothing of a conversation has ended, or is due"),
         }
     }
 }
@@ -248,4 +248,49 @@ fn a_client_whose_message_no_worker_takes_is_told_to_come_back_when_the_server_e
     let mut heard = Vec::new();
     client.read_to_end(&mut heard).expect("an end and no reset");
     assert_eq!(heard, b"\x88\x02\x03\xf4");
+}
+
+/// Its application heard of that with the next request, on an idle server never; and was saved beside that call.
+#[test]
+fn an_end_on_this_thread_is_a_job_for_a_worker_and_a_hold_waits_for_it() {
+    let mut bench = Bench::new();
+    let (hub, _restored, _client) = talker(bench.acceptor.now.after(Duration::from_secs(9)));
+    let talker = hub.conversations().all().pop().expect("it is there");
+    let conversations = bench.shared.conversations.clone();
+    conversations.has_ended(talker, None);
+    bench.acceptor.have_ends_told();
+    let ended = (!bench.acceptor.jobs.is_empty()).then(|| bench.jobs.next()).flatten();
+    assert!(matches!(ended, Some(Job::Ended)), "a worker is to be woken");
+    bench.acceptor.have_ends_told();
+    assert!(bench.acceptor.jobs.is_empty(), "once");
+    // A worker has that job, and has not begun, or is in the call.
+    let (answer, held) = bounded(1);
+    let most = Duration::from_secs(9);
+    let order = HoldOrder { answer, patience: most, most, within: most, cuts: false, version: None };
+    bench.acceptor.ask_for_hold(order);
+    bench.acceptor.may_begin_hold();
+    assert!(bench.acceptor.hold.is_none());
+    assert!(!conversations.tell_of_ended());
+    bench.acceptor.may_begin_hold();
+    assert!(bench.acceptor.hold.is_some());
+    // One that arises in a hold is told before that is answered.
+    let talker = hub.conversations().all().pop().expect("it is there");
+    conversations.has_ended(talker, None);
+    bench.acceptor.answer_hold();
+    assert!(held.is_empty());
+    bench.acceptor.have_ends_told();
+    assert!(!bench.acceptor.jobs.is_empty() && matches!(bench.jobs.next(), Some(Job::Ended)));
+    bench.acceptor.answer_hold();
+    assert!(held.is_empty());
+    assert!(!conversations.tell_of_ended());
+    bench.acceptor.answer_hold();
+    assert!(matches!(held.try_recv(), Ok(Ok(_))));
+    // From here on the state is saved, and written.
+    let talker = hub.conversations().all().pop().expect("it is there");
+    conversations.has_ended(talker, None);
+    bench.acceptor.have_ends_told();
+    assert!(bench.acceptor.jobs.is_empty());
+    bench.acceptor.resume();
+    bench.acceptor.have_ends_told();
+    assert!(!bench.acceptor.jobs.is_empty());
 }

@@ -11,4 +11,7 @@ pub enum Job {
     Deliveries(Vec<Arc<Slot>>),
     /// A look at the sessions for which something is due.
     Sessions,
+    /// Connections have ended on the acceptor, and their application is to be told, which each worker does after a job: this
+    /// is one where there is no other.
+    Ended,
 }

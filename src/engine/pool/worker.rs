@@ -146,17 +146,17 @@ impl<D: Clone + Send + 'static> Worker<D> {
                     // The acceptor waits for what is due then.
                     self.shared.sessions.look(|| Millis::now().0, || self.to_acceptor.wake());
                 }
+                (_, Job::Ended) => {}
             }
             if self.role == Role::Streamer {
                 self.to_acceptor.send(ToAcceptor::Streamers(1));
             }
-            if self.role == Role::Worker {
-                self.shared.conversations.tell_of_ended();
+            if self.role == Role::Worker && self.shared.conversations.tell_of_ended() {
+                // It has another turn, behind what waits already.
+                self.to_acceptor.wake();
             }
         }
-        if self.role == Role::Worker {
-            self.shared.conversations.tell_of_ended();
-        }
+        while self.role == Role::Worker && self.shared.conversations.tell_of_ended() {}
         drop(self.done);
     }
 
