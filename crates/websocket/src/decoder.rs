@@ -21,7 +21,9 @@ use crate::mask;
 /// ```
 #[derive(Debug)]
 pub struct Decoder {
-    limits: Limits,
+    /// The two of [`Limits`], each for itself: so the second takes no room of its own.
+    max_message: usize,
+    deflate: bool,
     /// What there is of a frame or of a message.
     progress: Option<Box<Progress>>,
     /// A close frame has come, or the client was failed.
@@ -133,7 +135,8 @@ pub struct SavedMessage {
 impl Decoder {
     /// One that has read nothing.
     pub fn new(limits: Limits) -> Decoder {
-        Decoder { limits, progress: None, ended: false }
+        let Limits { max_message, deflate } = limits;
+        Decoder { max_message, deflate, progress: None, ended: false }
     }
 
     /// Reads up to the end of the input, or of what it says first.
@@ -149,7 +152,7 @@ impl Decoder {
         }
         // Read on the stack: what comes whole, as most does, needs no place to wait in.
         let mut progress = self.progress.take().map_or_else(Progress::default, |progress| *progress);
-        let step = progress.read(input, &self.limits);
+        let step = progress.read(input, &self.limits());
         match &step {
             Err(_) | Ok(Step { event: Some(Event::Close(_)), .. }) => self.ended = true,
             Ok(_) if progress.is_at_rest() => {}
@@ -160,7 +163,7 @@ impl Decoder {
 
     /// What its client may do.
     pub fn limits(&self) -> Limits {
-        self.limits
+        Limits { max_message: self.max_message, deflate: self.deflate }
     }
 
     /// Whether nothing more is read: a close frame has come, or the client was failed.
@@ -207,7 +210,7 @@ impl Decoder {
         }
         let progress = Progress::restore(saved, &limits)?;
         let progress = (!progress.is_at_rest()).then(|| Box::new(progress));
-        Some(Decoder { limits, progress, ended })
+        Some(Decoder { progress, ended, ..Decoder::new(limits) })
     }
 }
 

@@ -7,7 +7,7 @@ use crate::clock::Millis;
 use http1::Reject;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
+use std::num::NonZeroU32;
 
 /// A request that is dealt with. Whoever has it owes it an end, which takes it ([`Shared::end`]): so none ends twice,
 /// although it goes through several hands. In a turn it is the worker's; while its handler runs, or its response is
@@ -31,17 +31,20 @@ pub struct Exchange {
     line: Box<str>,
 }
 
-/// When something happened, in eight bytes also where it has not: each subscriber waits with several.
+/// When something happened, in four bytes also where it has not: each subscriber waits with several. What is kept are the
+/// lowest bits of the milliseconds, from which follows how long it was after another time, up to 49 days. It is only told.
 #[derive(Clone, Copy, Debug)]
-struct Step(NonZeroU64);
+struct Step(NonZeroU32);
 
 impl Step {
     fn at(now: Millis) -> Step {
-        Step(NonZeroU64::MIN.saturating_add(now.0))
+        // There is no zero: once in 49 days it is a millisecond later.
+        Step(NonZeroU32::new(now.0 as u32).unwrap_or(NonZeroU32::MIN))
     }
 
-    fn time(self) -> Millis {
-        Millis(self.0.get() - 1)
+    /// Milliseconds.
+    fn since(self, then: Millis) -> u32 {
+        self.0.get().wrapping_sub(then.0 as u32)
     }
 }
 
@@ -180,7 +183,7 @@ impl Ended<'_> {
 
     /// When its steps were, in milliseconds since it began; what is left out has not been, or not here.
     pub(super) fn times(&self) -> impl fmt::Display {
-        let since = |step: Option<Step>| step.map(|step| step.time().since(self.exchange.began).as_millis());
+        let since = |step: Option<Step>| step.map(|step| step.since(self.exchange.began));
         let steps = [
             ("head", since(self.exchange.head)),
             ("handler", since(self.exchange.handler)),
@@ -216,5 +219,20 @@ impl fmt::Display for Ended<'_> {
             End::Answered => f.write_str("answered"),
             End::Closed(reason) => write!(f, "{reason}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_says_how_long_it_was_whatever_the_clock_shows() {
+        let around = u64::from(u32::MAX);
+        for began in [0, 7, around - 1, around, 5 * around] {
+            let step = Step::at(Millis(began + 100));
+            assert_eq!(step.since(Millis(began)), 100);
+        }
+        assert_eq!(Step::at(Millis(around + 1)).since(Millis(around)), 2, "there is no zero");
     }
 }
