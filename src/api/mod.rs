@@ -13,7 +13,7 @@ pub use request::{Request, RequestBody};
 pub use router::Router;
 pub(crate) use session::{Arrived, HearError, Owner, Session, Sessions};
 pub use talk::Closed;
-pub(crate) use talk::{Conversations, Converse, Restore, Side, Talk, Talker, topics_of};
+pub(crate) use talk::{Conversations, Converse, Framed, Listener, Restore, Side, Talk, Talker, topics_of};
 
 use tiny_http::{Method, StatusCode};
 

@@ -1,6 +1,7 @@
 //! A client of a conversation as the engine has it: what it says goes to the application, and what is for it waits in its
 //! inbox.
 
+use crate::clock::Millis;
 use crate::lifecycle::state::{Carried, SavedClient, SavedTopics};
 use crate::logging::panic_text;
 use crate::logging::rate_limit::log_rate_limited;
@@ -10,7 +11,6 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
-use std::time::Duration;
 use websocket::{Limits, Message};
 
 /// What the application does for one client, with the state of that client. One call at a time, on a worker.
@@ -53,39 +53,58 @@ impl Closed {
 pub(crate) struct Converse {
     pub side: Side,
     pub limits: Limits,
-    /// Seconds between messages that say where it is; 0 for none.
-    pub heartbeat: u16,
-    /// How long its client may listen at the most, if there is an end to that.
-    pub lasts: Option<Duration>,
-    /// Whether its messages are frames of SockJS, of an application's client.
-    pub sockjs: bool,
 }
 
 /// Who is behind a WebSocket.
 pub(crate) enum Side {
     /// The hub alone: its client listens.
-    Listener(Box<Subscription>),
+    Listener(Box<Listener>),
     /// An application.
     Talker(Arc<Talker>),
+    /// The same, with messages that are frames of SockJS.
+    Framed(Box<Framed>),
+}
+
+/// A client of an application that speaks SockJS.
+pub(crate) struct Framed {
+    pub talker: Arc<Talker>,
+    /// Seconds between heartbeats.
+    pub heartbeat: u16,
+    /// When the next one is due, once the connection has it.
+    pub beat: Millis,
+}
+
+/// A subscription, and when its client is told something besides.
+pub(crate) struct Listener {
+    pub subscription: Subscription,
+    /// Seconds between messages that say where it is; 0 for none.
+    pub heartbeat: u16,
+    /// When the next one is due, once the connection has it.
+    pub beat: Millis,
+    /// When it is closed whatever there is to be heard.
+    pub expires: Millis,
 }
 
 impl Side {
     /// News reach it under that token from now on. Answers whether there is something.
     pub fn enter(&mut self, token: usize) -> bool {
         match self {
-            Side::Listener(subscription) => {
+            Side::Listener(listener) => {
+                let subscription = &mut listener.subscription;
                 subscription.enter(token);
                 !subscription.has_begun() || subscription.is_behind()
             }
             Side::Talker(talker) => talker.inbox.enter(token),
+            Side::Framed(framed) => framed.talker.inbox.enter(token),
         }
     }
 
     /// Through which it hears.
     pub fn hub(&self) -> &pubsub::Hub {
         match self {
-            Side::Listener(subscription) => subscription.hub(),
+            Side::Listener(listener) => listener.subscription.hub(),
             Side::Talker(talker) => talker.inbox.hub(),
+            Side::Framed(framed) => framed.talker.inbox.hub(),
         }
     }
 
@@ -93,14 +112,16 @@ impl Side {
         match self {
             Side::Listener(_) => None,
             Side::Talker(talker) => Some(talker),
+            Side::Framed(framed) => Some(&framed.talker),
         }
     }
 
     /// Bytes that it keeps, as far as these are the server's.
     pub fn held(&self) -> usize {
         match self {
-            Side::Listener(subscription) => size_of::<Subscription>() + subscription.held(),
+            Side::Listener(listener) => size_of::<Listener>() + listener.subscription.held(),
             Side::Talker(talker) => size_of::<Talker>() + talker.inbox.held(),
+            Side::Framed(framed) => size_of::<Framed>() + size_of::<Talker>() + framed.talker.inbox.held(),
         }
     }
 }
@@ -111,9 +132,6 @@ pub(crate) struct Talker {
     /// The name of its conversation.
     name: Arc<str>,
     talk: Mutex<Option<Box<dyn Talk>>>,
-    saved: Mutex<Option<Box<Carried>>>,
-    /// A successor has it.
-    moved: AtomicBool,
     all: Arc<Conversations>,
 }
 
@@ -123,9 +141,8 @@ pub(crate) struct Panicked;
 
 impl Talker {
     pub fn new(all: &Arc<Conversations>, name: Arc<str>, inbox: Arc<Inbox>, talk: Box<dyn Talk>) -> Arc<Talker> {
-        let (talk, saved, moved, id) = (Mutex::new(Some(talk)), Mutex::default(), AtomicBool::new(false), inbox.id());
-        let talker = Arc::new(Talker { inbox, name, talk, saved, moved, all: all.clone() });
-        all.clients().insert(id, Arc::downgrade(&talker));
+        let talker = Arc::new(Talker { inbox, name, talk: Mutex::new(Some(talk)), all: all.clone() });
+        all.clients().insert(talker.inbox.id(), Arc::downgrade(&talker));
         talker
     }
 
@@ -170,14 +187,11 @@ impl Talker {
         let talk = match self.talk.try_lock() {
             Ok(talk) => talk,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return self.keep(None),
+            Err(TryLockError::WouldBlock) => return,
         };
-        let saved = self.call(|| talk.as_ref().map(|talk| talk.save()));
-        self.keep(saved.ok().flatten());
-    }
-
-    fn keep(&self, saved: Option<Carried>) {
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved.map(Box::new);
+        if let Ok(Some(saved)) = self.call(|| talk.as_ref().map(|talk| talk.save())) {
+            self.all.saved().insert(self.inbox.id(), saved);
+        }
     }
 
     /// A successor goes on with it: what the application has of it here is dropped, on this thread.
@@ -189,7 +203,7 @@ impl Talker {
 
     /// It as it is now, with what the application has saved.
     pub fn saved(&self) -> SavedClient {
-        let state = self.saved.lock().unwrap_or_else(PoisonError::into_inner).as_deref().cloned();
+        let state = self.all.saved().get(&self.inbox.id()).cloned();
         let SavedInbox { id, messages, subscription, close, wake, text: sockjs } = self.inbox.save();
         let message = |message| match message {
             Message::Text(text) => (true, ByteBuf::from(text)),
@@ -237,10 +251,9 @@ fn inbox_of(saved: SavedClient) -> Option<SavedInbox> {
 impl Drop for Talker {
     fn drop(&mut self) {
         self.all.clients().remove(&self.inbox.id());
-        if *self.moved.get_mut() {
-            self.let_go();
-        } else if self.talk().is_some() {
-            // It was opened, and its handshake never left.
+        self.all.saved().remove(&self.inbox.id());
+        if self.talk().is_some() {
+            // It was opened, and its handshake never left. What moved is dropped by whoever lets it go before.
             self.close(&Closed::lost());
         }
     }
@@ -251,6 +264,8 @@ impl Drop for Talker {
 pub(crate) struct Conversations {
     known: Mutex<HashMap<Arc<str>, Arc<dyn Restore>>>,
     clients: Mutex<HashMap<u64, Weak<Talker>>>,
+    /// What their applications have saved for a successor: here, and not with each, because mostly there is none.
+    saved: Mutex<HashMap<u64, Carried>>,
     /// Clients whose connections have ended where no application's code may run.
     ended: Mutex<VecDeque<(Arc<Talker>, Option<Closed>)>>,
     /// How many of them the application has not been told of, or is being told of.
@@ -265,6 +280,10 @@ const TOLD: usize = 64;
 impl Conversations {
     fn clients(&self) -> MutexGuard<'_, HashMap<u64, Weak<Talker>>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn saved(&self) -> MutexGuard<'_, HashMap<u64, Carried>> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A successor finds it by that name.
@@ -305,7 +324,9 @@ impl Conversations {
 
     /// Every application's state is saved: while nothing runs, and before the hub is frozen.
     pub fn save(&self) {
-        self.all().iter().for_each(|talker| talker.save());
+        let clients = self.all();
+        *self.saved() = HashMap::with_capacity(clients.len());
+        clients.iter().for_each(|talker| talker.save());
     }
 
     fn ended(&self) -> MutexGuard<'_, VecDeque<(Arc<Talker>, Option<Closed>)>> {
@@ -315,7 +336,6 @@ impl Conversations {
     /// A client's connection has ended on a thread on which the application may not run. It is told on another, unless the
     /// client lives on elsewhere.
     pub fn has_ended(&self, talker: Arc<Talker>, closed: Option<Closed>) {
-        talker.moved.store(closed.is_none(), Ordering::Relaxed);
         self.untold.fetch_add(1, Ordering::AcqRel);
         self.ended().push_back((talker, closed));
         self.wants_worker.store(true, Ordering::Release);
@@ -431,6 +451,23 @@ mod tests {
         assert!(runs.join().is_ok());
         one.all.save();
         assert_eq!(saved(&one.talker), Some(7));
+        // What was saved for an earlier reload is nothing that a successor may go on with.
+        let stuck = one.talker.clone();
+        let runs = thread::spawn(move || stuck.message(&Message::Text(String::new())));
+        assert_eq!(one.calls.recv().as_deref(), Ok("message"));
+        one.all.save();
+        assert_eq!((saved(&one.talker), saved(&other)), (None, Some(7)));
+        one.goes_on.send(()).expect("it waits");
+        assert!(runs.join().is_ok());
+    }
+
+    #[test]
+    fn what_was_saved_of_a_client_goes_with_it() {
+        let One { all, talker, .. } = One::new();
+        all.save();
+        assert_eq!(all.saved().len(), 1);
+        drop(talker);
+        assert_eq!(all.saved().len(), 0);
     }
 
     /// The acceptor drops its connection after that.
@@ -441,13 +478,6 @@ mod tests {
         one.all.tell_of_ended();
         assert_eq!(one.called(), ["drop"], "and its close is for the successor to see");
         assert_eq!(one.talker.inbox.save().id, 5);
-        // As well where no worker has come to it.
-        let one = One::new();
-        one.all.has_ended(one.talker.clone(), None);
-        one.all.ended().clear();
-        let One { talker, calls, .. } = one;
-        drop(talker);
-        assert_eq!(calls.try_iter().collect::<Vec<_>>(), ["drop"]);
     }
 
     /// Ten thousand that have moved were one worker's for as long as their states took to drop.

@@ -442,7 +442,7 @@ impl ConversationService {
         let Ok(inbox) = Inbox::new(self.hub(), new_id()) else { return Err(too_many()) };
         let side = Side::Talker(self.open(inbox, request)?);
         let limits = Limits { max_message: self.max_message, deflate };
-        Ok(switch(fields, Converse { side, limits, heartbeat: 0, lasts: None, sockjs: false }))
+        Ok(switch(fields, Converse { side, limits }))
     }
 
     /// Has the application open the client of an inbox, or say what its request is answered instead.

@@ -5,8 +5,8 @@ use super::hub::Namespace;
 use super::origin::{allow_origin, allow_preflight};
 use super::question::{self, Question, TOPICS, Wrong, strictly_decoded};
 use super::token::Claims;
-use crate::api::{Body, Converse, Handler, IntoResponse, Request, Response, Side, Subscribe, known_header};
-use crate::clock::boot_time;
+use crate::api::{Body, Converse, Handler, IntoResponse, Listener, Request, Response, Side, Subscribe, known_header};
+use crate::clock::{Millis, boot_time};
 use http1::response::{push_decimal, push_field};
 use pubsub::{Form, Key, Message, PublishError, Subscription, Topic};
 use serde::{Deserialize, Serialize};
@@ -172,10 +172,11 @@ impl Service {
         let Ok(subscription) = Subscription::new(self.namespace.hub.inner(), topics, question.begin, form) else {
             return Ok(too_many());
         };
-        let side = Side::Listener(Box::new(subscription));
         let limits = Limits { max_message: LISTENERS_MESSAGE, deflate: false };
         let heartbeat = if json { self.namespace.heartbeat } else { 0 };
-        Ok(switch(fields, Converse { side, limits, heartbeat, lasts, sockjs: false }))
+        let (beat, expires) = (Millis::NEVER, lasts.map_or(Millis::NEVER, |lasts| Millis::now().after(lasts)));
+        let side = Side::Listener(Box::new(Listener { subscription, heartbeat, beat, expires }));
+        Ok(switch(fields, Converse { side, limits }))
     }
 
     fn topics(&self, names: &[String]) -> Result<Vec<Topic>, Wrong> {

@@ -3,8 +3,8 @@
 use super::conversation::{ConversationService, handshake, new_id, switch, too_many};
 use super::origin::is_same_origin;
 use crate::api::{
-    Arrived, Attach, Body, Converse, Handler, HearError, IntoResponse, Owner, Request, Response, Session, Side, Talker,
-    known_header,
+    Arrived, Attach, Body, Converse, Framed, Handler, HearError, IntoResponse, Owner, Request, Response, Session, Side,
+    Talker, known_header,
 };
 use crate::clock::{Millis, wall_clock};
 use pubsub::Inbox;
@@ -267,8 +267,8 @@ impl SockJs {
         let talker = self.conversation.open(inbox, request)?;
         let limits = websocket::Limits { max_message: self.limits().bytes, deflate };
         let heartbeat = (self.settings.heartbeat / 1000).clamp(1, u64::from(u16::MAX)) as u16;
-        let side = Side::Talker(talker);
-        Ok(switch(fields, Converse { side, limits, heartbeat, lasts: None, sockjs: true }))
+        let side = Side::Framed(Box::new(Framed { talker, heartbeat, beat: Millis::NEVER }));
+        Ok(switch(fields, Converse { side, limits }))
     }
 }
 

@@ -14,7 +14,7 @@ use super::subscribed::{Blocked, next_heartbeat};
 use super::transport::Moved;
 use super::turn::Turn;
 use super::{Connection, Flow, State, close};
-use crate::api::{Closed, Conversations, Converse, Side, topics_of};
+use crate::api::{Closed, Conversations, Converse, Framed, Listener, Side, topics_of};
 use crate::clock::Millis;
 use crate::lifecycle::state::{SavedFragments, SavedFrames, SavedSide, SavedWebSocket};
 use http1::response::{HeadOptions, ResponseFraming, finish_head};
@@ -55,13 +55,6 @@ pub(super) struct Conversing {
     asked: bool,
     /// When to ask, or to go without what was asked for.
     due: Millis,
-    /// Seconds between messages that say where it is, and when the next one is due.
-    heartbeat: u16,
-    beat: Millis,
-    /// When it is closed whatever there is to be heard.
-    expires: Millis,
-    /// Whether its messages are frames of SockJS.
-    sockjs: bool,
     /// What its end was, as far as it is known: what its client has said, or why it was failed.
     closed: Option<Box<Closed>>,
     /// It is to be closed for that reason by the next worker that has it.
@@ -81,8 +74,25 @@ impl Conversing {
     /// When something is due.
     pub(super) fn until(&self) -> Millis {
         // To whom nothing is said any more, neither of that can be.
-        let said = if self.state.may_send() { self.beat.min(self.expires) } else { Millis::NEVER };
+        let said = match &self.side {
+            _ if !self.state.may_send() => Millis::NEVER,
+            Side::Listener(listener) => listener.beat.min(listener.expires),
+            Side::Framed(framed) => framed.beat,
+            Side::Talker(_) => Millis::NEVER,
+        };
         self.due.min(said).min(self.wake_time())
+    }
+
+    fn listener(&self) -> Option<&Listener> {
+        match &self.side {
+            Side::Listener(listener) => Some(listener),
+            Side::Talker(_) | Side::Framed(_) => None,
+        }
+    }
+
+    /// Whether its messages are frames of SockJS.
+    fn speaks_sockjs(&self) -> bool {
+        matches!(self.side, Side::Framed(_))
     }
 
     fn unsent(&self) -> &[u8] {
@@ -100,11 +110,16 @@ impl Conversing {
 
     /// Appends a close frame, unless one was sent, and waits for the client's.
     fn say_close(&mut self, out: &mut Vec<u8>, code: u16, reason: &str, now: Millis) {
+        if self.speaks_sockjs() && self.state.may_send() {
+            push_sockjs_close(out, CloseCode::new(code).unwrap_or(CloseCode::NORMAL), reason);
+        }
+        self.say_plain_close(out, code, reason, now);
+    }
+
+    /// The same without a word of SockJS, which its client does not speak.
+    fn say_plain_close(&mut self, out: &mut Vec<u8>, code: u16, reason: &str, now: Millis) {
         let code = CloseCode::new(code).unwrap_or(CloseCode::NORMAL);
         if let Some(frame) = self.state.close(code, reason) {
-            if self.sockjs {
-                push_sockjs_close(out, code, reason);
-            }
             frame.push_to(out);
             self.shut();
             self.due = now.after(if code == CloseCode::RESTART { STOP_PATIENCE } else { CLOSE_PATIENCE });
@@ -126,7 +141,7 @@ impl Conversing {
     pub(super) fn last_words(&self) -> Vec<u8> {
         let mut words = self.unsent().to_vec();
         if self.state.may_send() {
-            if self.sockjs {
+            if self.speaks_sockjs() {
                 push_sockjs_close(&mut words, CloseCode::RESTART, "");
             }
             Frame::Close(Some((CloseCode::RESTART, ""))).push_to(&mut words);
@@ -141,25 +156,27 @@ impl Conversing {
     /// What a talker's topics or a listener's have, and the cursor before that.
     fn pull(&mut self, joined: &mut Joined) -> (Pulled, u64) {
         match &mut self.side {
-            Side::Listener(subscription) => {
-                let before = subscription.cursor();
-                (subscription.pull(joined), before)
+            Side::Listener(listener) => {
+                let before = listener.subscription.cursor();
+                (listener.subscription.pull(joined), before)
             }
             Side::Talker(talker) => talker.inbox.pull(joined),
+            Side::Framed(framed) => framed.talker.inbox.pull(joined),
         }
     }
 
     fn go_back(&mut self, cursor: u64) {
         match &mut self.side {
-            Side::Listener(subscription) => subscription.go_back(cursor),
+            Side::Listener(listener) => listener.subscription.go_back(cursor),
             Side::Talker(talker) => talker.inbox.go_back(cursor),
+            Side::Framed(framed) => framed.talker.inbox.go_back(cursor),
         }
     }
 
     /// What is for it alone, as much as is sent together. Answers whether there is more.
     fn take_messages(&self, work: &mut WorkerContext) -> bool {
-        let Side::Talker(talker) = &self.side else { return false };
-        if self.sockjs {
+        let Some(talker) = self.side.talker() else { return false };
+        if self.speaks_sockjs() {
             let (mut texts, mut bytes) = (Vec::new(), 0);
             while bytes < BYTES
                 && let Some(Message::Text(text)) = talker.inbox.take()
@@ -202,7 +219,7 @@ fn texts_of(joined: &Joined) -> Vec<String> {
 
 /// What the client says with one message: itself, or what SockJS has in it.
 fn messages_of(message: Message, one: &Conversing) -> Result<Vec<Message>, sockjs::Refusal> {
-    if !one.sockjs {
+    if !one.speaks_sockjs() {
         return Ok(vec![message]);
     }
     let Message::Text(text) = message else { return Err(sockjs::Refusal::BrokenJson) };
@@ -278,17 +295,19 @@ impl Connection {
         converse: Converse,
         start: usize,
     ) -> Flow {
-        let Converse { side, limits, heartbeat, lasts, sockjs } = converse;
+        let Converse { mut side, limits } = converse;
         let framing = ResponseFraming::Upgrade("websocket");
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive: true, client_minor: 1 });
         work.answer.begins(101, work.out.len() - start);
-        if sockjs {
+        if let Side::Framed(framed) = &mut side {
             push_sockjs(&mut work.out, sockjs::Frame::Open);
+            framed.beat = next_heartbeat(work.now, framed.heartbeat, work.token);
         }
         let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
         exchange.keep_line_of(&work.request);
-        let beat = next_heartbeat(work.now, heartbeat, work.token);
-        let expires = lasts.map_or(Millis::NEVER, |lasts| work.now.after(lasts));
+        if let Side::Listener(listener) = &mut side {
+            listener.beat = next_heartbeat(work.now, listener.heartbeat, work.token);
+        }
         let (exchange, answer, blocked) = (Some(exchange), work.answer, None);
         let (decoder, state) = (Decoder::new(limits), websocket::State::Open);
         let mut conversing = Box::new(Conversing {
@@ -300,10 +319,6 @@ impl Connection {
             blocked,
             asked: false,
             due: Millis::NEVER,
-            heartbeat,
-            beat,
-            expires,
-            sockjs,
             closed: None,
             ends: None,
         });
@@ -419,14 +434,14 @@ impl Connection {
             }
             let (mut more, mut before) = (false, None);
             work.joined.clear();
-            if work.now >= one.expires {
+            if one.listener().is_some_and(|listener| work.now >= listener.expires) {
                 one.say_close(&mut work.out, EXPIRED, "its time is over", work.now);
             }
             if one.state.may_send() {
                 more = one.take_messages(work);
                 let (pulled, cursor) = one.pull(&mut work.joined);
                 before = Some(cursor);
-                if one.sockjs {
+                if one.speaks_sockjs() {
                     let texts = texts_of(&work.joined);
                     push_sockjs(&mut work.out, sockjs::Frame::Messages(&texts));
                     work.joined.clear();
@@ -434,16 +449,21 @@ impl Connection {
                     before = None;
                 }
                 more |= pulled.more;
-                if work.now >= one.beat {
-                    if let Side::Listener(subscription) = &one.side
-                        && !pulled.some
-                    {
-                        subscription.push_heartbeat(&mut work.out);
+                if let Side::Listener(listener) = &mut one.side
+                    && work.now >= listener.beat
+                {
+                    if !pulled.some {
+                        listener.subscription.push_heartbeat(&mut work.out);
                     }
-                    if one.sockjs && work.out.is_empty() {
+                    listener.beat = next_heartbeat(work.now, listener.heartbeat, work.token);
+                }
+                if let Side::Framed(framed) = &mut one.side
+                    && work.now >= framed.beat
+                {
+                    if work.out.is_empty() {
                         push_sockjs(&mut work.out, sockjs::Frame::Heartbeat);
                     }
-                    one.beat = next_heartbeat(work.now, one.heartbeat, work.token);
+                    framed.beat = next_heartbeat(work.now, framed.heartbeat, work.token);
                 }
                 if pulled.gap {
                     work.joined.clear();
@@ -552,14 +572,12 @@ impl Connection {
                 (Event::Message(_), Side::Listener(_)) => {
                     one.say_close(&mut work.out, CloseCode::POLICY.get(), "nothing is heard here", work.now);
                 }
-                (Event::Message(message), Side::Talker(talker)) => {
-                    let talker = talker.clone();
+                (Event::Message(message), side @ (Side::Talker(_) | Side::Framed(_))) => {
+                    let Some(talker) = side.talker().cloned() else { continue };
                     let messages = match messages_of(message, one) {
                         Ok(messages) => messages,
                         Err(refusal) => {
-                            // Not in words of SockJS, which its client does not speak.
-                            one.sockjs = false;
-                            one.say_close(&mut work.out, refusal.close_code(), refusal.text(), work.now);
+                            one.say_plain_close(&mut work.out, refusal.close_code(), refusal.text(), work.now);
                             Vec::new()
                         }
                     };
@@ -728,12 +746,18 @@ impl Connection {
 /// A WebSocket as it is written down; `None` before anything was said.
 pub(super) fn save(one: &Conversing) -> Option<SavedWebSocket> {
     let side = match &one.side {
-        Side::Listener(subscription) => {
-            let saved = subscription.save()?;
+        Side::Listener(listener) => {
+            let saved = listener.subscription.save()?;
             let json = saved.form.json;
             SavedSide::Listener { subscription: saved.into(), json }
         }
         Side::Talker(talker) => SavedSide::Talker(Box::new(talker.saved())),
+        Side::Framed(framed) => SavedSide::Talker(Box::new(framed.talker.saved())),
+    };
+    let (heartbeat, until) = match &one.side {
+        Side::Listener(listener) => (listener.heartbeat, listener.expires),
+        Side::Framed(framed) => (framed.heartbeat, Millis::NEVER),
+        Side::Talker(_) => (0, Millis::NEVER),
     };
     let websocket::Saved { header, received, control, message, ended } = one.decoder.save();
     let message =
@@ -745,8 +769,8 @@ pub(super) fn save(one: &Conversing) -> Option<SavedWebSocket> {
         close_sent: matches!(one.state, websocket::State::CloseSent),
         close_received: one.state.is_over(),
         due: one.due.0,
-        heartbeat: one.heartbeat,
-        until: one.expires.0,
+        heartbeat,
+        until: until.0,
         deflate: one.decoder.limits().deflate,
         max_message: one.decoder.limits().max_message as u64,
         line: one.line().to_owned(),
@@ -768,12 +792,18 @@ pub(super) fn restore(
     // One whose messages are compressed has no place where nobody reads that.
     let hub = hub.filter(|_| cfg!(feature = "deflate") || !deflate);
     let had = Limits { max_message: max_message.try_into().unwrap_or(usize::MAX), deflate };
+    // No later than what it was parked for; too early does no harm where there is one.
+    let beat = if heartbeat > 0 { deadline } else { next_heartbeat(Millis::now(), 0, 0) };
     let side = hub.and_then(|hub| match side {
         SavedSide::Listener { subscription, json } => {
             let subscription = Subscription::restore(hub, topics_of(subscription, json))?;
-            Some(Side::Listener(Box::new(subscription)))
+            let expires = Millis(until);
+            Some(Side::Listener(Box::new(Listener { subscription, heartbeat, beat, expires })))
         }
-        SavedSide::Talker(client) => conversations.restore(hub, *client).map(Side::Talker),
+        SavedSide::Talker(client) => {
+            let talker = conversations.restore(hub, *client)?;
+            Some(if sockjs { Side::Framed(Box::new(Framed { talker, heartbeat, beat })) } else { Side::Talker(talker) })
+        }
     });
     let SavedFrames { header, received, control, message, ended } = decoder;
     let message =
@@ -803,11 +833,6 @@ pub(super) fn restore(
         blocked: Blocked::new(unsent),
         asked,
         due: Millis(due),
-        heartbeat,
-        // No later than what it was parked for; too early does no harm where there is one.
-        beat: if heartbeat > 0 { deadline } else { next_heartbeat(Millis::now(), 0, 0) },
-        expires: Millis(until),
-        sockjs,
         closed: None,
         ends: None,
     };
