@@ -189,6 +189,24 @@ fn what_runs_in_the_background_goes_on_when_nothing_came_of_a_reload() {
     }
 }
 
+/// It stayed for the case that the successor died, up to the deadline of the stop, and the successor waited for it.
+#[test]
+fn a_stop_does_not_wait_for_who_stands_by() {
+    let mut command = Program::lab_command();
+    command.args(["-l", "127.0.0.1:0", "--reload", "overlap", "--reload-probation", "60"]);
+    let program = Program::start(&mut command);
+    let mut client = program.client();
+    client.expect_alive("/hello");
+    let old = program.current();
+    program.signal(Signal::HUP);
+    let new = program.generation(2);
+    client.expect_alive("/hello");
+    program.signal_to(new, Signal::TERM);
+    program.wait_for_end(old);
+    assert_eq!(program.wait_for_end(new), Some(0));
+    assert!(!program.log().iter().any(|line| line.contains("reload deadline")), "{:#?}", program.log());
+}
+
 /// Steps at which the successor dies, each before it serves: then nobody notices anything.
 #[test]
 fn a_successor_that_dies_before_it_serves_is_not_missed() {

@@ -594,6 +594,9 @@ impl Acceptor {
                 Command::Drain { patience, holders, alone } => {
                     self.alone = alone;
                     self.stop_patience = patience;
+                    if let Some(migration) = &mut self.migration {
+                        migration.stands_by_no_more(self.now);
+                    }
                     let (ours, mut shared): (Vec<_>, Vec<_>) =
                         std::mem::take(&mut self.listeners).into_iter().partition(|listener| match holders {
                             Holders::WeAlone => true,

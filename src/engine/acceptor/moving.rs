@@ -118,6 +118,11 @@ impl Migration {
         self.stands_by.is_none_or(|until| now >= until)
     }
 
+    /// The successor stops as well: nobody takes over from it.
+    pub(super) fn stands_by_no_more(&mut self, now: Millis) {
+        self.stands_by = self.stands_by.map(|until| until.min(now));
+    }
+
     /// The successor has read something, or answered.
     pub(super) fn goes_on(&mut self) {
         self.patience.renew();
