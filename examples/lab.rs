@@ -19,6 +19,7 @@
 //! | `/sockjs/{echo,disabled_websocket_echo,cookie_needed_echo,close,broadcast}` | the services that the suite of SockJS asks for, with all its transports; streams of the echoes end after 4,096 bytes |
 //! | `/sockjs/count` | as `/ws/count`, by SockJS |
 //! | `GET /sockjs.js` | the script of the page for frames: the file named by `LAB_SOCKJS` |
+//! | `GET /ws/thread` | a WebSocket for which a thread of the process that hears `go` counts, until it hears anything else |
 //!
 //! A start goes wrong in the way that the file named by `LAB_TRAP` says: `panic`, `exit`, `abort`, `segv`, `overflow`,
 //! `memory`,
@@ -76,8 +77,10 @@ fn main() -> ExitCode {
         let own = events.clone();
         let echo = hub.conversation("echo", Echo).max_message(16 << 20).origins(["*"]);
         let count = hub.conversation("count", Count).origins(["*"]);
+        let thread = hub.conversation("thread", Thread);
         let routes = routes.get("/ws/echo", echo.websocket()).get("/ws/count", count.websocket());
         let routes = sockjs(routes, &hub).mount_service("/sockjs/count", every_transport(count.sockjs()));
+        let routes = routes.get("/ws/thread", thread.websocket());
         let routes = routes.mount_service("/events", events.service()).get(
             "/events-of/{topic}",
             move |request: &mut Request| {
@@ -215,6 +218,41 @@ impl Conversation for Count {
 
     fn restore(&self, _: &Client, saved: Carried) -> Option<u64> {
         Some(u64::from_le_bytes(saved.bytes.try_into().ok()?))
+    }
+}
+
+/// Has a thread of this process count, a number each 5 ms, wherever its client is by then, and closes it where it hears that
+/// this is enough.
+struct Thread;
+
+impl Conversation for Thread {
+    type State = ();
+
+    fn open(&self, _: &Client, _: &mut Request) -> Result<(), Response> {
+        Ok(())
+    }
+
+    fn message(&self, client: &Client, (): &mut (), message: Incoming<'_>) {
+        if message != Incoming::Text("go") {
+            let _ = client.close(4000, "enough");
+            return;
+        }
+        let client = client.clone();
+        thread::spawn(move || {
+            let process = std::process::id();
+            let mut numbers = 1_u64..;
+            while numbers.next().is_some_and(|number| client.send(format!("{number} {process}")).is_ok()) {
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+    }
+
+    fn save(&self, (): &()) -> Carried {
+        Carried { version: 1, bytes: Vec::new() }
+    }
+
+    fn restore(&self, _: &Client, _: Carried) -> Option<()> {
+        Some(())
     }
 }
 

@@ -301,6 +301,11 @@ impl Conversations {
         self.clients().get(&id)?.upgrade()
     }
 
+    /// Whether it is here, and not a successor's.
+    pub fn has(&self, id: u64) -> bool {
+        self.client(id).is_some_and(|talker| !talker.inbox.has_moved())
+    }
+
     /// A client goes on that was written down.
     pub fn restore(self: &Arc<Self>, hub: &pubsub::Hub, mut saved: SavedClient) -> Option<Arc<Talker>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -336,6 +341,9 @@ impl Conversations {
     /// A client's connection has ended on a thread on which the application may not run. It is told on another, unless the
     /// client lives on elsewhere.
     pub fn has_ended(&self, talker: Arc<Talker>, closed: Option<Closed>) {
+        if closed.is_none() {
+            talker.inbox.hand_over();
+        }
         self.untold.fetch_add(1, Ordering::AcqRel);
         self.ended().push_back((talker, closed));
         self.wants_worker.store(true, Ordering::Release);

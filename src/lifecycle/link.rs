@@ -40,8 +40,9 @@ pub const SWITCHES: u32 = 4;
 /// From here on connections move several at a time, and a successor hears what the hub has, if it reads version 3 of the
 /// state.
 pub const HUBS: u32 = 5;
-/// From here on a successor hears of sessions, if it reads version 4 of the state.
-pub const SESSIONS: u32 = 6;
+/// From here on a successor hears of sessions, if it reads version 4 of the state, and is asked for what is for a client that
+/// it has.
+pub const CLIENTS: u32 = 6;
 /// The most descriptors in one packet, of listeners; the kernel's own limit is 253 (unix(7)).
 pub const MAX_DESCRIPTORS: usize = 250;
 
@@ -113,6 +114,10 @@ pub enum Message {
     Publish { id: u64, publication: Payload },
     /// Successor, since version 5, to `Publish`: where it stands, or why it does not.
     Published { id: u64, outcome: Result<PublishedAt, String> },
+    /// Predecessor, since version 6, behind `Go`: do what somebody here still does for a client, as [`ForClient`] has it.
+    ForClient { id: u64, client: u64, what: Payload },
+    /// Successor, since version 6, to `ForClient`.
+    ForClientDone { id: u64, outcome: Result<(), Undone> },
     /// Predecessor, since version 6, before `Promote`: the sessions of SockJS, in the version of the state.
     Sessions(Payload),
 }
@@ -141,6 +146,54 @@ pub struct PublishedAt {
     pub offset: u64,
     pub subscribers: u64,
     pub repeated: bool,
+}
+
+/// What another process does for a client of a conversation.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ForClient {
+    Text(String),
+    Binary(#[serde(with = "serde_bytes")] Vec<u8>),
+    Close {
+        code: u16,
+        reason: String,
+    },
+    /// In the server's milliseconds.
+    Wake(Option<u64>),
+    Subscribe {
+        namespace: String,
+        topic: String,
+    },
+    Unsubscribe {
+        namespace: String,
+        topic: String,
+    },
+}
+
+/// Why that was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Undone {
+    /// There is no such client: it has not come yet, or has gone.
+    Absent,
+    /// As much waits for it as may.
+    Full,
+    /// It is closed.
+    Closed,
+    /// It listens to as many topics as it may.
+    Topics,
+    /// It takes text alone.
+    NotText,
+}
+
+impl ForClient {
+    /// As it is written in a packet.
+    pub fn written(&self) -> io::Result<Vec<u8>> {
+        postcard::to_allocvec(self).map_err(io::Error::other)
+    }
+
+    /// What was written.
+    pub fn read(bytes: &[u8]) -> io::Result<ForClient> {
+        postcard::from_bytes(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
 }
 
 impl Publication {
@@ -232,6 +285,8 @@ impl Message {
             Message::Publish { .. } => "Publish",
             Message::Published { .. } => "Published",
             Message::Sessions(_) => "Sessions",
+            Message::ForClient { .. } => "ForClient",
+            Message::ForClientDone { .. } => "ForClientDone",
         }
     }
 }
@@ -428,7 +483,20 @@ mod tests {
         let publication = Publication { messages: vec![message], key: Some(("".into(), "k".into())) };
         assert_eq!(publication.written().expect("plain data"), b"\x01\x01n\x01t\x00\x01\x01\x01\x00\x01k");
         let at = PublishedAt { epoch: 300, offset: 1, subscribers: 2, repeated: false };
-        let messages: [(Message, &[u8]); 26] = [
+        let written = |what: ForClient| what.written().expect("plain data");
+        assert_eq!(written(ForClient::Text("a".into())), b"\0\x01a");
+        assert_eq!(written(ForClient::Binary(vec![7])), [1, 1, 7]);
+        assert_eq!(written(ForClient::Close { code: 300, reason: "b".into() }), b"\x02\xac\x02\x01b");
+        assert_eq!(written(ForClient::Wake(Some(9))), [3, 1, 9]);
+        let (namespace, topic) = ("n".to_owned(), "t".to_owned());
+        assert_eq!(
+            written(ForClient::Subscribe { namespace: namespace.clone(), topic: topic.clone() }),
+            b"\x04\x01n\x01t"
+        );
+        assert_eq!(written(ForClient::Unsubscribe { namespace, topic }), b"\x05\x01n\x01t");
+        let undone = [Undone::Absent, Undone::Full, Undone::Closed, Undone::Topics];
+        assert_eq!(postcard::to_allocvec(&undone).expect("plain data"), [0, 1, 2, 3]);
+        let messages: [(Message, &[u8]); 29] = [
             (Message::Stopping, &[2]),
             (
                 Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
@@ -461,6 +529,11 @@ mod tests {
             (Message::Publish { id: 300, publication: Payload::Inline(vec![9]) }, &[26, 0xac, 2, 0, 1, 9]),
             (Message::Published { id: 1, outcome: Ok(at) }, &[27, 1, 0, 0xac, 2, 1, 2, 0]),
             (Message::Published { id: 1, outcome: Err("no".into()) }, &[27, 1, 1, 2, b'n', b'o']),
+            (Message::ForClient { id: 300, client: 2, what: Payload::Inline(vec![9]) }, &[28, 0xac, 2, 2, 0, 1, 9]),
+            (Message::ForClientDone { id: 1, outcome: Ok(()) }, &[29, 1, 0]),
+            (Message::ForClientDone { id: 1, outcome: Err(Undone::Full) }, &[29, 1, 1, 1]),
+            (Message::ForClientDone { id: 1, outcome: Err(Undone::NotText) }, &[29, 1, 1, 4]),
+            (Message::Sessions(Payload::Inline(vec![9])), &[30, 0, 1, 9]),
         ];
         for (message, expected) in messages {
             let bytes = postcard::to_allocvec(&message).expect("plain data");

@@ -1,8 +1,8 @@
 //! Overlap mode as the successor sees it: what it inherits, and the thread that listens to its predecessor.
 
 use super::link::{
-    self, HOLDS, Holds, Link, Message, PLACES, Packet, Payload, Publication, PublishedAt, SWITCHES, Sent, Snapshots,
-    test_point,
+    self, ForClient, HOLDS, Holds, Link, Message, PLACES, Packet, Payload, Publication, PublishedAt, SWITCHES, Sent,
+    Snapshots, Undone, test_point,
 };
 use super::patience::Patience;
 use super::state::{Carried, Inheritance, Snapshot, decode};
@@ -86,6 +86,8 @@ pub trait Arrivals: Send + 'static {
     fn learn(&self, holds: Holds);
     /// Publishes for it, once this process does.
     fn publish(&self, publication: Publication) -> Result<PublishedAt, String>;
+    /// Does that for a client that has come from it.
+    fn do_for_client(&self, client: u64, what: ForClient) -> Result<(), Undone>;
 }
 
 /// What a successor begins with.
@@ -251,6 +253,12 @@ fn listen<A: Arrivals>(
                 reply(link, &answer, arriving, arrivals, Patience::new(PATIENCE));
                 continue;
             }
+            Message::ForClient { id, client, what } => {
+                let what = ForClient::read(&what.open(&mut descriptors)?)?;
+                let answer = Message::ForClientDone { id, outcome: arrivals.do_for_client(client, what) };
+                reply(link, &answer, arriving, arrivals, Patience::new(PATIENCE));
+                continue;
+            }
             Message::Abort(id) => {
                 arriving.take(id);
                 continue;
@@ -346,6 +354,10 @@ mod tests {
 
         fn publish(&self, _: Publication) -> Result<PublishedAt, String> {
             Err("nothing is published here".into())
+        }
+
+        fn do_for_client(&self, _: u64, _: ForClient) -> Result<(), Undone> {
+            Err(Undone::Absent)
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::candidate::Candidate;
 use super::child::{Child, How};
-use super::link::{self, Link, Message, Packet, PublishedAt, SESSIONS, SWITCHES};
+use super::link::{self, CLIENTS, Link, Message, Packet, PublishedAt, SWITCHES, Undone};
 use super::patience::Patience;
 use super::program::Reads;
 use super::state::{Inheritance, WEBSOCKETS, common, encode};
@@ -53,7 +53,7 @@ impl Spoken {
 
     /// In which version of the state it hears of sessions, if it does.
     pub fn knows_sessions(self) -> Option<u32> {
-        self.state.filter(|version| self.words >= SESSIONS && *version >= WEBSOCKETS)
+        self.state.filter(|version| self.words >= CLIENTS && *version >= WEBSOCKETS)
     }
 }
 
@@ -63,6 +63,8 @@ pub trait Answers: Send + 'static {
     fn refused(&self, ids: Vec<u64>);
     /// What was to be published stands there, or does not.
     fn published(&self, id: u64, outcome: Result<PublishedAt, String>);
+    /// What was to be done for a client is, or is not.
+    fn done_for_client(&self, id: u64, outcome: Result<(), Undone>);
     /// It wishes for a place, for another connection of that address if there is one.
     fn wishes(&self, address: Option<Vec<u8>>);
 }
@@ -143,6 +145,10 @@ impl Successor {
                     }
                     Message::Published { id, outcome } => {
                         answers.published(id, outcome);
+                        continue;
+                    }
+                    Message::ForClientDone { id, outcome } => {
+                        answers.done_for_client(id, outcome);
                         continue;
                     }
                     Message::Spare(address) => {

@@ -185,7 +185,7 @@ impl fmt::Display for ClientId {
 }
 
 /// A client of a [`Conversation`]. Cheap to clone, and to be used from any thread, also when the client has gone: then each
-/// call says so.
+/// call says so. Where a successor has it by then, that is asked, and waited for.
 #[derive(Clone)]
 pub struct Client {
     inbox: Arc<Inbox>,
@@ -201,7 +201,7 @@ impl Client {
     /// Sends it a message, behind those that wait already: 64 of them, or 64 KiB, if it does not read.
     ///
     /// # Errors
-    /// As much waits as may; the client is closed; another process has it.
+    /// As much waits as may; the client is closed; another process has it, and does not answer.
     pub fn send(&self, message: impl Into<Outgoing>) -> Result<(), SendError> {
         self.inbox.send(match message.into() {
             Outgoing::Text(text) => websocket::Message::Text(text),
@@ -213,7 +213,7 @@ impl Client {
     /// that messages were dropped before it got them it is closed with 4001.
     ///
     /// # Errors
-    /// The topic is none, or one too many; the client is closed; another process has it.
+    /// The topic is none, or one too many; the client is closed; another process has it, and does not answer.
     pub fn subscribe(&self, topic: &str) -> Result<(), SubscribeError> {
         Ok(self.inbox.subscribe(&self.namespace.topic(topic)?)?)
     }
@@ -221,7 +221,7 @@ impl Client {
     /// From now on it does not.
     ///
     /// # Errors
-    /// The topic is none; the client is closed; another process has it.
+    /// The topic is none; the client is closed; another process has it, and does not answer.
     pub fn unsubscribe(&self, topic: &str) -> Result<(), SubscribeError> {
         Ok(self.inbox.unsubscribe(&self.namespace.topic(topic)?)?)
     }
@@ -237,7 +237,7 @@ impl Client {
     /// Has [`Conversation::wake`] called in a while, once; another time that was set before is forgotten.
     ///
     /// # Errors
-    /// The client is closed; another process has it.
+    /// The client is closed; another process has it, and does not answer.
     pub fn wake_in(&self, wait: Duration) -> Result<(), SendError> {
         self.inbox.wake_at(Some(Millis::now().after(wait).0))
     }
@@ -246,7 +246,7 @@ impl Client {
     /// status is taken for 1000.
     ///
     /// # Errors
-    /// It is closed; another process has it.
+    /// It is closed; another process has it, and does not answer.
     pub fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
         self.inbox.close(code, reason)
     }

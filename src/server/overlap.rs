@@ -10,7 +10,9 @@ use crate::config::Config;
 use crate::engine::acceptor::{Command, Holders};
 use crate::generation::generation;
 use crate::lifecycle::candidate::Candidate;
-use crate::lifecycle::link::{HOLDS, HUBS, MAX_DESCRIPTORS, Message, SWITCHES, payload, test_point, test_time};
+use crate::lifecycle::link::{
+    CLIENTS, HOLDS, HUBS, MAX_DESCRIPTORS, Message, SWITCHES, payload, test_point, test_time,
+};
 use crate::lifecycle::patience::Patience;
 use crate::lifecycle::state::{Inheritance, InheritedListener, SUBSCRIBERS, SavedSessions, encode};
 use crate::lifecycle::successor::{PATIENCE, Spoken, Successor};
@@ -96,7 +98,7 @@ impl Running {
         let spent = until_ready.spent() + probation.spent();
         let deadline = Patience::new(config.reload_deadline.saturating_sub(spent));
         self.promoted_another(pid);
-        self.hand_hub_over(None);
+        self.hand_hub_over(None, false);
         self.shared.sessions.close_all(Millis::now().0);
         self.move_to(successor, removed, spoken, config, deadline, None, again)
     }
@@ -125,7 +127,8 @@ impl Running {
         let said = successor.link.send_within(&Message::Go, &[], PATIENCE);
         said.map_err(|error| Reloaded::Failed(format!("the successor is gone before it serves: {error}")))?;
         self.waits_for_serving = true;
-        self.hand_hub_over((spoken.words >= HUBS).then(|| successor.link.clone()));
+        let link = (spoken.words >= HUBS).then(|| successor.link.clone());
+        self.hand_hub_over(link, spoken.words >= CLIENTS);
         self.hand_sessions_over(spoken);
         test_point("predecessor-go");
         Ok(())

@@ -1,12 +1,12 @@
 //! What the other generation says about connections, on its way to the acceptor.
 
-use super::stragglers::{Stragglers, publish_for};
+use super::stragglers::{Stragglers, do_for_client, publish_for};
 use crate::api::Sessions;
 use crate::clock::boot_time;
 use crate::engine::acceptor::Command;
 use crate::engine::connection::{Connection, Restored};
 use crate::engine::pool::worker::AcceptorHandle;
-use crate::lifecycle::link::{Holds, Publication, PublishedAt};
+use crate::lifecycle::link::{ForClient, Holds, Publication, PublishedAt, Undone};
 use crate::lifecycle::predecessor::Arrivals;
 use crate::lifecycle::state::Snapshot;
 use crate::lifecycle::successor::Answers;
@@ -47,6 +47,10 @@ impl Answers for Relay {
         self.stragglers.answered(id, outcome);
     }
 
+    fn done_for_client(&self, id: u64, outcome: Result<(), Undone>) {
+        self.stragglers.done_for_client(id, outcome);
+    }
+
     fn wishes(&self, address: Option<Vec<u8>>) {
         self.tell(Command::Spare(address));
     }
@@ -70,5 +74,9 @@ impl Arrivals for Relay {
     fn publish(&self, publication: Publication) -> Result<PublishedAt, String> {
         let hub = self.hub.as_ref().ok_or("there is no hub here")?;
         publish_for(hub, publication, boot_time())
+    }
+
+    fn do_for_client(&self, client: u64, what: ForClient) -> Result<(), Undone> {
+        do_for_client(self.sessions.conversations(), client, what)
     }
 }

@@ -346,10 +346,17 @@ impl Running {
         }
     }
 
-    /// The successor publishes from here on: for those that still do so here as well, if it knows that word.
-    pub(super) fn hand_hub_over(&self, link: Option<Link>) {
+    /// The successor publishes from here on: for those that still do so here as well, if it knows that word; and what is for
+    /// a client that it has goes there too, if it knows those.
+    pub(super) fn hand_hub_over(&self, link: Option<Link>, clients: bool) {
         match (&self.context.hub, link) {
-            (Some(hub), Some(link)) => self.stragglers.begin(hub.inner(), link),
+            (Some(hub), Some(link)) => {
+                if clients {
+                    let conversations = self.shared.conversations.clone();
+                    self.stragglers.begin_for_clients(hub.inner(), conversations, link.clone());
+                }
+                self.stragglers.begin(hub.inner(), link);
+            }
             (Some(hub), None) => hub.inner().hand_over(),
             (None, _) => {}
         }

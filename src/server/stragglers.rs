@@ -1,17 +1,24 @@
-//! What is published in a process that is the server no longer: asked of its successor, and waited for.
+//! What is published, and done for clients that have moved, in a process that is the server no longer: asked of its
+//! successor, and waited for.
 
-use crate::lifecycle::link::{Link, Message as Word, Publication, PublishedAt, PublishedMessage, payload};
+use crate::api::Conversations;
+use crate::lifecycle::link::{
+    ForClient as Errand, Link, Message as Word, Publication, PublishedAt, PublishedMessage, Undone, payload,
+};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
-use pubsub::{Hub, Key, Message, Position, PublishError, Published, Topic};
+use pubsub::{ForClient, Hub, Key, Message, Position, PublishError, Published, SendError, Topic};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// How long the successor may take to read, and to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often is asked again for a client that is on its way.
+const MOVES: Duration = Duration::from_millis(2);
 
-/// Publications on their way to a successor. Cheap to clone.
+/// Publications, and what is for clients, on their way to a successor. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Stragglers(Arc<Mutex<Pending>>);
 
@@ -19,6 +26,8 @@ pub struct Stragglers(Arc<Mutex<Pending>>);
 struct Pending {
     next: u64,
     waiting: HashMap<u64, Sender<Outcome>>,
+    /// The same, for clients.
+    for_clients: HashMap<u64, Sender<Result<(), Undone>>>,
     /// Whether nobody answers any more.
     over: bool,
 }
@@ -49,6 +58,63 @@ impl Stragglers {
         let mut pending = self.pending();
         pending.over = true;
         pending.waiting.clear();
+        pending.for_clients.clear();
+    }
+
+    /// What is done for clients from here on goes over that link, where they have moved.
+    pub fn begin_for_clients(&self, hub: &Hub, conversations: Arc<Conversations>, link: Link) {
+        let own = self.clone();
+        hub.hand_clients_over_to(move |client, what| {
+            let (errand, began) = (written(what), Instant::now());
+            loop {
+                // Before it is asked: who has moved by then is there, or is nowhere.
+                let on_its_way = conversations.has(client);
+                return match own.ask(&link, client, &errand)? {
+                    Ok(()) => Ok(()),
+                    Err(Undone::Absent) if on_its_way && began.elapsed() < PATIENCE => {
+                        thread::sleep(MOVES);
+                        continue;
+                    }
+                    Err(Undone::Absent) if on_its_way => Err(SendError::HandedOver),
+                    Err(Undone::Absent | Undone::Closed) => Err(SendError::Closed),
+                    Err(Undone::Full) => Err(SendError::Full),
+                    Err(Undone::Topics) => Err(SendError::Topics),
+                    Err(Undone::NotText) => Err(SendError::NotText),
+                };
+            }
+        });
+    }
+
+    /// The successor has answered.
+    pub fn done_for_client(&self, id: u64, outcome: Result<(), Undone>) {
+        if let Some(waits) = self.pending().for_clients.remove(&id) {
+            // Who has waited for too long is gone.
+            let _ = waits.send(outcome);
+        }
+    }
+
+    /// Asks once.
+    fn ask(&self, link: &Link, client: u64, errand: &Errand) -> Result<Result<(), Undone>, SendError> {
+        let (sender, answer) = bounded(1);
+        let id = {
+            let mut pending = self.pending();
+            if pending.over {
+                return Err(SendError::HandedOver);
+            }
+            pending.next += 1;
+            let id = pending.next;
+            pending.for_clients.insert(id, sender);
+            id
+        };
+        let sent = send_for_client(link, id, client, errand);
+        let outcome = sent.map(|()| answer.recv_timeout(PATIENCE));
+        self.pending().for_clients.remove(&id);
+        match outcome {
+            // Nothing has left.
+            Err(_) => Err(SendError::HandedOver),
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)) => Err(SendError::Unknown),
+        }
     }
 
     fn publish(
@@ -101,6 +167,52 @@ fn send(link: &Link, id: u64, messages: &[(Topic, Message)], key: Option<Key<'_>
     link.send_within(&Word::Publish { id, publication }, &descriptors, PATIENCE)
 }
 
+fn written(what: ForClient) -> Errand {
+    let names = |topic: &Topic| (topic.namespace().to_owned(), topic.name().to_owned());
+    match what {
+        ForClient::Send(websocket::Message::Text(text)) => Errand::Text(text),
+        ForClient::Send(websocket::Message::Binary(bytes)) => Errand::Binary(bytes),
+        ForClient::Close(code, reason) => Errand::Close { code, reason },
+        ForClient::Wake(when) => Errand::Wake(when),
+        ForClient::Subscribe(topic) => {
+            let (namespace, topic) = names(&topic);
+            Errand::Subscribe { namespace, topic }
+        }
+        ForClient::Unsubscribe(topic) => {
+            let (namespace, topic) = names(&topic);
+            Errand::Unsubscribe { namespace, topic }
+        }
+    }
+}
+
+fn send_for_client(link: &Link, id: u64, client: u64, errand: &Errand) -> std::io::Result<()> {
+    let (what, memfd) = payload(errand.written()?)?;
+    let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).collect();
+    link.send_within(&Word::ForClient { id, client, what }, &descriptors, PATIENCE)
+}
+
+/// Does that for a client, for a predecessor.
+pub fn do_for_client(conversations: &Conversations, client: u64, errand: Errand) -> Result<(), Undone> {
+    let talker = conversations.client(client).ok_or(Undone::Absent)?;
+    // It was a topic there.
+    let topic = |namespace: String, topic: String| Topic::new(namespace, &topic).map_err(|_| Undone::Closed);
+    let what = match errand {
+        Errand::Text(text) => ForClient::Send(websocket::Message::Text(text)),
+        Errand::Binary(bytes) => ForClient::Send(websocket::Message::Binary(bytes)),
+        Errand::Close { code, reason } => ForClient::Close(code, reason),
+        Errand::Wake(when) => ForClient::Wake(when),
+        Errand::Subscribe { namespace, topic: name } => ForClient::Subscribe(topic(namespace, name)?),
+        Errand::Unsubscribe { namespace, topic: name } => ForClient::Unsubscribe(topic(namespace, name)?),
+    };
+    talker.inbox.act(what).map_err(|error| match error {
+        SendError::Full => Undone::Full,
+        SendError::NotText => Undone::NotText,
+        SendError::Topics => Undone::Topics,
+        // This process has none of its own that it could ask: while it has a predecessor it is not reloaded.
+        _ => Undone::Closed,
+    })
+}
+
 /// Publishes for a predecessor.
 pub fn publish_for(hub: &Hub, publication: Publication, now: i64) -> Outcome {
     let Publication { messages, key } = publication;
@@ -123,11 +235,14 @@ pub fn publish_for(hub: &Hub, publication: Publication, now: i64) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{Closed, Talk, Talker};
     use crate::lifecycle::link::Packet;
-    use pubsub::{HubLimits, Limits};
+    use crate::lifecycle::state::Carried;
+    use pubsub::{HubLimits, Inbox, Limits};
+    use std::sync::mpsc::channel;
 
     fn hub() -> Hub {
-        let hub = Hub::new(7, HubLimits { log: Limits::default(), subscribers: 1 });
+        let hub = Hub::new(7, HubLimits { log: Limits::default(), subscribers: 2 });
         hub.open();
         hub
     }
@@ -169,5 +284,92 @@ mod tests {
         drop(successor.join().expect("its answer"));
         answers.join().expect("its end");
         assert_eq!(old.publish(&topic, Message::new("x"), 0, None), Err(PublishError::HandedOver));
+    }
+
+    struct Silent;
+
+    impl Talk for Silent {
+        fn message(&mut self, _: &websocket::Message) {}
+
+        fn wake(&mut self) {}
+
+        fn close(self: Box<Self>, _: &Closed) {}
+
+        fn save(&self) -> Carried {
+            Carried { version: 1, bytes: Vec::new() }
+        }
+    }
+
+    /// A process with a client of that number.
+    fn with_client(id: u64) -> (Hub, Arc<Conversations>, Arc<Talker>) {
+        let (hub, all) = (hub(), Arc::new(Conversations::default()));
+        let inbox = Inbox::new(&hub, id).expect("room");
+        let talker = Talker::new(&all, "silent".into(), inbox, Box::new(Silent));
+        (hub, all, talker)
+    }
+
+    /// It was told that another process had the client, and nothing was done.
+    #[test]
+    fn what_is_done_late_for_a_client_is_done_in_the_successor() {
+        let (ours, theirs) = Link::pair().expect("a pair");
+        let (theirs, stragglers) = (Link::of(theirs).expect("a link"), Stragglers::default());
+        let ((old, here, moves), (_new, there, moved)) = (with_client(5), with_client(5));
+        let inbox = moves.inbox.clone();
+        stragglers.begin_for_clients(&old, here.clone(), ours.clone());
+        stragglers.begin(&old, ours.clone());
+        let (came, has_come) = channel();
+        let successor = {
+            let there = there.clone();
+            thread::spawn(move || {
+                let mut asked = 0;
+                while let Ok(Some(Packet { message, mut descriptors, .. })) = theirs.receive() {
+                    let Word::ForClient { id, client, what } = message else { panic!("for a client") };
+                    let errand = Errand::read(&what.open(&mut descriptors).expect("its bytes")).expect("an errand");
+                    // It has come when it is asked for the third time.
+                    asked += 1;
+                    let outcome = if asked < 3 { Err(Undone::Absent) } else { do_for_client(&there, client, errand) };
+                    if asked == 3 {
+                        came.send(()).expect("somebody waits");
+                    }
+                    if client == 6 {
+                        return;
+                    }
+                    theirs.send(&Word::ForClientDone { id, outcome }, &[]).expect("room");
+                }
+            })
+        };
+        let answers = {
+            let stragglers = stragglers.clone();
+            thread::spawn(move || {
+                while let Ok(Some(Packet { message: Word::ForClientDone { id, outcome }, .. })) = ours.receive() {
+                    stragglers.done_for_client(id, outcome);
+                }
+                stragglers.end();
+            })
+        };
+        let large = websocket::Message::Text("x".repeat(60_000));
+        assert_eq!(inbox.send(large.clone()), Ok(()), "it was on its way");
+        has_come.recv().expect("it was asked for");
+        here.has_ended(moves, None);
+        here.tell_of_ended();
+        let topic = Topic::new("n", "t").expect("a topic");
+        assert_eq!(inbox.send(websocket::Message::Binary(vec![7; 9000])), Err(SendError::Full));
+        assert_eq!(moved.inbox.take(), Some(large));
+        assert_eq!((inbox.subscribe(&topic), inbox.wake_at(Some(8))), (Ok(()), Ok(())));
+        let saved = moved.inbox.save();
+        assert_eq!((saved.wake, saved.subscription.map(|one| one.topics.len())), (Some(8), Some(1)));
+        assert_eq!((inbox.unsubscribe(&topic), inbox.close(4000, "bye")), (Ok(()), Ok(())));
+        assert_eq!(moved.inbox.close_asked(), Some((4000, "bye".to_owned())));
+        assert_eq!(inbox.send(websocket::Message::Text("late".into())), Err(SendError::Closed));
+        drop(moved);
+        assert_eq!(inbox.wake_at(None), Err(SendError::Closed), "it has gone");
+        // The successor ends before it has said what became of that, and then there is none.
+        let other = Inbox::new(&old, 6).expect("room");
+        assert_eq!(other.close(1000, ""), Err(SendError::Unknown));
+        successor.join().expect("its answers");
+        answers.join().expect("its end");
+        assert_eq!(inbox.close(1000, ""), Err(SendError::HandedOver));
+        old.open();
+        assert_eq!(inbox.close(1000, ""), Ok(()), "it is the server again");
     }
 }

@@ -5,6 +5,7 @@ use crate::common::{Ending, Gate, Mode, Program, RawClient, TestServer, WebSocke
 use handover::{
     Carried, Client, ClientId, Closed, Conversation, Hub, Incoming, Request, Response, Router, SendError, Server,
 };
+use rustix::process::Signal;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -449,6 +450,47 @@ fn to_a_program_that_knows_no_websockets_it_goes_as_one_that_ends() {
         assert_eq!(client.closed().0, 1012, "{mode:?}");
         assert_eq!(client.client.rest().1, Ending::Fin);
     }
+}
+
+/// It was told that another process had the client, and the client heard no more of it.
+#[test]
+fn what_a_thread_of_the_predecessor_sends_to_clients_that_have_moved_is_heard_once_and_in_order() {
+    let mut command = Program::lab_command();
+    // It stands by for longer than this takes.
+    command.args(["-l", "127.0.0.1:0", "--reload", "overlap", "--reload-probation", "60"]);
+    let program = Program::start(&mut command);
+    let mut clients: Vec<WebSocket> = (0..4).map(|_| WebSocket::open(&program.bound[0], "/ws/thread")).collect();
+    clients.iter_mut().for_each(|client| _ = client.say("go"));
+    let (old, mut number, mut left) = (program.current(), 0, 200);
+    while left > 0 {
+        number += 1;
+        for client in &mut clients {
+            assert_eq!(client.text(), format!("{number} {old}"));
+        }
+        match number {
+            20 => program.signal(Signal::HUP),
+            _ if program.generations() > 1 => left -= 1,
+            _ => {}
+        }
+    }
+    for client in &mut clients {
+        client.say("enough");
+        let mut number = number;
+        let closed = loop {
+            match client.next() {
+                (CLOSE, payload) => break payload,
+                (_, text) => {
+                    number += 1;
+                    assert_eq!(String::from_utf8_lossy(&text), format!("{number} {old}"));
+                }
+            }
+        };
+        assert_eq!(closed, [&4000_u16.to_be_bytes()[..], b"enough"].concat());
+    }
+    let new = program.current();
+    program.signal_to(new, Signal::TERM);
+    program.wait_for_end(old);
+    assert_eq!(program.wait_for_end(new), Some(0));
 }
 
 /// Each answer is the next number, over one connection, whatever is reloaded meanwhile. Every frame is sent in two pieces,

@@ -7,6 +7,7 @@
 //! Order of locks: a subscriber's own, then the hub's. Nothing is sent under the hub's.
 
 use crate::idempotency::{self, Keys, Used};
+use crate::inbox::{ForClient, SendError};
 use crate::log::{AppendError, Limits, Log, MessageLog, Retention, TopicInfo};
 use crate::{BadTopic, Message, Position, Topic};
 use foldhash::fast::RandomState;
@@ -46,10 +47,15 @@ struct Inner {
     thawed: Condvar,
     /// Who publishes instead of this process.
     elsewhere: Mutex<Option<Arc<Elsewhere>>>,
+    /// Who has its clients.
+    clients_elsewhere: Mutex<Option<Arc<ClientsElsewhere>>>,
 }
 
 /// Publishes in another process, and waits for what it says.
 type Elsewhere = dyn Fn(Vec<(Topic, Message)>, Option<Key<'_>>) -> Result<Published, PublishError> + Send + Sync;
+
+/// Asks another process to do that for a client of that number, and waits for what it says.
+type ClientsElsewhere = dyn Fn(u64, ForClient) -> Result<(), SendError> + Send + Sync;
 
 /// Wakes who asks for the news.
 type Wake = dyn Fn() + Send + Sync;
@@ -183,6 +189,7 @@ impl Hub {
             phase: Mutex::new(Phase::Before),
             thawed: Condvar::new(),
             elsewhere: Mutex::new(None),
+            clients_elsewhere: Mutex::new(None),
         }))
     }
 
@@ -259,6 +266,7 @@ impl Hub {
     /// From here on this process publishes.
     pub fn open(&self) {
         *self.elsewhere() = None;
+        *self.clients_elsewhere() = None;
         self.set_phase(Phase::Open);
     }
 
@@ -282,6 +290,24 @@ impl Hub {
     ) {
         *self.elsewhere() = Some(Arc::new(elsewhere));
         self.set_phase(Phase::Gone);
+    }
+
+    /// Another process has the clients as well, once this one does not publish any more, and is asked for what is for one.
+    pub fn hand_clients_over_to(
+        &self,
+        elsewhere: impl Fn(u64, ForClient) -> Result<(), SendError> + Send + Sync + 'static,
+    ) {
+        *self.clients_elsewhere() = Some(Arc::new(elsewhere));
+    }
+
+    /// Asks who has that client.
+    pub(crate) fn ask_elsewhere(&self, client: u64, what: ForClient) -> Result<(), SendError> {
+        let elsewhere = self.clients_elsewhere().clone();
+        elsewhere.map_or(Err(SendError::HandedOver), |elsewhere| elsewhere(client, what))
+    }
+
+    fn clients_elsewhere(&self) -> MutexGuard<'_, Option<Arc<ClientsElsewhere>>> {
+        self.0.clients_elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn elsewhere(&self) -> MutexGuard<'_, Option<Arc<Elsewhere>>> {

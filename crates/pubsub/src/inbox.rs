@@ -31,8 +31,10 @@ pub enum SendError {
     Full,
     /// It is closed, or is to be.
     Closed,
-    /// Another process has the client now.
+    /// Another process has the client now, and this was not done.
     HandedOver,
+    /// Another process has the client now and was asked, and has not answered: it may have been done or not.
+    Unknown,
     /// It listens to 32 topics, and no more are allowed.
     Topics,
     /// It takes text alone, and this is none.
@@ -45,6 +47,9 @@ impl fmt::Display for SendError {
             SendError::Full => "as much waits for this client as may: it does not read",
             SendError::Closed => "this client is closed",
             SendError::HandedOver => "another process has this client now",
+            SendError::Unknown => {
+                "another process has this client now and has not answered: it may have been done or not"
+            }
             SendError::Topics => "this client listens to 32 topics, no more are allowed",
             SendError::NotText => "this client takes text alone",
         })
@@ -52,6 +57,21 @@ impl fmt::Display for SendError {
 }
 
 impl std::error::Error for SendError {}
+
+/// What any thread may do with an inbox: asked of the process that has it, where that is another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForClient {
+    /// See [`Inbox::send`].
+    Send(Message),
+    /// See [`Inbox::close`].
+    Close(u16, String),
+    /// See [`Inbox::wake_at`].
+    Wake(Option<u64>),
+    /// See [`Inbox::subscribe`].
+    Subscribe(Topic),
+    /// See [`Inbox::unsubscribe`].
+    Unsubscribe(Topic),
+}
 
 /// See the module.
 pub struct Inbox {
@@ -73,6 +93,8 @@ struct Contents {
     /// A close frame was sent: nothing may follow it.
     shut: bool,
     ended: bool,
+    /// A successor has it.
+    moved: bool,
     /// Its messages are text, and frames are made of them elsewhere.
     text: bool,
     /// It is there also while there is no connection.
@@ -200,12 +222,46 @@ impl Inbox {
         self.call(contents);
     }
 
+    /// Does that here, or asks the process that has it.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn act(&self, what: ForClient) -> Result<(), SendError> {
+        match self.open() {
+            Ok(contents) => self.act_here(contents, what),
+            Err(SendError::HandedOver) => self.hub.ask_elsewhere(self.id, what),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn act_here(&self, contents: MutexGuard<'_, Contents>, what: ForClient) -> Result<(), SendError> {
+        match what {
+            ForClient::Send(message) => self.send_here(contents, message),
+            ForClient::Close(code, reason) => {
+                self.close_here(contents, code, reason);
+                Ok(())
+            }
+            ForClient::Wake(when) => {
+                self.wake_here(contents, when);
+                Ok(())
+            }
+            ForClient::Subscribe(topic) => self.subscribe_here(contents, &topic),
+            ForClient::Unsubscribe(topic) => {
+                Inbox::unsubscribe_here(contents, &topic);
+                Ok(())
+            }
+        }
+    }
+
     /// Puts a message into it.
     ///
     /// # Errors
     /// See [`SendError`].
     pub fn send(&self, message: Message) -> Result<(), SendError> {
-        let mut contents = self.open()?;
+        self.act(ForClient::Send(message))
+    }
+
+    fn send_here(&self, mut contents: MutexGuard<'_, Contents>, message: Message) -> Result<(), SendError> {
         if contents.text && matches!(message, Message::Binary(_)) {
             return Err(SendError::NotText);
         }
@@ -225,10 +281,12 @@ impl Inbox {
     /// # Errors
     /// It is closed already, or another process has it.
     pub fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
-        let mut contents = self.open()?;
-        contents.close = Some(Box::new((code, reason.to_owned())));
+        self.act(ForClient::Close(code, reason.to_owned()))
+    }
+
+    fn close_here(&self, mut contents: MutexGuard<'_, Contents>, code: u16, reason: String) {
+        contents.close = Some(Box::new((code, reason)));
         self.call_in_any_case(contents);
-        Ok(())
     }
 
     /// Its conversation is woken then, and not when it wanted to be before.
@@ -236,10 +294,12 @@ impl Inbox {
     /// # Errors
     /// It is closed, or another process has it.
     pub fn wake_at(&self, when: Option<u64>) -> Result<(), SendError> {
-        let mut contents = self.open()?;
+        self.act(ForClient::Wake(when))
+    }
+
+    fn wake_here(&self, mut contents: MutexGuard<'_, Contents>, when: Option<u64>) {
         contents.wake = when.map(|when| NonZeroU64::new(when).unwrap_or(NonZeroU64::MIN));
         self.call_in_any_case(contents);
-        Ok(())
     }
 
     /// Listens to what a topic has from now on.
@@ -247,7 +307,10 @@ impl Inbox {
     /// # Errors
     /// See [`SendError`].
     pub fn subscribe(&self, topic: &Topic) -> Result<(), SendError> {
-        let mut contents = self.open()?;
+        self.act(ForClient::Subscribe(topic.clone()))
+    }
+
+    fn subscribe_here(&self, mut contents: MutexGuard<'_, Contents>, topic: &Topic) -> Result<(), SendError> {
         let token = contents.token();
         match &mut contents.subscription {
             Some(subscription) if subscription.topics() >= TOPICS => return Err(SendError::Topics),
@@ -268,14 +331,16 @@ impl Inbox {
     /// # Errors
     /// It is closed, or another process has it.
     pub fn unsubscribe(&self, topic: &Topic) -> Result<(), SendError> {
-        let mut contents = self.open()?;
+        self.act(ForClient::Unsubscribe(topic.clone()))
+    }
+
+    fn unsubscribe_here(mut contents: MutexGuard<'_, Contents>, topic: &Topic) {
         if let Some(subscription) = &mut contents.subscription
             && !subscription.remove(topic)
             && subscription.listens_to(topic)
         {
             contents.subscription = None;
         }
-        Ok(())
     }
 
     /// News reach it under that token from now on. Answers whether there is something.
@@ -356,6 +421,16 @@ impl Inbox {
         let mut contents = self.contents();
         contents.shut = true;
         (contents.messages, contents.wake) = (None, None);
+    }
+
+    /// A successor has its client.
+    pub fn hand_over(&self) {
+        self.contents().moved = true;
+    }
+
+    /// Whether one has.
+    pub fn has_moved(&self) -> bool {
+        self.contents().moved
     }
 
     /// Nothing reaches its client any more.

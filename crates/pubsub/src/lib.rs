@@ -44,7 +44,7 @@ mod written;
 pub use encoding::RETRY;
 pub use hub::{Full, Hub, HubLimits, Key, PublishError, Published, TopicFigures};
 pub use idempotency::{KEY_LENGTH, KEYS, LIFETIME as KEY_LIFETIME};
-pub use inbox::{Inbox, SavedInbox, SendError};
+pub use inbox::{ForClient, Inbox, SavedInbox, SendError};
 pub use log::{AppendError, Batch, Delivery, Limits, Log, MessageLog, Resume, Retention, Start, TopicInfo};
 pub use message::{BadEvent, Message};
 pub use position::{BadPosition, Position};
