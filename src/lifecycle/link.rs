@@ -496,7 +496,7 @@ mod tests {
         assert_eq!(written(ForClient::Unsubscribe { namespace, topic }), b"\x05\x01n\x01t");
         let undone = [Undone::Absent, Undone::Full, Undone::Closed, Undone::Topics];
         assert_eq!(postcard::to_allocvec(&undone).expect("plain data"), [0, 1, 2, 3]);
-        let messages: [(Message, &[u8]); 29] = [
+        let messages: [(Message, &[u8]); 31] = [
             (Message::Stopping, &[2]),
             (
                 Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
