@@ -25,8 +25,9 @@
 //! `memory`,
 //! `hang` or `restore`. A check does not, nor what is come back to.
 //!
-//! With `LAB_TICKS` a background thread counts a hundred times a second, over all generations, and appends each number to
-//! that file. With `LAB_STATELESS` it carries nothing over and has no hub, and two generations may serve at a time.
+//! With `LAB_WITHOUT_THREAD` it lacks the conversation of `/ws/thread`. With `LAB_TICKS` a background thread counts a
+//! hundred times a second, over all generations, and appends each number to that file. With `LAB_STATELESS` it carries
+//! nothing over and has no hub, and two generations may serve at a time.
 //!
 //! It takes the program's flags: `cargo run --release --example lab -- --help`.
 
@@ -77,10 +78,12 @@ fn main() -> ExitCode {
         let own = events.clone();
         let echo = hub.conversation("echo", Echo).max_message(16 << 20).origins(["*"]);
         let count = hub.conversation("count", Count).origins(["*"]);
-        let thread = hub.conversation("thread", Thread);
         let routes = routes.get("/ws/echo", echo.websocket()).get("/ws/count", count.websocket());
         let routes = sockjs(routes, &hub).mount_service("/sockjs/count", every_transport(count.sockjs()));
-        let routes = routes.get("/ws/thread", thread.websocket());
+        let routes = match std::env::var_os("LAB_WITHOUT_THREAD") {
+            None => routes.get("/ws/thread", hub.conversation("thread", Thread).websocket()),
+            Some(_) => routes,
+        };
         let routes = routes.mount_service("/events", events.service()).get(
             "/events-of/{topic}",
             move |request: &mut Request| {

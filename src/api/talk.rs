@@ -7,7 +7,7 @@ use crate::logging::panic_text;
 use crate::logging::rate_limit::log_rate_limited;
 use pubsub::{Form, Inbox, Saved, SavedInbox, Subscription};
 use serde_bytes::ByteBuf;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
@@ -289,6 +289,25 @@ impl Conversations {
     /// A successor finds it by that name.
     pub fn register(&self, name: Arc<str>, conversation: Arc<dyn Restore>) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name, conversation);
+    }
+
+    /// Those that are registered, in the order of their names.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<_> = known.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// How many clients are here of each conversation that is none of these.
+    pub fn clients_but_of(&self, names: &[String]) -> BTreeMap<Arc<str>, usize> {
+        let mut others = BTreeMap::new();
+        for talker in self.all() {
+            if !names.iter().any(|name| **name == *talker.name) {
+                *others.entry(talker.name.clone()).or_default() += 1;
+            }
+        }
+        others
     }
 
     /// Whether any client is here.

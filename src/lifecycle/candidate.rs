@@ -259,6 +259,10 @@ mod tests {
         assert_eq!(checked("echo handover reads state versions 1,2"), Ok(vec![1, 2]));
         let script = "echo handover reads state versions 1; echo handover knows words of versions 1,2";
         assert_eq!(reads(script).map(|reads| reads.words), Ok(vec![1, 2]));
+        let script = "echo handover reads state versions 1; printf '%s\\n' 'handover goes on with conversation \"a b\"' \
+                      'handover goes on with conversation \"\\n\\u00e9\"' 'handover goes on with conversation c'";
+        let names = ["a b".to_owned(), "\n\u{e9}".to_owned()];
+        assert_eq!(reads(script).map(|reads| reads.conversations), Ok(names.to_vec()));
         let older = reads("echo handover reads state versions 1").map(|reads| reads.words);
         assert_eq!(older, Ok(vec![1]), "the first ones, of which nothing was said");
         let failed = checked("echo nothing; echo first >&2; echo last >&2; exit 3");

@@ -29,6 +29,8 @@ pub const RELOAD: &str = "HANDOVER_RELOAD";
 pub const VERSIONS_LINE: &str = "handover reads state versions ";
 /// The same of the words of the link. What does not print it knows the first ones.
 pub const WORDS_LINE: &str = "handover knows words of versions ";
+/// The lines by which it says which conversations it goes on with: behind each its name, as a string of JSON.
+pub const CONVERSATION_LINE: &str = "handover goes on with conversation ";
 /// By which path a program was found that is executed by its descriptor.
 pub const PATH: &str = "HANDOVER_PROGRAM";
 /// Set for a program that is executed: whose way back it is, the descriptor of the image, what has failed before, and the
@@ -318,6 +320,10 @@ impl Checked {
             states: states.ok_or("the program on disk does not check itself: is it built on handover?")?,
             words: versions_behind(WORDS_LINE).unwrap_or_else(|| vec![1]),
             comes_back: self.stdout.lines().any(|line| line == WAY_BACK_LINE),
+            conversations: {
+                let names = self.stdout.lines().filter_map(|line| line.strip_prefix(CONVERSATION_LINE));
+                names.filter_map(|name| serde_json::from_str(name).ok()).collect()
+            },
         })
     }
 }
@@ -331,6 +337,8 @@ pub struct Reads {
     pub words: Vec<u32>,
     /// Whether it comes back from an exec that leads nowhere.
     pub comes_back: bool,
+    /// The conversations that it goes on with, by their names.
+    pub conversations: Vec<String>,
 }
 
 impl Drop for Check {

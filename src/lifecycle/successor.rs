@@ -241,8 +241,8 @@ mod tests {
     #[test]
     fn both_speak_the_newest_versions_that_both_know() {
         let with = |states: &[u32], words: &[u32]| {
-            let Spoken { state, words } =
-                Spoken::with(&Reads { states: states.to_vec(), words: words.to_vec(), comes_back: true });
+            let (states, words, conversations) = (states.to_vec(), words.to_vec(), Vec::new());
+            let Spoken { state, words } = Spoken::with(&Reads { states, words, comes_back: true, conversations });
             (state, words)
         };
         assert_eq!(with(&[1], &[1]), (Some(1), 1));

@@ -503,10 +503,12 @@ impl Server {
             |versions: RangeInclusive<u32>| versions.map(|version| version.to_string()).collect::<Vec<_>>().join(",");
         let (states, words) = (list(state::versions()), list(link::words()));
         let (of_states, of_words) = (program::VERSIONS_LINE, program::WORDS_LINE);
-        report.push_str(&format!(
-            "{of_states}{states}\n{of_words}{words}\n{}\nconfiguration is valid\n",
-            program::WAY_BACK_LINE
-        ));
+        report.push_str(&format!("{of_states}{states}\n{of_words}{words}\n{}\n", program::WAY_BACK_LINE));
+        let conversations = self.hub.as_ref().map_or_else(Vec::new, |hub| hub.conversations().names());
+        for name in conversations {
+            report.push_str(&format!("{}{}\n", program::CONVERSATION_LINE, serde_json::Value::from(&*name)));
+        }
+        report.push_str("configuration is valid\n");
         // Who asked for it reads it, so it may wait for that. A closed stdout is no reason to fail: the exit code says the
         // same.
         let _ = io::stdout().write_all(report.as_bytes());

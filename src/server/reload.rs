@@ -211,7 +211,11 @@ impl Running {
             let outcome =
                 check.outcome().map_err(|error| Reloaded::Failed(format!("cannot wait for the check: {error}")))?;
             match outcome {
-                Some(checked) => return checked.reads().map_err(Reloaded::Failed).map(|reads| (candidate, reads)),
+                Some(checked) => {
+                    let reads = checked.reads().map_err(Reloaded::Failed)?;
+                    self.say_who_is_closed(&reads);
+                    return Ok((candidate, reads));
+                }
                 None if patience.is_over() => {
                     return Err(Reloaded::Failed(format!(
                         "the check did not end within {}s",
@@ -220,6 +224,20 @@ impl Running {
                 }
                 None => self.serve_for(CHECK_POLL, again)?,
             }
+        }
+    }
+
+    /// Clients of conversations that the program on disk does not have are to come back: before anything moves, somebody may
+    /// want to know that.
+    fn say_who_is_closed(&self, reads: &Reads) {
+        let others = self.shared.conversations.clients_but_of(&reads.conversations);
+        if !others.is_empty() {
+            let others: Vec<String> =
+                others.into_iter().map(|(name, clients)| format!("{name:?} ({clients})")).collect();
+            log::warn!(
+                "reloading: the program on disk does not have these conversations, whose clients are closed with 1012: {}",
+                others.join(", ")
+            );
         }
     }
 

@@ -1,7 +1,9 @@
 //! WebSockets: conversations of an application, and what a hub says over one.
 
 use crate::common::websocket::{BINARY, CLOSE, PING, PONG, TEXT};
-use crate::common::{Ending, Gate, Mode, Program, RawClient, TestServer, WebSocket, count, eventually, gated_beside};
+use crate::common::{
+    Ending, Gate, Mode, OnDisk, Program, RawClient, TestServer, WebSocket, count, eventually, gated_beside,
+};
 use handover::{
     Carried, Client, ClientId, Closed, Conversation, Hub, Incoming, Request, Response, Router, SendError, Server,
 };
@@ -491,6 +493,31 @@ fn what_a_thread_of_the_predecessor_sends_to_clients_that_have_moved_is_heard_on
     program.signal_to(new, Signal::TERM);
     program.wait_for_end(old);
     assert_eq!(program.wait_for_end(new), Some(0));
+}
+
+/// Nobody said so before, and its client was the one who learned of it.
+#[test]
+fn a_reload_to_a_program_without_a_conversation_says_whose_clients_are_closed() {
+    for mode in Mode::BOTH {
+        let on_disk = OnDisk::of(&Program::lab_command());
+        let program = Program::start(mode.flags(&mut on_disk.command()).args(["-l", "127.0.0.1:0"]));
+        let mut counts = WebSocket::open(&program.bound[0], "/ws/count");
+        let mut gone = WebSocket::open(&program.bound[0], "/ws/thread");
+        count_on(&mut counts, 1, 2);
+        program.reload();
+        let says = |program: &Program| program.log().iter().filter(|line| line.contains("closed with 1012: ")).count();
+        assert_eq!(says(&program), 0, "it has them all");
+        on_disk.replace("export LAB_WITHOUT_THREAD=1; exec \"$REAL\" \"$@\"");
+        program.reload();
+        program.logged("these conversations, whose clients are closed with 1012: \"thread\" (1)");
+        assert_eq!((gone.closed().0, says(&program)), (1012, 1));
+        count_on(&mut counts, 3, 4);
+        // There is nobody left to be closed.
+        program.reload();
+        assert_eq!(says(&program), 1);
+        counts.close(1000);
+        assert_eq!(program.stop(), Some(0));
+    }
 }
 
 /// Each answer is the next number, over one connection, whatever is reloaded meanwhile. Every frame is sent in two pieces,
