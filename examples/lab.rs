@@ -25,9 +25,10 @@
 //! `memory`,
 //! `hang` or `restore`. A check does not, nor what is come back to.
 //!
-//! With `LAB_WITHOUT_THREAD` it lacks the conversation of `/ws/thread`. With `LAB_TICKS` a background thread counts a
-//! hundred times a second, over all generations, and appends each number to that file. With `LAB_STATELESS` it carries
-//! nothing over and has no hub, and two generations may serve at a time.
+//! With `LAB_WITHOUT_THREAD` it lacks the conversation of `/ws/thread`; with `LAB_RESTORES_AFTER` no client of that
+//! goes on in another process before there is that file. With `LAB_TICKS` a background thread counts a hundred times a
+//! second, over all generations, and appends each number to that file. With `LAB_STATELESS` it carries nothing over and
+//! has no hub, and two generations may serve at a time.
 //!
 //! It takes the program's flags: `cargo run --release --example lab -- --help`.
 
@@ -255,6 +256,11 @@ impl Conversation for Thread {
     }
 
     fn restore(&self, _: &Client, _: Carried) -> Option<()> {
+        if let Some(path) = std::env::var_os("LAB_RESTORES_AFTER") {
+            while !std::fs::exists(&path).unwrap_or(true) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
         Some(())
     }
 }

@@ -729,7 +729,8 @@ impl Sessions {
         let machine = Saved::from_bytes(&machine).and_then(|machine| sockjs::Session::restore(machine, settings, now));
         let Ok(machine) = machine else { return log::error!("a session cannot be read, and is lost") };
         let had_client = client.is_some();
-        let talker = client.and_then(|client| self.conversations.restore(hub, *client));
+        let talker =
+            client.and_then(|client| self.conversations.restore(hub, *client)).filter(|talker| talker.restore());
         let owner = Owner { origin, authorization: authorization.map(ByteBuf::into_vec) };
         let conversation: Arc<str> = conversation.into();
         let key: (Arc<str>, Box<str>) = (conversation.clone(), id.as_str().into());

@@ -19,6 +19,31 @@ pub(crate) trait Talk: Send {
     fn wake(&mut self);
     fn close(self: Box<Self>, closed: &Closed);
     fn save(&self) -> Carried;
+    /// The application goes on with it, if it has not yet; `None` if it does not.
+    fn go_on(self: Box<Self>, inbox: &Arc<Inbox>) -> Option<Box<dyn Talk>>;
+}
+
+/// What another process has saved of a client, until a worker has the application go on with that.
+struct Waiting {
+    conversation: Arc<dyn Restore>,
+    saved: Carried,
+}
+
+impl Talk for Waiting {
+    fn message(&mut self, _: &Message) {}
+
+    fn wake(&mut self) {}
+
+    fn close(self: Box<Self>, _: &Closed) {}
+
+    /// As it came.
+    fn save(&self) -> Carried {
+        self.saved.clone()
+    }
+
+    fn go_on(self: Box<Self>, inbox: &Arc<Inbox>) -> Option<Box<dyn Talk>> {
+        self.conversation.restore(inbox, self.saved)
+    }
 }
 
 /// Goes on with a client whose state another process has saved.
@@ -163,6 +188,33 @@ impl Talker {
         })
     }
 
+    /// Whether the application has still to go on with it, before any other call.
+    pub fn waits(&self) -> bool {
+        self.inbox.waits()
+    }
+
+    /// Has the application go on with it. Answers whether it does.
+    pub fn restore(&self) -> bool {
+        let goes_on = self.restore_under(&mut self.talk());
+        self.inbox.set_waits(false);
+        goes_on
+    }
+
+    /// The same at once. One with which it does not go on waits for a worker, which says so.
+    fn restore_at_once(&self) {
+        let goes_on = self.restore_under(&mut self.talk());
+        self.inbox.set_waits(!goes_on);
+    }
+
+    fn restore_under(&self, talk: &mut Option<Box<dyn Talk>>) -> bool {
+        if self.inbox.waits() {
+            let before = talk.take();
+            // One that panics does not go on with it.
+            *talk = self.call(|| before.and_then(|talk| talk.go_on(&self.inbox))).ok().flatten();
+        }
+        talk.is_some()
+    }
+
     pub fn message(&self, message: &Message) -> Result<(), Panicked> {
         let mut talk = self.talk();
         self.call(|| talk.iter_mut().for_each(|talk| talk.message(message)))
@@ -175,8 +227,13 @@ impl Talker {
 
     /// Nothing reaches the client any more, and the application is told, once.
     pub fn close(&self, closed: &Closed) {
+        let talk = {
+            let mut talk = self.talk();
+            // Who has not gone on with it yet has known it in another process.
+            self.restore_under(&mut talk);
+            talk.take()
+        };
         self.inbox.end();
-        let talk = self.talk().take();
         // What it does then is the end of this client's in any case.
         let _ = self.call(|| talk.into_iter().for_each(|talk| talk.close(closed)));
     }
@@ -197,6 +254,7 @@ impl Talker {
     /// A successor goes on with it: what the application has of it here is dropped, on this thread.
     fn let_go(&self) {
         let talk = self.talk().take();
+        self.inbox.set_waits(false);
         // What it does then concerns nobody any more.
         let _ = self.call(|| drop(talk));
     }
@@ -252,7 +310,7 @@ impl Drop for Talker {
     fn drop(&mut self) {
         self.all.clients().remove(&self.inbox.id());
         self.all.saved().remove(&self.inbox.id());
-        if self.talk().is_some() {
+        if !self.waits() && self.talk().is_some() {
             // It was opened, and its handshake never left. What moved is dropped by whoever lets it go before.
             self.close(&Closed::lost());
         }
@@ -325,25 +383,27 @@ impl Conversations {
         self.client(id).is_some_and(|talker| !talker.inbox.has_moved())
     }
 
-    /// A client goes on that was written down.
+    /// A client goes on that was written down: for its application with the first turn of a worker, see [`Talker::waits`].
     pub fn restore(self: &Arc<Self>, hub: &pubsub::Hub, mut saved: SavedClient) -> Option<Arc<Talker>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known_one = known.get_key_value(&*saved.conversation);
         let (name, conversation) = known_one.map(|(name, one)| (name.clone(), one.clone()))?;
         drop(known);
-        let state = saved.state.take().map(|(version, bytes)| Carried { version, bytes: bytes.into_vec() });
+        let (version, bytes) = saved.state.take()?;
         let inbox = Inbox::restore(hub, inbox_of(saved)?);
-        let restored = catch_unwind(AssertUnwindSafe(|| conversation.restore(&inbox, state?)));
-        let talk = restored.unwrap_or_else(|_| {
-            log_rate_limited!(error, "conversation {name:?} panicked while it restored a client");
-            None
-        })?;
-        Some(Talker::new(self, name, inbox, talk))
+        let waiting = Waiting { conversation, saved: Carried { version, bytes: bytes.into_vec() } };
+        inbox.set_waits(true);
+        Some(Talker::new(self, name, inbox, Box::new(waiting)))
     }
 
     /// All clients that are here.
     pub fn all(&self) -> Vec<Arc<Talker>> {
         self.clients().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The applications go on with all that wait for it: before the server serves, so that what fails there leads back.
+    pub fn restore_at_once(&self) {
+        self.all().iter().for_each(|talker| talker.restore_at_once());
     }
 
     /// Every application's state is saved: while nothing runs, and before the hub is frozen.
@@ -430,6 +490,10 @@ mod tests {
 
         fn save(&self) -> Carried {
             Carried { version: 7, bytes: Vec::new() }
+        }
+
+        fn go_on(self: Box<Self>, _: &Arc<Inbox>) -> Option<Box<dyn Talk>> {
+            Some(self)
         }
     }
 
@@ -520,6 +584,70 @@ mod tests {
         assert!(one.all.take_wish_for_worker());
         assert!(!one.all.tell_of_ended() && !one.all.take_wish_for_worker());
         assert_eq!(one.all.untold(), 0);
+    }
+
+    /// It ran on the thread that reads the link, and one that blocked kept all that moved waiting.
+    #[test]
+    fn an_application_goes_on_with_a_client_when_a_worker_says_so() {
+        struct Restores(Sender<String>);
+
+        impl Restore for Restores {
+            fn restore(&self, _: &Arc<Inbox>, state: Carried) -> Option<Box<dyn Talk>> {
+                let _ = self.0.send(format!("restore {}", state.version));
+                assert!(state.version < 20, "it panics");
+                let said = || Said { calls: self.0.clone(), goes_on: channel().1 };
+                (state.version < 10).then(|| Box::new(said()) as Box<dyn Talk>)
+            }
+        }
+
+        let (calls, called) = channel();
+        let called = || called.try_iter().collect::<Vec<_>>();
+        let hub = Hub::new(1, HubLimits { log: pubsub::Limits::default(), subscribers: 9 });
+        let all = Arc::new(Conversations::default());
+        all.register("said".into(), Arc::new(Restores(calls)));
+        let of_version = |version| {
+            let saved = SavedClient {
+                conversation: "said".to_owned(),
+                id: 5,
+                state: Some((version, ByteBuf::from(*b"7"))),
+                topics: None,
+                messages: Vec::new(),
+                close: None,
+                wake: None,
+                sockjs: false,
+            };
+            all.restore(&hub, saved).expect("it is known")
+        };
+        of_version(2).close(&Closed::lost());
+        all.restore_at_once();
+        assert_eq!(called(), ["restore 2", "close 1006", "drop"], "it has gone");
+        let talker = of_version(1);
+        all.restore_at_once();
+        assert!(!talker.waits() && talker.restore());
+        drop(talker);
+        assert_eq!(called(), ["restore 1", "close 1006", "drop"]);
+        let talker = of_version(3);
+        // What is reloaded again before that passes it on as it came.
+        all.save();
+        assert_eq!(talker.saved().state, Some((3, ByteBuf::from(*b"7"))));
+        assert!(talker.waits() && called().is_empty());
+        assert!(talker.restore() && !talker.waits() && talker.restore());
+        assert_eq!(called(), ["restore 3"]);
+        talker.close(&Closed::lost());
+        assert_eq!(called(), ["close 1006", "drop"]);
+        // One that ends before that, and those with which it does not go on.
+        of_version(4).close(&Closed::lost());
+        assert_eq!(called(), ["restore 4", "close 1006", "drop"]);
+        for version in [10, 20] {
+            let talker = of_version(version);
+            all.restore_at_once();
+            assert!(talker.waits() && !talker.restore() && !talker.waits());
+            talker.close(&Closed::lost());
+            assert_eq!(called(), [format!("restore {version}")]);
+        }
+        // Its predecessor has kept it.
+        drop(of_version(5));
+        assert!(called().is_empty());
     }
 
     #[test]

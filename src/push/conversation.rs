@@ -89,8 +89,8 @@ pub trait Conversation: Send + Sync + 'static {
     /// runs, also for a reload that fails afterwards.
     fn save(&self, state: &Self::State) -> Carried;
 
-    /// Goes on with what another process has saved, perhaps one of an earlier version. `None` closes the client with 1012,
-    /// so that it comes back and begins anew.
+    /// Goes on with what another process has saved, perhaps one of an earlier version: before any other call for that client,
+    /// on a worker or before the server serves. `None` closes it with 1012, so that it comes back and begins anew.
     fn restore(&self, client: &Client, saved: Carried) -> Option<Self::State>;
 }
 
@@ -358,6 +358,10 @@ impl<C: Conversation> Talk for Talking<C> {
 
     fn save(&self) -> Carried {
         self.conversation.save(&self.state)
+    }
+
+    fn go_on(self: Box<Self>, _: &Arc<Inbox>) -> Option<Box<dyn Talk>> {
+        Some(self)
     }
 }
 

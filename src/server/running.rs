@@ -244,6 +244,7 @@ impl Running {
         // Before the connections that have them.
         take_sessions_over(sessions, (shared.hub.as_ref(), &shared.sessions));
         let restored = restore(connections, (shared.hub.as_ref(), &shared.sessions))?;
+        shared.conversations.restore_at_once();
         acceptor.listen(predecessor.is_none() && !way_back::is_armed())?;
         way_back::serves();
         restored.into_iter().for_each(|restored| acceptor.restore(ManuallyDrop::into_inner(restored)));

@@ -298,6 +298,10 @@ mod tests {
         fn save(&self) -> Carried {
             Carried { version: 1, bytes: Vec::new() }
         }
+
+        fn go_on(self: Box<Self>, _: &Arc<Inbox>) -> Option<Box<dyn Talk>> {
+            Some(self)
+        }
     }
 
     /// A process with a client of that number.

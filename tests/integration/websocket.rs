@@ -2,7 +2,7 @@
 
 use crate::common::websocket::{BINARY, CLOSE, PING, PONG, TEXT};
 use crate::common::{
-    Ending, Gate, Mode, OnDisk, Program, RawClient, TestServer, WebSocket, count, eventually, gated_beside,
+    Ending, Gate, Mode, OnDisk, Program, RawClient, Scratch, TestServer, WebSocket, count, eventually, gated_beside,
 };
 use handover::{
     Carried, Client, ClientId, Closed, Conversation, Hub, Incoming, Request, Response, Router, SendError, Server,
@@ -518,6 +518,30 @@ fn a_reload_to_a_program_without_a_conversation_says_whose_clients_are_closed() 
         counts.close(1000);
         assert_eq!(program.stop(), Some(0));
     }
+}
+
+/// It ran on the thread that reads the link, and whoever moved behind it waited for its end.
+#[test]
+fn an_application_that_takes_long_to_go_on_with_a_client_keeps_no_other_waiting() {
+    let scratch = Scratch::new();
+    let mut command = Program::lab_command();
+    command.env("LAB_RESTORES_AFTER", scratch.path("restores"));
+    let program = Program::start(Mode::Overlap.flags(&mut command).args(["-l", "127.0.0.1:0"]));
+    let mut slow = WebSocket::open(&program.bound[0], "/ws/thread");
+    slow.send(PING, b"").next();
+    let open = |_| WebSocket::open(&program.bound[0], "/ws/count");
+    let mut counts: Vec<WebSocket> = (0..20).map(open).collect();
+    counts.iter_mut().for_each(|client| count_on(client, 1, 1));
+    let mut other = program.client();
+    program.reload();
+    counts.iter_mut().for_each(|client| count_on(client, 2, 3));
+    other.expect_alive("/hello");
+    slow.say("go");
+    std::fs::write(scratch.path("restores"), "").expect("a file");
+    assert_eq!(slow.text(), format!("1 {}", program.current()));
+    slow.say("enough");
+    while slow.next().0 != CLOSE {}
+    assert_eq!(program.stop(), Some(0));
 }
 
 /// Each answer is the next number, over one connection, whatever is reloaded meanwhile. Every frame is sent in two pieces,

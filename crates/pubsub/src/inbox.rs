@@ -95,6 +95,8 @@ struct Contents {
     ended: bool,
     /// A successor has it.
     moved: bool,
+    /// Its application has still to go on with it.
+    waits: bool,
     /// Its messages are text, and frames are made of them elsewhere.
     text: bool,
     /// It is there also while there is no connection.
@@ -421,6 +423,16 @@ impl Inbox {
         let mut contents = self.contents();
         contents.shut = true;
         (contents.messages, contents.wake) = (None, None);
+    }
+
+    /// Its application has still to go on with its client, or has.
+    pub fn set_waits(&self, waits: bool) {
+        self.contents().waits = waits;
+    }
+
+    /// Whether it has still to.
+    pub fn waits(&self) -> bool {
+        self.contents().waits
     }
 
     /// A successor has its client.

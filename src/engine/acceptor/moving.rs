@@ -469,7 +469,7 @@ impl Acceptor {
     /// Goes on with a connection of the predecessor. Answers whose it is, and how much memory it brings.
     pub fn adopt(&mut self, restored: Restored) -> (Option<ClientNet>, usize) {
         let Restored { mut connection, deadline, ready } = restored;
-        let subscribes = connection.is_subscribed();
+        let (subscribes, waits) = (connection.is_subscribed(), connection.waits_for_application());
         let bytes = connection.bring_its_share(&self.shared);
         let source = connection.peer().map(ClientNet::of);
         // As in its state here; only its deadline was set before. Its application may want it earlier since then.
@@ -480,7 +480,8 @@ impl Acceptor {
         self.look_soon(&slot);
         // Edge-triggered, so registering says at once what is ready already.
         self.watch(&slot);
-        let readable = Readiness { readable: true, ..Readiness::default() };
+        // Its application goes on with it in a turn, also where its client does not read.
+        let ready_now = Readiness { readable: ready || waits, writable: waits, ..Readiness::default() };
         if subscribes {
             // Before what it is looked at for, or a message in between would be nobody's.
             let behind = slot.connection().as_mut().is_some_and(|connection| connection.enter_hub(slot.token()));
@@ -488,7 +489,7 @@ impl Acceptor {
                 self.deliveries.wait(slot.token());
             }
         }
-        if ready && matches!(slot.notify(readable), Notified::Enqueue(_)) {
+        if (ready || waits) && matches!(slot.notify(ready_now), Notified::Enqueue(_)) {
             self.enqueue(slot);
         }
         (source, bytes)

@@ -372,6 +372,21 @@ impl Connection {
         turn: &Turn<'_>,
         one: &mut Conversing,
     ) -> Result<(), Option<CloseReason>> {
+        if let Some(talker) = one.side.talker().filter(|talker| talker.waits()).cloned() {
+            if turn.is_delivery() {
+                return Err(None);
+            }
+            let mut goes_on = false;
+            let restores = || -> Result<(), ()> {
+                goes_on = talker.restore();
+                Ok(())
+            };
+            self.call(work, one, restores).map_err(Some)?;
+            if !goes_on {
+                // So that it comes back and begins anew.
+                one.say_close(&mut work.out, CloseCode::RESTART.get(), "", work.now);
+            }
+        }
         if work.now >= one.due {
             let stops = work.shared.is_draining();
             match one.state {
@@ -682,6 +697,14 @@ impl Connection {
         match &self.state {
             State::Conversing(one) if one.blocked.is_none() => one.wake_time(),
             _ => Millis::NEVER,
+        }
+    }
+
+    /// Whether its application has still to go on with it.
+    pub fn waits_for_application(&self) -> bool {
+        match &self.state {
+            State::Conversing(one) => one.side.talker().is_some_and(|talker| talker.waits()),
+            _ => false,
         }
     }
 
