@@ -111,7 +111,7 @@ impl Request {
         self.params = params;
     }
 
-    /// From there on the path is what is mounted's.
+    /// From there on, its slash included, the path is what is mounted's.
     pub(crate) fn set_rest_of_path(&mut self, at: usize) {
         self.rest = at;
     }

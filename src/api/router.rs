@@ -197,7 +197,8 @@ impl Handler for Router {
         let Some((routes, params)) = self.find(request.path()) else {
             if let Some((handler, rest)) = self.mounted(request.path()) {
                 let (at, rest) = (request.path().len() - rest.len(), decode(rest).into_owned());
-                request.set_rest_of_path(at);
+                // Its own slash is what stands in front of it, and a second one is part of it.
+                request.set_rest_of_path(at - usize::from(request.path()[..at].ends_with('/')));
                 request.set_params(vec![("rest".to_owned(), rest)]);
                 return handler.handle(request);
             }
@@ -279,6 +280,21 @@ mod tests {
         assert_eq!(text(&router, "GET /ab"), (404, None));
         // A path that is a route's is the route's, whatever its methods.
         assert_eq!(text(&router, "POST /a/own").0, 405);
+    }
+
+    /// What stood there behind two slashes was taken for what stands behind one.
+    #[test]
+    fn a_second_slash_is_part_of_the_rest() {
+        for (prefix, path, rest) in [("/a", "/a", ""), ("/a", "/a/", ""), ("/a", "/a//", "/"), ("/a", "/a//b", "/b")]
+            .into_iter()
+            .chain([("/", "/", ""), ("/", "//", "/"), ("/", "/b", "b"), ("/a", "/a/b/", "b/")])
+        {
+            let router = Router::new().mount(prefix, move |request: &mut Request| match request.rest_of_path() {
+                found if found == rest => StatusCode(200),
+                found => panic!("{found:?} behind {prefix} in {path}"),
+            });
+            assert_eq!(text(&router, &format!("GET {path}")), (200, Some(rest.to_owned())));
+        }
     }
 
     #[test]
