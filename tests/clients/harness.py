@@ -110,7 +110,7 @@ class Site:
 class Server:
     """One of this project's programs, ready, on a port that the kernel picks or on the one that is said."""
 
-    def __init__(self, directory, program, *arguments, port=0):
+    def __init__(self, directory, program, *arguments, port=0, environment=None):
         self.name = pathlib.Path(program).name
         directory = pathlib.Path(directory)
         directory.mkdir()
@@ -119,15 +119,15 @@ class Server:
         self.socket_path = directory / "socket"
         self.command = [RELEASE / program, "-l", f"127.0.0.1:{port}", "-l", f"unix:{self.socket_path}"]
         self.command += ["--pid-file", self.pid_path, *arguments]
+        # At debug it says of each connection why it has closed.
+        self.environment = {**os.environ, "RUST_LOG": "handover=debug", **(environment or {})}
         self.start()
 
     def start(self):
         """Also again, when it has ended."""
-        # At debug it says of each connection why it has closed.
-        environment = {**os.environ, "RUST_LOG": "handover=debug"}
         command = [str(part) for part in self.command]
         with open(self.log_path, "ab") as log:
-            self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+            self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment)
         self.url = None
         for line in self.child.stdout:
             if found := re.match(r"listening on (http://127\.0\.0\.1:(\d+))", line):

@@ -14,6 +14,8 @@ FLAGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps",
     "--disable-extensions", "--no-proxy-server", "--autoplay-policy=no-user-gesture-required",
+    # Several windows are open at a time, and none is a background.
+    "--disable-background-timer-throttling", "--disable-renderer-backgrounding",
 ]
 
 # In the page: both end with an answer, also when nothing comes of it.
@@ -49,7 +51,7 @@ icon.decode().then(() => done('decoded'), (error) => done(`${error}`));
 
 
 class Browser:
-    def __init__(self, directory):
+    def __init__(self, directory, logs=("browser", "performance")):
         self.profile = directory
         self.profile.mkdir()
         self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
@@ -60,7 +62,7 @@ class Browser:
             raise RuntimeError("chromedriver did not start")
         self.url = f"http://127.0.0.1:{found[1]}/session"
         options = {"args": [*FLAGS, f"--user-data-dir={self.profile}"]}
-        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
+        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": dict.fromkeys(logs, "ALL")}
         session = self.ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})
         self.url += "/" + session["sessionId"]
         self.first = self.ask("GET", "/window")

@@ -8,11 +8,13 @@ import sys
 import tempfile
 
 import across_reload
+import crowd
 import harness
 import in_browser
 import load_tools
 import readme_push
 import slow_attacks
+import sockjs
 import subscribers
 import websockets
 import with_curl
@@ -86,20 +88,31 @@ def run_websocket(site, server, lab, directory):
     websockets.checks(lab, directory)
 
 
+def run_sockjs(site, server, lab, directory):
+    sockjs.checks(site, directory)
+
+
+def run_crowd(site, server, lab, directory):
+    crowd.checks(directory)
+
+
 def run_slow(site, server, lab, directory):
     slow_attacks.checks(site, server, lab, directory)
 
 
 GROUPS = {
     "curl": run_curl, "python": run_python, "node": run_node, "load": run_load, "reload": run_reload,
-    "browser": run_browser, "push": run_push, "websocket": run_websocket, "slow": run_slow,
+    "browser": run_browser, "push": run_push, "websocket": run_websocket, "sockjs": run_sockjs, "slow": run_slow,
 }
+# They run where they are named: .ci/run deep.
+DEEP = {"crowd": run_crowd}
 
 
 def main(names):
-    unknown = [name for name in names if name not in GROUPS]
+    groups = {**GROUPS, **DEEP}
+    unknown = [name for name in names if name not in groups]
     if unknown:
-        sys.exit(f"clients: no group named {unknown[0]}; there are: {' '.join(GROUPS)}")
+        sys.exit(f"clients: no group named {unknown[0]}; there are: {' '.join(groups)}")
     # So that what is started here is ended here, also when we are.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Several times what it takes; so nothing that hangs is waited for without an end.
@@ -118,7 +131,7 @@ def main(names):
                     server = harness.Server(directory / "handover", "handover", site.directory)
                     lab = harness.Server(directory / "lab", "examples/lab")
                     with harness.guarded(name):
-                        GROUPS[name](site, server, lab, directory)
+                        groups[name](site, server, lab, directory)
                     server.stop()
                     lab.stop()
         finally:

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Drives the release program with clients that others have written: curl, requests, httpx, aiohttp, Node's fetch and
-# http.Agent, undici, ab, wrk, h2load, Chromium; with subscribers: eventsource, httpx-sse; with WebSockets: kosoku, ws; and with slowhttptest. Every check
-# is a line, ok or FAILED.
+# http.Agent, undici, ab, wrk, h2load, Chromium; with subscribers: eventsource, httpx-sse; with WebSockets: kosoku, ws; with
+# sockjs-client; and with slowhttptest. Every check is a line, ok or FAILED.
 #
-#   tests/clients/run.sh [curl] [python] [node] [load] [reload] [browser] [push] [websocket] [slow]     all without an argument
-#   CLIENTS_TOOLS=DIR tests/clients/run.sh                                                  keeps the packages of pip and npm
+#   tests/clients/run.sh [GROUP …]     curl python node load reload browser push websocket sockjs slow; all without an argument
+#   tests/clients/run.sh crowd         sockjs-client beside 10,000 others, on a machine that does nothing else
+#   CLIENTS_TOOLS=DIR tests/clients/run.sh     keeps the packages of pip and npm
 #
 # The programs have to be installed (.ci/run clients does that) and built: cargo build --release --bins --examples.
 # The packages, in pinned versions, go into a temporary directory like everything that is written here. What is started
