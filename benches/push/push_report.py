@@ -7,7 +7,6 @@ import plot
 from push_workloads import WORKLOADS
 from report import kept_between, table
 
-REFERENCES = ("limit", "nchan-2")
 BEGIN, END = "<!-- push: begin, written by `just bench-push --publish` -->", "<!-- push: end -->"
 
 
@@ -35,7 +34,7 @@ def ratio(cells, name, reference, figure):
 
 def workload_table(workload, cells):
     rated = [figure for figure in workload.figures if figure.ratios]
-    references = [name for name in REFERENCES if cells.get(name, {}).get("samples")] if rated else []
+    references = [name for name in workload.references if cells.get(name, {}).get("samples")] if rated else []
     head = ["server", *(figure.title for figure in workload.figures), *(f"to {name}" for name in references)]
     lines = []
     for name, cell in cells.items():
@@ -88,8 +87,33 @@ def markdown(results):
         parts += [f"![{title}]({file})", ""]
     for name, cells in results["cells"].items():
         workload = WORKLOADS[name]
-        parts += [f"### {workload.title}", "", f"`{name}`", "", workload_table(workload, cells), ""]
+        parts += [f"### {workload.title}", "", f"`{name}`{made_later(results, name)}", "", workload_table(workload, cells), ""]
     return "\n".join(parts)
+
+
+def made_later(results, name):
+    """When and how, if not with most of the others."""
+    later = results.get("later", {}).get(name)
+    if not later:
+        return ""
+    rounds = f"{later['rounds']} rounds of {later['seconds']:g} s"
+    return f", {later['date']}, handover {later['versions']['handover']}, {rounds}, by `{later['command']}`"
+
+
+def among_the_others(results, directory):
+    """What is published, with these workloads instead of its own or besides them."""
+    file = directory / "benchmarks-push.json"
+    if not file.exists():
+        return results
+    old = json.loads(file.read_text())
+    how = {key: results[key] for key in ("date", "command", "rounds", "seconds", "versions")}
+    cells = {**old["cells"], **results["cells"]}
+    return {
+        **old,
+        "servers": {**old["servers"], **results["servers"]},
+        "cells": {name: cells[name] for name in WORKLOADS if name in cells},
+        "later": {**old.get("later", {}), **{name: how for name in results["cells"]}},
+    }
 
 
 def charts(results):

@@ -31,13 +31,19 @@ class Server:
     build: tuple = ()
     """What is built first: names of crates of this workspace, or functions that say why it cannot be had."""
     reloads: bool = False
+    by_websocket: dict = dataclasses.field(default_factory=dict)
+    """The same flags by the workload that asks for WebSockets."""
     cannot: dict = dataclasses.field(default_factory=dict)
 
-    def flags(self, port):
-        flags = {"address": f"127.0.0.1:{port}", **self.speaks}
+    def flags(self, port, workload):
+        speaks = {"format": "websocket", **self.by_websocket[workload.name]} if asks_for_websockets(workload) else self.speaks
+        flags = {"address": f"127.0.0.1:{port}", **speaks}
         if flags.pop("publishes_beside", False):
             flags["publish-address"] = f"127.0.0.1:{port + 1}"
         return [part for name, value in flags.items() for part in (f"--{name}", value)]
+
+    def takes_part(self, workload):
+        return not asks_for_websockets(workload) or workload.name in self.by_websocket
 
     def why_not(self, workload):
         if workload.kind.startswith("reload") and not self.reloads:
@@ -47,13 +53,21 @@ class Server:
         return self.cannot.get(workload.name)
 
 
+def asks_for_websockets(workload):
+    return workload.kind in ("websocket", "conversation")
+
+
 def pid_file(place):
     """Of those that reload; another process may serve after it."""
     return place.own / "pid"
 
 
-# What --handover names instead.
+# What --handover names instead. Beside it stands the program that has conversations.
 handover_program = TARGET / "handover"
+
+
+def lab_program():
+    return handover_program.parent / "examples/lab"
 
 
 def handover(place, kind, many):
@@ -63,6 +77,8 @@ def handover(place, kind, many):
     # Three quarters of the connections may be subscribers.
     connections = min(many * 4 // 3 + 500, 19_500)
     flags = ["--pid-file", pid_file(place), "--max-connections", connections]
+    if kind == "conversation":
+        return [lab_program(), "-l", place.address, *flags]
     if kind == "flood":
         # What a flood may make of it is part of the question.
         flags += ["--memory", "16M"]
@@ -130,8 +146,9 @@ def need_pushpin():
 
 def need_handover():
     if handover_program == TARGET / "handover":
-        return ran(["cargo", "build", "--locked", "--release", "--bins"], ROOT)
-    return None if handover_program.exists() else f"there is no {handover_program.name}"
+        return ran(["cargo", "build", "--locked", "--release", "--bins", "--example", "lab"], ROOT)
+    missing = [program for program in (handover_program, lab_program()) if not program.exists()]
+    return f"there is no {missing[0]}" if missing else None
 
 
 def ran(command, where=HERE):
@@ -164,21 +181,31 @@ def build(servers):
 
 EVENTS = {"subscribe": "/events/{topic}", "publish": "/events/{topic}"}
 QUERY = {"subscribe": "/subscribe?topic={topic}", "publish": "/publish?topic={topic}"}
+ECHO = {"echo": {"subscribe": "/echo"}, "ws-idle": {"subscribe": "/echo"}}
 TOO_SLOW = "a second of it would take it many seconds"
 
 SERVERS = {
     server.name: server
     for server in (
-        Server("handover", "default workers, `[[push]]` with defaults", handover, EVENTS, (need_handover,), reloads=True),
+        Server(
+            "handover",
+            "default workers, `[[push]]` with defaults; of conversations `examples/lab`, of which those that are idle count",
+            handover,
+            EVENTS,
+            (need_handover,),
+            reloads=True,
+            by_websocket={"echo": {"subscribe": "/ws/echo"}, "broadcast": EVENTS, "ws-idle": {"subscribe": "/ws/count"}},
+        ),
         Server("limit", "one thread, one epoll loop, a prebuilt frame for each subscriber", rust("limit"), EVENTS, ("limit",)),
         Server("nchan-2", "nginx with nchan, 2 workers, reuseport", nchan(2), QUERY, (need_nchan,), reloads=True),
         Server("nchan-1", "nginx with nchan, 1 worker", nchan(1), QUERY, (need_nchan,), reloads=True),
         Server(
             "axum",
-            "its Sse over tokio's broadcast channels, a worker for each core",
+            "its Sse over tokio's broadcast channels, or its WebSockets, a worker for each core",
             rust("axum"),
             EVENTS,
             ("axum",),
+            by_websocket={**ECHO, "broadcast": {"subscribe": "/ws/{topic}", "publish": "/events/{topic}"}},
         ),
         Server(
             "ws",
@@ -186,10 +213,11 @@ SERVERS = {
             lambda place, kind, many: ["node", HERE / "ws/server.js", place.port, WS],
             {"subscribe": "/{topic}", "publish": "/{topic}", "format": "websocket"},
             (need_ws,),
+            by_websocket={**ECHO, "broadcast": {"subscribe": "/{topic}", "publish": "/{topic}"}},
         ),
         Server(
             "sockjs-tornado",
-            "its eventsource transport, one thread",
+            "its eventsource transport, or its raw WebSocket, one thread",
             lambda place, kind, many: [VENV / "bin/python", HERE / "sockjs_tornado/server.py", place.port],
             {
                 "subscribe": "/push/0/s{number}/eventsource?topic={topic}",
@@ -198,6 +226,11 @@ SERVERS = {
             },
             (need_sockjs_tornado,),
             cannot={"flood": TOO_SLOW},
+            by_websocket={
+                "echo": {"subscribe": "/echo/websocket"},
+                "ws-idle": {"subscribe": "/echo/websocket"},
+                "broadcast": {"subscribe": "/push/websocket?topic={topic}", "publish": "/publish/{topic}"},
+            },
         ),
         Server(
             "pushpin",

@@ -33,9 +33,12 @@ class Workload:
     flags: list
     figures: tuple
     kind: str = ""
-    """`quiet` starts a server without heartbeats; in `flood` and both of `reload` what is lost is a figure itself."""
+    """`quiet` starts a server without heartbeats; in `flood` and both of `reload` what is lost is a figure itself. For
+    `websocket` and `conversation` only those have a row that speak it."""
     seconds: float = None
     """Where it is not the runner's."""
+    references: tuple = ("limit", "nchan-2")
+    """To whom the others are compared."""
 
     def arguments(self, options):
         flags = [*self.flags]
@@ -90,6 +93,8 @@ def percent(value):
 CPU = Figure("cpu_us", "CPU for a delivery", micros)
 P99 = Figure("latency.p99", "p99", millis_of_micros, ratios=False)
 RATE = Figure("rate", "deliveries/s", count, more_is_better=True)
+
+BY_WEBSOCKET = ("axum", "ws", "sockjs-tornado")
 
 RELOADS = "Three reloads at 200 messages/s, 10,000 subscribers on 51 topics"
 PAUSES = ["pauses", "--reloads", 3, "--every", 4, "--rate", 200, "--topics", 51]
@@ -173,6 +178,31 @@ WORKLOADS = {
                 Figure("peak", "peak RSS", mebibytes, ratios=False),
             ),
             kind="flood",
+        ),
+        Workload(
+            "echo",
+            "1,000 WebSockets: each says 100 bytes, hears them, says the next",
+            ["echo", "--subscribers", 1000],
+            (Figure("cpu_us", "CPU for a message", micros), Figure("rate", "messages/s", count, True)),
+            kind="conversation",
+            references=BY_WEBSOCKET,
+        ),
+        Workload(
+            "broadcast",
+            "One message in flight to 1,000 WebSockets",
+            ["window", "--window", 1, "--subscribers", 1000, *NAP],
+            (CPU, RATE),
+            kind="websocket",
+            references=BY_WEBSOCKET,
+        ),
+        Workload(
+            "ws-idle",
+            "10,000 idle WebSockets",
+            ["idle"],
+            (Figure("bytes_each", "private memory each", size),),
+            kind="conversation",
+            seconds=1,
+            references=BY_WEBSOCKET,
         ),
     )
 }

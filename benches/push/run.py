@@ -5,6 +5,7 @@
     just bench-push --only handover,limit --workload one,steady --rounds 3
     just bench-push --handover target/other/release/handover      another build of it
     just bench-push --publish                                     and writes its part of docs/benchmarks.md
+    just bench-push --workload echo --publish                     only these rows of it, the others stay
     just bench-push --list                                        the names of servers and workloads
     just bench-push --self-test                                   checks the client and this runner; measures nothing
 
@@ -92,7 +93,7 @@ class Bench:
         many = workload.subscribers(self.options)
         with Running(server, self.site, self.own(), workload.kind, many) as running:
             pid = running.child.pid
-            flags = [*server.flags(running.port), "--pid", pid]
+            flags = [*server.flags(running.port, workload), "--pid", pid]
             busy, own, began = busy_seconds(), running.cpu()[0] + peers_run.client_cpu(), time.monotonic()
             try:
                 if workload.kind.startswith("reload"):
@@ -112,11 +113,15 @@ class Bench:
             workload.name: {
                 server.name: {"samples": [], "reason": missing.get(server.name) or server.why_not(workload), "failures": 0}
                 for server in servers
+                if server.takes_part(workload)
             }
             for workload in workloads
         }
         possible = {
-            workload.name: [server for server in servers if not cells[workload.name][server.name]["reason"]]
+            workload.name: [
+                server for server in servers
+                if server.takes_part(workload) and not cells[workload.name][server.name]["reason"]
+            ]
             for workload in workloads
         }
         total = sum(map(len, possible.values())) * self.options.rounds
@@ -190,8 +195,8 @@ def main():
         return
     servers = peers_run.chosen(options.only, SERVERS, "server")
     workloads = peers_run.chosen(options.workload, WORKLOADS, "workload", prefixes=True)
-    if options.publish and (len(servers), len(workloads)) != (len(SERVERS), len(WORKLOADS)):
-        raise SystemExit("bench-push: --publish is for a whole run, without --only and --workload")
+    if options.publish and not all(server in servers for server in SERVERS.values() if any(map(server.takes_part, workloads))):
+        raise SystemExit("bench-push: --publish is for all servers of a workload, without --only")
     if options.handover:
         push_servers.handover_program = options.handover.resolve()
     peers_run.raise_descriptors()
@@ -220,6 +225,8 @@ def main():
     print(push_report.markdown(results))
     print(f"took {results['took_minutes']} minutes; figures in {os.path.relpath(options.json)}")
     if options.publish:
+        if len(workloads) < len(WORKLOADS):
+            results = push_report.among_the_others(results, ROOT / "docs")
         push_report.publish(results, ROOT / "docs")
         print("wrote docs/benchmarks.md, docs/benchmarks-push.json and the plots")
 

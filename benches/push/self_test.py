@@ -99,6 +99,43 @@ class Fake:
         self.listener.close()
 
 
+class FakeEcho(Fake):
+    """A server of WebSockets that says what it hears, but for what `fault` makes of the tenth of its first client."""
+
+    def serve(self, client):
+        with self.lock:
+            self.clients.append(client)
+            number = len(self.clients)
+        data, heard = b"", 0
+        while piece := client.recv(65536):
+            data += piece
+            if data.startswith(b"GET"):
+                client.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+                data = b""
+            while len(data) >= 6 and len(data) >= (whole := 6 + (data[1] & 0x7F)):
+                mask, text = data[2:6], bytes(byte ^ data[2 + place % 4] for place, byte in enumerate(data[6:whole]))
+                opcode, data, heard = data[0] & 0x0F, data[whole:], heard + 1
+                if opcode == 9:
+                    # The first of all comes alone and is not asked.
+                    client.sendall(b"" if self.fault == "silent" and number == 2 else b"\x8a\x00")
+                else:
+                    assert any(mask)
+                    client.sendall(self.answer(text) if number == 1 and heard == 10 else frame(text))
+
+    def answer(self, text):
+        return {
+            "missing": b"",
+            "doubled": frame(text) * 2,
+            "foreign": frame(b"000007" + text[6:]) + frame(text),
+            "strange": frame(b"hello") + frame(text),
+            "early": frame(text[:7] + b"%010d" % 11 + text[17:]),
+        }.get(self.fault, frame(text))
+
+
+def frame(text):
+    return bytes([0x81, len(text)]) + text
+
+
 def chunk(text):
     return b"%x\r\n%s\r\n" % (len(text), text)
 
@@ -146,6 +183,34 @@ class Client(unittest.TestCase):
     def test_a_window_does_not_wait_for_ever(self):
         sample, found = faults("missing", "window", "--window", 1)
         self.assertEqual((sample["stalled"], found["missing"]), (True, 1))
+
+    def echoed(self, fault, workload="echo"):
+        with FakeEcho(fault) as fake:
+            flags = ["--address", f"127.0.0.1:{fake.port}", "--subscribe", "/", "--format", "websocket"]
+            sample = run.load([workload, "--subscribers", SUBSCRIBERS, "--sources", 2, "--seconds", SECONDS, *flags])
+        return sample, {name: sample[name] for name in FAULTS if sample.get(name)}
+
+    def test_each_fault_of_an_echo_is_found(self):
+        sample, found = self.echoed("")
+        self.assertEqual(found, {})
+        self.assertGreater(sample["deliveries"], 10 * SUBSCRIBERS)
+        WORKLOADS["echo"].check(sample)
+        for fault, expected in (
+            ("missing", {"missing": 1}),
+            ("doubled", {"doubled": 1}),
+            ("foreign", {"foreign": 1}),
+            ("strange", {"strange": 1}),
+            # It is taken for the next one, which then comes as well.
+            ("early", {"missing": 1, "doubled": 1}),
+        ):
+            sample, found = self.echoed(fault)
+            self.assertEqual(found, expected, fault)
+            with self.assertRaises(Wrong, msg=fault):
+                WORKLOADS["echo"].check(sample)
+
+    def test_who_is_idle_and_does_not_answer_is_missing(self):
+        self.assertEqual(self.echoed("", "idle")[1], {})
+        self.assertEqual(self.echoed("silent", "idle")[1], {"missing": 1})
 
     def test_no_server(self):
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -202,12 +267,28 @@ class Reports(unittest.TestCase):
                 self.assertIn(f"]({file.name})", first)
                 xml.etree.ElementTree.parse(file)
 
+    def test_some_rows_are_published_among_the_others(self):
+        with tempfile.TemporaryDirectory() as name:
+            directory = pathlib.Path(name)
+            push_report.publish(results(), directory)
+            cell = {"samples": [{"round": 1, "cpu_us": 5.0, "rate": 9.0}], "reason": None, "failures": 0}
+            some = {**results(), "date": "2026-02-02", "cells": {"echo": {"handover": cell, "axum": cell}}}
+            some["versions"] = {"handover": "abc"}
+            push_report.publish(push_report.among_the_others(some, directory), directory)
+            page = (directory / "benchmarks.md").read_text()
+            self.assertIn("| handover | 9.0 µs (8.0 µs–20.0 µs) |", page)
+            self.assertIn("`echo`, 2026-02-02, handover abc, 3 rounds of 1 s, by `just bench-push`", page)
+            self.assertIn("| axum | 5.0 µs | 9 | – / – |", page)
+            self.assertIn("\n`steady`\n", page)
+            self.assertNotIn("| ws |", page)
+            self.assertTrue((directory / "benchmarks-push-echo.svg").exists())
+
     def test_turns(self):
         self.assertEqual([run.in_turn([1, 2, 3], number) for number in (1, 2, 4)], [[1, 2, 3], [2, 3, 1], [1, 2, 3]])
 
     def test_every_reason_is_for_something(self):
         for server in SERVERS.values():
-            self.assertLessEqual(set(server.cannot), set(WORKLOADS), server.name)
+            self.assertLessEqual(set(server.cannot) | set(server.by_websocket), set(WORKLOADS), server.name)
 
 
 def main():

@@ -22,6 +22,11 @@ class Subscriber(SockJSConnection):
         self.topic.discard(self)
 
 
+class Echo(SockJSConnection):
+    def on_message(self, message):
+        self.send(message)
+
+
 class Publish(tornado.web.RequestHandler):
     def post(self, topic):
         clients = topics.get(topic, ())
@@ -38,6 +43,7 @@ class Hello(tornado.web.RequestHandler):
 # A stream that ends after 128 KiB is for old browsers; here it would measure reconnecting.
 settings = {"heartbeat_delay": 15, "response_limit": 1 << 40}
 router = SockJSRouter(Subscriber, "/push", settings)
-application = tornado.web.Application([*router.urls, (r"/publish/(.+)", Publish), (r"/hello", Hello)])
+echo = SockJSRouter(Echo, "/echo", settings)
+application = tornado.web.Application([*router.urls, *echo.urls, (r"/publish/(.+)", Publish), (r"/hello", Hello)])
 application.listen(int(sys.argv[1]), "127.0.0.1", backlog=4096)
 tornado.ioloop.IOLoop.current().start()

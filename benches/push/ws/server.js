@@ -1,4 +1,5 @@
-// `ws` as its documentation broadcasts: to each client of a topic that is open, with pings that find dead ones.
+// `ws` as its documentation broadcasts: to each client of a topic that is open, with pings that find dead ones. Who comes
+// to `/echo` hears what it says.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 
@@ -25,6 +26,7 @@ sockets.on("connection", (client, request) => {
   client.alive = true;
   client.on("pong", () => (client.alive = true));
   client.on("error", () => {});
+  if (request.url === "/echo") client.on("message", (data, binary) => client.send(data, { binary }));
   client.on("close", () => topic.delete(client));
 });
 setInterval(() => {

@@ -1,13 +1,15 @@
 //! axum on tokio's default runtime, a worker for each core; its Sse over a broadcast channel for each topic, as its
-//! documentation and examples have it.
+//! documentation and examples have it; and its WebSockets, that say what they hear or what is published.
 //!
 //! `/held` is for another peer: the origin that stands behind Pushpin.
 
 use axum::Router;
+use axum::extract::ws::{self, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::serve::ListenerExt;
 use futures_util::{Stream, StreamExt};
 use std::collections::HashMap;
@@ -26,9 +28,16 @@ struct Topics {
     last: AtomicU64,
 }
 
+impl Topics {
+    fn receiver(&self, topic: String) -> broadcast::Receiver<Arc<Message>> {
+        let mut senders = self.senders.lock().expect("nobody panics with it");
+        senders.entry(topic).or_insert_with(|| broadcast::channel(KEPT).0).subscribe()
+    }
+}
+
 struct Message {
     id: u64,
-    data: String,
+    data: Utf8Bytes,
 }
 
 /// As many as the other servers keep of a topic, about.
@@ -41,6 +50,8 @@ async fn main() -> std::io::Result<()> {
         .route("/hello", get(|| async { "hello world" }))
         .route("/events/{topic}", get(subscribe).post(publish))
         .route("/held/{topic}", get(hold))
+        .route("/ws/{topic}", any(subscribe_by_websocket))
+        .route("/echo", any(echo))
         .with_state(Arc::new(Topics::default()));
     // As many as the kernel lets wait, like the others; tokio's own `bind` takes 128.
     let socket = TcpSocket::new_v4()?;
@@ -57,13 +68,9 @@ async fn subscribe(
     State(topics): State<Arc<Topics>>,
     Path(topic): Path<String>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let receiver = {
-        let mut senders = topics.senders.lock().expect("nobody panics with it");
-        senders.entry(topic).or_insert_with(|| broadcast::channel(KEPT).0).subscribe()
-    };
-    let events = BroadcastStream::new(receiver).map(|received| {
+    let events = BroadcastStream::new(topics.receiver(topic)).map(|received| {
         Ok(match received {
-            Ok(message) => Event::default().id(message.id.to_string()).data(&message.data),
+            Ok(message) => Event::default().id(message.id.to_string()).data(message.data.as_str()),
             Err(_) => Event::default().event("@gap").data("lagged"),
         })
     });
@@ -73,8 +80,48 @@ async fn subscribe(
 async fn publish(State(topics): State<Arc<Topics>>, Path(topic): Path<String>, data: String) -> (StatusCode, String) {
     let id = topics.last.fetch_add(1, Ordering::Relaxed) + 1;
     let sender = topics.senders.lock().expect("nobody panics with it").get(&topic).cloned();
-    let subscribers = sender.map_or(0, |sender| sender.send(Arc::new(Message { id, data })).unwrap_or(0));
+    let message = Arc::new(Message { id, data: data.into() });
+    let subscribers = sender.map_or(0, |sender| sender.send(message).unwrap_or(0));
     (StatusCode::OK, format!("{{\"id\":{id},\"subscribers\":{subscribers}}}"))
+}
+
+/// What is published, until its client goes.
+async fn subscribe_by_websocket(
+    State(topics): State<Arc<Topics>>,
+    Path(topic): Path<String>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let mut receiver = topics.receiver(topic);
+    upgrade.on_upgrade(async move |mut socket: WebSocket| {
+        loop {
+            let sent = tokio::select! {
+                received = receiver.recv() => match received {
+                    Ok(message) => socket.send(ws::Message::Text(message.data.clone())).await,
+                    // It is told by a close that something is missing.
+                    Err(_) => return,
+                },
+                heard = socket.recv() => match heard {
+                    Some(Ok(_)) => Ok(()),
+                    _ => return,
+                },
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// What its client says.
+async fn echo(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(async |mut socket: WebSocket| {
+        while let Some(Ok(message)) = socket.recv().await {
+            let said = matches!(message, ws::Message::Text(_) | ws::Message::Binary(_));
+            if said && socket.send(message).await.is_err() {
+                return;
+            }
+        }
+    })
 }
 
 /// What Pushpin is told: hold this one, it gets what is published there.

@@ -26,6 +26,22 @@ impl Message {
         into.resize(into.len() + size.saturating_sub(HEAD), b'x');
     }
 
+    /// The same as a client's frame (RFC 6455 §5.2), masked by what a server cannot leave out.
+    pub fn write_frame(&self, size: usize, into: &mut Vec<u8>) {
+        const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+        match u16::try_from(size).expect("below 64 KiB") {
+            short @ 0..126 => into.extend_from_slice(&[0x81, 0x80 | short as u8]),
+            long => {
+                into.extend_from_slice(&[0x81, 0x80 | 126]);
+                into.extend_from_slice(&long.to_be_bytes());
+            }
+        }
+        into.extend_from_slice(&MASK);
+        let payload = into.len();
+        self.write(size, into);
+        into[payload..].iter_mut().zip(MASK.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    }
+
     pub fn read(text: &[u8]) -> Option<Message> {
         if text.len() < HEAD || text[6] != b'.' || text[17] != b'.' || text[38] != b'.' {
             return None;
@@ -45,6 +61,21 @@ fn number(digits: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_is_masked_and_says_its_length() {
+        let message = Message { topic: 3, sequence: 4, nanos: 5 };
+        for (size, head) in [(100, &[0x81, 0xe4][..]), (125, &[0x81, 0xfd]), (126, &[0x81, 0xfe, 0, 126])] {
+            let mut frame = Vec::new();
+            message.write_frame(size, &mut frame);
+            let (before, payload) = frame.split_at(head.len() + 4);
+            assert_eq!((&before[..head.len()], payload.len()), (head, size));
+            let mask = before[head.len()..].iter().cycle();
+            let text: Vec<u8> = payload.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect();
+            assert_eq!(Message::read(&text), Some(message));
+            assert_eq!(Message::read(payload), None);
+        }
+    }
 
     #[test]
     fn is_read_as_it_was_written() {

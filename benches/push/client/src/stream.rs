@@ -21,6 +21,7 @@ pub enum Seen<'a> {
     Retry(u64),
     /// What a WebSocket has to answer.
     Ping(&'a [u8]),
+    Pong,
     /// Data or frames that nobody published.
     Strange(&'a [u8]),
     /// By the protocol; the connection may still be open.
@@ -256,7 +257,7 @@ impl Stream {
                 1 | 2 => seen(Message::read(payload).map_or(Seen::Strange(payload), Seen::Message)),
                 8 => seen(Seen::Ended),
                 9 => seen(Seen::Ping(payload)),
-                10 => {}
+                10 => seen(Seen::Pong),
                 _ => seen(Seen::Strange(payload)),
             }
             taken += head + length;
@@ -360,7 +361,7 @@ mod tests {
         input.extend_from_slice(text(1).as_bytes());
         input.extend_from_slice(b"\x89\x01p\x81\x7e\x00\x64");
         input.extend_from_slice(text(2).as_bytes());
-        input.extend_from_slice(b"\x88\x00");
-        says(Format::WebSocket, &input, &["Opened", "1", "Ping([112])", "2", "Ended"], "");
+        input.extend_from_slice(b"\x8a\x00\x88\x00");
+        says(Format::WebSocket, &input, &["Opened", "1", "Ping([112])", "2", "Pong", "Ended"], "");
     }
 }

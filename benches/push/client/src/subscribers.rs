@@ -1,7 +1,7 @@
 //! Thousands of subscribers on one thread, each of which checks what it gets.
 
 use crate::description::Description;
-use crate::message::now;
+use crate::message::{Message, now};
 use crate::publisher::Complete;
 use crate::stream::{Seen, Stream};
 use crate::tally::{Counts, Tally};
@@ -85,6 +85,12 @@ pub struct Subscribers<'a> {
     pub watched: Option<Watched>,
     /// How long it lets more come where there is little, so that a server does not pay for waking it for each delivery.
     pub nap: Duration,
+    /// Each says its next message when it has heard the last, which it has to get back.
+    pub answers: bool,
+    /// How many messages each has said.
+    pub said: Vec<u64>,
+    pub pongs: usize,
+    frame: Vec<u8>,
     /// Whoever loses its connection comes back; else that is counted, and it stays away.
     pub return_when_lost: bool,
 }
@@ -130,6 +136,10 @@ impl<'a> Subscribers<'a> {
             last_delivery: 0,
             watched: None,
             nap: Duration::ZERO,
+            answers: false,
+            said: vec![0; number],
+            pongs: 0,
+            frame: Vec::new(),
             return_when_lost: false,
         })
     }
@@ -259,7 +269,7 @@ impl<'a> Subscribers<'a> {
             Err(error) => return self.lost(number, &error.to_string()),
         };
         let time = now();
-        let (mut ended, mut pong) = (false, Vec::new());
+        let (mut ended, mut pong, before) = (false, Vec::new(), self.counts.deliveries);
         let Subscriber { stream, tally, opened, last, widest, latest, .. } = subscriber;
         stream.take(&self.input[..read], &mut |seen| match seen {
             Seen::Message(message) => {
@@ -285,6 +295,7 @@ impl<'a> Subscribers<'a> {
             Seen::Gap => tally.gap(&mut self.counts),
             Seen::Retry(millis) => self.retry = Duration::from_millis(millis),
             Seen::Ping(payload) => pong = payload.to_vec(),
+            Seen::Pong => self.pongs += 1,
             Seen::Strange(what) => {
                 self.strange += 1;
                 self.first_strange.get_or_insert_with(|| String::from_utf8_lossy(what).into_owned());
@@ -294,6 +305,41 @@ impl<'a> Subscribers<'a> {
         if !pong.is_empty() || ended {
             return self.reply(number, &pong, ended);
         }
+        if self.answers && self.counts.deliveries > before { self.say(number) } else { Ok(()) }
+    }
+
+    /// One says its next message.
+    pub fn say(&mut self, number: usize) -> io::Result<()> {
+        let subscriber = &self.all[number];
+        let Some(socket) = &subscriber.socket else { return Ok(()) };
+        self.said[number] += 1;
+        self.frame.clear();
+        let message = Message { topic: subscriber.tally.topic(), sequence: self.said[number], nanos: now() };
+        message.write_frame(self.description.size, &mut self.frame);
+        match net::send(socket, &self.frame, net::SendFlags::NOSIGNAL) {
+            Ok(sent) if sent == self.frame.len() => Ok(()),
+            Ok(_) => self.lost(number, "half a frame was taken"),
+            Err(error) => self.lost(number, &error.to_string()),
+        }
+    }
+
+    /// Asks each whether the server still has it; who does not answer is missing.
+    pub fn ping_all(&mut self, silence: Duration) -> io::Result<()> {
+        self.pongs = 0;
+        for number in 0..self.all.len() {
+            let Some(socket) = &self.all[number].socket else { continue };
+            if let Err(error) = net::send(socket, &[0x89, 0x80, 0, 0, 0, 0], net::SendFlags::NOSIGNAL) {
+                self.lost(number, &error.to_string())?;
+            }
+        }
+        let (mut before, mut since) = (0, Instant::now());
+        while self.pongs < self.all.len() && since.elapsed() < silence {
+            self.turn(Duration::from_millis(10))?;
+            if self.pongs != before {
+                (before, since) = (self.pongs, Instant::now());
+            }
+        }
+        self.counts.missing += self.all.len().saturating_sub(self.pongs) as u64;
         Ok(())
     }
 

@@ -44,7 +44,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// Memory is given back, if at all, when nothing has been asked for some time.
 const REST: Duration = Duration::from_millis(2500);
 
-pub const NAMES: [&str; 8] = ["one", "rate", "window", "posts", "connect", "idle", "pauses", "flood"];
+pub const NAMES: [&str; 9] = ["one", "rate", "window", "posts", "connect", "idle", "pauses", "flood", "echo"];
 
 pub fn run(plan: &Plan, workload: &str) -> io::Result<Figures> {
     match workload {
@@ -56,6 +56,7 @@ pub fn run(plan: &Plan, workload: &str) -> io::Result<Figures> {
         "idle" => idle(plan),
         "pauses" => pauses(plan),
         "flood" => flood(plan),
+        "echo" => echo(plan),
         _ => Err(io::Error::other(format!("no workload {workload:?}; there are {NAMES:?}"))),
     }
 }
@@ -220,18 +221,47 @@ fn idle(plan: &Plan) -> io::Result<Figures> {
     let began = Instant::now();
     subscribers.turns_for(Duration::from_secs_f64(plan.seconds))?;
     let (cpu, took) = (watch.cpu(), began.elapsed().as_secs_f64());
-    let mut publisher = Publisher::new(&plan.description, 1);
-    publisher.publish(0, None);
-    subscribers.drain(&publisher.published.last, SILENCE)?;
-    subscribers.finish(&publisher.published.last);
-    let count = subscribers.count() as f64;
     let mut figures = Figures::default();
-    figures.checked(&subscribers).published(&publisher.published);
+    if plan.description.publish.is_empty() {
+        subscribers.ping_all(SILENCE)?;
+    } else {
+        let mut publisher = Publisher::new(&plan.description, 1);
+        publisher.publish(0, None);
+        subscribers.drain(&publisher.published.last, SILENCE)?;
+        subscribers.finish(&publisher.published.last);
+        figures.published(&publisher.published);
+    }
+    let count = subscribers.count() as f64;
+    figures.checked(&subscribers);
     figures.say("anonymous_before", before.anonymous).say("anonymous_with", with.anonymous);
     figures.say("shared_before", before.shared).say("shared_with", with.shared);
     figures.say("bytes_each", (with.anonymous as f64 - before.anonymous as f64) / count);
     figures.say("shared_each", (with.shared as f64 - before.shared as f64) / count);
     figures.say("cpu_percent", cpu / took * 100.0);
+    Ok(figures)
+}
+
+/// Each client says something, waits until it hears that, and says the next.
+fn echo(plan: &Plan) -> io::Result<Figures> {
+    let mut subscribers = there(plan, |number| number as u32)?;
+    let watch = Watch::begin(plan);
+    let began = now();
+    subscribers.answers = true;
+    for number in 0..subscribers.count() {
+        subscribers.say(number)?;
+    }
+    subscribers.turns_for(Duration::from_secs_f64(plan.seconds))?;
+    subscribers.answers = false;
+    let said = subscribers.said.clone();
+    subscribers.drain(&said, SILENCE)?;
+    let took = (subscribers.last_delivery.saturating_sub(began)).max(1) as f64 / 1e9;
+    let cpu = watch.cpu();
+    subscribers.finish(&said);
+    let mut figures = Figures::default();
+    let deliveries = subscribers.counts.deliveries;
+    figures.checked(&subscribers).say("rate", deliveries as f64 / took);
+    figures.say("cpu_us", cpu * 1e6 / deliveries.max(1) as f64);
+    figures.say("latency", summary(&mut subscribers.latencies));
     Ok(figures)
 }
 
