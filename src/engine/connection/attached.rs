@@ -349,3 +349,40 @@ pub(super) fn restore(
     let head = head.into();
     Ok(Box::new(Attached { session, receiver, exchange, answer, blocked, ends, head, poll, keep_alive, minor }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Arrived, Owner, Router, Sessions};
+    use crate::config::Limits;
+    use sockjs::{Form, Settings};
+
+    /// It was looked at once a second, and at a stop all of them ended in one moment.
+    #[test]
+    fn one_that_waits_for_its_session_alone_has_no_deadline_that_seems_to_have_passed() {
+        let hub = pubsub::Hub::new(1, pubsub::HubLimits { log: pubsub::Limits::default(), subscribers: 9 });
+        let sessions = Arc::<Sessions>::default();
+        let (key, owner) = ((&Arc::from("chat"), "x7"), Owner::default());
+        let arrived = sessions.arrive(&hub, key, owner, (1, Form::XhrStreaming), Settings::default(), 9, 0);
+        let Arrived::New(session) = arrived else { panic!("there is none") };
+        let now = Millis::now();
+        let mut connection = Connection::for_test();
+        let (exchange, answer, head) = (Some(Exchange::of_line(now, String::new())), Answer::default(), Box::default());
+        let (receiver, blocked, ends, poll, keep_alive, minor) = (1, None, false, false, true, 1);
+        connection.state = State::Attached(Box::new(Attached {
+            session,
+            receiver,
+            exchange,
+            answer,
+            blocked,
+            ends,
+            head,
+            poll,
+            keep_alive,
+            minor,
+        }));
+        let shared = Shared::for_test(Limits::default(), Router::new(), None);
+        let parking = connection.parking(&shared, now);
+        assert!(i32::try_from(parking.deadline.0 - now.0).is_ok(), "{parking:?}");
+    }
+}

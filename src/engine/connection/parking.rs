@@ -1,5 +1,6 @@
 //! What each state waits for while it is parked: the one place that says it.
 
+use super::subscribed::LONG;
 use super::{Connection, Shared, State, writing::ResponseBody};
 use crate::clock::Millis;
 use crate::config::DRAIN_LINGER;
@@ -74,6 +75,7 @@ impl Connection {
             // Only a worker may end it, which is on its way.
             State::Refused { until, .. } => (Parked { movable: false, ..reads }, *until, now),
         };
-        Parking { parked, deadline, sheddable_at }
+        // What is farther away would be taken for what has passed: deadlines are compared around a wrap.
+        Parking { parked, deadline: deadline.min(now.after(LONG)), sheddable_at }
     }
 }
