@@ -10,6 +10,7 @@ import sys
 import aiohttp
 
 from harness import Server, check, equal, until
+from in_browser import Browser
 
 HERE = pathlib.Path(__file__).resolve().parent
 RELOADS = 2
@@ -94,6 +95,49 @@ class Python:
         self.loop.close()
 
 
+# In the page: as counting.mjs, with what a page sees of an end.
+COUNTING = """
+const [url, done] = arguments;
+const seen = window.seen = {answers: 0, wrong: [], closed: null};
+const socket = window.counts = new WebSocket(url);
+socket.onopen = () => socket.send('next');
+socket.onmessage = (event) => {
+  if (event.data === `${seen.answers + 1}`) seen.answers += 1;
+  else seen.wrong.push(`${event.data} instead of ${seen.answers + 1}`);
+  setTimeout(() => socket.readyState === WebSocket.OPEN && socket.send('next'), 2);
+};
+socket.onerror = () => seen.wrong.push('an error');
+socket.onclose = (event) => { seen.closed = event.code; };
+done();
+"""
+LOOK = "arguments[0](window.seen);"
+# Its own end, which it is to hear of as well.
+END = """
+const [done] = arguments;
+window.counts.onclose = (event) => done([event.code, event.wasClean]);
+window.counts.close(1000);
+"""
+
+
+class Chromium:
+    """A page in Chromium."""
+
+    name = "chromium"
+
+    def __init__(self, browser, lab):
+        self.browser = browser
+        browser.go(f"{lab.url}/hello")
+        browser.script(COUNTING, f"ws://127.0.0.1:{lab.port}/ws/count")
+
+    def look(self):
+        return self.browser.script(LOOK)
+
+    def end(self):
+        equal("chromium: its close is answered", self.browser.script(END), [1000, True])
+        said = [line for line in self.browser.console() if "WebSocket" in line]
+        equal("chromium: nothing of it on the console", said, [])
+
+
 def goes_on(when, client):
     before = client.look()["answers"]
     # Every answer is the next number: the client looks.
@@ -103,9 +147,10 @@ def goes_on(when, client):
     check(f"{client.name}, {when}: each answer is the next number", fine, json.dumps(seen)[-300:])
 
 
-def through_reloads(mode, directory):
+def through_reloads(mode, browser, directory):
     lab = Server(directory / mode, "examples/lab", "--reload", mode, "--reload-probation", "0.2")
     clients = [Node(f"ws://127.0.0.1:{lab.port}/ws/count"), Python(f"{lab.url}/ws/count")]
+    clients.append(Chromium(browser, lab))
     for client in clients:
         goes_on(f"{mode}, before", client)
     for reload in range(1, RELOADS + 1):
@@ -119,5 +164,9 @@ def through_reloads(mode, directory):
 
 def checks(lab, directory):
     conformance(lab, directory)
-    for mode in ("exec", "overlap"):
-        through_reloads(mode, directory)
+    browser = Browser(directory / "profile")
+    try:
+        for mode in ("exec", "overlap"):
+            through_reloads(mode, browser, directory)
+    finally:
+        browser.close()
