@@ -90,6 +90,8 @@ struct Contents {
     subscription: Option<Box<Subscription>>,
     close: Option<Box<(u16, String)>>,
     wake: Option<NonZeroU64>,
+    /// Whoever has its connection looks at this soon in any case.
+    attended: bool,
     /// A close frame was sent: nothing may follow it.
     shut: bool,
     ended: bool,
@@ -208,9 +210,9 @@ impl Inbox {
         }
     }
 
-    /// Has its connection look, if it has one here.
+    /// Has its connection look, if it has one here that does not look in any case.
     fn call(&self, contents: MutexGuard<'_, Contents>) {
-        let token = contents.token();
+        let token = contents.token().filter(|_| !contents.attended);
         drop(contents);
         token.into_iter().for_each(|token| self.hub.call(token));
     }
@@ -321,8 +323,9 @@ impl Inbox {
                 let mut subscription = Subscription::part_of_another(&self.hub, topic, form(contents.text));
                 token.into_iter().for_each(|token| subscription.enter(token));
                 contents.subscription = Some(Box::new(subscription));
-                // What was published before it stood in the index.
-                self.call(contents);
+                // What was published before it stood in the index: whoever attends to it need not have looked at topics.
+                drop(contents);
+                token.into_iter().for_each(|token| self.hub.call(token));
             }
         }
         Ok(())
@@ -362,6 +365,17 @@ impl Inbox {
         if let Some(subscription) = &mut contents.subscription {
             subscription.leave();
         }
+    }
+
+    /// Runs what may put something into it, on the thread that has its connection: what is put there meanwhile, by whomever,
+    /// wakes nobody, and whoever asks for this looks at it afterwards. It must not unwind.
+    ///
+    /// Most messages are answers to one, and to wake another thread for each costs as much as to send it.
+    pub fn attended<R>(&self, what: impl FnOnce() -> R) -> R {
+        self.contents().attended = true;
+        let done = what();
+        self.contents().attended = false;
+        done
     }
 
     /// Whether so much waits that whoever has the connection had better send it before anything is added, or it is to be closed.

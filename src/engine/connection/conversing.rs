@@ -428,7 +428,11 @@ impl Connection {
     ) -> Result<(), CloseReason> {
         work.resume_exchange(one.exchange.take(), one.answer);
         work.begin_flight(&self.socket);
-        let outcome = what();
+        // What it says to its own client is sent by this thread, in this turn or the next one.
+        let outcome = match one.side.talker() {
+            Some(talker) => talker.inbox.attended(what),
+            None => what(),
+        };
         let now = work.refresh_clock();
         one.exchange = work.put_off_exchange();
         if outcome.is_err() {

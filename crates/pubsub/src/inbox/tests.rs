@@ -102,6 +102,29 @@ fn who_sends_has_the_connection_look_once() {
     assert_eq!(inbox.close_asked(), Some((4000, "bye".to_owned())));
 }
 
+/// Each answer of an application woke the acceptor for a connection that was in a worker's hands.
+#[test]
+fn who_answers_a_client_that_is_attended_to_wakes_nobody() {
+    let hub = hub();
+    let inbox = inbox(&hub);
+    inbox.enter(5);
+    let called = || {
+        let mut news = Vec::new();
+        hub.take_news(|token| news.push(token));
+        news
+    };
+    let answered = inbox.attended(|| {
+        inbox.wake_at(Some(9)).expect("open");
+        inbox.send(text("x"))
+    });
+    assert_eq!((answered, called()), (Ok(()), vec![]));
+    assert_eq!((inbox.take(), inbox.wake_time()), (Some(text("x")), Some(9)));
+    inbox.attended(|| inbox.subscribe(&topic("a"))).expect("open");
+    assert_eq!(called(), [5], "something may have been published meanwhile");
+    inbox.send(text("y")).expect("room");
+    assert_eq!(called(), [5]);
+}
+
 #[test]
 fn a_topic_is_heard_from_the_moment_on_at_which_it_was_asked_for() {
     let hub = hub();
