@@ -57,7 +57,8 @@ pub(crate) trait Restore: Send + Sync {
 #[non_exhaustive]
 pub struct Closed {
     /// The status of the close frame that ended it (RFC 6455 §7.4.1): the client's, or else the server's. 1005 if that had
-    /// none, and 1006 if there was no close frame: the client has gone, or was too slow.
+    /// none, and 1006 if there was no close frame: the client has gone, or was too slow. A session of SockJS ends with 1006 if
+    /// its client has not come back for too long, and with 1002 if one of its connections broke.
     pub code: u16,
     /// What it says besides, mostly nothing.
     pub reason: String,
@@ -257,6 +258,8 @@ impl Talker {
         self.inbox.set_waits(false);
         // What it does then concerns nobody any more.
         let _ = self.call(|| drop(talk));
+        // Should this process serve again, whoever still has it is told.
+        self.inbox.end();
     }
 
     /// It as it is now, with what the application has saved.
@@ -569,6 +572,9 @@ mod tests {
         one.all.tell_of_ended();
         assert_eq!(one.called(), ["drop"], "and its close is for the successor to see");
         assert_eq!(one.talker.inbox.save().id, 5);
+        assert!(one.talker.inbox.is_closed() && one.hub.subscribers() == 0);
+        one.hub.hand_over();
+        assert!(!one.talker.inbox.is_closed(), "another process has it");
     }
 
     /// Ten thousand that have moved were one worker's for as long as their states took to drop.

@@ -20,7 +20,8 @@ use websocket::{Handshake, Limits, Offer, Refusal};
 /// The longest message of a client, unless the application says otherwise.
 const MAX_MESSAGE: usize = 64 << 10;
 
-/// What an application does for clients that answer, as those of a WebSocket.
+/// What an application does for clients that answer, over [WebSocket](ConversationService::websocket) or
+/// [SockJS](ConversationService::sockjs): it does not see which.
 ///
 /// Each client has a state of its own. The calls for one client never overlap and come in order; those for several run at
 /// the same time, on the workers, and may block as a handler may. A panic closes that client with 1011.
@@ -65,8 +66,8 @@ pub trait Conversation: Send + Sync + 'static {
     /// Of one client; it moves with it.
     type State: Send + 'static;
 
-    /// A client has come with that request. What is sent to it waits until the handshake is out; a response instead of a
-    /// state refuses it.
+    /// A client has come with that request: the handshake of its WebSocket, or the first request of its session. What is
+    /// sent to it waits until that is answered; a response instead of a state refuses it.
     ///
     /// # Errors
     /// What the client is answered instead: 403 for example.
@@ -201,7 +202,8 @@ impl Client {
     /// Sends it a message, behind those that wait already: 64 of them, or 64 KiB, if it does not read.
     ///
     /// # Errors
-    /// As much waits as may; the client is closed; another process has it, and does not answer.
+    /// As much waits as may; the client is closed; another process has it, and does not answer; bytes for one that takes text
+    /// alone, as those of SockJS do.
     pub fn send(&self, message: impl Into<Outgoing>) -> Result<(), SendError> {
         self.inbox.send(match message.into() {
             Outgoing::Text(text) => websocket::Message::Text(text),
@@ -249,6 +251,11 @@ impl Client {
     /// It is closed; another process has it, and does not answer.
     pub fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
         self.inbox.close(code, reason)
+    }
+
+    /// Whether it is closed, or is to be: what is sent to it then does not reach it.
+    pub fn is_closed(&self) -> bool {
+        self.inbox.is_closed()
     }
 
     /// Its hub.
@@ -403,7 +410,8 @@ impl ConversationService {
         self
     }
 
-    /// Bytes that a message of a client has at the most; one with more closes it with 1009. Default 64 KiB.
+    /// Bytes that a message of a client has at the most; one with more closes it with 1009. By SockJS all that comes at a
+    /// time has twice as many at the most, for JSON escapes some. Default 64 KiB.
     #[must_use]
     pub fn max_message(mut self, bytes: usize) -> ConversationService {
         self.max_message = bytes;

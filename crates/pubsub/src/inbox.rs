@@ -191,16 +191,27 @@ impl Inbox {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether nothing more reaches its client, or only what waits already.
+    pub fn is_closed(&self) -> bool {
+        let contents = self.contents();
+        match contents.moved {
+            // Unless this process serves again, another has it.
+            true => *self.hub.phase() != Phase::Gone,
+            false => contents.is_closed(),
+        }
+    }
+
     /// What is in it, once something may be put there.
     fn open(&self) -> Result<MutexGuard<'_, Contents>, SendError> {
         loop {
             let contents = self.contents();
-            if contents.ended || contents.shut || contents.close.is_some() {
+            if !contents.moved && contents.is_closed() {
                 return Err(SendError::Closed);
             }
             // Under the lock, so that whoever writes it down after the hub was frozen finds what is put here.
             let phase = *self.hub.phase();
             match phase {
+                Phase::Open | Phase::Before if contents.moved => return Err(SendError::Closed),
                 Phase::Open | Phase::Before => return Ok(contents),
                 Phase::Gone => return Err(SendError::HandedOver),
                 Phase::Frozen => {}
@@ -462,7 +473,7 @@ impl Inbox {
     /// Nothing reaches its client any more.
     pub fn end(&self) {
         let mut contents = self.contents();
-        let ended = Contents { ended: true, ..Contents::default() };
+        let ended = Contents { ended: true, moved: contents.moved, ..Contents::default() };
         // Its lock is the hub's, and comes behind this one.
         let before = std::mem::replace(&mut *contents, ended);
         if !before.ended {
@@ -482,6 +493,10 @@ impl Inbox {
 }
 
 impl Contents {
+    fn is_closed(&self) -> bool {
+        self.ended || self.shut || self.close.is_some()
+    }
+
     fn token(&self) -> Option<usize> {
         self.token.map(|token| token.get() - 1)
     }
