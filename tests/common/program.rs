@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The lab, or the program, serving in a process of its own, which is killed on drop with all its successors.
+/// The lab, another example, or the program, serving in a process of its own, which is killed on drop with all its successors.
 pub struct Program {
     child: Child,
     pid: Pid,
@@ -68,12 +68,17 @@ impl Program {
 
     /// The lab, to be given flags. The log shows info and above.
     pub fn lab_command() -> Command {
+        Program::example_command("lab")
+    }
+
+    /// An example, to be given flags.
+    pub fn example_command(name: &str) -> Command {
         // Cargo names no variable for examples; they are built into the directory beside this test program's.
         let this = std::env::current_exe().expect("the test program");
         let profile = this.parent().and_then(Path::parent).expect("target/<profile>/deps");
-        let lab = profile.join("examples").join("lab");
-        assert!(!is_stale(&lab), "{} is missing or older than the source: run a plain `cargo test`", lab.display());
-        quiet(Command::new(lab))
+        let built = profile.join("examples").join(name);
+        assert!(!is_stale(&built), "{} is missing or older than the source: run a plain `cargo test`", built.display());
+        quiet(Command::new(built))
     }
 
     /// The program, to be given flags.
@@ -332,11 +337,11 @@ impl Drop for Program {
     }
 }
 
-/// Whether the lab has to be built: `cargo test --test NAME` does not do that. Cargo leaves beside it what it was
+/// Whether an example has to be built: `cargo test --test NAME` does not do that. Cargo leaves beside it what it was
 /// built from.
-fn is_stale(lab: &Path) -> bool {
-    let Ok(built) = lab.metadata().and_then(|lab| lab.modified()) else { return true };
-    let sources = std::fs::read_to_string(lab.with_extension("d")).unwrap_or_default();
+fn is_stale(example: &Path) -> bool {
+    let Ok(built) = example.metadata().and_then(|example| example.modified()) else { return true };
+    let sources = std::fs::read_to_string(example.with_extension("d")).unwrap_or_default();
     // As a makefile has it: `lab: source source …`, a space in a name behind a backslash.
     let sources = sources.replace("\\ ", "\0");
     let mut sources = sources.split_whitespace().skip(1).map(|path| path.replace('\0', " "));

@@ -8,6 +8,7 @@
 mod common;
 
 mod activation;
+mod chat;
 mod cli;
 mod config;
 mod conformance;
