@@ -27,11 +27,15 @@ const ESCAPED: usize = 2;
 const RETRY_AFTER: &str = "5";
 
 /// Clients of a conversation by SockJS (0.3.3, and what its main branch has made tighter), for
-/// [`Router::mount_service`](crate::Router::mount_service): browsers come to it with `sockjs-client`.
+/// [`Router::mount_service`](crate::Router::mount_service): a page comes to it by `new SockJS("/echo")` of `sockjs-client`, 1.0
+/// or newer.
 ///
 /// Event streams, streamed and plain polls and WebSockets lead to the same [`Conversation`](crate::Conversation). A session
 /// outlives the requests that it consists of, for 5 seconds, and goes through reloads like a WebSocket. It belongs to who has
-/// opened it: a request with another Origin or another Authorization is answered with 403.
+/// opened it: a request with another Origin or another Authorization is answered with 403. Its client takes text alone.
+///
+/// What is for old browsers is off until it is switched on: [`jsonp`](SockJs::jsonp), [`htmlfile`](SockJs::htmlfile) and
+/// [`iframe`](SockJs::iframe).
 ///
 /// ```
 /// # use handover::{Carried, Client, Conversation, Hub, Incoming, Request, Response, Router};
@@ -57,7 +61,8 @@ pub struct SockJs {
 }
 
 impl ConversationService {
-    /// The same by SockJS, for [`Router::mount_service`](crate::Router::mount_service).
+    /// The same by SockJS, for [`Router::mount_service`](crate::Router::mount_service), with the origins and the limit of a
+    /// message as they were set before this.
     pub fn sockjs(&self) -> SockJs {
         SockJs::new(self.clone())
     }
