@@ -7,6 +7,7 @@ import subprocess
 import urllib.error
 import urllib.request
 
+import chat_page
 import movie
 from harness import Server, check, equal, until
 
@@ -184,5 +185,6 @@ def checks(site, directory):
         for mode in ("exec", "overlap"):
             welcome(mode, browser, directory)
             film(mode, browser, site, directory)
+            chat_page.checks(mode, browser, directory)
     finally:
         browser.close()

@@ -23,7 +23,7 @@ for tool in python3 curl node npm ab wrk h2load chromium chromedriver slowhttpte
 done
 node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 18) ? 0 : 1)' ||
     fail "node is $(node --version), and undici needs 20.18 or newer"
-for program in handover examples/lab; do
+for program in handover examples/lab examples/chat; do
     path=${CARGO_TARGET_DIR:-target}/release/$program
     [ -x "$path" ] || fail "there is no $path; build it: cargo build --release --bins --examples"
 done
