@@ -374,6 +374,6 @@ mod tests {
         answers.join().expect("its end");
         assert_eq!(inbox.close(1000, ""), Err(SendError::HandedOver));
         old.open();
-        assert_eq!(inbox.close(1000, ""), Ok(()), "it is the server again");
+        assert_eq!(inbox.close(1000, ""), Err(SendError::Closed), "it is the server again, and the client has gone");
     }
 }
