@@ -62,7 +62,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     ("engine::pool", &["clock", "engine::connection", "engine::slot", "engine::sync", "logging"]),
     ("engine::table", &["engine::connection"]),
-    ("engine::connection", &["api", "clock", "config", "engine::slot", "lifecycle", "logging", "sys"]),
+    ("engine::connection", &["api", "clock", "config", "engine::slot", "generation", "lifecycle", "logging", "sys"]),
     ("engine::slot", &["clock", "engine::sync"]),
     ("engine::sync", &[]),
     ("engine", &[]),

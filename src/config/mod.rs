@@ -161,6 +161,17 @@ pub enum ReloadMode {
     Exec,
 }
 
+/// What a line of the request log looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestLogFormat {
+    /// As nginx, lighttpd and Apache write it by default, the Common Log Format with referer and agent, and behind it the
+    /// seconds that the request took.
+    #[default]
+    Combined,
+    /// An object of JSON, which says more.
+    Json,
+}
+
 /// Everything the program's flags and its configuration file say; an application gets the same by
 /// [`Config::from_args`].
 #[derive(Clone, Debug)]
@@ -203,6 +214,10 @@ pub struct Config {
     pub pid_file: Option<PathBuf>,
     /// Where the log goes; `None` is stderr.
     pub log_file: Option<PathBuf>,
+    /// Where a line for each request goes: a file, or `-` for stdout. `None`, the default, is nowhere.
+    pub access_log: Option<PathBuf>,
+    /// What such a line looks like. Default `Combined`.
+    pub access_log_format: RequestLogFormat,
     /// The configuration file that the settings came from, if there is one.
     pub file: Option<ConfigFile>,
     /// Check the settings, print what would run, bind nothing.
@@ -242,6 +257,8 @@ impl Default for Config {
             exec_stall: DEFAULT_EXEC_STALL,
             pid_file: None,
             log_file: None,
+            access_log: None,
+            access_log_format: RequestLogFormat::default(),
             file: None,
             check: false,
             status_routes: true,

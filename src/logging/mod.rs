@@ -1,6 +1,7 @@
 //! Where the log goes: stderr or `--log-file`, one line for each record.
 
 pub mod rate_limit;
+pub mod requests;
 
 use crate::clock::Millis;
 use crate::closest::closest;
@@ -379,6 +380,12 @@ impl fmt::Write for OneLine<'_> {
 
 /// RFC 3339 in UTC with milliseconds. `env_logger` would bring a time library for it.
 struct Timestamp(SystemTime);
+
+impl Timestamp {
+    fn since_1970(time: Duration) -> Timestamp {
+        Timestamp(UNIX_EPOCH + time)
+    }
+}
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

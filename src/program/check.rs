@@ -13,7 +13,7 @@ use std::fmt::{self, Write};
 use std::path::Path;
 
 /// The lines that the table of settings fills.
-const LINES: [&str; 7] = ["limits", "timeouts", "stop", "reload", "log file", "pid file", "workers"];
+const LINES: [&str; 8] = ["limits", "timeouts", "stop", "reload", "log file", "access log", "pid file", "workers"];
 
 /// Whether the files that are written while running can be; nothing is created.
 pub fn can_write(config: &Config) -> Result<(), Error> {
@@ -22,6 +22,12 @@ pub fn can_write(config: &Config) -> Result<(), Error> {
     {
         let why = logging::why(path, &error);
         return Err(config.error("log_file", format_args!("cannot open log file {path:?}: {why}")));
+    }
+    if let Some(path) = config.access_log.as_ref().filter(|path| path.as_os_str() != "-")
+        && let Err(error) = logging::try_open(path)
+    {
+        let why = logging::why(path, &error);
+        return Err(config.error("access_log", format_args!("cannot open access log {path:?}: {why}")));
     }
     if let Some(path) = &config.pid_file {
         // It is renamed into place.

@@ -7,7 +7,7 @@ use crate::closest::closest;
 use crate::config::push::{MAX_MESSAGE, PUSH_MEMORY};
 use crate::config::{
     BODY_RATE, BUFFERED_BODY, Config, DEFAULT_LISTEN, HEAD_SIZE, HEADER_COUNT, MAX_CONNECTIONS, MAX_WORKERS,
-    ReloadMode, WORKER_STACK, size_text,
+    ReloadMode, RequestLogFormat, WORKER_STACK, size_text,
 };
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -76,6 +76,15 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Path(|config| &mut config.log_file),
         ..ROW
     },
+    Setting {
+        name: "access-log",
+        group: Group::Serving,
+        help: Some("append a line for each request to FILE, or - for stdout; USR1 opens it anew"),
+        check: Some(("access log", "{}")),
+        kind: Kind::PathOrStdout(|config| &mut config.access_log),
+        ..ROW
+    },
+    Setting { name: "access-log-format", group: Group::Serving, elsewhere: &["log-format"], kind: Kind::Format, ..ROW },
     Setting {
         name: "pid-file",
         group: Group::Serving,
@@ -381,7 +390,9 @@ enum Kind {
     /// From that on.
     Seconds(fn(&mut Config) -> &mut Duration, Duration),
     Path(fn(&mut Config) -> &mut Option<PathBuf>),
+    PathOrStdout(fn(&mut Config) -> &mut Option<PathBuf>),
     Mode,
+    Format,
     /// The flag `--NAME` switches it on.
     On(fn(&mut Config) -> &mut bool),
     /// The flag `--no-NAME` switches it off.
@@ -423,8 +434,9 @@ impl Setting {
                 Some("SIZE")
             }
             Kind::Seconds(..) => Some("SECS"),
-            Kind::Path(_) | Kind::Only(Only::Config) => Some("FILE"),
+            Kind::Path(_) | Kind::PathOrStdout(_) | Kind::Only(Only::Config) => Some("FILE"),
             Kind::Mode => Some("MODE"),
+            Kind::Format => Some("FORMAT"),
             Kind::On(_) | Kind::Off(_) | Kind::Only(_) => None,
         }
     }
@@ -458,7 +470,9 @@ impl Setting {
             Kind::MaybeRoom(place, allowed) => *place(config) = Some(value.size(allowed)? as usize),
             Kind::Seconds(place, least) => *place(config) = value.seconds(*least)?,
             Kind::Path(place) => *place(config) = Some(value.path()?),
+            Kind::PathOrStdout(place) => *place(config) = Some(value.path_or_stdout()?),
             Kind::Mode => config.reload = value.reload_mode()?,
+            Kind::Format => config.access_log_format = value.log_format()?,
             Kind::On(place) | Kind::Off(place) => *place(config) = value.boolean()?,
             Kind::Only(_) => {}
         }
@@ -488,8 +502,11 @@ impl Setting {
             Kind::MaybeRoom(place, _) => place(config).map(|room| size_text(room as u64)),
             Kind::Rate(place, _) => Some(place(config).to_string()),
             Kind::Seconds(place, _) => Some(place(config).as_secs_f64().to_string()),
-            Kind::Path(place) => place(config).as_ref().map(|path| path.display().to_string()),
+            Kind::Path(place) | Kind::PathOrStdout(place) => {
+                place(config).as_ref().map(|path| path.display().to_string())
+            }
             Kind::Mode => Some(mode_text(config.reload).to_owned()),
+            Kind::Format => Some(format_text(config.access_log_format).to_owned()),
             Kind::On(place) | Kind::Off(place) => Some(place(config).to_string()),
             Kind::Only(_) => None,
         }
@@ -506,6 +523,13 @@ fn mode_text(mode: ReloadMode) -> &'static str {
         ReloadMode::Auto => "auto",
         ReloadMode::Overlap => "overlap",
         ReloadMode::Exec => "exec",
+    }
+}
+
+fn format_text(format: RequestLogFormat) -> &'static str {
+    match format {
+        RequestLogFormat::Combined => "combined",
+        RequestLogFormat::Json => "json",
     }
 }
 
@@ -576,7 +600,9 @@ mod tests {
                 (good, below.into_iter().chain([(MAX_SECONDS + 1).to_string()]).collect())
             }
             Kind::Path(_) => (plain(&["/a/b"]), Vec::new()),
+            Kind::PathOrStdout(_) => (plain(&["/a/b", "-"]), Vec::new()),
             Kind::Mode => (plain(&["auto", "overlap", "exec"]), vec!["never".to_owned()]),
+            Kind::Format => (plain(&["combined", "json"]), vec!["never".to_owned()]),
             Kind::On(_) => (vec![sample("", true, true)], Vec::new()),
             Kind::Off(_) => (vec![sample("", false, false)], Vec::new()),
             Kind::Only(_) => (Vec::new(), Vec::new()),

@@ -1,6 +1,6 @@
 //! A value on its way into the settings: text of an argument, or what a file has.
 
-use crate::config::{ReloadMode, size_text};
+use crate::config::{ReloadMode, RequestLogFormat, size_text};
 use crate::listener::Address;
 use http1::number::decimal;
 use std::ffi::OsStr;
@@ -124,12 +124,31 @@ impl Value<'_> {
         }
     }
 
-    pub fn reload_mode(&self) -> Result<ReloadMode, ValueError> {
-        let text = match self.given {
+    /// The same, or `-`, which is stdout.
+    pub fn path_or_stdout(&self) -> Result<PathBuf, ValueError> {
+        if self.word() == Some("-") { Ok(PathBuf::from("-")) } else { self.path() }
+    }
+
+    /// A word, as it was given.
+    fn word(&self) -> Option<&str> {
+        match self.given {
             Given::Argument(argument) => argument.to_str(),
             Given::String(text) => Some(text),
             _ => None,
-        };
+        }
+    }
+
+    pub fn log_format(&self) -> Result<RequestLogFormat, ValueError> {
+        match (self.word(), self.given) {
+            (Some("combined"), _) => Ok(RequestLogFormat::Combined),
+            (Some("json"), _) => Ok(RequestLogFormat::Json),
+            (_, Given::Argument(_)) => Err(ValueError::Value("allowed is combined or json".into())),
+            _ => Err(ValueError::Value("allowed is \"combined\" or \"json\"".into())),
+        }
+    }
+
+    pub fn reload_mode(&self) -> Result<ReloadMode, ValueError> {
+        let text = self.word();
         match (text, self.given) {
             (Some("auto"), _) => Ok(ReloadMode::Auto),
             (Some("overlap"), _) => Ok(ReloadMode::Overlap),

@@ -22,6 +22,7 @@ use crate::lifecycle::signals::SignalThread;
 use crate::lifecycle::state::Carried;
 use crate::lifecycle::{link, state, way_back};
 use crate::listener::{Address, Bound, Listener};
+use crate::logging::requests::RequestLog;
 use crate::logging::{self, Log};
 use crate::program::{check, flags};
 use crate::push::{Hub, is_exposed};
@@ -272,6 +273,17 @@ impl Builder {
                 Some(log.inspect_err(|error| role.hears_why(error))?)
             }
         };
+        // The same for the log of requests.
+        let request_log = match &role {
+            None => None,
+            Some(role) => match RequestLog::start(&config) {
+                Err(error) if matches!(role, Role::Exec(..)) && !way_back::is_armed() => {
+                    log::error!("{error}; requests are not logged until the next reload");
+                    None
+                }
+                started => started.inspect_err(|error| role.hears_why(error))?,
+            },
+        };
         let addresses = config.addresses()?;
         let role::Startup { listeners, obsolete, mut inherited } = match role {
             None => role::Startup::default(),
@@ -301,6 +313,7 @@ impl Builder {
             hub,
             program,
             log,
+            request_log,
             pid_file,
             events,
             received,
@@ -324,6 +337,7 @@ pub struct Server {
     hub: Option<Hub>,
     program: &'static Program,
     log: Option<Arc<Log>>,
+    request_log: Option<Arc<RequestLog>>,
     pid_file: PidFile,
     events: Sender<Event>,
     received: Receiver<Event>,
@@ -447,6 +461,7 @@ impl Server {
             hub,
             program,
             log,
+            request_log,
             pid_file,
             events,
             received,
@@ -461,6 +476,7 @@ impl Server {
             background,
             hub,
             log,
+            request_log,
             pid_file,
             notifier,
             signals,

@@ -319,6 +319,7 @@ impl Running {
         };
         let moved = connections.len();
         log::info!("reloading: executing {} with {moved} connections", self.context.program.path().display());
+        self.shared.flush_request_log();
         log::logger().flush();
         let hub = self.freeze_hub();
         // What the applications have saved, and what was sent to their clients until now.

@@ -27,6 +27,7 @@ use crate::lifecycle::way_back::{self, Failures};
 use crate::lifecycle::{Event, FromPredecessor, Phase};
 use crate::listener::{Listener, Origin, WeakListener};
 use crate::logging::Log;
+use crate::logging::requests::RequestLog;
 use crate::push::{Hub, history};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::cell::Cell;
@@ -66,6 +67,7 @@ pub struct ProcessContext {
     pub background: BackgroundThreads,
     pub hub: Option<Hub>,
     pub log: Option<Arc<Log>>,
+    pub request_log: Option<Arc<RequestLog>>,
     pub pid_file: PidFile,
     pub notifier: Notifier,
     pub signals: Option<SignalThread>,
@@ -180,6 +182,7 @@ impl Running {
             status_routes: config.status_routes,
             phase: Phase::default(),
             stats: Stats::new(threads),
+            request_log: context.request_log.clone(),
             in_flight: (0..threads).map(|_| Arc::default()).collect(),
             durations: Durations::default(),
             collected: Budget::new(Some(budget.map_or(COLLECTED, |budget| (budget / 2).min(COLLECTED)))),
@@ -663,7 +666,7 @@ impl Running {
     pub(super) fn finish(mut self, ended: Option<Ended>) -> Result<Ended, Error> {
         let history = self.history_file.take().zip(self.context.hub.take());
         let history = history.filter(|_| self.promoted && self.handed_over_to.is_none());
-        let signals = self.context.signals.take();
+        let (signals, shared) = (self.context.signals.take(), self.shared.clone());
         let counters = self.counters();
         let cut = self.shared.stats.total_cut();
         let panicked = self.shared.stats.total_panicked();
@@ -693,6 +696,7 @@ impl Running {
             panicked => log::warn!("handlers have panicked {panicked} times"),
         }
         log::info!("{end}: served={served} migrated={migrated} refused={refused} cut={cut}");
+        shared.flush_request_log();
         log::logger().flush();
         if let Some(signals) = signals {
             signals.join();
@@ -837,6 +841,9 @@ impl Running {
 
     pub(super) fn reopen_log(&self) {
         if let Some(log) = &self.context.log {
+            log.reopen();
+        }
+        if let Some(log) = &self.context.request_log {
             log.reopen();
         }
     }

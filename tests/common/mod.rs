@@ -14,7 +14,7 @@ mod subscribers;
 pub mod websocket;
 
 pub use cases::{Case, Expected, Target, Then};
-pub use client::{Answer, Ending, RawClient};
+pub use client::{Answer, Ending, RawClient, parse_bound};
 pub use event_stream::EventStream;
 pub use load::Load;
 pub use output::run_to_its_end;

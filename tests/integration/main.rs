@@ -25,6 +25,7 @@ mod push_tokens;
 mod reload;
 mod reload_command;
 mod reload_faults;
+mod request_log;
 mod requests;
 mod rest;
 mod site;

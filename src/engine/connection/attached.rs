@@ -53,8 +53,8 @@ impl Attached {
             + self.exchange.as_ref().map_or(0, Exchange::held)
     }
 
-    pub(super) fn line(&self) -> &str {
-        self.exchange.as_ref().map_or("", Exchange::kept_line)
+    pub(super) fn line(&self) -> String {
+        self.exchange.as_ref().map_or_else(String::new, |exchange| exchange.moved_line(self.answer))
     }
 
     fn unsent(&self) -> &[u8] {
@@ -143,7 +143,7 @@ impl Connection {
             session.lost(receiver, work.now.0);
             return close(CloseReason::Cut);
         };
-        exchange.keep_line_of(&work.request);
+        exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
         session.enter(receiver, work.token);
         let attached = Attached {
             session,
@@ -320,7 +320,7 @@ impl Attached {
             poll: self.poll,
             keep_alive: self.keep_alive,
             minor: self.minor,
-            line: self.line().to_owned(),
+            line: self.line(),
         }
     }
 }
@@ -332,7 +332,7 @@ pub(super) fn restore(
     sessions: &Sessions,
 ) -> Result<Box<Attached>, (Vec<u8>, Exchange)> {
     let SavedAttached { conversation, session, receiver, head, unsent, ends, poll, keep_alive, minor, line } = saved;
-    let exchange = Exchange::of_line(began, line);
+    let (exchange, answer) = Exchange::of_moved_line(began, line);
     let Some(session) = sessions.find(&conversation, &session) else {
         let mut unsent = unsent;
         if !head.is_empty() {
@@ -345,7 +345,7 @@ pub(super) fn restore(
         }
         return Err((unsent, exchange));
     };
-    let (exchange, answer, blocked) = (Some(exchange), Answer::default(), Blocked::new(unsent));
+    let (exchange, blocked) = (Some(exchange), Blocked::new(unsent));
     let head = head.into();
     Ok(Box::new(Attached { session, receiver, exchange, answer, blocked, ends, head, poll, keep_alive, minor }))
 }

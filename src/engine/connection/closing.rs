@@ -171,7 +171,7 @@ impl Connection {
     /// Leaves an encoded refusal to a worker. Answers the state in which it was.
     fn hand_over(&mut self, reject: Reject, mut exchange: Exchange, answer: Answer, encoded: Vec<u8>) -> State {
         if let Some(request) = self.waiting_request() {
-            exchange.keep_line_of(request);
+            exchange.keep_line_of(request, true);
         }
         let mut writing = Writing::new(ResponseBody::None, After::Linger(CloseReason::Refused(reject)));
         (writing.unsent, writing.exchange, writing.answer) = (encoded, Some(exchange), answer);

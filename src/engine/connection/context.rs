@@ -12,6 +12,7 @@ use http1::Reject;
 use pubsub::Joined;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A body up to this size is copied behind its head and leaves in the same write.
 pub(super) const INLINE_BODY: u64 = 16 * 1024;
@@ -71,6 +72,9 @@ pub struct WorkerContext {
     start: usize,
     /// Whether `in_flight` says something.
     flying: bool,
+    /// When the turn began; and when the request did that is dealt with, if that was in this turn and somebody wants to know.
+    turn_began: Millis,
+    exact: Option<Instant>,
 }
 
 impl WorkerContext {
@@ -96,12 +100,14 @@ impl WorkerContext {
             input: Vec::with_capacity(room),
             start: 0,
             flying: false,
+            turn_began: Millis::default(),
+            exact: None,
         }
     }
 
     /// Begins a turn, or a look in the same turn.
     pub fn begin_turn(&mut self) {
-        self.refresh_clock();
+        self.turn_began = self.refresh_clock();
     }
 
     /// Ends it.
@@ -114,6 +120,7 @@ impl WorkerContext {
     pub(super) fn begin_exchange(&mut self, began: Millis) {
         debug_assert!(self.exchange.is_none() && !self.flying, "one after the other");
         (self.exchange, self.answer) = (Some(Exchange::new(began)), Answer::default());
+        self.exact = (began >= self.turn_began && self.shared.request_log.is_some()).then(Instant::now);
     }
 
     /// Its head is complete, and if it is right it is that of the request.
@@ -142,6 +149,7 @@ impl WorkerContext {
     /// It has to wait. There is none if it was cut in its flight.
     pub(super) fn put_off_exchange(&mut self) -> Option<Exchange> {
         self.end_flight();
+        self.exact = None;
         self.exchange.take()
     }
 
@@ -150,7 +158,9 @@ impl WorkerContext {
         self.end_flight();
         if let Some(exchange) = self.exchange.take() {
             let (peer, answer, request, at) = (self.peer, self.answer, Some(&self.request), self.now);
-            self.shared.end(&Ended { exchange, peer, answer, request, end, at }, Some(self.index));
+            // What has begun and ended in one turn is known better than the clock of deadlines tells.
+            let took = self.exact.take().map_or_else(|| exchange.age(at), |began| began.elapsed());
+            self.shared.end(&Ended { exchange, peer, answer, request, end, at, took }, Some(self.index));
         }
     }
 

@@ -149,8 +149,8 @@ impl Conversing {
         words
     }
 
-    pub(super) fn line(&self) -> &str {
-        self.exchange.as_ref().map_or("", Exchange::kept_line)
+    pub(super) fn line(&self) -> String {
+        self.exchange.as_ref().map_or_else(String::new, |exchange| exchange.moved_line(self.answer))
     }
 
     /// What a talker's topics or a listener's have, and the cursor before that.
@@ -304,7 +304,7 @@ impl Connection {
             framed.beat = next_heartbeat(work.now, framed.heartbeat, work.token);
         }
         let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
-        exchange.keep_line_of(&work.request);
+        exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
         if let Side::Listener(listener) = &mut side {
             listener.beat = next_heartbeat(work.now, listener.heartbeat, work.token);
         }
@@ -800,7 +800,7 @@ pub(super) fn save(one: &Conversing) -> Option<SavedWebSocket> {
         until: until.0,
         deflate: one.decoder.limits().deflate,
         max_message: one.decoder.limits().max_message as u64,
-        line: one.line().to_owned(),
+        line: one.line(),
         side,
     })
 }
@@ -815,7 +815,7 @@ pub(super) fn restore(
     let SavedWebSocket { decoder, unsent, asked, close_sent, close_received, due, heartbeat, until, .. } = saved;
     let SavedWebSocket { deflate, max_message, line, side, .. } = saved;
     let sockjs = matches!(&side, SavedSide::Talker(client) if client.sockjs);
-    let exchange = Exchange::of_line(began, line);
+    let (exchange, answer) = Exchange::of_moved_line(began, line);
     // One whose messages are compressed has no place where nobody reads that.
     let hub = hub.filter(|_| cfg!(feature = "deflate") || !deflate);
     let had = Limits { max_message: max_message.try_into().unwrap_or(usize::MAX), deflate };
@@ -856,7 +856,7 @@ pub(super) fn restore(
         decoder,
         state,
         exchange: Some(exchange),
-        answer: Answer::default(),
+        answer,
         blocked: Blocked::new(unsent),
         asked,
         due: Millis(due),

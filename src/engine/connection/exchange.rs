@@ -8,6 +8,7 @@ use http1::Reject;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 /// A request that is dealt with. Whoever has it owes it an end, which takes it ([`Shared::end`]): so none ends twice,
 /// although it goes through several hands. In a turn it is the worker's; while its handler runs, or its response is
@@ -27,7 +28,7 @@ pub struct Exchange {
     minor: Option<u8>,
     /// When its handler began.
     handler: Option<Step>,
-    /// Method and target, when the request itself has gone.
+    /// Method and target, when the request itself has gone; behind line ends what a request log wants besides.
     line: Box<str>,
 }
 
@@ -49,6 +50,11 @@ impl Step {
 }
 
 impl Exchange {
+    /// How long it has taken until then.
+    pub(super) fn age(&self, now: Millis) -> Duration {
+        now.since(self.began)
+    }
+
     pub(super) fn new(began: Millis) -> Exchange {
         Exchange { began, head: None, minor: None, handler: None, line: Box::default() }
     }
@@ -56,6 +62,30 @@ impl Exchange {
     /// One of which a successor knows that this is asked for, and no more.
     pub(super) fn of_line(began: Millis, line: String) -> Exchange {
         Exchange { line: line.into(), ..Exchange::new(began) }
+    }
+
+    /// What a successor is told of it and of its answer so far: its line, and for a request log the rest.
+    pub(super) fn moved_line(&self, answer: Answer) -> String {
+        if !self.line.contains('\n') {
+            return self.line.to_string();
+        }
+        let minor = self.minor.map_or(String::new(), |minor| minor.to_string());
+        let status = answer.status.map_or(String::new(), |status| status.to_string());
+        format!("{}\n{minor}\n{status}\n{}\n{}", self.line, answer.head, answer.content)
+    }
+
+    /// One that goes on with what was told of it, and its answer.
+    pub(super) fn of_moved_line(began: Millis, line: String) -> (Exchange, Answer) {
+        let mut parts = line.splitn(1 + FIELDS, '\n');
+        let kept: Vec<&str> = parts.by_ref().take(FIELDS).collect();
+        let Some(rest) = parts.next() else { return (Exchange::of_line(began, line), Answer::default()) };
+        let mut numbers = rest.split('\n');
+        let mut exchange = Exchange::of_line(began, kept.join("\n"));
+        exchange.minor = numbers.next().and_then(|minor| minor.parse().ok());
+        let mut answer = Answer { status: numbers.next().and_then(|status| status.parse().ok()), ..Answer::default() };
+        answer.head = numbers.next().and_then(|head| head.parse().ok()).unwrap_or_default();
+        answer.content = numbers.next().and_then(|content| content.parse().ok()).unwrap_or_default();
+        (exchange, answer)
     }
 
     /// The head was complete then.
@@ -80,23 +110,47 @@ impl Exchange {
         }
     }
 
-    /// The same, of that request; where no head was understood there is none that it is about.
-    pub(super) fn keep_line_of(&mut self, request: &Request) {
-        if self.minor.is_some() {
-            self.keep_line(|| format!("{} {:.200}", request.method(), request.shown_url()));
+    /// The same, of that request; where no head was understood there is none that it is about. `logged`: whole, and with
+    /// what a request log says besides.
+    pub(super) fn keep_line_of(&mut self, request: &Request, logged: bool) {
+        if self.minor.is_none() {
+            return;
         }
+        self.keep_line(|| match logged {
+            false => format!("{} {:.200}", request.method(), request.shown_url()),
+            true => {
+                let fields = fields_of(request).map(String::from_utf8_lossy);
+                format!("{} {}\n{}", request.method(), request.shown_url(), fields.join("\n"))
+            }
+        });
     }
 
-    /// The line that was kept.
+    /// What was kept.
     pub(super) fn kept_line(&self) -> &str {
         &self.line
+    }
+
+    /// The minor version, if the head was right.
+    pub(super) fn minor(&self) -> Option<u8> {
+        self.minor
+    }
+
+    /// Referer, User-Agent and X-Request-Id, each empty where nothing is known of it.
+    pub(super) fn fields<'l>(&'l self, request: Option<&'l Request>) -> [&'l [u8]; 3] {
+        match request {
+            Some(request) if self.line.is_empty() && self.minor.is_some() => fields_of(request),
+            _ => {
+                let mut parts = self.line.split('\n').skip(1).map(str::as_bytes);
+                std::array::from_fn(|_| parts.next().unwrap_or_default())
+            }
+        }
     }
 
     /// Method and target, if there is anything to say; `request` is the one that it is about, if that is still there.
     pub(super) fn line<'l>(&'l self, request: Option<&'l Request>) -> &'l [u8] {
         match request {
             Some(request) if self.line.is_empty() && self.minor.is_some() => request.line_bytes(),
-            _ => self.line.as_bytes(),
+            _ => first_line(&self.line).as_bytes(),
         }
     }
 
@@ -147,7 +201,19 @@ impl Answer {
 
 /// What is under way, for a message: method and target, or what stands for them where no head was understood.
 pub(super) fn named(line: &str) -> &str {
-    if line.is_empty() { "a refused request" } else { line }
+    if line.is_empty() { "a refused request" } else { first_line(line) }
+}
+
+fn first_line(line: &str) -> &str {
+    line.split_once('\n').map_or(line, |(line, _)| line)
+}
+
+/// The line, and what [`fields_of`] has.
+const FIELDS: usize = 4;
+
+/// What a request log says of a request besides its line. None of these has a line end.
+fn fields_of(request: &Request) -> [&[u8]; 3] {
+    ["Referer", "User-Agent", "X-Request-Id"].map(|name| request.header_bytes(name).unwrap_or_default())
 }
 
 /// Where the head of an encoded response ends.
@@ -173,9 +239,25 @@ pub struct Ended<'e> {
     pub(super) request: Option<&'e Request>,
     pub(super) end: End,
     pub(super) at: Millis,
+    pub(super) took: Duration,
 }
 
 impl Ended<'_> {
+    /// The status of the answer, if there is one.
+    pub(super) fn status(&self) -> Option<u16> {
+        self.answer.status
+    }
+
+    /// Bytes of content that were sent.
+    pub(super) fn bytes(&self) -> u64 {
+        self.answer.content
+    }
+
+    /// Why the server itself refused it, if it did.
+    pub(super) fn refusal(&self) -> Option<Reject> {
+        self.answer.refused
+    }
+
     /// Whether the server itself refused it.
     pub fn is_refused(&self) -> bool {
         self.answer.refused.is_some()

@@ -116,7 +116,8 @@ impl InFlight {
         exchange.keep_line(|| String::from_utf8_lossy(&flight.line).into_owned());
         answer.sent(self.pushed.load(Ordering::Relaxed));
         let (peer, end) = (flight.peer, End::Closed(CloseReason::Cut));
-        Some(Cut { ended: Ended { exchange, peer, answer, request: None, end, at: now }, unfinished })
+        let took = exchange.age(now);
+        Some(Cut { ended: Ended { exchange, peer, answer, request: None, end, at: now, took }, unfinished })
     }
 }
 

@@ -1,7 +1,9 @@
 //! What holds for any snapshot that a connection is to go on with.
 
 use super::Connection;
+use super::exchange::Exchange;
 use crate::api::Sessions;
+use crate::clock::Millis;
 use crate::lifecycle::invariants as lifecycle;
 use crate::lifecycle::state::{SavedSide, SavedState, SavedTopics, Snapshot, encode, versions};
 use pubsub::{Hub, HubLimits, Limits, Retention};
@@ -40,6 +42,18 @@ fn restored(snapshot: Snapshot) {
         if one.close_received {
             one.close_sent = false;
         }
+    }
+    let line = match &mut expected.state {
+        SavedState::Writing { line, .. } => Some(line),
+        SavedState::Subscribed(one) => Some(&mut one.line),
+        SavedState::Conversing(one) => Some(&mut one.line),
+        SavedState::Attached(one) => Some(&mut one.line),
+        _ => None,
+    };
+    if let Some(line) = line {
+        // What a request log wants is written in one way alone.
+        let (exchange, answer) = Exchange::of_moved_line(Millis::default(), std::mem::take(line));
+        *line = exchange.moved_line(answer);
     }
     let written = encode(expected.clone(), version);
     let null = || OwnedFd::from(File::open("/dev/null").expect("/dev/null"));

@@ -26,6 +26,7 @@ mod closing;
 mod context;
 mod conversing;
 mod dispatch;
+mod entry;
 mod exchange;
 mod in_flight;
 #[cfg(any(test, fuzzing))]
@@ -313,7 +314,8 @@ impl Connection {
     /// Ends an exchange of what waits.
     fn end_waiting(&self, exchange: Exchange, answer: Answer, end: End, shared: &Shared, now: Millis) {
         let (peer, request, at) = (self.peer, self.waiting_request(), now);
-        shared.end(&Ended { exchange, peer, answer, request, end, at }, None);
+        let took = exchange.age(now);
+        shared.end(&Ended { exchange, peer, answer, request, end, at, took }, None);
     }
 
     /// It is closed while it waits, and what it waited with ends with that.

@@ -266,7 +266,7 @@ impl Connection {
     fn suspend(&mut self, work: &mut WorkerContext, mut writing: Writing, flow: Flow) -> Flow {
         // Who has cut it meanwhile has ended it.
         let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
-        exchange.keep_line_of(&work.request);
+        exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
         (writing.exchange, writing.answer) = (Some(exchange), work.answer);
         writing.unsent = std::mem::take(&mut work.out);
         writing.unsent.shrink_to_fit();

@@ -10,8 +10,13 @@ use crate::api::{
 use crate::clock::Millis;
 use crate::config::Limits;
 use crate::lifecycle::Phase;
+use crate::logging::requests::RequestLog;
 use pubsub::Hub;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the request log may take to be written.
+const REQUEST_LOG_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What all connections share.
 pub struct Shared {
@@ -26,6 +31,8 @@ pub struct Shared {
     pub status_routes: bool,
     pub phase: Phase,
     pub stats: Stats,
+    /// A line for each request, if somebody wants that.
+    pub request_log: Option<Arc<RequestLog>>,
     /// What each thread executes, by its index.
     pub in_flight: Vec<Arc<InFlight>>,
     pub durations: Durations,
@@ -49,6 +56,7 @@ impl Shared {
             status_routes: true,
             phase: Phase::default(),
             stats: Stats::new(2),
+            request_log: None,
             in_flight: [(); 2].map(|()| Arc::default()).to_vec(),
             durations: Durations::default(),
             budget: Budget::new(memory),
@@ -75,7 +83,17 @@ impl Shared {
     /// says whose thread this is, if it is a worker's.
     pub(super) fn end(&self, ended: &Ended<'_>, worker: Option<usize>) {
         self.stats.ended(ended, worker);
+        if let Some(log) = &self.request_log {
+            log.add(|out| ended.write(log.format(), out));
+        }
         log::debug!("{ended} ({})", ended.times());
+    }
+
+    /// Waits a moment until the request log is written, before the process ends or becomes another.
+    pub fn flush_request_log(&self) {
+        if let Some(log) = &self.request_log {
+            log.flush(REQUEST_LOG_PATIENCE);
+        }
     }
 
     /// Cuts what the threads execute, and logs each.

@@ -3,7 +3,7 @@
 use super::attached;
 use super::close_reason::CloseReason;
 use super::conversing;
-use super::exchange::{Answer, Exchange};
+use super::exchange::Exchange;
 use super::receive::Collecting;
 use super::stream::Incoming;
 use super::subscribed::{self, Blocked, Subscribed};
@@ -87,7 +87,7 @@ impl Connection {
                     unsent: writing.unsent.clone(),
                     remaining,
                     keep_alive,
-                    line: writing.line().to_owned(),
+                    line: writing.moved_line(),
                 }
             }
             State::Lingering { until, .. } => SavedState::Lingering { until: until.0 },
@@ -95,21 +95,21 @@ impl Connection {
                 unsent: subscribed.last_words(),
                 remaining: RemainingBody::None,
                 keep_alive: false,
-                line: subscribed.line().to_owned(),
+                line: subscribed.line(),
             },
             State::Subscribed(subscribed) => SavedState::Subscribed(Box::new(save(subscribed)?)),
             State::Conversing(one) if version < WEBSOCKETS => SavedState::Writing {
                 unsent: one.last_words(),
                 remaining: RemainingBody::None,
                 keep_alive: false,
-                line: one.line().to_owned(),
+                line: one.line(),
             },
             State::Conversing(one) => SavedState::Conversing(Box::new(conversing::save(one)?)),
             State::Attached(one) if version < WEBSOCKETS => SavedState::Writing {
                 unsent: one.last_words(),
                 remaining: RemainingBody::None,
                 keep_alive: false,
-                line: one.line().to_owned(),
+                line: one.line(),
             },
             State::Attached(one) => SavedState::Attached(Box::new(one.save())),
         };
@@ -188,7 +188,8 @@ impl Connection {
                 let after = if keep_alive { After::Head } else { After::Linger(CloseReason::Finished) };
                 let mut writing = Writing::new(source, after);
                 writing.unsent = unsent;
-                writing.exchange = Some(Exchange::of_line(began, line));
+                let (exchange, answer) = Exchange::of_moved_line(began, line);
+                (writing.exchange, writing.answer) = (Some(exchange), answer);
                 State::Writing(Box::new(writing))
             }
             SavedState::Lingering { until } => {
@@ -254,7 +255,7 @@ fn save(subscribed: &Subscribed) -> Option<SavedSubscriber> {
         head: subscribed.head.to_vec(),
         keep_alive: subscribed.keep_alive,
         minor: subscribed.minor,
-        line: subscribed.line().to_owned(),
+        line: subscribed.line(),
     })
 }
 
@@ -264,11 +265,12 @@ fn subscriber_of(saved: SavedSubscriber, (began, deadline): (Millis, Millis), hu
     let SavedSubscriber { namespace, topics, cursor, told, chunked, json, beat, poll, .. } = saved;
     let SavedSubscriber { unsent, heartbeat, until, head, keep_alive, minor, line, .. } = saved;
     let form = Form { chunked, json, beat, poll, ..Form::default() };
-    let exchange = Some(Exchange::of_line(began, line));
+    let (exchange, answer) = Exchange::of_moved_line(began, line);
+    let exchange = Some(exchange);
     let saved = Saved { namespace, topics, cursor, told, form, recent: Vec::new() };
     match hub.and_then(|hub| Subscription::restore(hub, saved)) {
         Some(subscription) => {
-            let (answer, blocked, head) = (Answer::default(), Blocked::new(unsent), head.into());
+            let (blocked, head) = (Blocked::new(unsent), head.into());
             let (until, ends) = match poll {
                 true => (Millis(until), Millis::NEVER),
                 // Its next heartbeat is what a stream was parked for, unless that was its client: then it is found anew.
@@ -283,7 +285,7 @@ fn subscriber_of(saved: SavedSubscriber, (began, deadline): (Millis, Millis), hu
             let mut writing = Writing::new(ResponseBody::None, After::Linger(CloseReason::Stopping));
             writing.unsent = unsent;
             subscribed::push_end(&mut writing.unsent, form, &head, minor, &pubsub::lost_answer());
-            writing.exchange = exchange;
+            (writing.exchange, writing.answer) = (exchange, answer);
             State::Writing(Box::new(writing))
         }
     }

@@ -77,8 +77,8 @@ impl Subscribed {
     }
 
     /// Method and target of what it answers.
-    pub(super) fn line(&self) -> &str {
-        self.exchange.as_ref().map_or("", Exchange::kept_line)
+    pub(super) fn line(&self) -> String {
+        self.exchange.as_ref().map_or_else(String::new, |exchange| exchange.moved_line(self.answer))
     }
 
     /// What a process says for it that knows no subscribers: its end.
@@ -156,7 +156,7 @@ impl Connection {
         }
         subscription.enter(work.token);
         let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
-        exchange.keep_line_of(&work.request);
+        exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
         let ends = lasts.map_or(Millis::NEVER, |lasts| now.after(lasts));
         let until = if poll { now.after(wait).min(ends) } else { next_heartbeat(now, heartbeat, work.token) };
         let subscribed = Subscribed {

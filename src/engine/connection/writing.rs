@@ -90,6 +90,11 @@ impl Writing {
         }
     }
 
+    /// What a successor is told of the exchange.
+    pub fn moved_line(&self) -> String {
+        self.exchange.as_ref().map_or_else(String::new, |exchange| exchange.moved_line(self.answer))
+    }
+
     /// Method and target of what it answers, while it waits; empty where no head was understood.
     pub fn line(&self) -> &str {
         self.exchange.as_ref().map_or("", Exchange::kept_line)

@@ -1,0 +1,253 @@
+//! The request log: each request has one line, whatever becomes of it.
+
+use crate::common::{EventStream, Load, Mode, Program, RawClient, Scratch, TestServer, eventually, parse_bound};
+use handover::{Config, Hub, Publishers, Request, RequestLogFormat, Router, Server};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+fn eventually_lines(path: &Path, number: usize) -> Vec<String> {
+    eventually(&format!("{number} lines"), || lines(path).len() >= number);
+    lines(path)
+}
+
+fn serve(path: &Path, format: RequestLogFormat) -> TestServer {
+    let hub = Hub::new();
+    let events = hub.namespace("public").publishers(Publishers::Anyone);
+    let router = Router::new()
+        .get("/hello", |_: &mut Request| "hello world")
+        .post("/body", |request: &mut Request| request.body_bytes().map(|body| body.len().to_string()))
+        .get("/panic", |_: &mut Request| -> &'static str { panic!("as asked for") })
+        .mount_service("/events", events.service());
+    let config = Config { access_log: Some(path.to_owned()), access_log_format: format, ..Config::default() };
+    TestServer::start(Server::builder().config(config).hub(&hub).service(router))
+}
+
+/// What stands between quotes, and the other words.
+fn fields(line: &str) -> Vec<String> {
+    let mut fields = Vec::new();
+    for (number, part) in line.split('"').enumerate() {
+        if number % 2 == 1 {
+            fields.push(part.to_owned());
+        } else {
+            fields.extend(part.split(' ').filter(|word| !word.is_empty()).map(str::to_owned));
+        }
+    }
+    fields
+}
+
+#[test]
+fn each_request_has_a_line_in_the_common_form() {
+    let scratch = Scratch::new();
+    let path = scratch.path("access");
+    let server = serve(&path, RequestLogFormat::Combined);
+    let mut client = server.client();
+    client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\nUser-Agent: a\x01\r\n\r\n");
+    // A control character in a field is refused, which is a request as well.
+    assert_eq!(client.answer().status, 400);
+    let mut client = server.client();
+    client.send(
+        "GET /hello?a=b&token=secret HTTP/1.1\r\nHost: x\r\nReferer: http://r/\r\nUser-Agent: a \"b\"\\\té\r\n\r\n",
+    );
+    assert_eq!(client.answer().status, 200);
+    client.send("HEAD /hello HTTP/1.0\r\n\r\n");
+    assert_eq!(client.answer_to_head().status, 200);
+    let mut client = server.client();
+    client.post("/body", "12345");
+    assert_eq!(client.answer().text(), "5");
+    client.get("/panic");
+    assert_eq!(client.answer().status, 500);
+    client.get("/nothing");
+    assert_eq!(client.answer().status, 404);
+    let lines = eventually_lines(&path, 6);
+    let said: Vec<Vec<String>> = lines.iter().map(|line| fields(line)).collect();
+    assert!(
+        said.iter().all(|fields| fields.len() == 11 && fields[0] == "127.0.0.1" && fields[3].starts_with('[')),
+        "{lines:#?}"
+    );
+    // Line, status, bytes, referer, agent; and at the end the seconds.
+    let mut short: Vec<String> = said.iter().map(|fields| fields[5..10].join("|")).collect();
+    // A client has its answer before the line is there, and may go on with another worker.
+    short.sort_unstable();
+    assert_eq!(
+        short,
+        [
+            "-|400|34|-|-",
+            "GET /hello?a=b&token=... HTTP/1.1|200|11|http://r/|a \\x22b\\x22\\x5C\\x09\\xC3\\xA9",
+            "GET /nothing HTTP/1.1|404|14|-|-",
+            "GET /panic HTTP/1.1|500|26|-|-",
+            "HEAD /hello HTTP/1.0|200|0|-|-",
+            "POST /body HTTP/1.1|200|1|-|-",
+        ]
+    );
+    assert!(said.iter().all(|fields| fields[10].parse::<f64>().is_ok_and(|seconds| seconds < 60.0)), "{lines:#?}");
+}
+
+#[test]
+fn a_line_of_json_says_how_it_ended() {
+    let scratch = Scratch::new();
+    let path = scratch.path("access");
+    let server = serve(&path, RequestLogFormat::Json);
+    let mut client = server.client();
+    client.send("GET /hello HTTP/1.1\r\nHost: x\r\nX-Request-Id: id-7\r\nUser-Agent: a\"b\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    let mut stream = EventStream::open(&server.bound, "/events/news", "User-Agent: listener\r\n");
+    stream.opening();
+    let mut other = server.client();
+    other.post("/events/news", "hi");
+    assert_eq!(other.answer().status, 200);
+    stream.next();
+    drop(stream);
+    let mut bad = server.client();
+    bad.send("GET / HTTP/9.9\r\n\r\n");
+    let _ = bad.try_answer(false);
+    let all: Vec<Value> =
+        eventually_lines(&path, 4).iter().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let by_target = |target: &str| all.iter().find(|line| line["target"] == target).unwrap_or(&Value::Null);
+    let hello = by_target("/hello");
+    assert_eq!((&hello["method"], &hello["status"], &hello["bytes"]), (&"GET".into(), &200.into(), &11.into()));
+    assert_eq!(
+        (&hello["request_id"], &hello["agent"], &hello["end"]),
+        (&"id-7".into(), &"a\"b".into(), &"answered".into())
+    );
+    assert!(hello["time"].as_str().is_some_and(|time| time.ends_with('Z')) && hello["generation"].is_u64());
+    let stream = all.iter().find(|line| line["agent"] == "listener").expect("the subscriber");
+    assert_eq!((&stream["status"], &stream["target"]), (&200.into(), &"/events/news".into()));
+    assert_eq!(stream["end"], "closed by the client");
+    assert!(stream["bytes"].as_u64().is_some_and(|bytes| bytes > 20));
+    assert!(all.iter().any(|line| line["end"].as_str().is_some_and(|end| end.starts_with("refused: "))), "{all:#?}");
+}
+
+/// Whatever a client sends, it is one line that has the fields of one.
+#[test]
+fn ten_thousand_forged_requests_leave_one_line_each() {
+    let scratch = Scratch::new();
+    let path = scratch.path("access");
+    let server = serve(&path, RequestLogFormat::Combined);
+    let mut random = 1_u64;
+    let mut draw = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let odd =
+        [&b"\""[..], b"\\", b"%0a", b"\xff", b"\xc3\xa9", b"a", b"]", b"[", b"- -", b"\t", b"%22", b"<", b"\x80", b"#"];
+    let (mut sent, mut client) = (0, server.client());
+    while sent < 10_000 {
+        let mut piece = |spaces: bool| {
+            let all = (0..draw(9)).flat_map(|_| odd[draw(odd.len() as u64) as usize].to_vec());
+            all.filter(|byte| spaces || !b" \t".contains(byte)).collect::<Vec<u8>>()
+        };
+        let (target, agent, referer) = (piece(false), piece(true), piece(true));
+        let head = [
+            &b"GET /x"[..],
+            &target,
+            b" HTTP/1.1\r\nHost: x\r\nUser-Agent: z",
+            &agent,
+            b"z\r\nReferer: z",
+            &referer,
+            b"z\r\n\r\n",
+        ];
+        client.send(head.concat());
+        sent += 1;
+        // A target that is none ends the connection.
+        match client.try_answer(false) {
+            Ok(answer) if !answer.closes() => {}
+            _ => client = server.client(),
+        }
+    }
+    let lines = eventually_lines(&path, sent);
+    assert_eq!(lines.len(), sent);
+    for line in lines {
+        assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
+        assert_eq!(fields(&line).len(), 11, "{line}");
+    }
+}
+
+/// What clients have counted, through reloads and a stop: a line for each, and none twice.
+#[test]
+fn under_load_reloads_and_a_stop_lose_no_line() {
+    for mode in Mode::BOTH {
+        let scratch = Scratch::new();
+        let path = scratch.path("access");
+        let flags =
+            ["--access-log", path.to_str().expect("text"), "--reload", mode.name(), "--reload-probation", "0.2"];
+        let program = Program::lab(flags);
+        let bound = program.listening()[0].clone();
+        let load = Load::new().keep_alive(&bound, 8).one_shot(&bound, 2);
+        for _ in 0..3 {
+            load.go_on_for(300);
+            program.reload();
+        }
+        // Opened anew in between.
+        let moved = scratch.path("access.1");
+        fs::rename(&path, &moved).expect("moved away");
+        program.signal_to(program.current(), Signal::USR1);
+        load.go_on_for(300);
+        let tally = load.stop();
+        assert_eq!(tally.failures, Vec::<String>::new());
+        assert_eq!(program.stop(), Some(0));
+        let hello =
+            |path: &Path| lines(path).iter().filter(|line| line.contains("\"GET /hello HTTP/1.1\" 200 11 ")).count();
+        assert_eq!(hello(&path) + hello(&moved), tally.answered, "{mode:?}");
+        assert!(hello(&path) > 0 && hello(&moved) > 0);
+    }
+}
+
+#[test]
+fn a_subscriber_that_moved_has_its_line_in_the_generation_that_ends_it() {
+    for mode in Mode::BOTH {
+        let scratch = Scratch::new();
+        let path = scratch.path("access");
+        let file = scratch.path("handover.toml");
+        fs::write(&file, format!("access_log = '{}'\naccess_log_format = 'json'\n", path.display())).expect("a file");
+        let flags = ["-c", file.to_str().expect("text"), "--reload", mode.name()];
+        let program = Program::lab(flags);
+        let mut stream = EventStream::open(&program.listening()[0], "/events/tick", "User-Agent: mover\r\n");
+        stream.opening();
+        program.reload();
+        for _ in 0..5 {
+            stream.next();
+        }
+        drop(stream);
+        let mover = |line: &Value| line["agent"] == "mover";
+        eventually("its line", || lines(&path).iter().any(|line| line.contains("mover")));
+        let all: Vec<Value> = lines(&path).iter().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let found: Vec<&Value> = all.iter().filter(|line| mover(line)).collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!((&found[0]["status"], &found[0]["generation"]), (&200.into(), &2.into()));
+        assert_eq!(found[0]["version"], "HTTP/1.1");
+        assert_eq!(program.stop(), Some(0));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_said_before_anything_is_served() {
+    let scratch = Scratch::new();
+    let path = scratch.path("none/access");
+    let output = Program::lab_command().args(["--access-log", path.to_str().expect("text")]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("cannot open access log") && said.contains("its directory does not exist"), "{said}");
+}
+
+#[test]
+fn stdout_takes_it_as_well() {
+    let scratch = Scratch::new();
+    let path = scratch.path("stdout");
+    let stdout = fs::File::create(&path).expect("a file");
+    let mut lab = Program::lab_command();
+    let mut lab = lab.args(["-l", "127.0.0.1:0", "--access-log", "-"]).stdout(stdout).spawn().expect("it starts");
+    eventually("ready", || lines(&path).iter().any(|line| line.starts_with("ready ")));
+    let url = lines(&path).iter().find_map(|line| line.strip_prefix("listening on ").map(str::to_owned));
+    let mut client = RawClient::to(&parse_bound(&url.expect("it says so")));
+    client.get("/hello");
+    assert_eq!(client.answer().status, 200);
+    eventually("its line", || lines(&path).iter().any(|line| line.contains("\"GET /hello HTTP/1.1\" 200 11 ")));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&lab), Signal::TERM).expect("it runs");
+    assert_eq!(lab.wait().expect("its end").code(), Some(0));
+}
