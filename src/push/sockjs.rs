@@ -194,10 +194,10 @@ impl SockJs {
                 }
                 Err(response) => {
                     session.refuse();
-                    return response;
+                    return self.readable(request, response);
                 }
             },
-            Arrived::NotYours => return (StatusCode(403), "this session is somebody else's\n").into_response(),
+            Arrived::NotYours => return self.refuse(request, 403, "this session is somebody else's\n"),
             Arrived::Full => return self.full(request),
         };
         let attach = Attach::new(session, receiver, transport.is_polling());
@@ -208,7 +208,23 @@ impl SockJs {
     fn full(&self, request: &Request) -> Response {
         let peer = request.remote_addr().map_or_else(|| "a Unix socket".to_owned(), |peer| peer.ip().to_string());
         crate::logging::rate_limit::log_rate_limited!(warn, "no session for {peer}: there are as many as there may be");
-        too_many().with_header(known_header("Retry-After", RETRY_AFTER))
+        self.readable(request, too_many()).with_header(known_header("Retry-After", RETRY_AFTER))
+    }
+
+    fn refuse(&self, request: &Request, status: u16, text: &'static str) -> Response {
+        self.readable(request, (StatusCode(status), text).into_response())
+    }
+
+    /// With what lets a page of another origin read it, where that is not said yet.
+    fn readable(&self, request: &Request, response: Response) -> Response {
+        let says = |response: &Response, name: &str| {
+            response.headers().iter().any(|header| header.field.as_str().as_str().eq_ignore_ascii_case(name))
+        };
+        let fields = self.service.cors(asked(request)).into_iter();
+        fields.fold(response, |response, (name, value)| match says(&response, name) {
+            true => response,
+            false => response.with_header(known_header(name, &value)),
+        })
     }
 
     /// The application opens a client that has no connection of its own.
@@ -237,7 +253,7 @@ impl SockJs {
             return self.refused(Refusal::UnknownSession, asked(request));
         };
         if !session.is_owned_by(&self.owner(request)) {
-            return (StatusCode(403), "this session is somebody else's\n").into_response();
+            return self.refuse(request, 403, "this session is somebody else's\n");
         }
         let messages = match messages {
             Ok(messages) => messages,
@@ -250,8 +266,8 @@ impl SockJs {
                 .map_or_else(|| StatusCode(404).into_response(), response_of),
             Err(HearError::Refused(refusal)) => self.refused(refusal, asked(request)),
             Err(HearError::Busy) => {
-                let busy = (StatusCode(503), "what this client has said before waits for its application\n");
-                busy.into_response().with_header(known_header("Retry-After", "1"))
+                let busy = "what this client has said before waits for its application\n";
+                self.refuse(request, 503, busy).with_header(known_header("Retry-After", "1"))
             }
         }
     }
@@ -284,7 +300,7 @@ impl Handler for SockJs {
         let route = route(request.method().as_str(), &path, self.service.features);
         if let Route::Session { session, endpoint, .. } = route {
             if !self.allows(request) {
-                return (StatusCode(403), "pages of that Origin may not connect here\n").into_response();
+                return self.refuse(request, 403, "pages of that Origin may not connect here\n");
             }
             return match endpoint {
                 Endpoint::Receive(Transport::WebSocket) => self.upgrade(request).unwrap_or_else(|refused| refused),
