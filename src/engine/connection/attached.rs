@@ -105,6 +105,9 @@ impl Attached {
     pub(super) fn last_words(&self) -> Vec<u8> {
         let (mut words, now) = (self.unsent().to_vec(), Millis::now());
         if !self.ends {
+            if self.blocked.is_some() {
+                self.session.written(self.receiver, false, now.0);
+            }
             self.session.go_away(now.0);
             if let Some(write) = self.session.next(self.receiver, &mut Joined::default(), now.0) {
                 self.encode(&mut words, &write, DateCache::new().field(), false);
@@ -174,10 +177,12 @@ impl Connection {
                 window = blocked.window;
                 work.out.extend_from_slice(&blocked.unsent);
             } else if !one.ends {
-                if work.shared.is_draining() {
+                let mut write = one.session.next(one.receiver, &mut work.joined, work.now.0);
+                if write.is_none() && work.shared.is_draining() {
                     one.session.go_away(work.now.0);
+                    write = one.session.next(one.receiver, &mut work.joined, work.now.0);
                 }
-                let Some(write) = one.session.next(one.receiver, &mut work.joined, work.now.0) else {
+                let Some(write) = write else {
                     if turn.peer_closed {
                         return self.leave_session(work, &mut one, CloseReason::PeerClosed);
                     }
@@ -280,10 +285,19 @@ impl Connection {
     fn end_attached(&mut self, shared: &Shared, now: Millis, date: &[u8]) -> Expiry {
         let State::Attached(one) = &mut self.state else { return Expiry::Park };
         let mut last = Vec::new();
-        if one.blocked.is_none() && !one.ends {
-            one.session.go_away(now.0);
+        // What waits for its client comes first.
+        for goes in [false, true] {
+            if one.blocked.is_some() || one.ends {
+                break;
+            }
+            if goes {
+                one.session.go_away(now.0);
+            }
             if let Some(write) = one.session.next(one.receiver, &mut Joined::default(), now.0) {
                 one.push(&mut last, &write, date, false);
+                if !one.ends {
+                    one.session.written(one.receiver, false, now.0);
+                }
             }
         }
         let sent = self.socket.answer_at_once(&last).unwrap_or(0);
