@@ -12,8 +12,7 @@ use crate::lifecycle::state::{SavedSession, SavedWrite};
 use pubsub::{Hub, Joined};
 use serde_bytes::ByteBuf;
 use sockjs::{Close, Form, Outcome, Refusal, Saved, Settings, Write};
-use std::cmp::Ordering as Order;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -44,7 +43,7 @@ pub(crate) struct Session {
     hub: Hub,
     all: Weak<Sessions>,
     inner: Mutex<Inner>,
-    calls: Mutex<Calls>,
+    incoming: Mutex<Incoming>,
 }
 
 struct Inner {
@@ -57,38 +56,53 @@ struct Inner {
     tokens: Vec<(u64, usize)>,
     /// The one that is woken for what comes into the inbox.
     entered: Option<u64>,
-    /// For when it stands among the timers.
-    timer: u64,
-    /// Its application is about to be woken.
-    wakes: bool,
+    /// For when it stands among the timers, if it does.
+    timer: Option<u64>,
+    /// A successor has it.
+    moved: bool,
     owner: Owner,
     /// What it was counted with.
     held: usize,
 }
 
-/// Calls of the application that wait until the one before has ended: those for one client never overlap.
+/// What the application has not heard yet of its client.
 #[derive(Default)]
-struct Calls {
-    waiting: VecDeque<Call>,
-    /// Of the messages among them.
+struct Incoming {
+    messages: VecDeque<String>,
     bytes: usize,
-    /// A thread makes them, one by one.
-    made: bool,
+    /// The time has come at which it wants to be woken.
+    wakes: bool,
+    /// It is closed.
+    ended: Option<(Arc<Talker>, Closed)>,
+    /// A thread tells the application all that, one by one. Another one would only wait for it.
+    told: bool,
 }
 
-/// See [`Talker`].
-enum Call {
+/// One of these.
+enum Heard {
     Message(String),
     Wake,
-    Close(Arc<Talker>, Closed),
+    End(Arc<Talker>, Closed),
 }
 
-impl Call {
-    fn len(&self) -> usize {
-        match self {
-            Call::Message(message) => message.len(),
-            Call::Wake | Call::Close(..) => 0,
+impl Incoming {
+    /// What is told next; then nobody does any more, if there is nothing.
+    fn next(&mut self) -> Option<Heard> {
+        if let Some((talker, closed)) = self.ended.take() {
+            *self = Incoming { told: true, ..Incoming::default() };
+            return Some(Heard::End(talker, closed));
         }
+        if mem::take(&mut self.wakes) {
+            return Some(Heard::Wake);
+        }
+        let message = self.messages.pop_front();
+        self.bytes -= message.as_ref().map_or(0, String::len);
+        self.told = message.is_some();
+        message.map(Heard::Message)
+    }
+
+    fn held(&self) -> usize {
+        self.messages.capacity() * size_of::<String>() + self.bytes
     }
 }
 
@@ -123,13 +137,13 @@ impl Session {
             pending: Vec::new(),
             tokens: Vec::new(),
             entered: None,
-            timer: u64::MAX,
-            wakes: false,
+            timer: None,
+            moved: false,
             owner,
             held: 0,
         };
         let ((conversation, id), all) = (key, Arc::downgrade(all));
-        Session { conversation, id, hub: hub.clone(), all, inner: Mutex::new(inner), calls: Mutex::default() }
+        Session { conversation, id, hub: hub.clone(), all, inner: Mutex::new(inner), incoming: Mutex::default() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -150,16 +164,27 @@ impl Session {
     pub fn open(self: &Arc<Self>, talker: Arc<Talker>, now: u64) {
         let Some(all) = self.all.upgrade() else { return };
         talker.inbox.lasts();
-        lock(&all.clients).insert(talker.inbox.id(), Arc::downgrade(self));
         let mut inner = self.inner();
+        if !inner.machine.is_open() {
+            // The server has stopped meanwhile.
+            let Close { code, reason } = Close::go_away();
+            return all.conversations.has_ended(talker, Some(Closed::new(code, reason)));
+        }
+        lock(&all.clients).insert(talker.inbox.id(), Arc::downgrade(self));
         inner.talker = Some(talker);
         self.settle(&mut inner, None);
         self.set_timer(&mut inner, now);
+        self.count(&mut inner);
     }
 
-    /// The application has not: it was never there.
-    pub fn refuse(self: &Arc<Self>) {
+    /// The application has not: it was never there, and whoever has come for it meanwhile is told that it is not.
+    pub fn refuse(self: &Arc<Self>, now: u64) {
         self.all.upgrade().into_iter().for_each(|all| all.remove(self));
+        let mut inner = self.inner();
+        let first = inner.machine.receivers().next();
+        inner.pending.retain(|write| Some(write.receiver) != first);
+        let outcome = first.map(|first| inner.machine.lost(first, now));
+        outcome.into_iter().for_each(|outcome| self.absorb(&mut inner, outcome, None, now));
     }
 
     /// Whether a request may be for it. What it says of itself for the first time counts from then on.
@@ -204,13 +229,20 @@ impl Session {
         }
         let outcome = inner.machine.written(receiver, now);
         self.absorb(&mut inner, outcome, Some(receiver), now);
+        // Whoever wanted it closed meanwhile has found a connection, which is one no more.
+        if inner.machine.receivers().next().is_none() {
+            self.close_if_asked(&mut inner, None, now);
+        }
     }
 
-    /// That connection has ended as it should not.
+    /// That connection has ended as it should not, or another process has it with its session.
     pub fn lost(self: &Arc<Self>, receiver: u64, now: u64) {
         let mut inner = self.inner();
         inner.tokens.retain(|(known, _)| *known != receiver);
         inner.pending.retain(|write| write.receiver != receiver);
+        if inner.moved {
+            return;
+        }
         let outcome = inner.machine.lost(receiver, now);
         self.absorb(&mut inner, outcome, Some(receiver), now);
     }
@@ -239,46 +271,39 @@ impl Session {
             }
             messages
         };
-        let mut calls = lock(&self.calls);
-        let bytes = calls.bytes + messages.iter().map(String::len).sum::<usize>();
-        let waits = !calls.waiting.is_empty();
-        if waits && (bytes > MESSAGE_BYTES || calls.waiting.len() + messages.len() > MESSAGES) {
-            return Err(HearError::Busy);
+        {
+            let mut incoming = lock(&self.incoming);
+            let bytes = incoming.bytes + messages.iter().map(String::len).sum::<usize>();
+            let waits = !incoming.messages.is_empty();
+            if waits && (bytes > MESSAGE_BYTES || incoming.messages.len() + messages.len() > MESSAGES) {
+                return Err(HearError::Busy);
+            }
+            incoming.bytes = bytes;
+            incoming.messages.extend(messages);
         }
-        calls.bytes = bytes;
-        calls.waiting.extend(messages.into_iter().map(Call::Message));
-        self.make(calls, now);
+        self.tell(now);
         Ok(())
     }
 
-    /// Makes the calls that wait, on this thread, one after the other, unless another thread does.
-    fn make(self: &Arc<Self>, mut calls: MutexGuard<'_, Calls>, now: impl Fn() -> u64) {
-        if mem::replace(&mut calls.made, true) {
+    /// Has the application hear what waits for it, on this thread, unless another one does that.
+    fn tell(self: &Arc<Self>, now: impl Fn() -> u64) {
+        if mem::replace(&mut lock(&self.incoming).told, true) {
             return;
         }
-        drop(calls);
         loop {
-            let next = {
-                let mut calls = lock(&self.calls);
-                let next = calls.waiting.pop_front();
-                calls.bytes -= next.as_ref().map_or(0, Call::len);
-                calls.made = next.is_some();
-                next
-            };
+            let next = lock(&self.incoming).next();
+            // Not under its lock: this may take long.
             let talker = self.inner().talker.clone();
             let outcome = match (next, talker) {
                 (None, _) => break,
-                (Some(Call::Close(talker, closed)), _) => {
+                (Some(Heard::End(talker, closed)), _) => {
                     talker.close(&closed);
-                    Ok(())
-                }
-                (Some(Call::Message(message)), Some(talker)) => talker.message(&Message::Text(message)),
-                (Some(Call::Wake), Some(talker)) => {
-                    self.inner().wakes = false;
-                    if talker.inbox.take_wake(now()) { talker.wake() } else { Ok(()) }
+                    continue;
                 }
                 // Who is closed is heard no more.
-                (Some(_), None) => Ok(()),
+                (Some(_), None) => continue,
+                (Some(Heard::Message(message)), Some(talker)) => talker.message(&Message::Text(message)),
+                (Some(Heard::Wake), Some(talker)) => talker.wake(),
             };
             if outcome.is_err() {
                 self.fail(now());
@@ -286,13 +311,7 @@ impl Session {
         }
         let mut inner = self.inner();
         self.set_timer(&mut inner, now());
-    }
-
-    /// Its application wants to be woken, on this thread unless another makes calls for it.
-    fn wake(self: &Arc<Self>, now: impl Fn() -> u64) {
-        let mut calls = lock(&self.calls);
-        calls.waiting.push_back(Call::Wake);
-        self.make(calls, now);
+        self.count(&mut inner);
     }
 
     /// The application has panicked.
@@ -300,23 +319,23 @@ impl Session {
         self.close(Close::new(CloseCode::INTERNAL_ERROR.get(), ""), now);
     }
 
-    /// Time has passed, or something has happened while it had no connection. Answers whether its application is to be woken.
+    /// Time has passed, or something has happened while it had no connection. Answers whether its application is to be told
+    /// something, by [`Session::tell`].
     fn look(self: &Arc<Self>, timer: Option<u64>, now: u64) -> bool {
         let mut inner = self.inner();
-        match timer {
-            Some(at) if at != inner.timer => return false,
-            Some(_) => inner.timer = u64::MAX,
-            None => {}
+        if timer.is_some() && mem::take(&mut inner.timer) != timer {
+            return false;
         }
-        let wake = inner.talker.as_ref().and_then(|talker| talker.inbox.wake_time());
-        let wakes = wake.is_some_and(|wake| wake <= now) && !mem::replace(&mut inner.wakes, true);
+        let wakes = inner.talker.as_ref().is_some_and(|talker| talker.inbox.take_wake(now));
         let outcome = inner.machine.tick(now);
         self.absorb(&mut inner, outcome, None, now);
         // With a connection this is found when that has taken what waits before.
         if inner.machine.receivers().next().is_none() {
             self.close_if_asked(&mut inner, None, now);
         }
-        wakes
+        let tells = wakes && inner.talker.is_some();
+        lock(&self.incoming).wakes |= tells;
+        tells
     }
 
     /// Closes it if the application wants that, and nothing waits before it.
@@ -389,12 +408,9 @@ impl Session {
             talker.inbox.shut();
             talker.inbox.leave();
             let closed = Closed::new(code, reason);
-            let mut calls = lock(&self.calls);
-            calls.waiting.clear();
-            calls.bytes = 0;
-            match calls.made {
-                // Behind the call that runs.
-                true => calls.waiting.push_back(Call::Close(talker, closed)),
+            let mut incoming = lock(&self.incoming);
+            match incoming.told {
+                true => incoming.ended = Some((talker, closed)),
                 false => all.conversations.has_ended(talker, Some(closed)),
             }
         }
@@ -403,7 +419,13 @@ impl Session {
         }
         self.settle(inner, me);
         self.set_timer(inner, now);
-        let held = inner.held();
+        self.count(inner);
+    }
+
+    /// Counts what it keeps.
+    fn count(&self, inner: &mut Inner) {
+        let Some(all) = self.all.upgrade() else { return };
+        let held = inner.held() + lock(&self.incoming).held();
         all.held.fetch_add(held, Ordering::Relaxed);
         all.held.fetch_sub(mem::replace(&mut inner.held, held), Ordering::Relaxed);
     }
@@ -431,11 +453,12 @@ impl Session {
     /// Sees to it that it is looked at when something is due.
     fn set_timer(self: &Arc<Self>, inner: &mut Inner, now: u64) {
         let Some(all) = self.all.upgrade() else { return };
-        let wake = inner.talker.as_ref().filter(|_| !inner.wakes).and_then(|talker| talker.inbox.wake_time());
-        let due = inner.machine.deadline().into_iter().chain(wake).min().unwrap_or(u64::MAX).max(now);
-        if due < inner.timer {
-            inner.timer = due;
-            if all.set_timer(Timer { at: due, session: Arc::downgrade(self) }) {
+        let wake = inner.talker.as_ref().and_then(|talker| talker.inbox.wake_time());
+        let Some(due) = inner.machine.deadline().into_iter().chain(wake).min().map(|due| due.max(now)) else { return };
+        // Later is early enough to see that nothing is due yet.
+        if inner.timer.is_none_or(|timer| due < timer) {
+            let before = inner.timer.replace(due);
+            if all.set_timer(self, before, due) {
                 self.hub.wake();
             }
         }
@@ -486,36 +509,14 @@ impl Inner {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(all) = self.all.upgrade() {
-            all.held.fetch_sub(self.inner().held, Ordering::Relaxed);
-        }
-    }
-}
-
-/// When a session is to be looked at.
-struct Timer {
-    at: u64,
-    session: Weak<Session>,
-}
-
-impl PartialEq for Timer {
-    fn eq(&self, other: &Timer) -> bool {
-        self.at == other.at
-    }
-}
-
-impl Eq for Timer {}
-
-impl PartialOrd for Timer {
-    fn partial_cmp(&self, other: &Timer) -> Option<Order> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Timer {
-    /// The first one is the greatest of a heap.
-    fn cmp(&self, other: &Timer) -> Order {
-        other.at.cmp(&self.at)
+        let Some(all) = self.all.upgrade() else { return };
+        let (held, timer) = {
+            let inner = self.inner();
+            (inner.held, inner.timer)
+        };
+        all.held.fetch_sub(held, Ordering::Relaxed);
+        // Else its memory would stay until then.
+        timer.into_iter().for_each(|at| _ = lock(&all.timers).remove(&(at, std::ptr::from_ref(self).addr())));
     }
 }
 
@@ -527,22 +528,22 @@ pub(crate) struct Sessions {
     all: Mutex<HashMap<Arc<str>, OfConversation>>,
     /// By the number of the client.
     clients: Mutex<HashMap<u64, Weak<Session>>>,
-    timers: Mutex<BinaryHeap<Timer>>,
+    /// Those to look at, by when, and by where they are: each stands there once at most.
+    timers: Mutex<BTreeMap<(u64, usize), Weak<Session>>>,
     /// Those to look at whatever the time is.
     called: Mutex<Vec<Weak<Session>>>,
     /// Milliseconds: when a worker is to look; 0 is at once.
     due: Due,
     /// A worker was asked to, and has not yet.
     asked: AtomicBool,
-    /// Those whose application is to be woken, and how many threads wake one.
-    wakes: Mutex<VecDeque<Arc<Session>>>,
-    calling: AtomicUsize,
+    /// So many do, or tell the application of what they have found.
+    looking: AtomicUsize,
     /// Bytes that they keep.
     held: AtomicUsize,
     /// There is no memory for more.
     full: AtomicBool,
-    /// A successor has those that were here.
-    moved: Mutex<Vec<Weak<Session>>>,
+    /// A successor has those that were here, and may still die.
+    moved: Mutex<Vec<Arc<Session>>>,
 }
 
 /// The sessions of a conversation, by what their clients call them.
@@ -634,9 +635,11 @@ impl Sessions {
     }
 
     /// Whether whoever waits has to wait for less from here on.
-    fn set_timer(&self, timer: Timer) -> bool {
-        let at = timer.at;
-        lock(&self.timers).push(timer);
+    fn set_timer(&self, session: &Arc<Session>, before: Option<u64>, at: u64) -> bool {
+        let place = Arc::as_ptr(session).addr();
+        let mut timers = lock(&self.timers);
+        before.into_iter().for_each(|before| _ = timers.remove(&(before, place)));
+        timers.insert((at, place), Arc::downgrade(session));
         self.due.0.fetch_min(at, Ordering::AcqRel) > at
     }
 
@@ -655,9 +658,9 @@ impl Sessions {
         self.asked.store(false, Ordering::Release);
     }
 
-    /// Whether one is, or looks, or has an application woken.
-    pub fn are_looked_at(&self) -> bool {
-        self.asked.load(Ordering::Acquire) || self.calling.load(Ordering::Acquire) > 0
+    /// Whether one is, or looks.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire) || self.looking.load(Ordering::Acquire) > 0
     }
 
     /// Those clients are to be looked at whatever the time is.
@@ -670,35 +673,54 @@ impl Sessions {
         self.due.0.store(0, Ordering::Release);
     }
 
-    /// Looks at all for which something is due, on this thread, a worker's. An application that is woken may take long:
-    /// meanwhile another may look, for which `asks` has the acceptor ask.
-    pub fn look(&self, now: impl Fn() -> u64, asks: impl Fn()) {
-        let mut wakes = mem::take(&mut *lock(&self.wakes));
-        let called = mem::take(&mut *lock(&self.called));
-        wakes.extend(called.iter().filter_map(Weak::upgrade).filter(|session| session.look(None, now())));
+    /// Looks at all for which something is due, on this thread, a worker's, up to one whose application is to be told: that
+    /// may take long, and `others` has another worker asked for the rest.
+    pub fn look(&self, now: impl Fn() -> u64, others: impl FnOnce()) {
+        self.looking.fetch_add(1, Ordering::AcqRel);
         loop {
-            let mut timers = lock(&self.timers);
-            let Some(timer) = timers.peek().filter(|timer| timer.at <= now()) else {
-                self.due.0.store(timers.peek().map_or(u64::MAX, |timer| timer.at), Ordering::Release);
+            let Some((session, timer)) = self.next_due(now()) else {
+                self.asked.store(false, Ordering::Release);
                 break;
             };
-            let (at, session) = (timer.at, timer.session.upgrade());
-            timers.pop();
-            drop(timers);
-            wakes.extend(session.filter(|session| session.look(Some(at), now())));
+            if session.look(timer, now()) {
+                self.asked.store(false, Ordering::Release);
+                others();
+                session.tell(now);
+                break;
+            }
         }
-        let first = wakes.pop_front();
-        if !wakes.is_empty() {
-            lock(&self.wakes).append(&mut wakes);
+        self.looking.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The next one to look at, and for which time it stood among the timers if that is why.
+    fn next_due(&self, now: u64) -> Option<(Arc<Session>, Option<u64>)> {
+        loop {
+            let Some(called) = lock(&self.called).pop() else { break };
+            if let Some(session) = called.upgrade() {
+                return Some((session, None));
+            }
         }
-        if !lock(&self.called).is_empty() || !lock(&self.wakes).is_empty() {
+        loop {
+            let mut timers = lock(&self.timers);
+            match timers.first_entry() {
+                Some(first) if first.key().0 <= now => {
+                    let ((at, _), session) = first.remove_entry();
+                    // Dropping one takes that lock.
+                    drop(timers);
+                    if let Some(session) = session.upgrade() {
+                        return Some((session, Some(at)));
+                    }
+                }
+                first => {
+                    self.due.0.store(first.map_or(u64::MAX, |first| first.key().0), Ordering::Release);
+                    break;
+                }
+            }
+        }
+        if !lock(&self.called).is_empty() {
             self.due.0.store(0, Ordering::Release);
         }
-        self.calling.fetch_add(1, Ordering::AcqRel);
-        self.asked.store(false, Ordering::Release);
-        asks();
-        first.into_iter().for_each(|session| session.wake(&now));
-        self.calling.fetch_sub(1, Ordering::AcqRel);
+        None
     }
 
     /// The server stops: those without a connection are closed. The others are when their connections are.
@@ -765,30 +787,224 @@ impl Sessions {
         }
     }
 
-    /// A successor has them: what the application has of them here is dropped, on a worker.
+    /// A successor has them. They stay for the case that it dies.
     pub fn hand_over(&self) {
         let all = mem::take(&mut *lock(&self.all));
         lock(&self.timers).clear();
-        lock(&self.clients).clear();
+        lock(&self.called).clear();
         self.due.0.store(u64::MAX, Ordering::Release);
-        let mut moved = lock(&self.moved);
-        for session in all.into_values().flat_map(HashMap::into_values) {
-            if let Some(talker) = session.inner().talker.take() {
-                talker.inbox.leave();
-                self.conversations.has_ended(talker, None);
-            }
-            moved.push(Arc::downgrade(&session));
+        let moved: Vec<_> = all.into_values().flat_map(HashMap::into_values).collect();
+        for session in &moved {
+            let mut inner = session.inner();
+            (inner.moved, inner.timer) = (true, None);
         }
+        lock(&self.moved).extend(moved);
     }
 
-    /// The successor is gone, and what it had of them: whose connection is still here is told.
+    /// The successor is gone, and what it did with them: their clients and their application are told that they are closed.
     pub fn take_back(&self, now: u64) {
         let moved = mem::take(&mut *lock(&self.moved));
-        moved.iter().filter_map(Weak::upgrade).for_each(|session| session.go_away(now));
+        for session in &moved {
+            session.inner().moved = false;
+            let mut all = lock(&self.all);
+            all.entry(session.conversation.clone()).or_default().entry(session.id.clone()).or_insert(session.clone());
+            drop(all);
+            session.go_away(now);
+        }
+        // The connections that it had ended with it.
+        self.nobody_comes(now);
+    }
+
+    /// This process is the server no longer, and this is the end of a worker: what the application has of those that moved is
+    /// dropped here, and of the others it hears.
+    pub fn end(&self, now: u64) {
+        for session in mem::take(&mut *lock(&self.moved)) {
+            let talker = session.inner().talker.take();
+            talker.into_iter().for_each(|talker| self.conversations.has_ended(talker, None));
+        }
+        self.close_all(now);
     }
 }
 
 /// What waits does so in the client's inbox, which is bounded.
 fn unbounded(settings: Settings) -> Settings {
     Settings { queue_messages: usize::MAX, queue_bytes: usize::MAX, ..settings }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::talk::Talk;
+    use crate::lifecycle::state::Carried;
+    use pubsub::{HubLimits, Inbox, Limits};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    struct Said(Sender<String>);
+
+    impl Talk for Said {
+        fn message(&mut self, message: &Message) {
+            let _ = self.0.send(format!("{message:?}"));
+        }
+
+        fn wake(&mut self) {
+            let _ = self.0.send("wake".to_owned());
+        }
+
+        fn close(self: Box<Self>, closed: &Closed) {
+            let _ = self.0.send(format!("close {}", closed.code));
+        }
+
+        fn save(&self) -> Carried {
+            Carried { version: 1, bytes: Vec::new() }
+        }
+
+        fn go_on(self: Box<Self>, _: &Arc<Inbox>) -> Option<Box<dyn Talk>> {
+            Some(self)
+        }
+    }
+
+    struct Table {
+        sessions: Arc<Sessions>,
+        hub: Hub,
+        said: Sender<String>,
+        calls: Receiver<String>,
+    }
+
+    impl Table {
+        fn new() -> Table {
+            let hub = Hub::new(1, HubLimits { log: Limits::default(), subscribers: 99 });
+            hub.open();
+            let (said, calls) = channel();
+            Table { sessions: Arc::default(), hub, said, calls }
+        }
+
+        fn arrive(&self, id: &str, receiver: u64, now: u64) -> Arrived {
+            let key = (&"c".into(), id);
+            let form = (receiver, Form::Xhr);
+            self.sessions.arrive(&self.hub, key, Owner::default(), form, Settings::default(), 9, now)
+        }
+
+        /// A session whose first poll has its answer.
+        fn open(&self, id: &str, number: u64) -> Arc<Session> {
+            let Arrived::New(session) = self.arrive(id, number, 0) else { panic!("{id} is there") };
+            let inbox = Inbox::new(&self.hub, number).expect("room");
+            let talk = Box::new(Said(self.said.clone()));
+            session.open(Talker::new(self.sessions.conversations(), "c".into(), inbox, talk), 0);
+            session.enter(number, 7);
+            assert!(session.next(number, &mut Joined::default(), 0).is_some_and(|write| write.ends));
+            session.written(number, true, 0);
+            session
+        }
+
+        fn calls(&self) -> Vec<String> {
+            self.sessions.conversations.tell_of_ended();
+            self.calls.try_iter().collect()
+        }
+    }
+
+    fn sized(sessions: &Sessions) -> (usize, usize) {
+        (lock(&sessions.timers).len(), sessions.held())
+    }
+
+    /// Each change left one behind until its time, which an application may set to next year.
+    #[test]
+    fn a_session_stands_among_the_timers_once_and_not_after_its_end() {
+        let table = Table::new();
+        let session = table.open("s", 1);
+        let inbox = session.inner().talker.as_ref().expect("it is open").inbox.clone();
+        for now in 1..100 {
+            inbox.wake_at(Some(4000 - now * 10)).expect("open");
+            table.sessions.called(table.hub.take_absent());
+            table.sessions.look(|| now, || {});
+            assert_eq!(sized(&table.sessions).0, 1, "{now}");
+        }
+        inbox.wake_at(Some(1 << 40)).expect("open");
+        session.go_away(100);
+        assert_eq!(table.calls(), ["close 3000"]);
+        // A while after it has ended it is gone.
+        let Arrived::Joined(_) = table.arrive("s", 2, 100) else { panic!("it is there") };
+        session.enter(2, 7);
+        assert!(session.next(2, &mut Joined::default(), 100).is_some_and(|write| write.ends));
+        session.written(2, true, 100);
+        table.sessions.look(|| 6000, || {});
+        assert!(table.sessions.find("c", "s").is_none());
+        drop(session);
+        assert_eq!(sized(&table.sessions), (0, 0));
+    }
+
+    /// Its application never heard of their end, and a client that asked again was one that nobody knows.
+    #[test]
+    fn those_that_a_successor_had_are_closed_when_it_dies() {
+        let table = Table::new();
+        let (alone, stays, moves) = (table.open("alone", 1), table.open("stays", 2), table.open("moves", 3));
+        for (session, receiver) in [(&stays, 12), (&moves, 13)] {
+            let Arrived::Joined(_) = table.arrive(&session.id, receiver, 0) else { panic!("it is there") };
+            session.enter(receiver, 8);
+        }
+        table.sessions.hand_over();
+        assert!(table.sessions.find("c", "alone").is_none());
+        // Its connection is with the successor.
+        moves.lost(13, 0);
+        assert!(table.calls().is_empty());
+        table.sessions.take_back(1);
+        assert_eq!(table.calls(), ["close 3000"; 3]);
+        let text = |write: Option<Write>| write.map(|write| String::from_utf8(write.pieces.concat()).expect("text"));
+        let closed = Some("c[3000,\"Go away!\"]\n".to_owned());
+        assert_eq!(text(stays.next(12, &mut Joined::default(), 1)), closed);
+        for session in [&alone, &moves] {
+            let Arrived::Joined(found) = table.arrive(&session.id, 20, 1) else { panic!("it is there") };
+            found.enter(20, 9);
+            let said = text(found.next(20, &mut Joined::default(), 1)).expect("it is closed");
+            assert!(said.starts_with("c[3000,") || said.starts_with("c[1002,"), "{said}");
+        }
+        // And where it lives the application's part of them is dropped.
+        let table = Table::new();
+        let _session = table.open("s", 1);
+        table.sessions.hand_over();
+        table.sessions.end(1);
+        assert!(table.calls().is_empty());
+        table.said.send("nobody else".to_owned()).expect("it is here");
+        drop(table.said);
+        assert_eq!(table.calls.iter().collect::<Vec<_>>(), ["nobody else"]);
+    }
+
+    /// It was never told.
+    #[test]
+    fn one_that_was_opened_while_the_server_stopped_is_closed() {
+        let table = Table::new();
+        let Arrived::New(session) = table.arrive("s", 1, 0) else { panic!("it is there") };
+        table.sessions.end(1);
+        let inbox = Inbox::new(&table.hub, 1).expect("room");
+        let talk = Box::new(Said(table.said.clone()));
+        session.open(Talker::new(table.sessions.conversations(), "c".into(), inbox, talk), 1);
+        assert_eq!(table.calls(), ["close 3000"]);
+    }
+
+    /// It was closed when its client asked again, or went unheard.
+    #[test]
+    fn one_that_is_closed_while_a_poll_is_answered_is_closed_behind_it() {
+        let table = Table::new();
+        let Arrived::New(session) = table.arrive("s", 1, 0) else { panic!("it is there") };
+        let inbox = Inbox::new(&table.hub, 1).expect("room");
+        inbox.close(4000, "at once").expect("open");
+        let talk = Box::new(Said(table.said.clone()));
+        session.open(Talker::new(table.sessions.conversations(), "c".into(), inbox, talk), 0);
+        session.enter(1, 7);
+        assert!(session.next(1, &mut Joined::default(), 0).is_some_and(|write| write.ends));
+        assert!(table.calls().is_empty());
+        session.written(1, true, 0);
+        assert_eq!(table.calls(), ["close 4000"]);
+    }
+
+    #[test]
+    fn what_waits_without_a_connection_is_counted() {
+        let table = Table::new();
+        let session = table.open("s", 1);
+        let inbox = session.inner().talker.as_ref().expect("it is open").inbox.clone();
+        let before = table.sessions.held();
+        (0..60).for_each(|_| inbox.send(Message::Text("x".repeat(1000))).expect("room"));
+        table.sessions.called(table.hub.take_absent());
+        table.sessions.look(|| 1, || {});
+        assert!(table.sessions.held() >= before + 55_000, "{before} {}", table.sessions.held());
+    }
 }

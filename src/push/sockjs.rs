@@ -193,7 +193,7 @@ impl SockJs {
                     session
                 }
                 Err(response) => {
-                    session.refuse();
+                    session.refuse(Millis::now().0);
                     return self.readable(request, response);
                 }
             },
@@ -233,7 +233,7 @@ impl SockJs {
         inbox.takes_text_alone();
         let opened = catch_unwind(AssertUnwindSafe(|| self.conversation.open(inbox, request)));
         opened.unwrap_or_else(|panic| {
-            session.refuse();
+            session.refuse(Millis::now().0);
             resume_unwind(panic)
         })
     }

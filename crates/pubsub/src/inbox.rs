@@ -15,6 +15,8 @@ use websocket::Message;
 /// Messages that wait at the most, and bytes, unless the first alone has more.
 const MESSAGES: usize = 64;
 const BYTES: usize = 64 << 10;
+/// Whenever so many more wait for a client without a connection, whoever has it counts them.
+const COUNTED: usize = 8 << 10;
 /// Topics that a client listens to.
 const TOPICS: usize = 32;
 
@@ -170,7 +172,7 @@ impl Inbox {
         self.contents().text = true;
     }
 
-    /// Its client is there also while there is no connection: then whoever closes it, or wants it woken, says so to
+    /// Its client is there also while there is no connection: then whoever closes it, wants it woken, or sends much, says so to
     /// [`Hub::take_absent`].
     pub fn lasts(&self) {
         self.contents().lasting = true;
@@ -284,8 +286,11 @@ impl Inbox {
         if waiting >= MESSAGES || (bytes > BYTES && waiting > 0) {
             return Err(SendError::Full);
         }
+        let counts = contents.lasting && bytes / COUNTED > (bytes - length(&message)) / COUNTED;
         contents.messages.get_or_insert_default().push_back(message);
-        if waiting == 0 {
+        if counts && contents.token.is_none() {
+            self.call_in_any_case(contents);
+        } else if waiting == 0 {
             self.call(contents);
         }
         Ok(())

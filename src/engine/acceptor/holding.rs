@@ -231,7 +231,7 @@ impl Acceptor {
     /// `without` what was cut, and what only this process could go on with, which is cut now.
     fn all_at_rest(&mut self, without: bool) -> Option<Vec<MovedConnection>> {
         // Who tells the application of an end, or looks at its sessions, has no connection for that.
-        let calls = self.shared.conversations.untold() > 0 || self.shared.sessions.are_looked_at();
+        let calls = self.shared.conversations.untold() > 0 || self.shared.sessions.is_asked();
         let taken = self.jobs.is_empty() && self.streams.is_empty() && !calls;
         if !without && (!taken || !self.leaving.is_empty()) {
             return None;

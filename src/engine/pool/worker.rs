@@ -143,8 +143,9 @@ impl<D: Clone + Send + 'static> Worker<D> {
                     self.to_acceptor.send(ToAcceptor::Delivered);
                 }
                 (_, Job::Sessions) => {
-                    // The acceptor waits for what is due then.
                     self.shared.sessions.look(|| Millis::now().0, || self.to_acceptor.wake());
+                    // It waits for what is due then.
+                    self.to_acceptor.wake();
                 }
                 (_, Job::Ended) => {}
             }
@@ -156,7 +157,9 @@ impl<D: Clone + Send + 'static> Worker<D> {
                 self.to_acceptor.wake();
             }
         }
-        while self.role == Role::Worker && self.shared.conversations.tell_of_ended() {}
+        while self.shared.conversations.tell_of_ended() {}
+        self.shared.sessions.end(Millis::now().0);
+        while self.shared.conversations.tell_of_ended() {}
         drop(self.done);
     }
 
