@@ -45,6 +45,22 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// One whose body is still to come.
+    fn of_head(bytes: &[u8]) -> Answer {
+        let head = String::from_utf8(bytes.to_vec()).expect("a head in ASCII");
+        let mut lines = head.trim_end().split("\r\n");
+        let status_line = lines.next().unwrap_or_default();
+        let status = status_line
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3)?.parse().ok())
+            .unwrap_or_else(|| panic!("no status line: {status_line:?}"));
+        let headers: Vec<(String, String)> = lines
+            .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("no header line: {line:?}")))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Answer { status, headers, body: Vec::new(), head }
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
@@ -215,18 +231,8 @@ impl RawClient {
     /// The next response; or how the connection ended instead, and what had come of one.
     pub fn try_answer(&mut self, to_head: bool) -> Result<Answer, (Ending, Vec<u8>)> {
         let end = self.read_until(|buffer| find(buffer, b"\r\n\r\n").map(|at| at + 4))?;
-        let head = String::from_utf8(self.buffer[..end].to_vec()).expect("a head in ASCII");
-        let mut lines = head.trim_end().split("\r\n");
-        let status_line = lines.next().unwrap_or_default();
-        let status = status_line
-            .strip_prefix("HTTP/1.1 ")
-            .and_then(|rest| rest.get(..3)?.parse().ok())
-            .unwrap_or_else(|| panic!("no status line: {status_line:?}"));
-        let headers: Vec<(String, String)> = lines
-            .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("no header line: {line:?}")))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        let mut answer = Answer { status, headers, body: Vec::new(), head };
+        let mut answer = Answer::of_head(&self.buffer[..end]);
+        let status = answer.status;
         let without_body = to_head || matches!(status, 100..=199 | 204 | 304);
         if without_body {
             self.buffer.drain(..end);
@@ -248,6 +254,23 @@ impl RawClient {
             }
         }
         Ok(answer)
+    }
+
+    /// The head of the next response, whose body is for the caller to read.
+    #[track_caller]
+    pub fn head(&mut self) -> Answer {
+        let head = self.read_past(b"\r\n\r\n").map_err(|failure| incomplete(&failure)).expect("a head");
+        Answer::of_head(&head)
+    }
+
+    /// The next chunk of a body, `None` for the last; or how the connection ended instead.
+    pub fn chunk(&mut self) -> Result<Option<Vec<u8>>, (Ending, Vec<u8>)> {
+        let size = self.read_past(b"\r\n")?;
+        let size = std::str::from_utf8(&size).expect("a chunk size").trim_end();
+        let size = usize::from_str_radix(size, 16).unwrap_or_else(|_| panic!("no chunk size: {size:?}"));
+        let mut chunk = self.read_exactly(size + 2)?;
+        assert_eq!(chunk.split_off(size), b"\r\n", "a chunk ends in CRLF");
+        Ok((size > 0).then_some(chunk))
     }
 
     /// Reads until `done` answers where; that much stays in front of the buffer.

@@ -47,15 +47,10 @@ impl EventStream {
     /// The same; `None` where the stream ends in an orderly way, or how the connection did instead.
     pub fn try_event(&mut self) -> Result<Option<String>, (Ending, Vec<u8>)> {
         let text = if self.chunked {
-            let size = self.client.read_past(b"\r\n")?;
-            let size = std::str::from_utf8(&size).expect("a chunk size").trim_end();
-            let size = usize::from_str_radix(size, 16).unwrap_or_else(|_| panic!("no chunk size: {size:?}"));
-            let mut chunk = self.client.read_exactly(size + 2)?;
-            assert_eq!(chunk.split_off(size), b"\r\n");
-            if size == 0 {
-                return Ok(None);
+            match self.client.chunk()? {
+                None => return Ok(None),
+                Some(chunk) => chunk,
             }
-            chunk
         } else {
             match self.client.read_past(b"\n\n") {
                 Err((Ending::Fin, rest)) if rest.is_empty() => return Ok(None),

@@ -10,6 +10,7 @@ mod output;
 mod program;
 mod reloading;
 mod server;
+pub mod sockjs;
 mod subscribers;
 pub mod websocket;
 

@@ -2,7 +2,7 @@
 //! each end once.
 
 use crate::common::sockjs::{Session, Transport, ask, messages, new_session, request};
-use crate::common::{Gate, Passage, TestServer, eventually};
+use crate::common::{Gate, Passage, RawClient, TestServer, eventually, patient};
 use handover::{
     Carried, Client, ClientId, Closed, Conversation, Hub, Incoming, IntoResponse, Request, Response, Router, SendError,
     Server, SockJs, StatusCode,
@@ -14,6 +14,8 @@ use std::time::Duration;
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(50);
+/// A state that has `wake` wait.
+const WAITS: u32 = 1_000_000;
 const GO_AWAY: &str = "c[3000,\"Go away!\"]";
 
 /// What was called, in its order, and for whom.
@@ -96,7 +98,10 @@ impl Conversation for Obedient {
     fn message(&self, client: &Client, state: &mut u32, message: Incoming<'_>) {
         *state += 1;
         let text = message.text().expect("SockJS has text alone");
-        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let (word, rest) = match text {
+            "wait in wake" => (text, ""),
+            text => text.split_once(' ').unwrap_or((text, "")),
+        };
         match word {
             "panic" => panic!("in message"),
             "close" => client.close(4000, rest).expect("open"),
@@ -108,6 +113,10 @@ impl Conversation for Obedient {
                 client.send("was no text").expect("room");
             }
             "wait" => self.passage.pass(),
+            "wait in wake" => {
+                *state = WAITS;
+                client.wake_in(Duration::ZERO).expect("open");
+            }
             "flood" => {
                 let sent = (0..100).take_while(|number| client.send(number.to_string()).is_ok()).count();
                 client.wake_in(LONG).expect("open");
@@ -126,8 +135,11 @@ impl Conversation for Obedient {
         }
     }
 
-    fn wake(&self, client: &Client, _: &mut u32) {
+    fn wake(&self, client: &Client, state: &mut u32) {
         self.calls.note(client, "wake");
+        if *state == WAITS {
+            self.passage.pass();
+        }
         // Closed meanwhile, perhaps.
         let _ = client.send("awake");
     }
@@ -168,7 +180,8 @@ impl Talking {
         let service = obedient.origins(["https://friend.example", "https://other.example"]).sockjs();
         let service = service.jsonp(true).htmlfile(true).disconnect_delay(LONG).heartbeat(LONG);
         let router = Router::new().get("/hello", |_| "hello\n").mount_service("/talk", set(service));
-        let server = TestServer::start(build(Server::builder().hub(&hub).service(router)));
+        let builder = Server::builder().limits(patient()).hub(&hub).service(router);
+        let server = TestServer::start(build(builder));
         Talking { server, hub, calls, gate }
     }
 
@@ -191,6 +204,18 @@ impl Talking {
     fn poll(&self, url: &str, fields: &str) -> (u16, String) {
         let answer = ask(&mut self.server.client(), "POST", &format!("{url}xhr"), fields, "");
         (answer.status, answer.text().to_owned())
+    }
+
+    /// A poll that waits behind the one that opens that session: of two one is refused.
+    #[track_caller]
+    fn waiting(&self, url: &str) -> RawClient {
+        let mut two = [self.server.client(), self.server.client()];
+        two.iter_mut().for_each(|client| _ = client.send(request("POST", &format!("{url}xhr"), "", "")));
+        eventually("one is refused", || two.iter().any(RawClient::has_answer));
+        let [one, other] = two;
+        let (mut refused, waits) = if one.has_answer() { (one, other) } else { (other, one) };
+        assert!(refused.answer().text().starts_with("c[2010,"));
+        waits
     }
 
     #[track_caller]
@@ -310,6 +335,9 @@ fn a_session_is_whose_it_was_opened_by() {
     assert_eq!(talking.poll(&url, &own), (200, "o\n".to_owned()));
     for foreign in [fields(friend, "Basic dHdv"), fields(friend, ""), fields(other, "Basic b25l")] {
         assert_eq!(talking.poll(&url, &foreign), (403, refused.clone()), "{foreign}");
+        // Its page may read why.
+        let answer = ask(&mut talking.server.client(), "POST", &format!("{url}xhr"), &foreign, "");
+        assert!(answer.header("Access-Control-Allow-Origin").is_some_and(|one| foreign.contains(one)), "{answer:?}");
         assert_eq!(talking.send(&url, &foreign, "[\"x\"]"), 403, "{foreign}");
     }
     // Not every request of a page says where it is from.
@@ -495,7 +523,9 @@ fn one_that_is_busy_holds_one_worker() {
     let mut busy = talking.server.client();
     busy.send(request("POST", &format!("{url}xhr_send"), "", "[\"wait\"]"));
     talking.gate.wait();
-    for number in 0..1024 {
+    let many = format!("[{}]", ["\"x\""; 1000].join(","));
+    assert_eq!(talking.send(&url, "", &many), 204);
+    for number in 0..24 {
         assert_eq!(talking.send(&url, "", &format!("[\"{number}\"]")), 204, "{number}");
     }
     assert_eq!(talking.send(&url, "", "[\"too many\"]"), 503);
@@ -582,9 +612,7 @@ fn a_session_that_is_being_opened_is_heard_by_nobody() {
     talking.gate.wait();
     assert_eq!(talking.send(&url, "", "[\"too early\"]"), 404);
     // It may come before the first one has its answer: it waits.
-    let mut second = talking.server.client();
-    second.send(request("POST", &format!("{url}xhr"), "", ""));
-    eventually("it waits", || talking.poll(&url, "").1.starts_with("c[2010,"));
+    let mut second = talking.waiting(&url);
     talking.gate.open();
     assert_eq!(first.answer().text(), "o\n");
     assert_eq!(talking.send(&url, "", "[\"now\"]"), 204);
@@ -600,12 +628,82 @@ fn who_waits_for_a_session_that_is_refused_is_told() {
     let mut first = talking.server.client();
     first.send(request("POST", &format!("{url}xhr?do=late-no"), "", ""));
     talking.gate.wait();
-    let mut second = talking.server.client();
-    second.send(request("POST", &format!("{url}xhr"), "", ""));
-    eventually("it waits", || talking.poll(&url, "").1.starts_with("c[2010,"));
+    let mut second = talking.waiting(&url);
     talking.gate.open();
     assert_eq!(first.answer().status, 403);
     assert_eq!(second.answer().text(), "c[1002,\"Connection interrupted\"]\n");
     // Its id is free.
     assert_eq!(talking.poll(&url, ""), (200, "o\n".to_owned()));
+}
+
+/// Its worker looks after all sessions, and no other one did.
+#[test]
+fn a_wake_that_takes_long_holds_up_no_other_session() {
+    let talking = Talking::start_with(|service| service.heartbeat(SHORT), |builder| builder.workers(3));
+    let mut slow = talking.open(Transport::Xhr);
+    slow.say(&["wait in wake"]);
+    talking.gate.wait();
+    let mut other = talking.open(Transport::XhrStreaming);
+    assert_eq!([other.frame(), other.frame()], ["h", "h"]);
+    let mut third = talking.open(Transport::Xhr);
+    third.say(&["wake"]);
+    assert_eq!(third.message(), "awake");
+    // What it is told meanwhile waits for it, and holds nobody else.
+    (0..10).for_each(|_| _ = slow.say(&["x"]));
+    talking.server.client().expect_alive("/hello");
+    talking.gate.open();
+    assert_eq!(slow.message(), "awake");
+    assert_eq!(slow.message(), "x");
+}
+
+/// Another worker waited to tell it of the end, with all the others that had ended.
+#[test]
+fn the_end_of_one_that_is_busy_holds_up_nobody() {
+    let talking = Talking::start_with(|service| service, |builder| builder.workers(2));
+    let busy = talking.open(Transport::XhrStreaming);
+    let id = talking.calls.last();
+    let mut sender = talking.server.client();
+    sender.send(request("POST", &format!("{}xhr_send", busy.url), "", "[\"wait\",\"not heard\"]"));
+    talking.gate.wait();
+    let url = busy.url.clone();
+    busy.into_clients().0.vanish();
+    eventually("it is closed", || talking.poll(&url, "").1.starts_with("c[1002,"));
+    for _ in 0..3 {
+        let mut other = talking.open(Transport::Xhr);
+        other.say(&["close other"]);
+        assert_eq!(other.closed(), "c[4000,\"other\"]");
+    }
+    eventually("they have ended", || talking.calls.ends() == 3);
+    talking.server.client().expect_alive("/hello");
+    talking.gate.open();
+    assert_eq!(sender.answer().status, 204);
+    talking.calls.expect_each_to_have_ended_once(4);
+    talking.expect_call("close 1002 \"Connection interrupted\" after 1");
+    assert!(talking.hub.client(id).is_none());
+}
+
+/// What was sent before the stop was lost, and who was opened meanwhile was never closed.
+#[test]
+fn a_stop_says_first_what_waits() {
+    let talking = Talking::start(|service| service);
+    let mut sessions = [Transport::XhrStreaming, Transport::EventSource, Transport::WebSocket]
+        .map(|transport| (talking.open(transport), talking.hub.client(talking.calls.last()).expect("it is here")));
+    let late = talking.url();
+    let mut opening = talking.server.client();
+    opening.send(request("POST", &format!("{late}xhr?do=wait"), "", ""));
+    talking.gate.wait();
+    for (_, client) in &sessions {
+        (0..50).for_each(|number| client.send(number.to_string()).expect("room"));
+    }
+    talking.server.handle.stop();
+    for (session, _) in &mut sessions {
+        (0..50).for_each(|number: u32| assert_eq!(session.message(), number.to_string()));
+        assert_eq!(session.closed(), GO_AWAY);
+    }
+    talking.gate.open();
+    assert_eq!(opening.answer().text(), "o\n");
+    let Talking { server, hub, calls, .. } = talking;
+    server.ended();
+    calls.expect_each_to_have_ended_once(4);
+    assert_eq!(hub.subscribers(), 0);
 }
