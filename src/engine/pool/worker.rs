@@ -157,9 +157,10 @@ impl<D: Clone + Send + 'static> Worker<D> {
                 self.to_acceptor.wake();
             }
         }
-        while self.shared.conversations.tell_of_ended() {}
-        self.shared.sessions.end(Millis::now().0);
-        while self.shared.conversations.tell_of_ended() {}
+        if self.role == Role::Worker {
+            self.shared.sessions.end(Millis::now().0);
+            while self.shared.conversations.tell_of_ended() {}
+        }
         drop(self.done);
     }
 
