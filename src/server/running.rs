@@ -57,6 +57,8 @@ const STATUS_QUEUE: usize = 64;
 /// How long the application's threads have before it is said that they are waited for.
 const BACKGROUND_GRACE: Duration = Duration::from_secs(1);
 const BACKGROUND_POLL: Duration = Duration::from_millis(2);
+/// How long the word that we serve may be on its way to us.
+const GO_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the predecessor may be slow to read from us.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -113,6 +115,8 @@ pub struct Running {
     pub(super) reload_later: bool,
     /// Whether the predecessor has to say first that we serve.
     waits_for_go: bool,
+    /// Whether it was told that we can: then that word may be on its way.
+    can_serve: bool,
     /// Whether the successor was told to serve, and has not said that it does.
     pub(super) waits_for_serving: bool,
     /// A successor that is ready while we wait until nothing runs here.
@@ -292,6 +296,7 @@ impl Running {
             first_stop: Cell::new(None),
             predecessor,
             waits_for_go,
+            can_serve: false,
             waits_for_serving: false,
             beside: Cell::new(None),
             announcement: None,
@@ -441,7 +446,12 @@ impl Running {
     pub(super) fn supervise(&mut self, config: &Config) -> Option<Ended> {
         loop {
             match self.wait(None) {
-                Waited::Event(Event::Stop) => return Some(self.stop(config)),
+                Waited::Event(Event::Stop) => {
+                    return Some(match self.hear_go() {
+                        Event::StopNow => self.stop_at_once(),
+                        _ => self.stop(config),
+                    });
+                }
                 Waited::Event(Event::StopNow) => return Some(self.stop_at_once()),
                 Waited::Event(Event::Reopen) => self.reopen_log(),
                 Waited::Event(Event::Successor(..) | Event::PoolEnded) => {}
@@ -468,6 +478,28 @@ impl Running {
         }
     }
 
+    /// A stop came. Where the predecessor may have said that we serve, it is the server's: supervisors know us as that before we
+    /// have heard it, and one that ends on probation is not missed. Answers which stop it is.
+    fn hear_go(&mut self) -> Event {
+        let until = Instant::now() + GO_PATIENCE;
+        if self.waits_for_go && self.can_serve {
+            log::info!("stopping, once the predecessor has said that this process serves");
+        }
+        while self.waits_for_go && self.can_serve {
+            match self.wait(Some(until)) {
+                Waited::Event(Event::StopNow) => return Event::StopNow,
+                Waited::Event(Event::Predecessor(word)) => {
+                    if let Some(stop) = self.on_predecessor(word) {
+                        return stop;
+                    }
+                }
+                Waited::Event(_) => {}
+                Waited::Time | Waited::Over => break,
+            }
+        }
+        Event::Stop
+    }
+
     /// Does what the predecessor says. Answers the stop that it passes on, if it does.
     fn on_predecessor(&mut self, word: FromPredecessor) -> Option<Event> {
         match word {
@@ -482,6 +514,7 @@ impl Running {
                         hub.inner().freeze();
                     }
                     test_point("successor-restored");
+                    self.can_serve = true;
                     self.tell_predecessor(&Message::Promoted);
                 } else {
                     self.became_server();

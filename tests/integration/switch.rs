@@ -207,6 +207,28 @@ fn a_stop_does_not_wait_for_who_stands_by() {
     assert!(!program.log().iter().any(|line| line.contains("reload deadline")), "{:#?}", program.log());
 }
 
+/// It ended as one on probation, and its predecessor, which had said that it serves, took over again: the stop was lost.
+#[test]
+fn a_stop_just_before_it_hears_that_it_serves_stops_all() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &[("HANDOVER_TEST_STOP", "predecessor-promoted")]);
+    program.client().expect_alive("/hello");
+    let old = program.current();
+    program.signal(Signal::HUP);
+    let stands_still = || {
+        let status = std::fs::read_to_string(format!("/proc/{old}/status")).unwrap_or_default();
+        status.contains("State:\tT")
+    };
+    eventually("its predecessor stands still before it says so", stands_still);
+    let new = *program.processes().iter().find(|&&pid| pid != old).expect("a successor");
+    program.signal_to(new, Signal::TERM);
+    program.logged("stopping, once the predecessor has said");
+    program.signal_to(old, Signal::CONT);
+    program.wait_for_end(old);
+    assert_eq!(program.wait_for_end(new), Some(0));
+    assert!(!program.log().iter().any(|line| line.contains("reload failed")), "{:#?}", program.log());
+}
+
 /// Steps at which the successor dies, each before it serves: then nobody notices anything.
 #[test]
 fn a_successor_that_dies_before_it_serves_is_not_missed() {
