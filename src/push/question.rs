@@ -172,7 +172,6 @@ fn wants_json(request: &Request) -> bool {
 
 /// The Idempotency-Key, quoted as the draft of that field wants it, or not.
 pub(super) fn key(request: &Request) -> Result<Option<String>, Wrong> {
-    let allowed = format!("allowed is one of 1 to {KEY_LENGTH} visible ASCII characters, quoted or not");
     let mut keys = request.header_values("Idempotency-Key");
     let Some(key) = keys.next() else { return Ok(None) };
     let key = std::str::from_utf8(key).unwrap_or_default();
@@ -180,7 +179,10 @@ pub(super) fn key(request: &Request) -> Result<Option<String>, Wrong> {
     let fits = (1..=KEY_LENGTH).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
     match fits && keys.next().is_none() {
         true => Ok(Some(key.to_owned())),
-        false => Err(Wrong::new(400, format!("Idempotency-Key: {allowed}"))),
+        false => {
+            let allowed = format!("allowed is one of 1 to {KEY_LENGTH} visible ASCII characters, quoted or not");
+            Err(Wrong::new(400, format!("Idempotency-Key: {allowed}")))
+        }
     }
 }
 

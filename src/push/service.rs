@@ -199,18 +199,22 @@ impl Service {
         let body =
             request.body_bytes().map_err(|error| Wrong::new(400, format!("the body cannot be read: {error}")))?;
         let body = String::from_utf8(body).map_err(|_| Wrong::new(415, "the body is no UTF-8"))?;
-        let messages = match (topic, &question.topics[..]) {
-            ("", []) if question.event.is_some() => {
-                return Err(Wrong::new(400, "event= is for one topic: of a batch each line says its own"));
-            }
-            ("", []) => self.batch(claims, &body)?,
-            ("", [topic]) => vec![self.message(claims, topic, question.event.as_deref(), body)?],
-            (topic, []) => vec![self.message(claims, topic, question.event.as_deref(), body)?],
-            (..) => return Err(Wrong::new(400, "one topic is published to at a time, or a batch without one")),
-        };
         let principal = claims.map_or("", Claims::principal);
         let key = key.as_deref().map(|key| Key { principal, key });
-        let published = self.namespace.hub.inner().publish_all(messages, boot_time(), key).map_err(refused)?;
+        let (hub, event) = (self.namespace.hub.inner(), question.event.as_deref());
+        let publish_to = |topic: &str, data| {
+            let (topic, message) = self.message(claims, topic, event, data)?;
+            hub.publish(&topic, message, boot_time(), key).map_err(refused)
+        };
+        let published = match (topic, &question.topics[..]) {
+            ("", []) if event.is_some() => {
+                return Err(Wrong::new(400, "event= is for one topic: of a batch each line says its own"));
+            }
+            ("", []) => hub.publish_all(self.batch(claims, &body)?, boot_time(), key).map_err(refused)?,
+            ("", [topic]) => publish_to(topic, body)?,
+            (topic, []) => publish_to(topic, body)?,
+            (..) => return Err(Wrong::new(400, "one topic is published to at a time, or a batch without one")),
+        };
         let mut text = Vec::with_capacity(96);
         text.extend_from_slice(b"{\"id\":\"");
         push_decimal(&mut text, published.position.epoch);

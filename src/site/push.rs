@@ -4,7 +4,7 @@ use super::welcome::FIGURES;
 use crate::api::{Handler, Request, Response};
 use crate::config::push::{NamespaceConfig, Publish, Subscribe};
 use crate::push::{Hub, Publishers, Subscribers, TokenKeys};
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use std::time::Duration;
 
 /// A namespace at its prefix.
@@ -73,21 +73,19 @@ impl PushRoute {
 
     /// Where behind the prefix the rest of a path begins, if it lies there: whole segments, decoded. Dots are no segments
     /// of their own here, since a topic is no file.
-    pub fn rest(&self, path: &str) -> Option<usize> {
-        if let Some(rest) = path.strip_prefix(&*self.prefix)
-            && (rest.is_empty() || rest.starts_with('/'))
-        {
+    pub fn rest(&self, path: &[u8]) -> Option<usize> {
+        if let Some([] | [b'/', ..]) = path.strip_prefix(self.prefix.as_bytes()) {
             return Some(self.prefix.len());
         }
         // Hardly anybody writes it in another way.
-        if !path.contains('%') {
+        if !path.contains(&b'%') {
             return None;
         }
         let mut at = 0;
         for segment in self.prefix.split('/').skip(1) {
-            let rest = path.get(at..)?.strip_prefix('/')?;
-            let length = rest.find('/').unwrap_or(rest.len());
-            let decoded = percent_decode_str(&rest[..length]).decode_utf8().ok()?;
+            let rest = path.get(at..)?.strip_prefix(b"/")?;
+            let length = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
+            let decoded = percent_decode(&rest[..length]).decode_utf8().ok()?;
             if decoded != segment {
                 return None;
             }
@@ -138,7 +136,7 @@ mod tests {
             ("/b/events", None),
             ("*", None),
         ] {
-            assert_eq!(route.rest(path).map(|at| &path[at..]), rest, "{path}");
+            assert_eq!(route.rest(path.as_bytes()).map(|at| &path[at..]), rest, "{path}");
         }
     }
 }

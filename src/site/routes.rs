@@ -124,7 +124,8 @@ impl Site {
         self.hub.as_ref()
     }
 
-    fn push_route(&self, path: &str) -> Option<(&PushRoute, usize)> {
+    fn push_route(&self, request: &Request) -> Option<(&PushRoute, usize)> {
+        let path = request.path_bytes();
         self.push.iter().find_map(|route| Some((route, route.rest(path)?)))
     }
 
@@ -151,7 +152,7 @@ impl Site {
 
 impl Handler for Site {
     fn handle(&self, request: &mut Request) -> Response {
-        if let Some((route, rest)) = self.push_route(request.path()) {
+        if let Some((route, rest)) = self.push_route(request) {
             return self.fields.onto(route.handle(request, rest));
         }
         let name = match path::name(request.path()) {
@@ -179,7 +180,7 @@ impl Handler for Site {
 
     /// A redirect or an error is the answer to every method, so there the field says nothing narrower.
     fn allow(&self, head: &Request) -> Option<String> {
-        if let Some((route, _)) = self.push_route(head.path()) {
+        if let Some((route, _)) = self.push_route(head) {
             return route.service().allow(head);
         }
         let name = path::name(head.path()).ok()?;
@@ -193,7 +194,7 @@ impl Handler for Site {
     }
 
     fn body_limit(&self, head: &Request) -> Option<u64> {
-        self.push_route(head.path())?.0.service().body_limit(head)
+        self.push_route(head)?.0.service().body_limit(head)
     }
 
     fn describe(&self) -> Vec<String> {

@@ -346,7 +346,7 @@ impl Hub {
         now: i64,
         key: Option<Key<'_>>,
     ) -> Result<Published, PublishError> {
-        self.publish_all(vec![(topic.clone(), message)], now, key)
+        self.publish_these([(topic.clone(), message)], now, key)
     }
 
     /// Publishes all of them, or none, and nothing of others between.
@@ -359,20 +359,29 @@ impl Hub {
         now: i64,
         key: Option<Key<'_>>,
     ) -> Result<Published, PublishError> {
+        self.publish_these(messages, now, key)
+    }
+
+    /// A list of them, or a single one, which takes no room of its own.
+    fn publish_these<M>(&self, these: M, now: i64, key: Option<Key<'_>>) -> Result<Published, PublishError>
+    where
+        M: AsRef<[(Topic, Message)]> + IntoIterator<Item = (Topic, Message)>,
+    {
         let mut state = match self.open_state() {
             Ok(state) => state,
             Err(PublishError::HandedOver) => {
                 let elsewhere = self.elsewhere().clone().ok_or(PublishError::HandedOver)?;
-                return elsewhere(messages, key);
+                return elsewhere(these.into_iter().collect(), key);
             }
             Err(error) => return Err(error),
         };
+        let messages = these.as_ref();
         let most = state.log.limits.message;
         if messages.iter().any(|(_, message)| message.data().len() > most) {
             return Err(PublishError::TooLarge { most });
         }
         let listening = |state: &State, topic| state.waiting.get(topic).map_or(0, |waiting| waiting.tokens.len());
-        let key = match (key, &messages[..]) {
+        let key = match (key, messages) {
             (Some(Key { principal, key }), [(first, _), ..]) => {
                 let topic = if messages.len() == 1 { first.name() } else { "" };
                 let key = [first.namespace(), principal, topic, key].join("\n");
@@ -393,7 +402,7 @@ impl Hub {
             _ => None,
         };
         let (mut marks, mut subscribers) = (false, 0);
-        for (topic, message) in messages {
+        for (topic, message) in these {
             state.log.append(&topic, message, now)?;
             let State { waiting, marked, .. } = &mut *state;
             if let Some(waiting) = waiting.get_mut(&topic) {

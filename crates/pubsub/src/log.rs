@@ -123,6 +123,14 @@ pub(crate) struct Kept {
     history: usize,
 }
 
+impl Kept {
+    /// Whether its oldest message goes for the sake of [`Retention::history`].
+    fn has_too_much(&self, now: i64) -> bool {
+        let is_old = |oldest: &Stored| now.saturating_sub(oldest.time) >= YOUNG;
+        self.messages.len() > self.history && self.messages.front().is_some_and(is_old)
+    }
+}
+
 /// Why something could not be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendError {
@@ -292,9 +300,9 @@ impl Log {
         self.holes.get(self.holes.partition_point(|hole| *hole <= cursor)).copied()
     }
 
-    /// Puts a message at the end, which has that offset. Answers whether its topic has more than it is to have.
+    /// Puts a message at the end, which has that offset. Answers whether its topic has something to [`trim`](Log::trim) then.
     pub(crate) fn put(&mut self, topic: &Topic, stored: Stored) -> bool {
-        let (offset, bytes) = (stored.offset, stored.message.bytes() + ENTRY);
+        let (offset, now, bytes) = (stored.offset, stored.time, stored.message.bytes() + ENTRY);
         let kept = match self.topics.get_mut(topic) {
             Some(kept) => kept,
             None => self.known(topic),
@@ -302,10 +310,10 @@ impl Log {
         let first = kept.messages.is_empty();
         kept.messages.push_back(stored);
         kept.last = offset;
-        let more = kept.messages.len() > kept.history;
+        let has_too_much = kept.has_too_much(now);
         self.order.insert(offset, topic.clone());
         self.bytes += bytes + if first { TOPIC + topic.bytes() } else { 0 };
-        more
+        has_too_much
     }
 
     /// The topic, which is remembered from here on, with the floor that was remembered for it.
@@ -321,9 +329,8 @@ impl Log {
     /// Drops what one topic has too much of.
     pub(crate) fn trim(&mut self, topic: &Topic, now: i64) {
         while let Some(kept) = self.topics.get(topic)
-            && kept.messages.len() > kept.history
+            && kept.has_too_much(now)
             && let Some(oldest) = kept.messages.front()
-            && now.saturating_sub(oldest.time) >= YOUNG
         {
             self.drop_message(oldest.offset);
         }

@@ -77,6 +77,15 @@ impl Connection {
         if declared.is_some_and(|declared| declared > limit) {
             return self.refuse_it(work, turn, Reject::BodyTooLarge);
         }
+        if let Some(length) = declared.and_then(|declared| usize::try_from(declared).ok())
+            && let Some(body) = work.input().get(..length)
+        {
+            // Most bodies that are small come with their heads.
+            let body = body.to_vec();
+            work.consume(length);
+            work.request.set_body(RequestBody::buffered(body), declared);
+            return self.run(work, turn);
+        }
         let collecting = Collecting::new(Incoming::new(framing), since, limit, declared, expects_continue);
         self.read_body(work, turn, Box::new(collecting))
     }
