@@ -105,15 +105,21 @@ fn push_id(text: &mut String, position: Position) {
     let _ = writeln!(text, "id: {position}");
 }
 
+fn push_line(text: &mut String, name: &str, value: &str) {
+    text.push_str(name);
+    text.push_str(value);
+    text.push('\n');
+}
+
 fn push_event(text: &mut String, event: Option<&str>, data: &str) {
     if let Some(event) = event {
-        let _ = writeln!(text, "event: {event}");
+        push_line(text, "event: ", event);
     }
     // Also at a bare CR: a parser ends its line there, and what follows would be a field.
     let mut rest = data;
     loop {
-        let end = rest.find(['\r', '\n']).unwrap_or(rest.len());
-        let _ = writeln!(text, "data: {}", &rest[..end]);
+        let end = rest.bytes().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(rest.len());
+        push_line(text, "data: ", &rest[..end]);
         rest = &rest[end..];
         if rest.is_empty() {
             break;
