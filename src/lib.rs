@@ -45,6 +45,11 @@ mod site;
 mod stopping;
 mod sys;
 
+/// The examples of the README are compiled as those here are.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 /// What the fuzz targets call; in no other build.
 #[cfg(fuzzing)]
 #[doc(hidden)]

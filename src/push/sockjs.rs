@@ -27,8 +27,8 @@ const ESCAPED: usize = 2;
 const RETRY_AFTER: &str = "5";
 
 /// Clients of a conversation by SockJS (0.3.3, and what its main branch has made tighter), for
-/// [`Router::mount_service`](crate::Router::mount_service): a page comes to it by `new SockJS("/echo")` of `sockjs-client`, 1.0
-/// or newer.
+/// [`Router::mount_service`](crate::Router::mount_service): a page comes to it by `new SockJS("/echo")` of `sockjs-client`
+/// (tested with 1.6.1).
 ///
 /// Event streams, streamed and plain polls and WebSockets lead to the same [`Conversation`](crate::Conversation). A session
 /// outlives the requests that it consists of, for 5 seconds, and goes through reloads like a WebSocket. It belongs to who has
