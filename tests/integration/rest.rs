@@ -4,6 +4,8 @@
 use crate::common::Size;
 use crate::common::{Program, eventually};
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 /// How much there is of the text of the file that `pid` runs, and how much of it is resident, in KiB.
 fn text(pid: u32) -> (u64, u64) {
@@ -54,5 +56,36 @@ fn what_connections_took_goes_back_to_the_system() {
     for mut client in keep {
         assert_eq!(client.send("\r\n\r\n").answer().status, 200);
     }
+    assert_eq!(lab.stop(), Some(0));
+}
+
+/// How often threads of that name have gone to sleep.
+fn sleeps(pid: u32, name: &str) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("/proc");
+    let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).expect("it runs on");
+    let of_status = |status: String| {
+        let figure = |field| status.lines().find_map(|line| line.strip_prefix(field)).map(str::trim);
+        figure("Name:").filter(|named| named.starts_with(name))?;
+        figure("voluntary_ctxt_switches:")?.parse::<u64>().ok()
+    };
+    threads.flatten().filter_map(|thread| of_status(status(thread))).sum()
+}
+
+/// A session's connections wait without an end, and that was taken for a time long past: they had a turn each second, or four.
+#[test]
+fn sessions_that_wait_have_no_turn() {
+    let lab = Program::lab([""; 0]);
+    let mut clients = Vec::new();
+    for number in 0..3 {
+        let mut client = lab.client();
+        client.send(format!("GET /sockjs/echo/0/waits{number}/eventsource HTTP/1.1\r\nHost: test\r\n\r\n"));
+        client.read_past(b"data: o\r\n\r\n").expect("it is open");
+        clients.push(client);
+    }
+    let before = sleeps(lab.pid(), "worker");
+    assert!(before > 0);
+    thread::sleep(Duration::from_secs(5));
+    let more = sleeps(lab.pid(), "worker") - before;
+    assert!(more < 3, "workers have been woken {more} times");
     assert_eq!(lab.stop(), Some(0));
 }

@@ -6,12 +6,8 @@
 //! So a busy connection costs one look a tick at the most, and a step in the heap once in its idle timeout.
 
 use crate::clock::Millis;
+use crate::engine::slot::FARTHEST;
 use crate::engine::table::Table;
-use std::time::Duration;
-
-/// No timer is set for later, so that 32 bits of milliseconds can be compared around the wrap. What is due later is looked
-/// at then, and asks for another.
-const FARTHEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// See above.
 pub(super) struct Timers {

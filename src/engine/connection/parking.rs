@@ -1,10 +1,9 @@
 //! What each state waits for while it is parked: the one place that says it.
 
-use super::subscribed::LONG;
 use super::{Connection, Shared, State, writing::ResponseBody};
 use crate::clock::Millis;
 use crate::config::DRAIN_LINGER;
-use crate::engine::slot::{Parked, Parking, Shed};
+use crate::engine::slot::{FARTHEST, Parked, Parking, Shed};
 use http1::head::is_blank;
 use std::time::Duration;
 
@@ -75,7 +74,6 @@ impl Connection {
             // Only a worker may end it, which is on its way.
             State::Refused { until, .. } => (Parked { movable: false, ..reads }, *until, now),
         };
-        // What is farther away would be taken for what has passed: deadlines are compared around a wrap.
-        Parking { parked, deadline: deadline.min(now.after(LONG)), sheddable_at }
+        Parking { parked, deadline: deadline.min(now.after(FARTHEST)), sheddable_at }
     }
 }

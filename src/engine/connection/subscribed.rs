@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// As good as never, and still near enough for a deadline.
-pub(super) const LONG: Duration = Duration::from_secs(20 * 24 * 60 * 60);
+const LONG: Duration = Duration::from_secs(20 * 24 * 60 * 60);
 /// Between what the ends of two streams tell their clients to wait, in milliseconds: all at once would be a stampede.
 const RETRIES: std::ops::Range<u32> = 1000..5000;
 

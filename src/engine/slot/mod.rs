@@ -11,12 +11,17 @@ use crate::clock::Millis;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// No deadline is later, so that 32 bits of milliseconds can be compared around the wrap. What is due later, or never, is
+/// looked at then, and asks for another.
+pub const FARTHEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How an owner parks a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parking {
     pub parked: Parked,
-    /// When the acceptor acts.
+    /// When the acceptor acts; in [`FARTHEST`] at the latest.
     pub deadline: Millis,
     /// From when on it may go for another, if it may.
     pub sheddable_at: Millis,
