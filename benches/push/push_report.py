@@ -60,7 +60,9 @@ missing, doubled, out of order or on another topic, or in which a subscriber was
 beginning with another one; a cell is the median, in brackets the least and the most of {rounds} rounds of {seconds} s,
 and a ratio the median of those within each round. *CPU* is the user and system time of all processes of the server.
 Where one message goes to thousands the client lets deliveries come together for {nap} µs when there are few, or each of
-them would have its server wake the client: with {cores} cores that is a good part of what is measured. *Private
+them would have its server wake the client: with {cores} cores that is a good part of what is measured. In `echo` they
+do not wait. By WebSocket everybody does the same: what a client says is masked, nothing is compressed, what is broadcast
+comes by a POST, and at the end each idle one is asked by a ping whether its server still has it. *Private
 memory* is RssAnon of all processes, with all subscribers less before. A round is *disturbed* where processes that are not
 of the benchmark, or the machine's host, took more than {disturbed:.0%} of its time."""
 
