@@ -323,8 +323,12 @@ impl Session {
     /// something, by [`Session::tell`].
     fn look(self: &Arc<Self>, timer: Option<u64>, now: u64) -> bool {
         let mut inner = self.inner();
-        if timer.is_some() && mem::take(&mut inner.timer) != timer {
-            return false;
+        if timer.is_some() {
+            // Another one has taken its place meanwhile, and stays.
+            if inner.timer != timer {
+                return false;
+            }
+            inner.timer = None;
         }
         let wakes = inner.talker.as_ref().is_some_and(|talker| talker.inbox.take_wake(now));
         let outcome = inner.machine.tick(now);
@@ -930,6 +934,17 @@ mod tests {
         assert!(table.sessions.find("c", "s").is_none());
         drop(session);
         assert_eq!(sized(&table.sessions), (0, 0));
+    }
+
+    /// With a time that was another one's by then it forgot its own.
+    #[test]
+    fn a_timer_that_comes_too_late_leaves_the_one_that_counts() {
+        let table = Table::new();
+        let session = table.open("s", 1);
+        assert!(!session.look(Some(17), 17));
+        table.sessions.look(|| 6000, || {});
+        assert!(table.sessions.find("c", "s").is_none());
+        assert_eq!(table.calls(), ["close 1006"]);
     }
 
     /// Its application never heard of their end, and a client that asked again was one that nobody knows.
