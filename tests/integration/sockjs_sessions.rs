@@ -2,7 +2,7 @@
 //! each end once.
 
 use crate::common::sockjs::{Session, Transport, ask, messages, new_session, request};
-use crate::common::{Gate, Passage, RawClient, TestServer, eventually, patient};
+use crate::common::{Gate, Passage, Program, RawClient, Size, TestServer, count, eventually, patient};
 use handover::{
     Carried, Client, ClientId, Closed, Conversation, Hub, Incoming, IntoResponse, Request, Response, Router, SendError,
     Server, SockJs, StatusCode,
@@ -206,7 +206,7 @@ impl Talking {
         (answer.status, answer.text().to_owned())
     }
 
-    /// A poll that waits behind the one that opens that session: of two one is refused.
+    /// A poll that waits for that session, or for its opening: of two one is refused.
     #[track_caller]
     fn waiting(&self, url: &str) -> RawClient {
         let mut two = [self.server.client(), self.server.client()];
@@ -542,12 +542,16 @@ fn a_stop_tells_each_that_it_goes_and_its_application_once() {
     for receives in [true, false] {
         let talking = Talking::start(|service| service);
         let mut sessions = Transport::ALL.map(|transport| talking.open(transport));
-        if receives {
-            sessions.iter_mut().for_each(|session| _ = session.ask());
-        }
+        let is_poll = |transport: &Transport| matches!(transport, Transport::Xhr | Transport::Jsonp);
+        // A request on its way to an idle connection may meet the end of that.
+        let of_polls = Transport::ALL.iter().zip(&sessions).filter(|(transport, _)| receives && is_poll(transport));
+        let mut polls: Vec<RawClient> = of_polls.map(|(_, session)| talking.waiting(&session.url)).collect();
         talking.server.handle.stop();
+        for poll in &mut polls {
+            assert_eq!(poll.answer().text(), format!("{GO_AWAY}\n"));
+        }
         for (transport, session) in Transport::ALL.into_iter().zip(&mut sessions) {
-            if receives || !matches!(transport, Transport::Xhr | Transport::Jsonp) {
+            if !is_poll(&transport) {
                 assert_eq!(session.closed(), GO_AWAY, "{transport:?}");
             }
             if transport == Transport::WebSocket {
@@ -706,4 +710,89 @@ fn a_stop_says_first_what_waits() {
     server.ended();
     calls.expect_each_to_have_ended_once(4);
     assert_eq!(hub.subscribers(), 0);
+}
+
+/// So many as `HANDOVER_VANISHED` says, or as there may be.
+#[test]
+fn who_opens_sessions_and_vanishes_leaves_nothing() {
+    let sessions = count("HANDOVER_VANISHED", 2000);
+    let talking = Talking::start(|service| service.disconnect_delay(SHORT));
+    let mut opened = 0;
+    thread::scope(|scope| {
+        let open = |share: usize| {
+            let mut client = talking.server.client();
+            let mut opened = 0;
+            for _ in 0..share / 50 {
+                let polls = (0..50).map(|_| request("POST", &format!("{}xhr", talking.url()), "", ""));
+                client.send(polls.collect::<String>());
+                for _ in 0..50 {
+                    match client.answer() {
+                        answer if answer.status == 503 => {}
+                        answer => opened += usize::from(answer.text() == "o\n"),
+                    }
+                }
+            }
+            client.vanish();
+            opened
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(move || open(sessions / 4))).collect();
+        opened = threads.into_iter().map(|thread| thread.join().expect("all are answered")).sum();
+    });
+    assert!(opened > 0);
+    talking.calls.expect_each_to_have_ended_once(opened);
+    eventually("nobody is left", || talking.hub.subscribers() == 0);
+    assert_eq!(talking.poll(&talking.url(), ""), (200, "o\n".to_owned()));
+}
+
+#[test]
+fn what_is_too_large_is_refused_and_ends_nothing() {
+    let talking = Talking::start(|service| service);
+    let session = talking.open(Transport::Xhr);
+    let many = |messages: usize| format!("[{}]", vec!["\"x\""; messages].join(","));
+    for body in [format!("[\"{}\"]", "x".repeat(128 << 10)), "x".repeat(1 << 20), many(1025)] {
+        let mut client = talking.server.client();
+        // It may be answered before it is read.
+        let _ = client.try_send(request("POST", &format!("{}xhr_send", session.url), "", &body));
+        assert_eq!(client.answer().status, 413);
+    }
+    let text = "x".repeat((64 << 10) - 10);
+    assert_eq!(talking.send(&session.url, "", &format!("[\"{text}\"]")), 204);
+    assert_eq!(talking.poll(&session.url, ""), (200, format!("a[\"{text}\"]\n")));
+    let mut socket = talking.open(Transport::WebSocket);
+    socket.say(&[&"x".repeat(128 << 10)]);
+    assert!(socket.try_closed().is_err());
+    talking.expect_call("close 1009 \"message too large\" after 0");
+}
+
+/// What waits for sessions is of the memory that there is: nobody is let in beyond that, and everybody else is served.
+#[test]
+fn sessions_fill_the_memory_that_there_is_and_no_more() {
+    let program = Program::lab(["--memory", "20M", "--workers", "2"]);
+    let mut client = program.client();
+    let large = format!("[\"{}\"]", "x".repeat(60_000));
+    let open = |client: &mut RawClient| {
+        let url = format!("/sockjs/echo/000/{}/", new_session());
+        let answer = ask(client, "POST", &format!("{url}xhr"), "", "");
+        (answer.status, url)
+    };
+    let mut last = String::new();
+    let mut opened = 0;
+    loop {
+        let (status, url) = open(&mut client);
+        if status == 503 {
+            break;
+        }
+        assert_eq!((status, opened < 2000), (200, true));
+        let said = ask(&mut client, "POST", &format!("{url}xhr_send"), "", &large);
+        assert!([204, 503].contains(&said.status), "{said:?}");
+        (last, opened) = (url, opened + 1);
+    }
+    client.expect_alive("/hello");
+    assert_eq!(open(&mut client).0, 503);
+    let answer = ask(&mut client, "POST", &format!("{last}xhr"), "", "");
+    assert!(answer.status == 200 && answer.text().starts_with("a[\"xxx"), "{opened}: {answer:?}");
+    let resident = Size::of(program.pid()).resident;
+    assert!(resident < 20 << 10, "{resident} KiB with {opened} sessions");
+    eventually("there is room again", || open(&mut client).0 == 200);
+    assert_eq!(program.stop(), Some(0));
 }
