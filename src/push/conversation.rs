@@ -91,7 +91,8 @@ pub trait Conversation: Send + Sync + 'static {
     fn save(&self, state: &Self::State) -> Carried;
 
     /// Goes on with what another process has saved, perhaps one of an earlier version: before any other call for that client,
-    /// on a worker or before the server serves. `None` closes it with 1012, so that it comes back and begins anew.
+    /// on a worker or before the server serves. `None` closes the client, with 1012 a WebSocket, so that it comes back and
+    /// begins anew. What is [carried over](crate::Builder::carry_over) is restored before or after that.
     fn restore(&self, client: &Client, saved: Carried) -> Option<Self::State>;
 }
 
