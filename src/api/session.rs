@@ -189,16 +189,7 @@ impl Session {
 
     /// Whether a request may be for it. What it says of itself for the first time counts from then on.
     pub fn is_owned_by(&self, owner: &Owner) -> bool {
-        let mut inner = self.inner();
-        let same = match (&inner.owner.origin, &owner.origin) {
-            (Some(one), Some(other)) => one == other,
-            _ => true,
-        };
-        let same = same && inner.owner.authorization == owner.authorization;
-        if same && inner.owner.origin.is_none() {
-            inner.owner.origin.clone_from(&owner.origin);
-        }
-        same
+        self.inner().is_owned_by(owner)
     }
 
     /// News reach that connection under that token from now on. Answers whether there is something for it.
@@ -501,6 +492,18 @@ pub(crate) enum HearError {
 }
 
 impl Inner {
+    fn is_owned_by(&mut self, owner: &Owner) -> bool {
+        let same = match (&self.owner.origin, &owner.origin) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        let same = same && self.owner.authorization == owner.authorization;
+        if same && self.owner.origin.is_none() {
+            self.owner.origin.clone_from(&owner.origin);
+        }
+        same
+    }
+
     fn held(&self) -> usize {
         let pieces = self.pending.iter().flat_map(|write| &write.pieces);
         let inbox = |talker: &Arc<Talker>| size_of::<Talker>() + talker.inbox.held();
@@ -581,18 +584,28 @@ impl Sessions {
         now: u64,
     ) -> Arrived {
         let (conversation, id) = key;
-        let mut all = lock(&self.all);
-        let of_conversation = all.entry(conversation.clone()).or_default();
-        if let Some(session) = of_conversation.get(id).cloned() {
-            drop(all);
-            if !session.is_owned_by(&owner) {
+        while let Some(session) = self.find(conversation, id) {
+            let mut inner = session.inner();
+            if inner.machine.is_gone() {
+                // Just now, and whoever has found that has not come to take it away.
+                drop(inner);
+                self.remove(&session);
+                continue;
+            }
+            if !inner.is_owned_by(&owner) {
                 return Arrived::NotYours;
             }
-            let mut inner = session.inner();
             let outcome = inner.machine.arrive(receiver, form, now);
             session.absorb(&mut inner, outcome, Some(receiver), now);
             drop(inner);
             return Arrived::Joined(session);
+        }
+        let mut all = lock(&self.all);
+        let of_conversation = all.entry(conversation.clone()).or_default();
+        if of_conversation.contains_key(id) {
+            // Another request was faster.
+            drop(all);
+            return self.arrive(hub, key, owner, (receiver, form), settings, most, now);
         }
         if of_conversation.len() >= most || self.full.load(Ordering::Relaxed) {
             return Arrived::Full;
@@ -1021,5 +1034,20 @@ mod tests {
         table.sessions.called(table.hub.take_absent());
         table.sessions.look(|| 1, || {});
         assert!(table.sessions.held() >= before + 55_000, "{before} {}", table.sessions.held());
+    }
+
+    /// Its client heard that it was interrupted, where it should have begun anew.
+    #[test]
+    fn who_comes_in_the_moment_in_which_a_session_goes_has_a_new_one() {
+        let table = Table::new();
+        let before = table.open("x", 1);
+        // Found by a worker that has not come to take it away.
+        assert!(before.inner().machine.tick(1 << 30).gone);
+        let Arrived::New(session) = table.arrive("x", 2, 1 << 30) else { panic!("it is gone") };
+        assert!(!Arc::ptr_eq(&before, &session));
+        assert_eq!(
+            session.next(2, &mut Joined::default(), 1 << 30).map(|write| write.pieces),
+            Some(vec![b"o\n".to_vec()])
+        );
     }
 }
