@@ -365,11 +365,8 @@ impl Session {
         if goes_on {
             joined.clear();
             let (pulled, _) = inbox.pull(joined);
-            let mut began = 0;
-            for (end, _) in joined.ends() {
-                // What is no text is replaced, as on an event stream.
-                send(inner, String::from_utf8_lossy(&joined.bytes()[began..*end]).into_owned());
-                began = *end;
+            for text in joined.texts() {
+                send(inner, text);
             }
             joined.clear();
             missed = pulled.gap;

@@ -33,7 +33,7 @@ pub struct Form {
     /// Each message is one of a WebSocket. Without JSON it is the data alone, and of what is missing nothing is said:
     /// [`Pulled::gap`].
     pub websocket: bool,
-    /// The same without a frame around it, for whoever makes his own: where each ends, [`Joined::ends`] says.
+    /// The same without a frame around it, for whoever makes his own: see [`Joined::texts`].
     pub bare: bool,
 }
 
@@ -191,6 +191,15 @@ impl Joined {
     /// Where in it each event ends, and the cursor behind that; an opening and what belongs to it are one.
     pub fn ends(&self) -> &[(usize, u64)] {
         &self.ends
+    }
+
+    /// The messages, joined [`Form::bare`] and with no opening; what is no text is replaced, as on an event stream.
+    pub fn texts(&self) -> impl Iterator<Item = String> {
+        let mut began = 0;
+        self.ends.iter().map(move |(end, _)| {
+            let message = &self.bytes[mem::replace(&mut began, *end)..*end];
+            String::from_utf8_lossy(message).into_owned()
+        })
     }
 
     /// Nothing was.

@@ -271,13 +271,10 @@ impl Connection {
             return self.end_attached(shared, now, date);
         }
         let Some(blocked) = &mut one.blocked else { return Expiry::Deliver };
-        let pace = Pace::of(&shared.limits);
-        if blocked.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_some() {
+        if blocked.window.wait(now, Pace::of(&shared.limits), || self.socket.unsent().unwrap_or(0)).is_some() {
             return Expiry::Park;
         }
-        self.socket.reset_on_close();
-        self.close(CloseReason::WriteTimeout, shared, now);
-        Expiry::Close(CloseReason::WriteTimeout)
+        self.expire_too_slow(shared, now)
     }
 
     /// Tells its client that the session is closed, and ends, for the thread that may not wait: what the client does not take

@@ -84,28 +84,28 @@ impl Connection {
                         writing.expired = true;
                         Expiry::Enqueue
                     }
-                    _ => {
-                        self.socket.reset_on_close();
-                        self.close(CloseReason::WriteTimeout, shared, now);
-                        Expiry::Close(CloseReason::WriteTimeout)
-                    }
+                    _ => self.expire_too_slow(shared, now),
                 }
             }
             State::Subscribed(_) if shared.is_draining() || self.last => self.end_subscription(shared, now, date),
             State::Subscribed(subscribed) => {
                 let Some(blocked) = &mut subscribed.blocked else { return Expiry::Deliver };
-                let pace = Pace::of(&shared.limits);
-                if blocked.window.wait(now, pace, || self.socket.unsent().unwrap_or(0)).is_some() {
+                if blocked.window.wait(now, Pace::of(&shared.limits), || self.socket.unsent().unwrap_or(0)).is_some() {
                     return Expiry::Park;
                 }
-                self.socket.reset_on_close();
-                self.close(CloseReason::WriteTimeout, shared, now);
-                Expiry::Close(CloseReason::WriteTimeout)
+                self.expire_too_slow(shared, now)
             }
             State::Conversing(_) => self.expire_conversation(shared, now),
             State::Attached(_) => self.expire_attached(shared, now, date),
             State::Lingering { reason, .. } | State::Refused { reason, .. } => Expiry::Close(*reason),
         }
+    }
+
+    /// Its client has taken too little of what waits for it.
+    pub(super) fn expire_too_slow(&mut self, shared: &Shared, now: Millis) -> Expiry {
+        self.socket.reset_on_close();
+        self.close(CloseReason::WriteTimeout, shared, now);
+        Expiry::Close(CloseReason::WriteTimeout)
     }
 
     fn expire_idle(&mut self, shared: &Shared, now: Millis) -> Expiry {

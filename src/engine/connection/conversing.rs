@@ -207,16 +207,6 @@ fn push_sockjs(out: &mut Vec<u8>, frame: sockjs::Frame<'_>) {
     }
 }
 
-/// Messages that were joined without frames.
-fn texts_of(joined: &Joined) -> Vec<String> {
-    let mut began = 0;
-    let mut text = |end: usize| {
-        let bytes = &joined.bytes()[mem::replace(&mut began, end)..end];
-        String::from_utf8_lossy(bytes).into_owned()
-    };
-    joined.ends().iter().map(|(end, _)| text(*end)).collect()
-}
-
 /// What the client says with one message: itself, or what SockJS has in it.
 fn messages_of(message: Message, one: &Conversing) -> Result<Vec<Message>, sockjs::Refusal> {
     if !one.speaks_sockjs() {
@@ -461,7 +451,7 @@ impl Connection {
                 let (pulled, cursor) = one.pull(&mut work.joined);
                 before = Some(cursor);
                 if one.speaks_sockjs() {
-                    let texts = texts_of(&work.joined);
+                    let texts: Vec<String> = work.joined.texts().collect();
                     push_sockjs(&mut work.out, sockjs::Frame::Messages(&texts));
                     work.joined.clear();
                     // One frame has all of them, and is kept as a whole.

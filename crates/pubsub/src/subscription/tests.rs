@@ -284,3 +284,17 @@ fn a_hole_is_told_where_it_is() {
     assert_eq!(pull(&mut two), format!("retry: 2000\nid: 8-2\n\n{gap}"));
     assert_eq!(pull(&mut two), "");
 }
+
+#[test]
+fn messages_without_frames_are_texts_again() {
+    let hub = hub(1 << 20);
+    let form = Form { websocket: true, bare: true, ..Form::default() };
+    let mut one = Subscription::part_of_another(&hub, &topic("a"), form);
+    let mut joined = Joined::default();
+    assert_eq!(joined.texts().next(), None);
+    for message in [&b"x\ny"[..], b"", b"a\xffb"] {
+        hub.publish(&topic("a"), Message::new(message), 0, None).expect("open");
+    }
+    one.pull(&mut joined);
+    assert_eq!(joined.texts().collect::<Vec<_>>(), ["x\ny", "", "a\u{fffd}b"]);
+}
