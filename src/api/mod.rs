@@ -54,6 +54,31 @@ pub trait Handler: Send + Sync + 'static {
     fn describe(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// What it counts, for `/-/metrics`: names as Prometheus has them, with labels if need be, and numbers that only grow
+    /// (`jobs_done_total`, `jobs_done_total{kind="print"}`). They go on in a successor, which begins at nothing itself.
+    ///
+    /// ```
+    /// use handover::{Handler, IntoResponse, Request, Response};
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    ///
+    /// #[derive(Default)]
+    /// struct Printer { jobs: AtomicUsize }
+    ///
+    /// impl Handler for Printer {
+    ///     fn handle(&self, _: &mut Request) -> Response {
+    ///         self.jobs.fetch_add(1, Ordering::Relaxed);
+    ///         "printed\n".into_response()
+    ///     }
+    ///
+    ///     fn counters(&self) -> Vec<(String, u64)> {
+    ///         vec![("printer_jobs_total".into(), self.jobs.load(Ordering::Relaxed) as u64)]
+    ///     }
+    /// }
+    /// ```
+    fn counters(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
 }
 
 impl<H: Handler + ?Sized> Handler for Box<H> {
@@ -71,6 +96,10 @@ impl<H: Handler + ?Sized> Handler for Box<H> {
 
     fn describe(&self) -> Vec<String> {
         (**self).describe()
+    }
+
+    fn counters(&self) -> Vec<(String, u64)> {
+        (**self).counters()
     }
 }
 

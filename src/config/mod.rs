@@ -161,6 +161,29 @@ pub enum ReloadMode {
     Exec,
 }
 
+impl ReloadMode {
+    pub(crate) const ALL: [(&'static str, ReloadMode); 3] =
+        [("auto", ReloadMode::Auto), ("overlap", ReloadMode::Overlap), ("exec", ReloadMode::Exec)];
+}
+
+/// Who may see `/-/metrics` and `/-/status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StatusAccess {
+    /// Clients of this host: over a Unix socket, or from a loopback address for a loopback host. What came through a proxy
+    /// that says so by a field, or by HTTP/1.0, is not, nor a page of another origin.
+    #[default]
+    Local,
+    /// Whoever reaches the server.
+    Anyone,
+    /// Nobody, but for who has the token.
+    Nobody,
+}
+
+impl StatusAccess {
+    pub(crate) const ALL: [(&'static str, StatusAccess); 3] =
+        [("local", StatusAccess::Local), ("anyone", StatusAccess::Anyone), ("nobody", StatusAccess::Nobody)];
+}
+
 /// What a line of the request log looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RequestLogFormat {
@@ -170,6 +193,11 @@ pub enum RequestLogFormat {
     Combined,
     /// An object of JSON, which says more.
     Json,
+}
+
+impl RequestLogFormat {
+    pub(crate) const ALL: [(&'static str, RequestLogFormat); 2] =
+        [("combined", RequestLogFormat::Combined), ("json", RequestLogFormat::Json)];
 }
 
 /// Everything the program's flags and its configuration file say; an application gets the same by
@@ -224,6 +252,10 @@ pub struct Config {
     pub check: bool,
     /// Answer `/-/healthy` and `/-/ready`. Default true.
     pub status_routes: bool,
+    /// Who may see `/-/metrics`, `/-/status` and `/-/status.json`, if there are routes of that kind. Default `Local`.
+    pub status: StatusAccess,
+    /// A file with a token of at least 16 characters; who has that may see them from anywhere. Default none.
+    pub status_token_file: Option<PathBuf>,
     /// Take TERM, INT, QUIT, HUP, USR1 and USR2 for this process. Default true; the first server to run gets them.
     pub signals: bool,
     /// Wait for processes that the server has not started, as pid 1 has to. Default false: it is not for an application
@@ -262,6 +294,8 @@ impl Default for Config {
             file: None,
             check: false,
             status_routes: true,
+            status: StatusAccess::default(),
+            status_token_file: None,
             signals: true,
             reap_orphans: false,
             give_back_at_rest: false,

@@ -3,8 +3,8 @@
 
 use super::link::Message;
 use super::state::{
-    ExecState, Inheritance, InheritedListener, MAGIC, MovedConnection, SavedDecoder, Snapshot, State, decode, encode,
-    versions,
+    ExecState, Inheritance, InheritedListener, MAGIC, MovedConnection, SavedBegun, SavedDecoder, SavedFigures,
+    SavedReload, Snapshot, State, decode, encode, versions,
 };
 use http1::chunked::Decoder;
 
@@ -21,6 +21,7 @@ pub fn state(bytes: &[u8], restored: impl Fn(Snapshot)) {
             }
         }
         stable::<Inheritance>(bytes);
+        stable::<SavedFigures>(bytes);
         if let Some(snapshot) = stable::<Snapshot>(bytes) {
             restored(snapshot);
         }
@@ -52,12 +53,16 @@ fn stable<T: State>(bytes: &[u8]) -> Option<T> {
 /// A state of each kind, to begin with, in each version.
 pub fn states() -> Vec<Vec<u8>> {
     let listener = InheritedListener { fd: 3, address: "127.0.0.1:8888".into(), file: Some((1, 2)), spare: Some(6) };
+    let failed = SavedReload { at: 9, generation: 2, exec: true, failure: Some("why".into()), took: 5, held: 4 };
+    let begun = SavedBegun { at: 7, held: Some(8) };
+    let figures = SavedFigures { totals: vec![("a".into(), 300)], reloads: vec![failed], begun: Some(begun) };
     let inheritance = || Inheritance { generation: 1, listeners: vec![listener.clone()], ..Inheritance::default() };
     let moved = |snapshot| MovedConnection { fd: 4, file: Some(5), snapshot };
     let state = |version| {
         let connections = Snapshot::samples().into_iter().map(moved).collect();
         let (hub, sessions) = (Some(b"log".to_vec()), vec![Snapshot::sample_of_session()]);
-        encode(ExecState { inheritance: inheritance(), connections, hub, sessions }, version)
+        let inheritance = Inheritance { figures: figures.clone(), ..inheritance() };
+        encode(ExecState { inheritance, connections, hub, sessions }, version)
     };
     let snapshots =
         |version| Snapshot::samples().into_iter().map(move |snapshot| encode(snapshot, version)).collect::<Vec<_>>();
@@ -71,7 +76,8 @@ pub fn states() -> Vec<Vec<u8>> {
     let messages = messages.iter().map(written).collect();
     let greeting = Message::Greeting { words: 2, state: encode(inheritance(), 2) };
     let all = [snapshots(1), messages, vec![state(1)], snapshots(2), vec![written(&greeting), state(2)]];
-    [all.concat(), snapshots(3), vec![state(3)], snapshots(4), vec![state(4)]].concat()
+    let last = vec![state(5), encode(figures.clone(), 5)];
+    [all.concat(), snapshots(3), vec![state(3)], snapshots(4), vec![state(4)], snapshots(5), last].concat()
 }
 
 /// A decoder as a successor gets it, perhaps from who means it ill, and what it then reads. The first byte says how long

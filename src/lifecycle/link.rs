@@ -29,7 +29,7 @@ const INLINE: usize = 32 * 1024;
 /// The longest packet: an inline payload and the words around it.
 const PACKET: usize = 64 * 1024;
 /// The newest version of the words.
-const WORDS: u32 = 6;
+const WORDS: u32 = 7;
 /// From here on a successor hears what its predecessor holds.
 pub const HOLDS: u32 = 2;
 /// From here on a successor says which listeners it keeps by their places; before, by their addresses as they were
@@ -43,6 +43,9 @@ pub const HUBS: u32 = 5;
 /// From here on a successor hears of sessions, if it reads version 4 of the state, and is asked for what is for a client that
 /// it has.
 pub const CLIENTS: u32 = 6;
+/// From here on a successor asks what its predecessor has counted, and each says so when it ends, if both read version 5 of
+/// the state.
+pub const FIGURES: u32 = 7;
 /// The most descriptors in one packet, of listeners; the kernel's own limit is 253 (unix(7)).
 pub const MAX_DESCRIPTORS: usize = 250;
 
@@ -120,6 +123,11 @@ pub enum Message {
     ForClientDone { id: u64, outcome: Result<(), Undone> },
     /// Predecessor, since version 6, before `Promote`: the sessions of SockJS, in the version of the state.
     Sessions(Payload),
+    /// Successor, since version 7: what have you counted? My questions have numbers, from one on.
+    Count(u64),
+    /// Predecessor, since version 7, to `Count`, or with no number as one of its last words; successor that ends on probation:
+    /// what was counted, as [`SavedFigures`](super::state::SavedFigures) in the version of the state.
+    Figures { number: u64, figures: Payload },
 }
 
 /// What is published by another process.
@@ -287,6 +295,8 @@ impl Message {
             Message::Sessions(_) => "Sessions",
             Message::ForClient { .. } => "ForClient",
             Message::ForClientDone { .. } => "ForClientDone",
+            Message::Count(_) => "Count",
+            Message::Figures { .. } => "Figures",
         }
     }
 }
@@ -496,7 +506,7 @@ mod tests {
         assert_eq!(written(ForClient::Unsubscribe { namespace, topic }), b"\x05\x01n\x01t");
         let undone = [Undone::Absent, Undone::Full, Undone::Closed, Undone::Topics];
         assert_eq!(postcard::to_allocvec(&undone).expect("plain data"), [0, 1, 2, 3]);
-        let messages: [(Message, &[u8]); 31] = [
+        let messages: [(Message, &[u8]); 33] = [
             (Message::Stopping, &[2]),
             (
                 Message::Promote { carried_version: Some(300), carried: Payload::Inline(vec![1, 2, 200]) },
@@ -534,6 +544,8 @@ mod tests {
             (Message::ForClientDone { id: 1, outcome: Err(Undone::Full) }, &[29, 1, 1, 1]),
             (Message::ForClientDone { id: 1, outcome: Err(Undone::NotText) }, &[29, 1, 1, 4]),
             (Message::Sessions(Payload::Inline(vec![9])), &[30, 0, 1, 9]),
+            (Message::Count(300), &[31, 0xac, 2]),
+            (Message::Figures { number: 300, figures: Payload::Inline(vec![9]) }, &[32, 0xac, 2, 0, 1, 9]),
         ];
         for (message, expected) in messages {
             let bytes = postcard::to_allocvec(&message).expect("plain data");

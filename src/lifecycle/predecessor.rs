@@ -1,11 +1,11 @@
 //! Overlap mode as the successor sees it: what it inherits, and the thread that listens to its predecessor.
 
 use super::link::{
-    self, ForClient, HOLDS, Holds, Link, Message, PLACES, Packet, Payload, Publication, PublishedAt, SWITCHES, Sent,
-    Snapshots, Undone, test_point,
+    self, FIGURES, ForClient, HOLDS, Holds, Link, Message, PLACES, Packet, Payload, Publication, PublishedAt, SWITCHES,
+    Sent, Snapshots, Undone, payload, test_point,
 };
 use super::patience::Patience;
-use super::state::{Carried, Inheritance, Snapshot, decode};
+use super::state::{COUNTS, Carried, Inheritance, SavedFigures, Snapshot, decode, encode};
 use super::{Event, FromPredecessor};
 use crate::Error;
 use crossbeam_channel::Sender;
@@ -14,7 +14,7 @@ use rustix::fs::FileType;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -86,6 +86,8 @@ pub trait Arrivals: Send + 'static {
     fn learn(&self, holds: Holds);
     /// Publishes for it, once this process does.
     fn publish(&self, publication: Publication) -> Result<PublishedAt, String>;
+    /// What it has counted, in answer to that question, or as one of its last words.
+    fn counted(&self, number: u64, figures: SavedFigures);
     /// Does that for a client that has come from it.
     fn do_for_client(&self, client: u64, what: ForClient) -> Result<(), Undone>;
 }
@@ -134,6 +136,22 @@ impl Predecessor {
     /// Whether it says what it holds.
     pub fn tells(&self) -> bool {
         self.words >= HOLDS
+    }
+
+    /// Whether it can be asked what it has counted.
+    pub fn counts(&self) -> bool {
+        self.words >= FIGURES
+    }
+
+    /// Says what we have counted, who end on probation.
+    pub fn hears_figures(&self, figures: SavedFigures, patience: Duration) {
+        let said = payload(encode(figures, COUNTS)).and_then(|(figures, memfd)| {
+            let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).collect();
+            self.link.send_within(&Message::Figures { number: 0, figures }, &descriptors, patience)
+        });
+        if let Err(error) = said {
+            log::debug!("the predecessor does not hear what was counted: {error}");
+        }
     }
 
     /// Says that we accept, and which of the inherited listeners are ours too: their places, and their addresses as they
@@ -263,6 +281,13 @@ fn listen<A: Arrivals>(
                 arriving.take(id);
                 continue;
             }
+            Message::Figures { number, figures } => {
+                match decode(&figures.open(&mut descriptors)?) {
+                    Ok(figures) => arrivals.counted(number, figures),
+                    Err(wrong) => log::error!("the predecessor's figures cannot be read: {wrong}"),
+                }
+                continue;
+            }
             Message::Promote { carried_version, carried } => {
                 test_point("successor-promote");
                 let bytes = carried.open(&mut descriptors)?;
@@ -359,6 +384,8 @@ mod tests {
         fn do_for_client(&self, _: u64, _: ForClient) -> Result<(), Undone> {
             Err(Undone::Absent)
         }
+
+        fn counted(&self, _: u64, _: SavedFigures) {}
     }
 
     /// A predecessor that is stopped and lives: once the link was given up, and it killed us when it woke.

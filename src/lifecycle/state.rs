@@ -14,12 +14,15 @@
 //! - Version 3 knows subscribers, and the log of their hub. In those before a subscriber ends with what its client has a
 //!   part of, and is told to come back.
 //! - Version 4 knows WebSockets, the clients of conversations, and sessions of SockJS. In those before each is closed.
+//! - Version 5 has the figures of the generations before, for the metrics. Behind those before they begin anew.
 
 mod connection;
+mod figures;
 pub mod v1;
 mod v2;
 mod v3;
 mod v4;
+mod v5;
 
 #[cfg(any(test, fuzzing))]
 pub use connection::SavedDecoder;
@@ -27,6 +30,8 @@ pub use connection::{
     RemainingBody, SavedAttached, SavedClient, SavedFragments, SavedFrames, SavedFraming, SavedSession, SavedSessions,
     SavedSide, SavedState, SavedSubscriber, SavedTopics, SavedWebSocket, SavedWrite, Snapshot,
 };
+
+pub use figures::{SavedBegun, SavedFigures, SavedReload};
 
 use connection::{Unsubscribed, Unupgraded};
 use http1::number::decimal;
@@ -37,13 +42,15 @@ use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
 /// The newest version that this build reads and writes. It reads those before it as well.
-const NEWEST: u32 = 4;
+const NEWEST: u32 = 5;
 /// From here on several connections may name the same descriptor of a file.
 pub const SHARES_FILES: u32 = 2;
 /// From here on there are subscribers, and a hub.
 pub const SUBSCRIBERS: u32 = 3;
 /// From here on there are WebSockets, and sessions.
 pub const WEBSOCKETS: u32 = 4;
+/// From here on there are figures.
+pub const COUNTS: u32 = 5;
 /// The most that an application may carry over.
 pub const CARRY_LIMIT: usize = 16 * 1024 * 1024;
 
@@ -79,6 +86,8 @@ pub struct Inheritance {
     pub carried: Option<Carried>,
     /// A HUP that came when it was too late for the predecessor to act on it.
     pub reload_again: bool,
+    /// Since version 5.
+    pub figures: SavedFigures,
 }
 
 /// Counters that go on across generations.
@@ -138,6 +147,7 @@ pub trait State: Sized {
     type V2: Serialize + DeserializeOwned + From<Self> + TryInto<Self, Error: fmt::Display>;
     type V3: Serialize + DeserializeOwned + From<Self> + TryInto<Self, Error: fmt::Display>;
     type V4: Serialize + DeserializeOwned + From<Self> + TryInto<Self, Error: fmt::Display>;
+    type V5: Serialize + DeserializeOwned + From<Self> + TryInto<Self, Error: fmt::Display>;
 }
 
 impl State for Inheritance {
@@ -145,6 +155,7 @@ impl State for Inheritance {
     type V2 = v2::Inheritance;
     type V3 = v2::Inheritance;
     type V4 = v2::Inheritance;
+    type V5 = v5::Inheritance;
 }
 
 impl State for ExecState {
@@ -152,6 +163,7 @@ impl State for ExecState {
     type V2 = v2::ExecState;
     type V3 = v3::ExecState<Unupgraded>;
     type V4 = v4::ExecState;
+    type V5 = v5::ExecState;
 }
 
 /// It is made to be written.
@@ -160,6 +172,7 @@ impl State for Snapshot {
     type V2 = Unsubscribed;
     type V3 = Unupgraded;
     type V4 = Snapshot;
+    type V5 = Snapshot;
 }
 
 /// They are sent in no version before the fourth.
@@ -168,6 +181,16 @@ impl State for SavedSessions {
     type V2 = SavedSessions;
     type V3 = SavedSessions;
     type V4 = SavedSessions;
+    type V5 = SavedSessions;
+}
+
+/// They are sent in no version before the fifth.
+impl State for SavedFigures {
+    type V1 = SavedFigures;
+    type V2 = SavedFigures;
+    type V3 = SavedFigures;
+    type V4 = SavedFigures;
+    type V5 = SavedFigures;
 }
 
 /// Writes a value with its magic, in that version.
@@ -178,7 +201,8 @@ pub fn encode<T: State>(value: T, version: u32) -> Vec<u8> {
         1 => postcard::to_allocvec(&(head, T::V1::from(value))),
         2 => postcard::to_allocvec(&(head, T::V2::from(value))),
         3 => postcard::to_allocvec(&(head, T::V3::from(value))),
-        _ => postcard::to_allocvec(&(head, T::V4::from(value))),
+        4 => postcard::to_allocvec(&(head, T::V4::from(value))),
+        _ => postcard::to_allocvec(&(head, T::V5::from(value))),
     };
     written.expect("a vector takes all, and each list knows its length")
 }
@@ -189,7 +213,8 @@ pub fn decode<T: State>(bytes: &[u8]) -> Result<T, String> {
         (1, fields) => read::<T::V1>(fields)?.try_into().map_err(malformed),
         (2, fields) => read::<T::V2>(fields)?.try_into().map_err(malformed),
         (3, fields) => read::<T::V3>(fields)?.try_into().map_err(malformed),
-        (_, fields) => read::<T::V4>(fields)?.try_into().map_err(malformed),
+        (4, fields) => read::<T::V4>(fields)?.try_into().map_err(malformed),
+        (_, fields) => read::<T::V5>(fields)?.try_into().map_err(malformed),
     }
 }
 
@@ -249,6 +274,7 @@ mod tests {
         assert_eq!(common(&[2, 9, 1]), Some(2));
         assert_eq!(common(&[2, 3, 1]), Some(3));
         assert_eq!(common(&[4, 2, 3, 1]), Some(4));
+        assert_eq!(common(&[4, 2, 5, 3, 1, 6]), Some(5));
         assert_eq!(common(&[9]), None);
     }
 
@@ -336,7 +362,13 @@ mod tests {
         let state = [&inheritance[..], b"\x01\x01\x0c\x0b", &moved, b"\x01\x03log"].concat();
         let session = b"\x01\x04chat\x02x7\x08\x00machine\x01\xac\x02\x01\x02o\n\x01\x00\x01\x04null\x00";
         let settings = b"\xa8\xc3\x01\x88\x27\x80\x80\x08";
-        expected.push(fourth(&[&state[..], session, settings].concat()));
+        let whole = [&state[..], session, settings].concat();
+        expected.push(fourth(&whole));
+        let fifth = |fields: &[u8]| [b"hdov\x05\0\0\0", fields].concat();
+        let figures = b"\x01\x01a\xac\x02\x01\x09\x02\x01\x01\x03why\x05\x04\x01\x07\x01\x08";
+        expected.extend(snapshots.iter().map(|snapshot| fifth(snapshot)));
+        expected.push(fifth(&[&whole[..], figures].concat()));
+        expected.push(fifth(figures));
         for (written, expected) in invariants::states().iter().zip(&expected) {
             assert_eq!(written.escape_ascii().to_string(), expected.escape_ascii().to_string());
         }

@@ -2,10 +2,10 @@
 
 use super::candidate::Candidate;
 use super::child::{Child, How};
-use super::link::{self, CLIENTS, Link, Message, Packet, PublishedAt, SWITCHES, Undone};
+use super::link::{self, CLIENTS, FIGURES, Link, Message, Packet, PublishedAt, SWITCHES, Undone, payload};
 use super::patience::Patience;
 use super::program::Reads;
-use super::state::{Inheritance, WEBSOCKETS, common, encode};
+use super::state::{COUNTS, Inheritance, WEBSOCKETS, common, encode};
 use super::{Event, FromSuccessor, Kept};
 use crossbeam_channel::Sender;
 use std::ffi::OsStr;
@@ -51,6 +51,11 @@ impl Spoken {
         self.words >= 2 && self.state >= Some(2)
     }
 
+    /// In which version of the state it hears of figures, if it does.
+    pub fn knows_figures(self) -> Option<u32> {
+        self.state.filter(|version| self.words >= FIGURES && *version >= COUNTS)
+    }
+
     /// In which version of the state it hears of sessions, if it does.
     pub fn knows_sessions(self) -> Option<u32> {
         self.state.filter(|version| self.words >= CLIENTS && *version >= WEBSOCKETS)
@@ -67,6 +72,17 @@ pub trait Answers: Send + 'static {
     fn done_for_client(&self, id: u64, outcome: Result<(), Undone>);
     /// It wishes for a place, for another connection of that address if there is one.
     fn wishes(&self, address: Option<Vec<u8>>);
+    /// What was counted here, as it is written down, if it may be told.
+    fn count(&self) -> Option<Vec<u8>>;
+    /// What it has counted itself, before it ends.
+    fn counted(&self, figures: Vec<u8>);
+}
+
+/// Answers, if there is room: who reads the link waits for nobody, and who asks goes on without an answer.
+fn say_figures(link: &Link, number: u64, figures: Vec<u8>) {
+    let Ok((figures, memfd)) = payload(figures) else { return };
+    let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).collect();
+    let _ = link.send(&Message::Figures { number, figures }, &descriptors);
 }
 
 impl Successor {
@@ -106,8 +122,8 @@ impl Successor {
         let listen = move || {
             let mut in_places = None;
             loop {
-                let said = match link.receive() {
-                    Ok(Some(Packet { message, .. })) => message,
+                let (said, mut descriptors) = match link.receive() {
+                    Ok(Some(Packet { message, descriptors, .. })) => (message, descriptors),
                     Ok(None) => break,
                     Err(error) => {
                         log::error!("cannot hear the successor: {error}");
@@ -153,6 +169,18 @@ impl Successor {
                     }
                     Message::Spare(address) => {
                         answers.wishes(address);
+                        continue;
+                    }
+                    Message::Count(number) => {
+                        if let Some(figures) = answers.count() {
+                            say_figures(&link, number, figures);
+                        }
+                        continue;
+                    }
+                    Message::Figures { figures, .. } => {
+                        if let Ok(figures) = figures.open(&mut descriptors) {
+                            answers.counted(figures);
+                        }
                         continue;
                     }
                     other => {
@@ -247,7 +275,8 @@ mod tests {
         };
         assert_eq!(with(&[1], &[1]), (Some(1), 1));
         assert_eq!(with(&[1, 2], &[1, 2]), (Some(2), 2));
-        assert_eq!(with(&[1, 2, 3, 4], &[1, 2, 3, 4, 5, 6, 7]), (Some(4), 6));
+        assert_eq!(with(&[1, 2, 3, 4], &[1, 2, 3, 4, 5, 6]), (Some(4), 6));
+        assert_eq!(with(&[1, 2, 3, 4, 5, 6], &[1, 2, 3, 4, 5, 6, 7, 8]), (Some(5), 7));
         assert_eq!(with(&[1, 2], &[1, 2, 3, 4]), (Some(2), 4));
         assert_eq!(with(&[1], &[1, 2]), (Some(1), 2));
         // The greeting of version 2 brings a state.

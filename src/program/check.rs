@@ -13,7 +13,8 @@ use std::fmt::{self, Write};
 use std::path::Path;
 
 /// The lines that the table of settings fills.
-const LINES: [&str; 8] = ["limits", "timeouts", "stop", "reload", "log file", "access log", "pid file", "workers"];
+const LINES: [&str; 9] =
+    ["status", "limits", "timeouts", "stop", "reload", "log file", "access log", "pid file", "workers"];
 
 /// Whether the files that are written while running can be; nothing is created.
 pub fn can_write(config: &Config) -> Result<(), Error> {
@@ -79,7 +80,8 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
         let memory = size_text(memory as u64);
         line("push", format_args!("memory {memory}, messages of {message}, {subscribers} subscribers{history}"));
     }
-    for exposed in config.push.key_files().into_iter().filter_map(|path| is_exposed(path)) {
+    let keys = config.push.key_files().into_iter().chain(&config.status_token_file);
+    for exposed in keys.filter_map(|path| is_exposed(path)) {
         line("warning", format_args!("{exposed}"));
     }
     let mut settings = config.clone();

@@ -7,7 +7,7 @@ use crate::closest::closest;
 use crate::config::push::{MAX_MESSAGE, PUSH_MEMORY};
 use crate::config::{
     BODY_RATE, BUFFERED_BODY, Config, DEFAULT_LISTEN, HEAD_SIZE, HEADER_COUNT, MAX_CONNECTIONS, MAX_WORKERS,
-    ReloadMode, RequestLogFormat, WORKER_STACK, size_text,
+    ReloadMode, RequestLogFormat, StatusAccess, WORKER_STACK, size_text,
 };
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -61,10 +61,23 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "status-routes",
         group: Group::Serving,
-        help: Some("do not answer /-/healthy and /-/ready"),
+        help: Some("answer nothing below /-/: ready, status, metrics"),
         // Who writes a key like the flag.
         elsewhere: &["no-status-routes"],
         kind: Kind::Off(|config| &mut config.status_routes),
+        ..ROW
+    },
+    Setting {
+        name: "status",
+        group: Group::Serving,
+        check: Some(("status", "/-/status and /-/metrics for {}")),
+        kind: Kind::Status,
+        ..ROW
+    },
+    Setting {
+        name: "status-token-file",
+        check: Some(("status", ", and who has the token in {}")),
+        kind: Kind::Path(|config| &mut config.status_token_file),
         ..ROW
     },
     Setting {
@@ -393,6 +406,7 @@ enum Kind {
     PathOrStdout(fn(&mut Config) -> &mut Option<PathBuf>),
     Mode,
     Format,
+    Status,
     /// The flag `--NAME` switches it on.
     On(fn(&mut Config) -> &mut bool),
     /// The flag `--no-NAME` switches it off.
@@ -437,6 +451,7 @@ impl Setting {
             Kind::Path(_) | Kind::PathOrStdout(_) | Kind::Only(Only::Config) => Some("FILE"),
             Kind::Mode => Some("MODE"),
             Kind::Format => Some("FORMAT"),
+            Kind::Status => Some("WHO"),
             Kind::On(_) | Kind::Off(_) | Kind::Only(_) => None,
         }
     }
@@ -471,8 +486,9 @@ impl Setting {
             Kind::Seconds(place, least) => *place(config) = value.seconds(*least)?,
             Kind::Path(place) => *place(config) = Some(value.path()?),
             Kind::PathOrStdout(place) => *place(config) = Some(value.path_or_stdout()?),
-            Kind::Mode => config.reload = value.reload_mode()?,
-            Kind::Format => config.access_log_format = value.log_format()?,
+            Kind::Mode => config.reload = value.one_of(&ReloadMode::ALL)?,
+            Kind::Format => config.access_log_format = value.one_of(&RequestLogFormat::ALL)?,
+            Kind::Status => config.status = value.one_of(&StatusAccess::ALL)?,
             Kind::On(place) | Kind::Off(place) => *place(config) = value.boolean()?,
             Kind::Only(_) => {}
         }
@@ -505,8 +521,9 @@ impl Setting {
             Kind::Path(place) | Kind::PathOrStdout(place) => {
                 place(config).as_ref().map(|path| path.display().to_string())
             }
-            Kind::Mode => Some(mode_text(config.reload).to_owned()),
-            Kind::Format => Some(format_text(config.access_log_format).to_owned()),
+            Kind::Mode => name(&ReloadMode::ALL, config.reload),
+            Kind::Format => name(&RequestLogFormat::ALL, config.access_log_format),
+            Kind::Status => name(&StatusAccess::ALL, config.status),
             Kind::On(place) | Kind::Off(place) => Some(place(config).to_string()),
             Kind::Only(_) => None,
         }
@@ -518,19 +535,9 @@ impl Setting {
     }
 }
 
-fn mode_text(mode: ReloadMode) -> &'static str {
-    match mode {
-        ReloadMode::Auto => "auto",
-        ReloadMode::Overlap => "overlap",
-        ReloadMode::Exec => "exec",
-    }
-}
-
-fn format_text(format: RequestLogFormat) -> &'static str {
-    match format {
-        RequestLogFormat::Combined => "combined",
-        RequestLogFormat::Json => "json",
-    }
+/// What a value is called, of a few words.
+fn name<T: PartialEq>(all: &[(&str, T)], value: T) -> Option<String> {
+    all.iter().find(|(_, other)| *other == value).map(|(name, _)| (*name).to_owned())
 }
 
 /// A limit that 0 switches off.
@@ -603,6 +610,7 @@ mod tests {
             Kind::PathOrStdout(_) => (plain(&["/a/b", "-"]), Vec::new()),
             Kind::Mode => (plain(&["auto", "overlap", "exec"]), vec!["never".to_owned()]),
             Kind::Format => (plain(&["combined", "json"]), vec!["never".to_owned()]),
+            Kind::Status => (plain(&["local", "anyone", "nobody"]), vec!["never".to_owned()]),
             Kind::On(_) => (vec![sample("", true, true)], Vec::new()),
             Kind::Off(_) => (vec![sample("", false, false)], Vec::new()),
             Kind::Only(_) => (Vec::new(), Vec::new()),

@@ -1,6 +1,6 @@
 //! A value on its way into the settings: text of an argument, or what a file has.
 
-use crate::config::{ReloadMode, RequestLogFormat, size_text};
+use crate::config::size_text;
 use crate::listener::Address;
 use http1::number::decimal;
 use std::ffi::OsStr;
@@ -138,24 +138,22 @@ impl Value<'_> {
         }
     }
 
-    pub fn log_format(&self) -> Result<RequestLogFormat, ValueError> {
-        match (self.word(), self.given) {
-            (Some("combined"), _) => Ok(RequestLogFormat::Combined),
-            (Some("json"), _) => Ok(RequestLogFormat::Json),
-            (_, Given::Argument(_)) => Err(ValueError::Value("allowed is combined or json".into())),
-            _ => Err(ValueError::Value("allowed is \"combined\" or \"json\"".into())),
+    /// One of a few words.
+    pub fn one_of<T: Copy>(&self, all: &[(&'static str, T)]) -> Result<T, ValueError> {
+        let word = self.word();
+        if let Some((_, value)) = all.iter().find(|(name, _)| word == Some(*name)) {
+            return Ok(*value);
         }
-    }
-
-    pub fn reload_mode(&self) -> Result<ReloadMode, ValueError> {
-        let text = self.word();
-        match (text, self.given) {
-            (Some("auto"), _) => Ok(ReloadMode::Auto),
-            (Some("overlap"), _) => Ok(ReloadMode::Overlap),
-            (Some("exec"), _) => Ok(ReloadMode::Exec),
-            (_, Given::Argument(_)) => Err(ValueError::Value("allowed is auto, overlap or exec".into())),
-            _ => Err(ValueError::Value("allowed is \"auto\", \"overlap\" or \"exec\"".into())),
-        }
+        let names: Vec<String> = match self.given {
+            Given::Argument(_) => all.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            _ => all.iter().map(|(name, _)| format!("{name:?}")).collect(),
+        };
+        let allowed = match names.split_last() {
+            Some((last, [])) => last.clone(),
+            Some((last, others)) => format!("{} or {last}", others.join(", ")),
+            None => String::new(),
+        };
+        Err(ValueError::Value(format!("allowed is {allowed}")))
     }
 }
 

@@ -83,6 +83,11 @@ impl Wrong {
     }
 }
 
+/// The token of a request, wherever it stands, if there is one and no more than one.
+pub(crate) fn bearer(request: &Request) -> Option<Cow<'_, [u8]>> {
+    token(request).ok().flatten()
+}
+
 /// The token of a request, wherever it stands. Two that differ mean two things.
 fn token(request: &Request) -> Result<Option<Cow<'_, [u8]>>, Wrong> {
     let bearer = request.header_values("Authorization").filter_map(|value| {

@@ -23,9 +23,11 @@ mod subscribe;
 mod token;
 mod token_keys;
 
+pub(crate) use access::bearer;
 pub use conversation::{Client, ClientId, Conversation, ConversationService, Incoming, Outgoing, SubscribeError};
 pub(crate) use hub::new_epoch;
 pub use hub::{Hub, Namespace, Publishers, Subscribers};
+pub(crate) use origin::is_local;
 pub use pubsub::{BadEvent, BadTopic, Message, Position, PublishError, SendError, TopicFigures};
 pub use sockjs::SockJs;
 pub use subscribe::Subscribe;

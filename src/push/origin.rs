@@ -52,7 +52,7 @@ pub(super) fn allow_preflight(response: Response, methods: &str) -> Response {
 }
 
 /// Whether a client is of this host, and no page in a browser of this host, nor a proxy on it for others.
-pub(super) fn is_local(request: &Request) -> bool {
+pub(crate) fn is_local(request: &Request) -> bool {
     if request.header_bytes("Origin").is_some() || PASSED_ON.iter().any(|name| request.header_bytes(name).is_some()) {
         return false;
     }

@@ -2,6 +2,7 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ pub struct Background(Arc<Signal>);
 #[derive(Debug, Default)]
 struct Signal {
     over: Mutex<bool>,
+    /// Whether [`rest`](Background::rest) is to end.
+    stirred: AtomicBool,
     changed: Condvar,
 }
 
@@ -32,6 +35,26 @@ impl Background {
             over = self.0.changed.wait_timeout(over, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         false
+    }
+
+    /// Rests until it is to end, or somebody has [`stir`](Background::stir)red it. Answers whether to go on.
+    pub(super) fn rest(&self) -> bool {
+        let mut over = self.0.over.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*over {
+            if self.0.stirred.swap(false, Ordering::SeqCst) {
+                return true;
+            }
+            over = self.0.changed.wait(over).unwrap_or_else(PoisonError::into_inner);
+        }
+        false
+    }
+
+    /// There is something for it to do.
+    pub(super) fn stir(&self) {
+        self.0.stirred.store(true, Ordering::SeqCst);
+        // Under the lock, or it could come between the other's look and its sleep.
+        drop(self.0.over.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.changed.notify_all();
     }
 
     /// Whether it is to end: this process is the server no longer.
@@ -126,7 +149,7 @@ fn start(job: Arc<Job>, background: Background, ended: Sender<()>) -> std::io::R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -152,6 +175,21 @@ mod tests {
             assert!(jobs.left().is_empty());
         }
         assert_eq!(count.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn one_that_rests_goes_on_when_it_is_stirred_also_before_it_rests() {
+        let background = Background::default();
+        background.stir();
+        assert!(background.rest());
+        let other = background.clone();
+        let rests = thread::spawn(move || (other.rest(), other.rest()));
+        background.stir();
+        while background.0.stirred.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        background.end();
+        assert_eq!(rests.join().expect("no panic"), (true, false));
     }
 
     #[test]

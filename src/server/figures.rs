@@ -39,8 +39,8 @@ pub fn publisher(hub: &Hub, shared: &Arc<Shared>, before: Counters) -> Option<im
                 pid: std::process::id(),
                 generation: generation(),
                 uptime: began.elapsed().as_secs(),
-                requests: before.served + shared.stats.total_served() as u64,
-                connections: before.connections + shared.stats.total_accepted() as u64,
+                requests: before.served + shared.stats.total_served(),
+                connections: before.connections + shared.stats.total_accepted(),
                 subscribers: hub.subscribers(),
             };
             // Numbers can be written; and who stops publishes no more.

@@ -7,11 +7,12 @@ mod relay;
 mod reload;
 mod role;
 mod running;
+mod status;
 mod stragglers;
 
 use crate::Error;
 use crate::api::{Closure, Handler, IntoResponse, Request};
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, StatusAccess};
 use crate::engine::memory::{self, Plan};
 use crate::generation::generation;
 use crate::lifecycle::Event;
@@ -26,6 +27,7 @@ use crate::logging::requests::RequestLog;
 use crate::logging::{self, Log};
 use crate::program::{check, flags};
 use crate::push::{Hub, is_exposed};
+use crate::sys::regular_file;
 use crate::sys::scheduling::{Policy, schedule};
 use crate::sys::stdio::{MOMENT, Stream};
 pub use background::Background;
@@ -33,8 +35,10 @@ use background::BackgroundThreads;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use role::Role;
 use running::{ProcessContext, Running};
+use status::{Access, Status};
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -257,6 +261,11 @@ impl Builder {
             memory::bound_arenas();
         }
         config.push.used = hub.is_some();
+        let access = status_access(&config)?;
+        let keeps_messages = hub.is_some();
+        // The page's stream needs one, and a server that checks itself has no page.
+        let hub = hub.or_else(|| access.is_possible().then(status::hub_of_its_own));
+        let status = Status::new(access, hub.as_ref());
         let memory = Plan::apply(&mut config)?;
         config.check |= Role::is_check();
         // Who takes the flags takes the log with them; an application that sets things itself has its own logger.
@@ -311,6 +320,8 @@ impl Builder {
             carry,
             background,
             hub,
+            keeps_messages,
+            status,
             program,
             log,
             request_log,
@@ -320,6 +331,30 @@ impl Builder {
         })
     }
 }
+
+/// Who may see the server's figures, and by which token.
+fn status_access(config: &Config) -> Result<Access, Error> {
+    if !config.status_routes {
+        return Ok(Access { who: StatusAccess::Nobody, token: None });
+    }
+    let read = |path: &PathBuf| {
+        let wrong = |what: &str| config.error("status_token_file", format_args!("status_token_file {path:?}: {what}"));
+        let token = regular_file::read(path, 4096, "it is not a regular file", "it has more than 4096 bytes");
+        let token = token.map_err(|what| wrong(&what))?;
+        let token = token.trim_ascii();
+        let is_token = |byte: &u8| byte.is_ascii_graphic() && !b"\"%&+".contains(byte);
+        if token.len() < SHORTEST_TOKEN || !token.iter().all(is_token) {
+            let allowed = "allowed is one token of 16 or more letters, digits and signs: openssl rand -hex 32";
+            return Err(wrong(allowed));
+        }
+        Ok(Access::digest(token))
+    };
+    let token = config.status_token_file.as_ref().map(read).transpose()?;
+    Ok(Access { who: config.status, token })
+}
+
+/// Bytes of a token that nobody guesses.
+const SHORTEST_TOKEN: usize = 16;
 
 /// A server whose listeners are bound: clients can connect, and wait in the kernel's queue until it runs.
 pub struct Server {
@@ -335,6 +370,9 @@ pub struct Server {
     carry: Option<Arc<Carry>>,
     background: BackgroundThreads,
     hub: Option<Hub>,
+    /// Whether that is the application's, and no page's alone.
+    keeps_messages: bool,
+    status: Status,
     program: &'static Program,
     log: Option<Arc<Log>>,
     request_log: Option<Arc<RequestLog>>,
@@ -440,7 +478,8 @@ impl Server {
         if let Some(note) = self.program.note().filter(|_| generation() == 1) {
             log::warn!("{note}");
         }
-        for exposed in self.config.push.key_files().into_iter().filter_map(|path| is_exposed(path)) {
+        let keys = self.config.push.key_files().into_iter().chain(&self.config.status_token_file);
+        for exposed in keys.filter_map(|path| is_exposed(path)) {
             log::warn!("{exposed}");
         }
         // What is pending stays so for whoever comes back, until this process serves.
@@ -459,6 +498,8 @@ impl Server {
             carry,
             background,
             hub,
+            keeps_messages,
+            status,
             program,
             log,
             request_log,
@@ -475,6 +516,8 @@ impl Server {
             carry,
             background,
             hub,
+            keeps_messages,
+            status,
             log,
             request_log,
             pid_file,

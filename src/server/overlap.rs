@@ -47,7 +47,7 @@ impl Running {
             Err(no) => return no,
         };
         // Two that serve cannot share a state: one that has any serves until the other has it.
-        let has_state = self.context.carry.is_some() || self.context.hub.is_some();
+        let has_state = self.context.carry.is_some() || self.context.keeps_messages;
         let switch = has_state && spoken.words >= SWITCHES && spoken.state.is_some();
         let (mut successor, given) = match self.start_successor(&candidate, spoken, switch) {
             Ok(started) => started,
@@ -120,7 +120,8 @@ impl Running {
             .end_background(rests.deadline, again)
             .and_then(|()| self.until_at_rest(&mut rests, config, None, again));
         self.beside.set(None);
-        rests?;
+        let (at_rest, _) = rests?;
+        self.context.status.lineage().holds_since(at_rest.since);
         let time = test_time("HANDOVER_TEST_PROMOTION_TIMEOUT", SWITCH_TIMEOUT);
         self.promote(successor, spoken, time, again)?;
         test_point("predecessor-promoted");
@@ -158,6 +159,7 @@ impl Running {
         // Two at one file: what one of them writes the other might remove.
         if !self.waits_for_serving {
             self.context.pid_file.handed_over();
+            self.context.status.lineage().reload_ends(generation() + 1, false, None);
         }
         // What runs on here runs for one that is the server no longer.
         self.shared.phase.stopping().set(true);
@@ -195,6 +197,7 @@ impl Running {
             listeners,
             carried: None,
             reload_again: false,
+            figures: self.context.status.saved(false),
         };
         let answers = self.relay();
         let events = self.context.sender.clone();
@@ -352,7 +355,8 @@ impl Running {
         let carried = self.carried().map_err(Reloaded::Failed)?;
         let version = carried.as_ref().map(|carried| carried.version);
         let failed = |error: std::io::Error| Reloaded::Failed(format!("cannot promote the successor: {error}"));
-        if spoken.words >= HUBS
+        if self.context.keeps_messages
+            && spoken.words >= HUBS
             && spoken.state >= Some(SUBSCRIBERS)
             && let Some(hub) = self.freeze_hub()
         {
@@ -459,7 +463,7 @@ impl Running {
                     return Reloaded::Failed(reason);
                 }
                 Waited::Event(Event::Successor(_, FromSuccessor::Stop { at_once: true }) | Event::StopNow) => {
-                    let ended = self.leave(&mut successor, Pause::SecondStop, *again);
+                    let ended = self.leave(&mut successor, spoken, Pause::SecondStop, *again);
                     // It is the server, whatever becomes of us.
                     successor.let_go();
                     return Reloaded::Ended(ended);
@@ -488,13 +492,13 @@ impl Running {
                 }
                 Waited::Time => {
                     log::warn!("reload deadline: what is left is cut");
-                    let ended = self.leave(&mut successor, Pause::Time, *again);
+                    let ended = self.leave(&mut successor, spoken, Pause::Time, *again);
                     successor.let_go();
                     return Reloaded::Ended(ended);
                 }
             }
         }
-        self.leave(&mut successor, Pause::Over, *again);
+        self.leave(&mut successor, spoken, Pause::Over, *again);
         successor.let_go();
         Reloaded::HandedOver
     }
@@ -503,6 +507,7 @@ impl Running {
     fn it_serves(&mut self) {
         if std::mem::take(&mut self.waits_for_serving) {
             self.context.pid_file.handed_over();
+            self.context.status.lineage().reload_ends(generation() + 1, false, None);
         }
     }
 
@@ -538,13 +543,13 @@ impl Running {
     }
 
     /// Whether connections have moved since the last look, or this is the first.
-    fn still_moves(&self, moved: &mut Option<usize>) -> bool {
+    fn still_moves(&self, moved: &mut Option<u64>) -> bool {
         let now = self.shared.stats.total_migrated();
         moved.replace(now) != Some(now)
     }
 
     /// The last words to the successor.
-    fn leave(&mut self, successor: &mut Successor, why: Pause, mut again: bool) -> super::Ended {
+    fn leave(&mut self, successor: &mut Successor, spoken: Spoken, why: Pause, mut again: bool) -> super::Ended {
         let ended = match why {
             Pause::Time => match self.end_at_deadline() {
                 super::Ended::Clean => super::Ended::HandedOver,
@@ -558,9 +563,18 @@ impl Running {
         };
         test_point("predecessor-leaves");
         self.until_it_serves(successor, &mut again);
+        // It is the server, whether or not it has said so.
+        self.context.status.lineage().reload_ends(generation() + 1, false, None);
         again |= self.hears_of_another_reload();
         let mut counters = self.counters();
         counters.reloads += 1;
+        if let Some(version) = spoken.knows_figures()
+            && let Ok((figures, memfd)) = payload(encode(self.context.status.saved(false), version))
+        {
+            let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).collect();
+            let figures = Message::Figures { number: 0, figures };
+            let _ = successor.link.send_within(&figures, &descriptors, PATIENCE);
+        }
         let _ = successor.link.send_within(&Message::ListenersClosed, &[], PATIENCE);
         let _ = successor.link.send_within(
             &Message::Finished {

@@ -1,5 +1,6 @@
 //! What the other generation says about connections, on its way to the acceptor.
 
+use super::status::Status;
 use super::stragglers::{Stragglers, do_for_client, publish_for};
 use crate::api::Sessions;
 use crate::clock::boot_time;
@@ -8,7 +9,7 @@ use crate::engine::connection::{Connection, Restored};
 use crate::engine::pool::worker::AcceptorHandle;
 use crate::lifecycle::link::{ForClient, Holds, Publication, PublishedAt, Undone};
 use crate::lifecycle::predecessor::Arrivals;
-use crate::lifecycle::state::Snapshot;
+use crate::lifecycle::state::{COUNTS, SavedFigures, Snapshot, decode, encode};
 use crate::lifecycle::successor::Answers;
 use crossbeam_channel::Sender;
 use pubsub::Hub;
@@ -23,6 +24,7 @@ pub(super) struct Relay {
     pub(super) hub: Option<Hub>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) stragglers: Stragglers,
+    pub(super) status: Status,
 }
 
 impl Relay {
@@ -54,6 +56,17 @@ impl Answers for Relay {
     fn wishes(&self, address: Option<Vec<u8>>) {
         self.tell(Command::Spare(address));
     }
+
+    fn count(&self) -> Option<Vec<u8>> {
+        Some(encode(self.status.saved(false), COUNTS))
+    }
+
+    fn counted(&self, figures: Vec<u8>) {
+        match decode(&figures) {
+            Ok(figures) => self.status.lineage().take_back(figures),
+            Err(wrong) => log::error!("the figures of the successor cannot be read: {wrong}"),
+        }
+    }
 }
 
 impl Arrivals for Relay {
@@ -65,6 +78,11 @@ impl Arrivals for Relay {
 
     fn adopt(&self, restored: Vec<Restored>) {
         self.tell(Command::Adopt(restored));
+        self.status.somebody_comes();
+    }
+
+    fn counted(&self, number: u64, figures: SavedFigures) {
+        self.status.lineage().hear(number, figures);
     }
 
     fn learn(&self, holds: Holds) {

@@ -3,7 +3,7 @@
 use super::running::{Reloaded, Running, Waited};
 use crate::clock::{Millis, boot_time};
 use crate::config::{Config, ConfigFile, MAX_CONFIGURATION};
-use crate::engine::acceptor::{Command, Held, HoldOrder, NotHeld};
+use crate::engine::acceptor::{AtRest, Command, Held, HoldOrder, NotHeld};
 use crate::engine::connection::Connection;
 use crate::generation::generation;
 use crate::lifecycle::candidate::{Candidate, WayBack};
@@ -81,10 +81,12 @@ impl Running {
             return no;
         }
         loop {
-            let (connections, cut) = match self.until_at_rest(&mut rests, config, Some(checked.version), again) {
+            let (at_rest, cut) = match self.until_at_rest(&mut rests, config, Some(checked.version), again) {
                 Ok(held) => held,
                 Err(no) => return no,
             };
+            self.context.status.lineage().holds_since(at_rest.since);
+            let connections = at_rest.connections;
             // Whoever changed it wants that, and nobody has checked it. Not while everybody is held back.
             if !cut && let Some(change) = checked.candidate.changed() {
                 self.command(Command::Resume);
@@ -110,7 +112,7 @@ impl Running {
         config: &Config,
         version: Option<u32>,
         again: &mut bool,
-    ) -> Result<(Vec<MovedConnection>, bool), Reloaded> {
+    ) -> Result<(AtRest, bool), Reloaded> {
         loop {
             let now = Instant::now();
             let cuts = now >= rests.deadline;
@@ -121,7 +123,7 @@ impl Running {
             let within = ASKED.min(rests.deadline.saturating_duration_since(now));
             let order = HoldOrder { answer, patience, most: config.exec_stall, within, cuts, version };
             let lasted = match self.hold(order, &answered, again) {
-                Ok(Ok(connections)) => return Ok((connections, cuts)),
+                Ok(Ok(at_rest)) => return Ok((at_rest, cuts)),
                 Ok(Err(NotHeld { lasted })) => lasted,
                 Err(no) => {
                     self.command(Command::Resume);
@@ -316,6 +318,7 @@ impl Running {
             listeners: listeners.collect(),
             carried,
             reload_again: *again,
+            figures: self.context.status.saved(true),
         };
         let moved = connections.len();
         log::info!("reloading: executing {} with {moved} connections", self.context.program.path().display());

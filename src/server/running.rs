@@ -3,6 +3,7 @@
 use super::background::BackgroundThreads;
 use super::relay::Relay;
 use super::role::Inherited;
+use super::status::{Sources, Status};
 use super::stragglers::Stragglers;
 use super::{Carry, Ended, figures};
 use crate::Error;
@@ -68,6 +69,9 @@ pub struct ProcessContext {
     pub carry: Option<Arc<Carry>>,
     pub background: BackgroundThreads,
     pub hub: Option<Hub>,
+    /// Whether what that keeps is to go on: it is the application's, and no page's alone.
+    pub keeps_messages: bool,
+    pub status: Status,
     pub log: Option<Arc<Log>>,
     pub request_log: Option<Arc<RequestLog>>,
     pub pid_file: PidFile,
@@ -162,7 +166,18 @@ impl Running {
         let failed = |what: &str, error: io::Error| Error::runtime(format_args!("cannot start {what}"), error);
         let Inherited { inheritance, connections, hub, sessions, predecessor, came_back, waits_for_go, .. } = inherited;
         let first = predecessor.is_none() && generation() == 1;
-        let read = begin_hub(config, context.hub.as_ref(), hub.as_deref(), first)?;
+        let kept = context.hub.as_ref().filter(|_| context.keeps_messages);
+        let read = begin_hub(config, kept, hub.as_deref(), first)?;
+        if let Some(own) = context.hub.as_ref().filter(|_| !context.keeps_messages) {
+            own.inner().set_most_subscribers(config.push.subscribers(config.limits.connections));
+        }
+        let beside = predecessor.as_ref().filter(|predecessor| predecessor.counts());
+        let status = context.status.clone();
+        status.lineage().begin(inheritance.figures, beside.map(|predecessor| predecessor.link.clone()));
+        if predecessor.is_some() {
+            // It is the predecessor's to tell.
+            status.lineage().forget_begun();
+        }
         if let (Some(carry), Some(carried)) = (&context.carry, inheritance.carried) {
             (carry.restore)(carried);
         }
@@ -184,6 +199,7 @@ impl Running {
             conversations: sessions_of_hub.conversations().clone(),
             sessions: sessions_of_hub,
             status_routes: config.status_routes,
+            status: OnceLock::new(),
             phase: Phase::default(),
             stats: Stats::new(threads),
             request_log: context.request_log.clone(),
@@ -192,6 +208,10 @@ impl Running {
             collected: Budget::new(Some(budget.map_or(COLLECTED, |budget| (budget / 2).min(COLLECTED)))),
             budget: Budget::new(budget),
         });
+        if status.is_possible() {
+            // Nothing is set before.
+            let _ = shared.status.set(Box::new(status.clone()));
+        }
         // The predecessor's limit may have been higher.
         let (jobs, consumers) = queue(config.limits.connections.max(connections.len()), config.workers);
         let (stream_jobs, stream_consumers) = queue(streamers, streamers);
@@ -245,9 +265,14 @@ impl Running {
             if let Some(publisher) = figures::publisher(hub, &shared, inheritance.counters) {
                 context.background.add("figures", publisher);
             }
+            if status.is_possible() {
+                let status = status.clone();
+                context.background.add("status", move |background| status.publish(background));
+            }
             let waker = to_acceptor.clone();
             hub.inner().wakes(move || waker.wake());
         }
+        status.begins(Sources::new(config, &shared, (commands.clone(), to_acceptor.clone()), context.hub.as_ref()));
         // Before the connections that have them.
         take_sessions_over(sessions, (shared.hub.as_ref(), &shared.sessions));
         let restored = restore(connections, (shared.hub.as_ref(), &shared.sessions))?;
@@ -357,6 +382,7 @@ impl Running {
                 times => format!(" ({times} times now)"),
             };
             log::error!("reload failed, serving on: {reason}{times}");
+            self.context.status.lineage().execed(Some(&reason));
             self.command(Command::OwnFiles);
             self.context.pid_file.came_back(generation(), &reason);
             self.context.notifier.ready(&format!("reload failed: {reason}"));
@@ -373,6 +399,7 @@ impl Running {
                 Ok(()) => {}
             }
             self.forget_history();
+            self.context.status.lineage().execed(None);
             self.context.notifier.ready(&self.status());
             self.tell_manager(Instant::now());
             return Ok(());
@@ -420,7 +447,8 @@ impl Running {
     pub(super) fn relay(&self) -> Relay {
         let (commands, to_acceptor) = (self.commands.clone(), self.to_acceptor.clone());
         let (hub, sessions) = (self.shared.hub.clone(), self.shared.sessions.clone());
-        Relay { commands, to_acceptor, hub, sessions, stragglers: self.stragglers.clone() }
+        let (stragglers, status) = (self.stragglers.clone(), self.context.status.clone());
+        Relay { commands, to_acceptor, hub, sessions, stragglers, status }
     }
 
     /// Goes on with the predecessor's messages, or says that it cannot, and is ended for that.
@@ -538,7 +566,7 @@ impl Running {
             FromPredecessor::ListenersClosed => self.sole_holder = true,
             FromPredecessor::Finished { counters, cut, reload_again } => {
                 self.before = counters;
-                self.shared.stats.cut_before(cut as usize);
+                self.shared.stats.cut_before(cut);
                 if self.shared.phase.is_ready() {
                     self.cut_by_reloads = self.shared.stats.total_cut();
                 }
@@ -546,6 +574,7 @@ impl Running {
             }
             FromPredecessor::Gone => {
                 self.predecessor = None;
+                self.context.status.lineage().is_alone();
                 self.sole_holder = true;
                 self.command(Command::Alone);
                 // Behind PROMOTED it need not have been said: it serves no longer.
@@ -649,7 +678,9 @@ impl Running {
             let mut again = false;
             self.context.pid_file.reload_begins();
             self.context.notifier.reloading();
-            let reloaded = match self.reload_mode(config) {
+            let mode = self.reload_mode(config);
+            let begun = self.context.status.lineage().reload_begins();
+            let reloaded = match mode {
                 ReloadMode::Overlap => self.reload_by_overlap(config, &mut again),
                 _ => self.reload_by_exec(config, &mut again),
             };
@@ -665,6 +696,12 @@ impl Running {
                     return Some(self.stop_at_once());
                 }
                 Reloaded::Failed(reason) => {
+                    self.context.status.lineage().reload_fails(
+                        begun,
+                        generation(),
+                        mode != ReloadMode::Overlap,
+                        &reason,
+                    );
                     // Where it was told to end.
                     self.context.background.start();
                     self.context.pid_file.reload_failed(generation(), &reason);
@@ -698,7 +735,12 @@ impl Running {
     /// Ends the threads and says the last line.
     pub(super) fn finish(mut self, ended: Option<Ended>) -> Result<Ended, Error> {
         let history = self.history_file.take().zip(self.context.hub.take());
-        let history = history.filter(|_| self.promoted && self.handed_over_to.is_none());
+        let keeps = self.promoted && self.handed_over_to.is_none() && self.context.keeps_messages;
+        let history = history.filter(|_| keeps);
+        // It serves on, and counts on from here.
+        if let Some(predecessor) = self.predecessor.as_ref().filter(|one| !self.promoted && one.counts()) {
+            predecessor.hears_figures(self.context.status.saved_own(), LINK_PATIENCE);
+        }
         let (signals, shared) = (self.context.signals.take(), self.shared.clone());
         let counters = self.counters();
         let cut = self.shared.stats.total_cut();
@@ -741,10 +783,10 @@ impl Running {
     pub(super) fn counters(&self) -> Counters {
         let (stats, before) = (&self.shared.stats, &self.before);
         Counters {
-            served: before.served + stats.total_served() as u64,
-            refused: before.refused + stats.total_refused() as u64,
-            connections: before.connections + stats.total_accepted() as u64,
-            migrated: before.migrated + stats.total_migrated() as u64,
+            served: before.served + stats.total_served(),
+            refused: before.refused + stats.total_refused(),
+            connections: before.connections + stats.total_accepted(),
+            migrated: before.migrated + stats.total_migrated(),
             reloads: before.reloads,
         }
     }

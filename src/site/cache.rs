@@ -14,6 +14,7 @@ use crate::api::Bytes;
 use crate::clock::Millis;
 use foldhash::fast::RandomState;
 use http1::accept::{Coding, Ranking};
+use portable_atomic::AtomicU64;
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -41,6 +42,9 @@ pub(super) struct Cache {
     room: usize,
     /// How long a file must not have changed for being kept, in seconds.
     settled: i64,
+    /// How often a file was found here, and how often it was looked for on disk.
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// By name.
@@ -75,7 +79,13 @@ pub(super) struct CachedFile {
 
 impl Cache {
     pub fn new(room: usize) -> Cache {
-        Cache { shelves: RwLock::default(), room, settled: SETTLED }
+        let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
+        Cache { shelves: RwLock::default(), room, settled: SETTLED, hits, misses }
+    }
+
+    /// How many times a file was found here, and how many times it was looked for on disk.
+    pub fn counted(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 
     /// What `find` would find, perhaps as it was up to a second ago.
@@ -97,9 +107,11 @@ impl Cache {
         }
         let known = self.get(root, name, ranking);
         if let Some(entry) = known.as_ref().filter(|entry| entry.is_believed(now) && entry.is_unchanged()) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
             entry.use_again();
             return Ok(entry.clone());
         }
+        self.misses.fetch_add(1, Ordering::Relaxed);
         let selected = match find() {
             Ok(selected) => selected,
             Err(error) => {

@@ -53,6 +53,8 @@ pub struct Site {
     /// The longest prefix first.
     push: Vec<PushRoute>,
     hub: Option<Hub>,
+    /// For its figures.
+    kept: Arc<Cache>,
 }
 
 struct Route {
@@ -116,7 +118,7 @@ impl Site {
         if welcomes && let Some(hub) = &hub {
             push.push(PushRoute::figures(hub));
         }
-        Ok(Site { routes, fields: Fields::new(&site.headers, &[]), pages, push, hub })
+        Ok(Site { routes, fields: Fields::new(&site.headers, &[]), pages, push, hub, kept: shared.kept })
     }
 
     /// What its `[[push]]` publish to, for [`Builder::hub`](crate::Builder::hub); `None` without one.
@@ -202,6 +204,13 @@ impl Handler for Site {
         let routes = self.routes.iter().map(|route| format!("{} {}", route.prefix, route.shown));
         let pages = self.pages.iter().map(|(status, page)| format!("error {status}: {} bytes", page.bytes.len()));
         push.chain(routes).chain(pages).collect()
+    }
+
+    fn counters(&self) -> Vec<(String, u64)> {
+        let (hits, misses) = self.kept.counted();
+        [("handover_file_cache_hits_total", hits), ("handover_file_cache_misses_total", misses)]
+            .map(|(name, count)| (name.to_owned(), count))
+            .into()
     }
 }
 

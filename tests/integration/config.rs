@@ -376,10 +376,11 @@ fn the_example_is_right_and_shows_the_defaults() {
         site.write("site/index.html", "home");
         site.write("site/manual/index.html", "manual");
         site.write("site/404.html", "nothing here");
+        site.write("status.token", "0123456789abcdef");
         let report = site.report(&[]);
         let without = Site::new("[[push]]\nprefix = \"/events\"\n");
         // What is no example of a site is a default, so nothing else differs from a file with no more than push.
-        let ours = ["file", "route", "push", "log", "access", "pid"];
+        let ours = ["file", "route", "push", "log", "access", "pid", "status", "warning"];
         let settings = |report: &str| {
             let lines = report.lines().filter(|line| !ours.contains(&line.split(' ').next().unwrap_or("")));
             lines.map(str::to_owned).collect::<Vec<_>>()

@@ -177,7 +177,7 @@ fn a_successor_that_reads_other_states_gets_no_connections() {
     let scratch = Scratch::new();
     let (program, on_disk) = replaceable_lab(Mode::Exec, &scratch, &[]);
     on_disk.replace(other_versions);
-    expect_failure(&program, &mut connected(&program), "reads state versions [98, 99], none of 1 to 4");
+    expect_failure(&program, &mut connected(&program), "reads state versions [98, 99], none of 1 to 5");
     drop(program);
 
     let scratch = Scratch::new();
@@ -1022,8 +1022,9 @@ fn a_storm_of_signals_does_no_harm() {
         let scratch = Scratch::new();
         let program = lab(mode, &scratch, &[]);
         let load = Load::new().keep_alive(&program.bound[0], 2).keep_alive(&program.bound[1], 2);
-        let until = Instant::now() + Duration::from_secs(1);
-        while Instant::now() < until {
+        // On a host that is busy with others it is one reload that takes all of a second.
+        let until = Instant::now() + Duration::from_secs(30);
+        while program.generations() <= 2 && Instant::now() < until {
             let pid = program.current();
             if program.is_ours(pid) {
                 program.signal_to(pid, Signal::HUP);

@@ -42,6 +42,7 @@ struct Inner {
     absent: Mutex<Vec<u64>>,
     subscribers: AtomicUsize,
     most_subscribers: AtomicUsize,
+    gaps: AtomicUsize,
     wake: Mutex<Option<Arc<Wake>>>,
     phase: Mutex<Phase>,
     thawed: Condvar,
@@ -64,6 +65,8 @@ pub(crate) struct State {
     pub(crate) log: Log,
     pub(crate) keys: Keys,
     phase: Phase,
+    /// Messages, by this process.
+    published: u64,
     /// By topic: the tokens of those that wait for it.
     waiting: HashMap<Topic, Waiting, RandomState>,
     marked: Vec<Topic>,
@@ -170,6 +173,7 @@ impl Hub {
     /// An empty one, in an epoch of its own.
     pub fn new(epoch: u64, limits: HubLimits) -> Hub {
         let state = State {
+            published: 0,
             log: Log::new(epoch, limits.log),
             keys: Keys::default(),
             phase: Phase::Before,
@@ -185,6 +189,7 @@ impl Hub {
             absent: Mutex::default(),
             subscribers: AtomicUsize::new(0),
             most_subscribers: AtomicUsize::new(limits.subscribers),
+            gaps: AtomicUsize::new(0),
             wake: Mutex::new(None),
             phase: Mutex::new(Phase::Before),
             thawed: Condvar::new(),
@@ -401,7 +406,7 @@ impl Hub {
             }
             _ => None,
         };
-        let (mut marks, mut subscribers) = (false, 0);
+        let (mut marks, mut subscribers, count) = (false, 0, messages.len());
         for (topic, message) in these {
             state.log.append(&topic, message, now)?;
             let State { waiting, marked, .. } = &mut *state;
@@ -413,6 +418,7 @@ impl Hub {
                 }
             }
         }
+        state.published += count as u64;
         let position = state.log.position();
         if let Some((key, hash)) = key {
             state.keys.put(key, Used { hash, position, time: now });
@@ -518,6 +524,17 @@ impl Hub {
     /// The same where the other has published, or may have, and that is gone: whoever listens is told.
     pub fn begin_epoch_behind_a_hole(&self, epoch: u64) {
         self.write().log.begin_epoch_behind_a_hole(epoch);
+    }
+
+    /// Messages that were published here, in all; and how many times a subscriber was told that something is missing.
+    pub fn counted(&self) -> (u64, usize) {
+        (self.read().published, self.0.gaps.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn count_gaps(&self, gaps: usize) {
+        if gaps > 0 {
+            self.0.gaps.fetch_add(gaps, Ordering::Relaxed);
+        }
     }
 
     /// The position of the last message.

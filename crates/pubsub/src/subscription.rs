@@ -159,6 +159,8 @@ pub struct Pulled {
     /// Something is missing of which its form cannot tell: its client has to be told otherwise. Nothing behind that was
     /// written.
     pub gap: bool,
+    /// How many times something was missing, be it told or not.
+    pub gaps: usize,
 }
 
 /// What was joined for a subscriber. For the next one that stands where it stood it is the same, unless the hub has changed
@@ -464,6 +466,7 @@ impl Subscription {
     pub fn pull(&mut self, joined: &mut Joined) -> Pulled {
         if let Some(reached) = joined.reached_by(self) {
             (self.cursor, self.told) = reached;
+            self.hub.count_gaps(joined.pulled.gaps);
             return joined.pulled;
         }
         joined.forget();
@@ -476,6 +479,7 @@ impl Subscription {
             joined.of = Some(Of { version: hub.version(), topic, form, place, reached, hub: hub.clone() });
         }
         make_room(&hub, state);
+        hub.count_gaps(joined.pulled.gaps);
         joined.pulled
     }
 
@@ -489,6 +493,7 @@ impl Subscription {
             let at = last.first().map_or(*cursor, |first| first - 1);
             push_opening(out, log.at(at), form);
             if let Some(from) = gap {
+                pulled.gaps += 1;
                 pulled.gap = !push_gap(out, from, log.at(*cursor), form);
                 if pulled.gap {
                     ends.push((out.len(), *cursor));
@@ -517,6 +522,7 @@ impl Subscription {
             let from = log.at(*cursor);
             *cursor = log.start(topics, Start::Oldest).max(*cursor);
             *told = log.floor(topics);
+            pulled.gaps += 1;
             pulled.gap = !push_gap(out, Some(from), log.at(*cursor), form);
             if pulled.gap {
                 return pulled;
@@ -549,6 +555,7 @@ impl Subscription {
         pulled.some |= messages > 0;
         if let Some(hole) = hole.filter(|_| !pulled.more) {
             let from = log.at(mem::replace(cursor, hole));
+            pulled.gaps += 1;
             pulled.gap = !push_gap(out, Some(from), log.at(hole), form);
             if pulled.gap {
                 return pulled;
@@ -633,6 +640,7 @@ impl Subscription {
         }
         out.extend_from_slice(format!("],\"last\":\"{}\",\"gap\":{gap}}}\n", log.at(*cursor)).as_bytes());
         make_room(hub, state);
+        hub.count_gaps(usize::from(gap));
         Some(out)
     }
 

@@ -45,8 +45,15 @@ pub struct HoldOrder {
     pub version: Option<u32>,
 }
 
-/// How a hold ended: the pool rests, and here is every connection.
-pub type Held = Result<Vec<MovedConnection>, NotHeld>;
+/// How a hold ended.
+pub type Held = Result<AtRest, NotHeld>;
+
+/// The pool rests, and here is every connection.
+pub struct AtRest {
+    pub connections: Vec<MovedConnection>,
+    /// From when on no work was given out.
+    pub since: Millis,
+}
 
 /// The pool did not come to rest, or the moment for it did not come.
 pub struct NotHeld {
@@ -181,8 +188,10 @@ impl Acceptor {
         }
         if let Some(moved) = self.all_at_rest(without) {
             // The main thread waits for it, or has given up and sends `Resume`.
-            if let Some(answer) = self.hold.as_mut().and_then(|hold| hold.answer.take()) {
-                let _ = answer.send(Ok(moved));
+            if let Some(hold) = &mut self.hold
+                && let Some(answer) = hold.answer.take()
+            {
+                let _ = answer.send(Ok(AtRest { connections: moved, since: hold.began }));
             }
             return;
         }

@@ -3,6 +3,7 @@
 
 mod accepting;
 mod beside;
+mod census;
 mod deadlines;
 mod deliveries;
 mod eviction;
@@ -13,7 +14,8 @@ mod sessions;
 mod streams;
 mod timers;
 
-pub use holding::{Held, HoldOrder, NotHeld};
+pub use census::Census;
+pub use holding::{AtRest, Held, HoldOrder, NotHeld};
 
 use crate::clock::{DateCache, Millis};
 use crate::engine::connection::Slot;
@@ -114,6 +116,8 @@ pub enum Command {
     Learn(Holds),
     /// The successor wishes for a place, for another connection of that address if there is one.
     Spare(Option<Vec<u8>>),
+    /// Say how many connections there are.
+    Count(Sender<Census>),
     /// Connections of the predecessor have become ours.
     Adopt(Vec<Restored>),
 }
@@ -512,6 +516,7 @@ impl Acceptor {
     }
 
     fn close(&mut self, slot: &Slot, reason: CloseReason) {
+        self.shared.stats.closed(reason);
         log::debug!("connection closed: {reason}");
         if let Some(connection) = slot.connection().as_mut() {
             connection.close(reason, &self.shared, self.now);
@@ -591,6 +596,8 @@ impl Acceptor {
                 Command::Tell(link) => self.begin_telling(link),
                 Command::Learn(holds) => self.learn(holds),
                 Command::Spare(address) => self.spare_for(address),
+                // Who asked may have gone on without it.
+                Command::Count(answer) => _ = answer.send(self.census()),
                 Command::Drain { patience, holders, alone } => {
                     self.alone = alone;
                     self.stop_patience = patience;

@@ -142,6 +142,7 @@ impl Connection {
             head.drain(at..at + date.len());
         }
         let Some((session, receiver)) = attach.take() else { return close(CloseReason::Internal) };
+        work.answer.begins_to_last();
         let Some(mut exchange) = work.put_off_exchange() else {
             session.lost(receiver, work.now.0);
             return close(CloseReason::Cut);
@@ -343,7 +344,8 @@ pub(super) fn restore(
     sessions: &Sessions,
 ) -> Result<Box<Attached>, (Vec<u8>, Exchange)> {
     let SavedAttached { conversation, session, receiver, head, unsent, ends, poll, keep_alive, minor, line } = saved;
-    let (exchange, answer) = Exchange::of_moved_line(began, line);
+    let (exchange, mut answer) = Exchange::of_moved_line(began, line);
+    answer.begins_to_last();
     let Some(session) = sessions.find(&conversation, &session) else {
         let mut unsent = unsent;
         if !head.is_empty() {

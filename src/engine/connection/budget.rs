@@ -25,6 +25,11 @@ impl Budget {
         self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
+    /// How much may be held, if that is limited.
+    pub fn limit(&self) -> Option<usize> {
+        (self.limit < usize::MAX).then_some(self.limit)
+    }
+
     /// What is held.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)

@@ -44,6 +44,14 @@ impl CloseReason {
         }
     }
 
+    /// Its name where reasons are counted.
+    pub(super) fn label(self) -> String {
+        match self {
+            CloseReason::Refused(_) => "refused".to_owned(),
+            other => label(&format!("{other:?}")),
+        }
+    }
+
     pub fn from_error(error: &io::Error) -> CloseReason {
         match error.kind() {
             io::ErrorKind::TimedOut => CloseReason::WriteTimeout,
@@ -51,6 +59,18 @@ impl CloseReason {
             _ => CloseReason::Reset,
         }
     }
+}
+
+/// The name of a variant as a label has it.
+pub(super) fn label(variant: &str) -> String {
+    let mut label = String::with_capacity(variant.len() + 4);
+    for character in variant.chars() {
+        if character.is_ascii_uppercase() && !label.is_empty() {
+            label.push('_');
+        }
+        label.push(character.to_ascii_lowercase());
+    }
+    label
 }
 
 impl fmt::Display for CloseReason {

@@ -120,7 +120,7 @@ impl WorkerContext {
     pub(super) fn begin_exchange(&mut self, began: Millis) {
         debug_assert!(self.exchange.is_none() && !self.flying, "one after the other");
         (self.exchange, self.answer) = (Some(Exchange::new(began)), Answer::default());
-        self.exact = (began >= self.turn_began && self.shared.request_log.is_some()).then(Instant::now);
+        self.exact = (began >= self.turn_began && self.shared.is_measured()).then(Instant::now);
     }
 
     /// Its head is complete, and if it is right it is that of the request.

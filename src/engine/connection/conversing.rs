@@ -293,6 +293,7 @@ impl Connection {
             push_sockjs(&mut work.out, sockjs::Frame::Open);
             framed.beat = next_heartbeat(work.now, framed.heartbeat, work.token);
         }
+        work.answer.begins_to_last();
         let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
         exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
         if let Side::Listener(listener) = &mut side {
@@ -805,7 +806,8 @@ pub(super) fn restore(
     let SavedWebSocket { decoder, unsent, asked, close_sent, close_received, due, heartbeat, until, .. } = saved;
     let SavedWebSocket { deflate, max_message, line, side, .. } = saved;
     let sockjs = matches!(&side, SavedSide::Talker(client) if client.sockjs);
-    let (exchange, answer) = Exchange::of_moved_line(began, line);
+    let (exchange, mut answer) = Exchange::of_moved_line(began, line);
+    answer.begins_to_last();
     // One whose messages are compressed has no place where nobody reads that.
     let hub = hub.filter(|_| cfg!(feature = "deflate") || !deflate);
     let had = Limits { max_message: max_message.try_into().unwrap_or(usize::MAX), deflate };

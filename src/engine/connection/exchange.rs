@@ -66,12 +66,11 @@ impl Exchange {
 
     /// What a successor is told of it and of its answer so far: its line, and for a request log the rest.
     pub(super) fn moved_line(&self, answer: Answer) -> String {
-        if !self.line.contains('\n') {
-            return self.line.to_string();
-        }
+        // Where no request log wants them there are none of these fields.
+        let missing = if self.line.contains('\n') { "" } else { &"\n\n\n\n\n\n\n\n"[..FIELDS - 1] };
         let minor = self.minor.map_or(String::new(), |minor| minor.to_string());
         let status = answer.status.map_or(String::new(), |status| status.to_string());
-        format!("{}\n{minor}\n{status}\n{}\n{}", self.line, answer.head, answer.content)
+        format!("{}{missing}\n{minor}\n{status}\n{}\n{}", self.line, answer.head, answer.content)
     }
 
     /// One that goes on with what was told of it, and its answer.
@@ -172,12 +171,19 @@ pub struct Answer {
     head: u32,
     /// Bytes behind the head that were sent: the content, and the chunks' own where it has them.
     content: u64,
+    /// Whether it is there to last: a subscriber's.
+    lasts: bool,
 }
 
 impl Answer {
     /// The handler has ended.
     pub(super) fn handler_ended(&mut self, now: Millis) {
         self.handled = Some(Step::at(now));
+    }
+
+    /// It is a subscriber's, and ends when that does.
+    pub(super) fn begins_to_last(&mut self) {
+        self.lasts = true;
     }
 
     /// Its head is encoded, and so long.
@@ -243,6 +249,17 @@ pub struct Ended<'e> {
 }
 
 impl Ended<'_> {
+    /// The method, as far as a head was understood.
+    pub(super) fn method(&self) -> &[u8] {
+        let line = self.exchange.line(self.request);
+        &line[..line.iter().position(|byte| *byte == b' ').unwrap_or(0)]
+    }
+
+    /// Whether it was there to last, as a subscriber's.
+    pub(super) fn lasts(&self) -> bool {
+        self.answer.lasts
+    }
+
     /// The status of the answer, if there is one.
     pub(super) fn status(&self) -> Option<u16> {
         self.answer.status

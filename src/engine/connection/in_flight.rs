@@ -5,8 +5,9 @@ use super::exchange::{Answer, End, Ended, Exchange, named};
 use super::transport::Transport;
 use crate::api::{Request, without_token};
 use crate::clock::Millis;
+use portable_atomic::AtomicU64;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -98,6 +99,14 @@ impl InFlight {
         let flight = self.flight();
         flight.socket.as_ref().filter(|_| flight.handler)?;
         Some(unfinished(&flight.line, flight.since, now))
+    }
+
+    /// Method and target of what it is doing, in a handler or not, and for how long it has been.
+    pub fn shown(&self, now: Millis) -> Option<(String, Duration)> {
+        let flight = self.flight();
+        flight.socket.as_ref()?;
+        let Unfinished { what, age } = unfinished(&flight.line, flight.since, now);
+        Some((what, age))
     }
 
     /// How much longer its handler is expected to take; `None` if nothing is in one.

@@ -49,9 +49,9 @@ pub use close_reason::CloseReason;
 pub use closing::{Discarded, Expiry};
 pub use context::{Role, WorkerContext, connection_buffers, worker_buffers};
 pub use in_flight::{Durations, InFlight, Unfinished};
-pub use shared::Shared;
+pub use shared::{Shared, StatusRoutes};
 pub use snapshot::{Restored, fresh};
-pub use stats::Stats;
+pub use stats::{Histogram, Stats};
 pub use turn::Turn;
 
 use crate::api::{Closed, Request};

@@ -12,11 +12,19 @@ use crate::config::Limits;
 use crate::lifecycle::Phase;
 use crate::logging::requests::RequestLog;
 use pubsub::Hub;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How long the request log may take to be written.
 const REQUEST_LOG_PATIENCE: Duration = Duration::from_millis(250);
+
+/// Answers for the server's figures, on workers and, while those are all busy, on the thread that says so.
+pub trait StatusRoutes: Send + Sync {
+    /// Whether this path is one of its.
+    fn is_route(&self, path: &[u8]) -> bool;
+    /// The answer to GET and HEAD for it.
+    fn answer(&self, request: &Request) -> Response;
+}
 
 /// What all connections share.
 pub struct Shared {
@@ -29,6 +37,8 @@ pub struct Shared {
     /// Their clients that outlive connections.
     pub sessions: Arc<Sessions>,
     pub status_routes: bool,
+    /// What answers for the server's figures, once it runs, if anything does.
+    pub status: OnceLock<Box<dyn StatusRoutes>>,
     pub phase: Phase,
     pub stats: Stats,
     /// A line for each request, if somebody wants that.
@@ -54,6 +64,7 @@ impl Shared {
             conversations: sessions.conversations().clone(),
             sessions,
             status_routes: true,
+            status: OnceLock::new(),
             phase: Phase::default(),
             stats: Stats::new(2),
             request_log: None,
@@ -77,6 +88,11 @@ impl Shared {
     /// Whether a connection may have another request.
     pub fn keeps_connections(&self) -> bool {
         self.phase.keeps_connections()
+    }
+
+    /// Whether somebody wants to know how long requests take, more precisely than the clock of deadlines tells.
+    pub(super) fn is_measured(&self) -> bool {
+        self.request_log.is_some() || self.status.get().is_some()
     }
 
     /// The end of an exchange: all come through here, once each, and whoever counts or logs requests is told here. `worker`
@@ -119,7 +135,12 @@ impl Shared {
     }
 
     pub(super) fn is_status_route(&self, path: &[u8]) -> bool {
-        self.status_routes && matches!(path, b"/-/healthy" | b"/-/ready")
+        // Nearly all requests are for something else.
+        self.status_routes && path.starts_with(b"/-/") && self.is_below_status(path)
+    }
+
+    fn is_below_status(&self, path: &[u8]) -> bool {
+        matches!(path, b"/-/healthy" | b"/-/ready") || self.status.get().is_some_and(|status| status.is_route(path))
     }
 
     /// What the server answers itself: `OPTIONS *`, and its state for load balancers and supervisors.
@@ -133,17 +154,18 @@ impl Shared {
         if !self.is_status_route(path) {
             return None;
         }
+        if let Some(refusal) = refuse_unless_read(request.method()) {
+            return Some(refusal);
+        }
         let (status, text) = match path {
             b"/-/healthy" => (200, "healthy\n"),
             b"/-/ready" if !self.phase.is_ready() => (503, "stopping\n"),
-            _ if stuck => (503, "busy\n"),
-            _ => (200, "ready\n"),
+            b"/-/ready" if stuck => (503, "busy\n"),
+            b"/-/ready" => (200, "ready\n"),
+            _ => return self.status.get().map(|status| status.answer(request)),
         };
-        let answer = || {
-            let no_store = known_header("Cache-Control", "no-store");
-            text.into_response().with_status_code(status).with_header(no_store)
-        };
-        Some(refuse_unless_read(request.method()).unwrap_or_else(answer))
+        let no_store = known_header("Cache-Control", "no-store");
+        Some(text.into_response().with_status_code(status).with_header(no_store))
     }
 }
 

@@ -265,7 +265,8 @@ fn subscriber_of(saved: SavedSubscriber, (began, deadline): (Millis, Millis), hu
     let SavedSubscriber { namespace, topics, cursor, told, chunked, json, beat, poll, .. } = saved;
     let SavedSubscriber { unsent, heartbeat, until, head, keep_alive, minor, line, .. } = saved;
     let form = Form { chunked, json, beat, poll, ..Form::default() };
-    let (exchange, answer) = Exchange::of_moved_line(began, line);
+    let (exchange, mut answer) = Exchange::of_moved_line(began, line);
+    answer.begins_to_last();
     let exchange = Some(exchange);
     let saved = Saved { namespace, topics, cursor, told, form, recent: Vec::new() };
     match hub.and_then(|hub| Subscription::restore(hub, saved)) {

@@ -9,8 +9,9 @@ use crate::config::Limits;
 use http1::chunked::Decoder;
 use http1::framing::BodyFraming;
 use http1::{Reject, response};
+use portable_atomic::AtomicU64;
 use std::io::{self, Cursor, Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 

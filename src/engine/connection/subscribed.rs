@@ -155,6 +155,7 @@ impl Connection {
             subscription = subscription.chunked(minor > 0);
         }
         subscription.enter(work.token);
+        work.answer.begins_to_last();
         let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
         exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
         let ends = lasts.map_or(Millis::NEVER, |lasts| now.after(lasts));

@@ -186,7 +186,7 @@ impl Driven {
     }
 
     /// Served, refused and cut so far.
-    fn counted(&self) -> (usize, usize, usize) {
+    fn counted(&self) -> (u64, u64, usize) {
         let stats = &self.shared().stats;
         (stats.total_served(), stats.total_refused(), stats.total_cut())
     }
@@ -888,13 +888,13 @@ fn what_is_cut_under_its_handler_ends_once() {
     }
 }
 
-/// The successor knows what was written down: what is asked for, and not how far the answer had come.
+/// The successor knows what was written down: what is asked for, and how far the answer had come.
 #[test]
 fn what_moves_ends_with_the_successor_alone() {
     let body = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\na";
     for (sent, rest, ended) in [
         (body, "b", "POST /echo HTTP/1.1: 200, 2 bytes, answered"),
-        (&get("/large"), "", "GET /large: no status, "),
+        (&get("/large"), "", "GET /large HTTP/1.1: 200, "),
         ("GET /hel", "lo HTTP/1.1\r\nHost: test\r\n\r\n", "GET /hello HTTP/1.1: 200, 6 bytes, answered"),
     ] {
         let mut driven = Driven::new();

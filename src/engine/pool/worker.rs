@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// What the acceptor hears from the workers, and from whoever has something for a connection.
 #[derive(Clone, Copy, Debug)]
@@ -169,6 +170,10 @@ impl<D: Clone + Send + 'static> Worker<D> {
     fn begin(&self, work: &mut WorkerContext, slot: &Slot, delivery: bool) {
         // A stale entry: the acceptor has answered for it.
         let Some(word) = slot.begin() else { return };
+        if !delivery {
+            let waited = u64::try_from(slot.queued_for(Millis::now())).unwrap_or_default();
+            self.shared.stats.waited(self.index, Duration::from_millis(waited));
+        }
         let others_wait = || self.jobs.others_wait() || self.shared.phase.is_holding();
         let turn = if delivery { Turn::of_one_request() } else { Turn::new(&others_wait) };
         self.drive(work, slot, word, turn, delivery);
@@ -227,6 +232,7 @@ impl<D: Clone + Send + 'static> Worker<D> {
                 self.to_acceptor.send(ToAcceptor::Again { token: slot.token(), entry });
             }
             Verdict::Close(reason) => {
+                self.shared.stats.closed(reason);
                 log::debug!("connection closed: {reason}");
                 slot.close();
                 self.to_acceptor.send(ToAcceptor::Closed(slot.token()));

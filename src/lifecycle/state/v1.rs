@@ -52,7 +52,7 @@ struct MovedConnection {
 
 impl From<super::Inheritance> for Inheritance {
     fn from(value: super::Inheritance) -> Inheritance {
-        let super::Inheritance { generation, pid, counters, listeners, carried, reload_again } = value;
+        let super::Inheritance { generation, pid, counters, listeners, carried, reload_again, figures: _ } = value;
         Inheritance {
             generation,
             pid,
@@ -74,6 +74,7 @@ impl From<Inheritance> for super::Inheritance {
             listeners: listeners.into_iter().map(Into::into).collect(),
             carried: carried.map(|Carried { version, bytes }| super::Carried { version, bytes }),
             reload_again,
+            figures: super::SavedFigures::default(),
         }
     }
 }
