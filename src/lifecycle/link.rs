@@ -43,8 +43,8 @@ pub const HUBS: u32 = 5;
 /// From here on a successor hears of sessions, if it reads version 4 of the state, and is asked for what is for a client that
 /// it has.
 pub const CLIENTS: u32 = 6;
-/// From here on a successor asks what its predecessor has counted, and each says so when it ends, if both read version 5 of
-/// the state.
+/// From here on a successor asks what its predecessor has counted, which says so when it ends as well, if both read version 5
+/// of the state.
 pub const FIGURES: u32 = 7;
 /// The most descriptors in one packet, of listeners; the kernel's own limit is 253 (unix(7)).
 pub const MAX_DESCRIPTORS: usize = 250;
@@ -125,8 +125,8 @@ pub enum Message {
     Sessions(Payload),
     /// Successor, since version 7: what have you counted? My questions have numbers, from one on.
     Count(u64),
-    /// Predecessor, since version 7, to `Count`, or with no number as one of its last words; successor that ends on probation:
-    /// what was counted, as [`SavedFigures`](super::state::SavedFigures) in the version of the state.
+    /// Predecessor, since version 7, to `Count`, or with no number as one of its last words: what was counted, as
+    /// [`SavedFigures`](super::state::SavedFigures) in the version of the state.
     Figures { number: u64, figures: Payload },
 }
 

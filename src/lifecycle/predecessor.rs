@@ -2,10 +2,10 @@
 
 use super::link::{
     self, FIGURES, ForClient, HOLDS, Holds, Link, Message, PLACES, Packet, Payload, Publication, PublishedAt, SWITCHES,
-    Sent, Snapshots, Undone, payload, test_point,
+    Sent, Snapshots, Undone, test_point,
 };
 use super::patience::Patience;
-use super::state::{COUNTS, Carried, Inheritance, SavedFigures, Snapshot, decode, encode};
+use super::state::{Carried, Inheritance, SavedFigures, Snapshot, decode};
 use super::{Event, FromPredecessor};
 use crate::Error;
 use crossbeam_channel::Sender;
@@ -14,7 +14,7 @@ use rustix::fs::FileType;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -141,17 +141,6 @@ impl Predecessor {
     /// Whether it can be asked what it has counted.
     pub fn counts(&self) -> bool {
         self.words >= FIGURES
-    }
-
-    /// Says what we have counted, who end on probation.
-    pub fn hears_figures(&self, figures: SavedFigures, patience: Duration) {
-        let said = payload(encode(figures, COUNTS)).and_then(|(figures, memfd)| {
-            let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).collect();
-            self.link.send_within(&Message::Figures { number: 0, figures }, &descriptors, patience)
-        });
-        if let Err(error) = said {
-            log::debug!("the predecessor does not hear what was counted: {error}");
-        }
     }
 
     /// Says that we accept, and which of the inherited listeners are ours too: their places, and their addresses as they

@@ -74,8 +74,6 @@ pub trait Answers: Send + 'static {
     fn wishes(&self, address: Option<Vec<u8>>);
     /// What was counted here, as it is written down, if it may be told.
     fn count(&self) -> Option<Vec<u8>>;
-    /// What it has counted itself, before it ends.
-    fn counted(&self, figures: Vec<u8>);
 }
 
 /// Answers, if there is room: who reads the link waits for nobody, and who asks goes on without an answer.
@@ -122,8 +120,8 @@ impl Successor {
         let listen = move || {
             let mut in_places = None;
             loop {
-                let (said, mut descriptors) = match link.receive() {
-                    Ok(Some(Packet { message, descriptors, .. })) => (message, descriptors),
+                let said = match link.receive() {
+                    Ok(Some(Packet { message, .. })) => message,
                     Ok(None) => break,
                     Err(error) => {
                         log::error!("cannot hear the successor: {error}");
@@ -174,12 +172,6 @@ impl Successor {
                     Message::Count(number) => {
                         if let Some(figures) = answers.count() {
                             say_figures(&link, number, figures);
-                        }
-                        continue;
-                    }
-                    Message::Figures { figures, .. } => {
-                        if let Ok(figures) = figures.open(&mut descriptors) {
-                            answers.counted(figures);
                         }
                         continue;
                     }

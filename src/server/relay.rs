@@ -9,7 +9,7 @@ use crate::engine::connection::{Connection, Restored};
 use crate::engine::pool::worker::AcceptorHandle;
 use crate::lifecycle::link::{ForClient, Holds, Publication, PublishedAt, Undone};
 use crate::lifecycle::predecessor::Arrivals;
-use crate::lifecycle::state::{COUNTS, SavedFigures, Snapshot, decode, encode};
+use crate::lifecycle::state::{COUNTS, SavedFigures, Snapshot, encode};
 use crate::lifecycle::successor::Answers;
 use crossbeam_channel::Sender;
 use pubsub::Hub;
@@ -59,13 +59,6 @@ impl Answers for Relay {
 
     fn count(&self) -> Option<Vec<u8>> {
         Some(encode(self.status.saved(false), COUNTS))
-    }
-
-    fn counted(&self, figures: Vec<u8>) {
-        match decode(&figures) {
-            Ok(figures) => self.status.lineage().take_back(figures),
-            Err(wrong) => log::error!("the figures of the successor cannot be read: {wrong}"),
-        }
     }
 }
 

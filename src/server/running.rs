@@ -737,10 +737,6 @@ impl Running {
         let history = self.history_file.take().zip(self.context.hub.take());
         let keeps = self.promoted && self.handed_over_to.is_none() && self.context.keeps_messages;
         let history = history.filter(|_| keeps);
-        // It serves on, and counts on from here.
-        if let Some(predecessor) = self.predecessor.as_ref().filter(|one| !self.promoted && one.counts()) {
-            predecessor.hears_figures(self.context.status.saved_own(), LINK_PATIENCE);
-        }
         let (signals, shared) = (self.context.signals.take(), self.shared.clone());
         let counters = self.counters();
         let cut = self.shared.stats.total_cut();

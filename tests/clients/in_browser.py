@@ -9,6 +9,7 @@ import urllib.request
 
 import chat_page
 import movie
+import status_page
 from harness import Server, check, equal, until
 
 FLAGS = [
@@ -186,5 +187,6 @@ def checks(site, directory):
             welcome(mode, browser, directory)
             film(mode, browser, site, directory)
             chat_page.checks(mode, browser, directory)
+            status_page.checks(mode, browser, directory)
     finally:
         browser.close()

@@ -32,6 +32,7 @@ mod site;
 mod sockjs;
 mod sockjs_reload;
 mod sockjs_sessions;
+mod status;
 mod stop;
 mod surroundings;
 mod switch;

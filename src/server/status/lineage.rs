@@ -1,7 +1,8 @@
 //! What the generations before have counted, and how each became the next: it goes on in this one, and in those behind.
 //!
 //! While the predecessor still runs beside this process, it goes on counting, and is asked each time: so a counter never
-//! falls for whoever looks at this process after that one.
+//! falls for whoever looks at this process after that one. What a successor has counted that fails on probation is lost with
+//! it.
 
 use super::totals::{RELOADS, Totals};
 use crate::clock::{Millis, wall_clock};
@@ -57,11 +58,6 @@ impl Lineage {
         known.answered = known.answered.max(number);
         drop(known);
         self.answered.notify_all();
-    }
-
-    /// A successor that has come to nothing had counted that.
-    pub fn take_back(&self, figures: SavedFigures) {
-        self.known().before.add(&figures.totals.into());
     }
 
     /// The predecessor answers no more.

@@ -154,12 +154,6 @@ impl Status {
         SavedFigures { totals: totals.into(), reloads, begun: self.0.lineage.begun() }
     }
 
-    /// What this process alone has counted.
-    pub fn saved_own(&self) -> SavedFigures {
-        let totals = self.own(false).map(Into::into).unwrap_or_default();
-        SavedFigures { totals, ..SavedFigures::default() }
-    }
-
     fn own(&self, exec: bool) -> Option<totals::Totals> {
         let own = self.0.sources.get()?.own_totals()?;
         Some(if exec { own.without_cpu() } else { own })
