@@ -90,6 +90,8 @@ pub use program::flags::Parsed;
 pub use program::reload::reload_command;
 #[doc(hidden)]
 pub use program::token::token_command;
+#[doc(hidden)]
+pub use program::top::top_command;
 pub use push::{
     BadEvent, BadTopic, Client, ClientId, Conversation, ConversationService, Hub, Incoming, Message, Namespace,
     Outgoing, Position, PublishError, Publishers, SendError, SockJs, Subscribe, SubscribeError, Subscribers, Token,

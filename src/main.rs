@@ -1,11 +1,12 @@
-//! The program: arguments → `Config` → `Server` → exit code; or `handover reload`, or `handover token`.
+//! The program: arguments → `Config` → `Server` → exit code; or `handover reload`, `handover token`, `handover top`.
 
 use handover::{Config, Ended, Error, Server, Site};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let command = handover::reload_command(std::env::args_os());
-    match command.or_else(|| handover::token_command(std::env::args_os())) {
+    let command = command.or_else(|| handover::token_command(std::env::args_os()));
+    match command.or_else(|| handover::top_command(std::env::args_os())) {
         Some(exit_code) => exit_code,
         None => handover::exit_code(serve(Config::from_args_with_root())),
     }

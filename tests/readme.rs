@@ -66,6 +66,9 @@ fn help() -> String {
 
 /// `--check` says that the program would start with these arguments, in the root of the repository.
 fn would_run(args: &[String]) -> Result<(), String> {
+    if let Some(command) = args.first().filter(|first| COMMANDS.contains(&first.as_str())) {
+        return command_knows(command, &args[1..]);
+    }
     let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
     if !args.contains(&"--check") {
         args.push("--check");
@@ -73,6 +76,18 @@ fn would_run(args: &[String]) -> Result<(), String> {
     let output = handover(&args).output().expect("the program");
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.success() { Ok(()) } else { Err(format!("handover {}: {message}", args.join(" "))) }
+}
+
+/// Commands of the program that are no server, each with a help of its own.
+const COMMANDS: &[&str] = &["reload", "token", "top"];
+
+/// What stands behind one of them is in its help.
+fn command_knows(command: &str, args: &[String]) -> Result<(), String> {
+    let help = handover(&[command, "--help"]).output().expect("the program").stdout;
+    let help = String::from_utf8(help).expect("UTF-8");
+    let flags = args.iter().filter(|word| word.starts_with('-')).map(|word| word.split('=').next().unwrap_or(word));
+    let missing: Vec<&str> = flags.filter(|flag| !help.contains(flag)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(format!("handover {command} knows no {missing:?}")) }
 }
 
 /// What a recipe of the Justfile is, its parameters and its lines.

@@ -10,4 +10,5 @@ pub mod flags;
 pub mod reload;
 mod settings;
 pub mod token;
+pub mod top;
 mod value;

@@ -292,3 +292,44 @@ fn the_stream_of_the_page_goes_on_through_reloads() {
         }
     }
 }
+
+/// `handover top`, over a socket and over TCP.
+#[test]
+fn the_terminal_shows_the_same() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Exec, &scratch, &[]);
+    let top = |arguments: &[&str]| {
+        let output = Program::handover_command().arg("top").args(arguments).output().expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let socket = format!("unix:{}", scratch.path("socket").display());
+    program.reload();
+    let port = program.bound[0].to_string().rsplit(':').next().expect("a port").to_owned();
+    for address in [socket.clone(), format!("127.0.0.1:{port}")] {
+        let (code, shown, said) = top(&[&address, "--once"]);
+        assert_eq!((code, &*said), (Some(0), ""), "{shown}");
+        for part in [
+            "  serving  generation 2  process ",
+            "\nrequests     ",
+            " of 768 subscribers",
+            "\nworker-0 ",
+            "exec     succeeded",
+        ] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+    }
+    assert_eq!(program.stop(), Some(0));
+    let (code, shown, said) = top(&[&socket, "--once"]);
+    assert!(
+        code == Some(1) && shown.is_empty() && said.starts_with("handover top: cannot ask the server at unix:"),
+        "{said}"
+    );
+    let config = Config { status: StatusAccess::Nobody, ..Config::default() };
+    let server = TestServer::start(Server::builder().config(config).service(hello()));
+    let port = server.bound.to_string().rsplit(':').next().expect("a port").to_owned();
+    let (code, _, said) = top(&[&format!("127.0.0.1:{port}")]);
+    assert!(code == Some(1) && said.contains("its status is \"nobody\""), "{said}");
+    assert!(top(&["--help"]).1.starts_with("Usage: handover top"));
+    assert_eq!(top(&["nowhere"]).0, Some(2));
+}
