@@ -15,7 +15,7 @@ lab=${LAB:-${CARGO_TARGET_DIR:-target}/release/examples/lab}
 # Longer than anything takes here, and short enough to see a hang.
 patience=30
 # The command in the files of contrib/, for which the lab is put in.
-shipped='/usr/local/bin/handover -l 0.0.0.0:8080 /srv/www'
+shipped='/usr/local/bin/handover -l 0.0.0.0:8080 --user nobody /srv/www'
 
 fail() {
     echo "supervisors: ${supervisor:-}: $*" >&2

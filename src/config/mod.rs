@@ -256,6 +256,10 @@ pub struct Config {
     pub status: StatusAccess,
     /// A file with a token of at least 16 characters; who has that may see them from anywhere. Default none.
     pub status_token_file: Option<PathBuf>,
+    /// Whom to serve as, by name or number: root binds, and then is that user for good. Default: who starts it.
+    pub user: Option<String>,
+    /// The group of that user. Default its own.
+    pub group: Option<String>,
     /// Take TERM, INT, QUIT, HUP, USR1 and USR2 for this process. Default true; the first server to run gets them.
     pub signals: bool,
     /// Wait for processes that the server has not started, as pid 1 has to. Default false: it is not for an application
@@ -296,6 +300,8 @@ impl Default for Config {
             status_routes: true,
             status: StatusAccess::default(),
             status_token_file: None,
+            user: None,
+            group: None,
             signals: true,
             reap_orphans: false,
             give_back_at_rest: false,

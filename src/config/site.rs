@@ -2,7 +2,7 @@
 
 pub(crate) use super::cache::{CacheRule, Pattern};
 use http1::accept::Coding;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tiny_http::Header;
 
 /// What the program serves besides [`root`](crate::Config::root), and how: routes, fields, media types, rules for caches
@@ -20,6 +20,16 @@ pub struct SiteConfig {
     pub(crate) cache: Vec<CacheRule>,
     /// Status to file.
     pub(crate) error_pages: Vec<(u16, PathBuf)>,
+}
+
+impl SiteConfig {
+    /// The directories of routes.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.routes.iter().filter_map(|route| match &route.action {
+            RouteAction::Directory { path, .. } => Some(path.as_path()),
+            RouteAction::Redirect { .. } | RouteAction::Fixed { .. } => None,
+        })
+    }
 }
 
 /// `[[route]]`

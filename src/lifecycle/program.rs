@@ -41,6 +41,11 @@ pub const CAME_BACK: &str = "HANDOVER_CAME_BACK";
 /// The line of its check by which a program says that it comes back from an exec that leads nowhere.
 pub const WAY_BACK_LINE: &str = "handover comes back from an exec";
 
+/// Whether this process was started to check itself, by a server that is to be reloaded.
+pub fn is_check() -> bool {
+    std::env::var_os(CHECK).is_some()
+}
+
 /// Never passed on: each is for one process.
 const DROPPED: [&str; 13] = [
     "LISTEN_FDS",

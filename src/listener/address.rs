@@ -28,6 +28,16 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+impl Address {
+    /// The port, if it has one.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Address::Tcp(_, port) => Some(*port),
+            Address::Unix(_) => None,
+        }
+    }
+}
+
 impl FromStr for Address {
     type Err = Error;
 

@@ -224,6 +224,11 @@ impl Listener {
         }
     }
 
+    /// Device and inode of a Unix socket's file.
+    pub fn file(&self) -> Option<(u64, u64)> {
+        self.file
+    }
+
     /// Where it listens.
     pub fn bound(&self) -> &Bound {
         &self.bound
@@ -420,7 +425,8 @@ fn cannot_listen(address: SocketAddr, error: io::Error) -> Error {
     let help = match error.kind() {
         io::ErrorKind::AddrInUse => "address in use; stop the other server or listen on another port with -l",
         io::ErrorKind::PermissionDenied => {
-            "no permission; ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"
+            "no permission; ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE, and a \
+             restart where the server has become another user"
         }
         io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
         _ if unzoned => "a link-local address needs its interface: [fe80::1%eth0]:80",

@@ -108,6 +108,13 @@ impl Sink {
     }
 }
 
+/// Where the lines will go, before anybody writes them.
+#[derive(Debug)]
+pub struct Opened {
+    sink: Sink,
+    format: Format,
+}
+
 /// As many lines as a pipe takes as a whole; one that is longer, as far as that.
 fn whole_lines(bytes: &[u8]) -> &[u8] {
     let first = &bytes[..bytes.len().min(PIPE)];
@@ -116,18 +123,26 @@ fn whole_lines(bytes: &[u8]) -> &[u8] {
 }
 
 impl RequestLog {
-    /// As the configuration says, if it does.
+    /// As the configuration says, if it does: opened, and nothing more.
     ///
     /// # Errors
     /// The file cannot be opened; it names the path.
-    pub fn start(config: &Config) -> Result<Option<Arc<RequestLog>>, Error> {
+    pub fn open(config: &Config) -> Result<Option<Opened>, Error> {
         let Some(path) = config.access_log.as_deref() else { return Ok(None) };
         let cannot = |error: &io::Error| {
             config.error("access_log", format_args!("cannot open access log {path:?}: {}", super::why(path, error)))
         };
         let sink = Sink::open(path).map_err(|error| cannot(&error))?;
-        let log = RequestLog::to(sink, config.access_log_format);
-        Ok(Some(Arc::new(log.map_err(|error| Error::runtime(format_args!("cannot start the access log"), error))?)))
+        Ok(Some(Opened { sink, format: config.access_log_format }))
+    }
+
+    /// Starts its thread.
+    ///
+    /// # Errors
+    /// That cannot be.
+    pub fn start(Opened { sink, format }: Opened) -> Result<Arc<RequestLog>, Error> {
+        let log = RequestLog::to(sink, format);
+        Ok(Arc::new(log.map_err(|error| Error::runtime(format_args!("cannot start the access log"), error))?))
     }
 
     fn to(sink: Sink, format: Format) -> io::Result<RequestLog> {

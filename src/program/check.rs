@@ -9,15 +9,40 @@ use crate::logging;
 use crate::push::{history, is_exposed};
 use crate::{Config, Error};
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use std::fmt::{self, Write};
 use std::path::Path;
 
 /// The lines that the table of settings fills.
-const LINES: [&str; 9] =
-    ["status", "limits", "timeouts", "stop", "reload", "log file", "access log", "pid file", "workers"];
+const LINES: [&str; 10] =
+    ["user", "status", "limits", "timeouts", "stop", "reload", "log file", "access log", "pid file", "workers"];
 
-/// Whether the files that are written while running can be; nothing is created.
-pub fn can_write(config: &Config) -> Result<(), Error> {
+/// Why this user cannot make and remove files in the directory of that one.
+pub fn cannot_write_beside(path: &Path) -> Option<String> {
+    let directory = match path.parent() {
+        None => path,
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    access(directory, Access::WRITE_OK).err().map(|errno| match errno {
+        Errno::ACCESS => "no permission to write to its directory".to_owned(),
+        errno => logging::why(path, &errno.into()),
+    })
+}
+
+/// Whether the files that are written while running can be; nothing is created. `opened`: those that stay open are opened
+/// before the server becomes another user.
+pub fn can_write(config: &Config, opened: bool) -> Result<(), Error> {
+    if let Some(path) = &config.pid_file {
+        // It is renamed into place.
+        let is_directory = path.is_dir().then_some("it is a directory".to_owned());
+        if let Some(why) = is_directory.or(cannot_write_beside(path)) {
+            return Err(config.error("pid_file", format_args!("cannot write pid file {path:?}: {why}")));
+        }
+    }
+    if opened {
+        return Ok(());
+    }
     if let Some(path) = &config.log_file
         && let Err(error) = logging::try_open(path)
     {
@@ -29,20 +54,6 @@ pub fn can_write(config: &Config) -> Result<(), Error> {
     {
         let why = logging::why(path, &error);
         return Err(config.error("access_log", format_args!("cannot open access log {path:?}: {why}")));
-    }
-    if let Some(path) = &config.pid_file {
-        // It is renamed into place.
-        let directory = match path.parent() {
-            None => path,
-            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-            Some(parent) => parent,
-        };
-        let is_directory = path.is_dir().then_some("it is a directory".to_owned());
-        let refused = access(directory, Access::WRITE_OK).err();
-        let refused = refused.map(|errno| logging::why(path, &errno.into()));
-        if let Some(why) = is_directory.or(refused) {
-            return Err(config.error("pid_file", format_args!("cannot write pid file {path:?}: {why}")));
-        }
     }
     if let Some(path) = &config.push.history_file
         && let Err(why) = history::can_write(path)
@@ -179,11 +190,11 @@ mod tests {
     fn a_file_that_cannot_be_written_is_found_without_creating_one() {
         let directory = std::env::temp_dir();
         let fine = Config { log_file: Some(directory.join("handover-check-log")), ..Config::default() };
-        assert!(can_write(&fine).is_ok() && !directory.join("handover-check-log").exists());
+        assert!(can_write(&fine, false).is_ok() && !directory.join("handover-check-log").exists());
         let pid = Config { pid_file: Some("/nowhere/at/all/pid".into()), ..Config::default() };
-        let error = can_write(&pid).expect_err("no such directory");
+        let error = can_write(&pid, false).expect_err("no such directory");
         assert!(error.is_config() && error.to_string().contains("/nowhere/at/all/pid"), "{error}");
-        assert!(can_write(&Config { log_file: Some(directory), ..Config::default() }).is_err());
-        assert!(can_write(&Config { log_file: Some("handover-check-log".into()), ..Config::default() }).is_ok());
+        assert!(can_write(&Config { log_file: Some(directory), ..Config::default() }, false).is_err());
+        assert!(can_write(&Config { log_file: Some("handover-check-log".into()), ..Config::default() }, false).is_ok());
     }
 }

@@ -81,6 +81,22 @@ pub const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        name: "user",
+        group: Group::Serving,
+        help: Some("bind as root, then serve as this user"),
+        check: Some(("user", "{}")),
+        unset: "who starts it",
+        kind: Kind::Name(|config| &mut config.user),
+        ..ROW
+    },
+    Setting {
+        name: "group",
+        check: Some(("user", ", group {}")),
+        unset: "the user's own",
+        kind: Kind::Name(|config| &mut config.group),
+        ..ROW
+    },
+    Setting {
         name: "log-file",
         group: Group::Serving,
         help: Some("append the log to FILE; USR1 opens it anew"),
@@ -403,6 +419,8 @@ enum Kind {
     /// From that on.
     Seconds(fn(&mut Config) -> &mut Duration, Duration),
     Path(fn(&mut Config) -> &mut Option<PathBuf>),
+    /// Of somebody, or a number.
+    Name(fn(&mut Config) -> &mut Option<String>),
     PathOrStdout(fn(&mut Config) -> &mut Option<PathBuf>),
     Mode,
     Format,
@@ -452,6 +470,7 @@ impl Setting {
             Kind::Mode => Some("MODE"),
             Kind::Format => Some("FORMAT"),
             Kind::Status => Some("WHO"),
+            Kind::Name(_) => Some("NAME"),
             Kind::On(_) | Kind::Off(_) | Kind::Only(_) => None,
         }
     }
@@ -485,6 +504,7 @@ impl Setting {
             Kind::MaybeRoom(place, allowed) => *place(config) = Some(value.size(allowed)? as usize),
             Kind::Seconds(place, least) => *place(config) = value.seconds(*least)?,
             Kind::Path(place) => *place(config) = Some(value.path()?),
+            Kind::Name(place) => *place(config) = Some(value.name()?),
             Kind::PathOrStdout(place) => *place(config) = Some(value.path_or_stdout()?),
             Kind::Mode => config.reload = value.one_of(&ReloadMode::ALL)?,
             Kind::Format => config.access_log_format = value.one_of(&RequestLogFormat::ALL)?,
@@ -521,6 +541,7 @@ impl Setting {
             Kind::Path(place) | Kind::PathOrStdout(place) => {
                 place(config).as_ref().map(|path| path.display().to_string())
             }
+            Kind::Name(place) => place(config).clone(),
             Kind::Mode => name(&ReloadMode::ALL, config.reload),
             Kind::Format => name(&RequestLogFormat::ALL, config.access_log_format),
             Kind::Status => name(&StatusAccess::ALL, config.status),
@@ -608,6 +629,7 @@ mod tests {
             }
             Kind::Path(_) => (plain(&["/a/b"]), Vec::new()),
             Kind::PathOrStdout(_) => (plain(&["/a/b", "-"]), Vec::new()),
+            Kind::Name(_) => (plain(&["nobody", "65534"]), Vec::new()),
             Kind::Mode => (plain(&["auto", "overlap", "exec"]), vec!["never".to_owned()]),
             Kind::Format => (plain(&["combined", "json"]), vec!["never".to_owned()]),
             Kind::Status => (plain(&["local", "anyone", "nobody"]), vec!["never".to_owned()]),

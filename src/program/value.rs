@@ -124,6 +124,17 @@ impl Value<'_> {
         }
     }
 
+    /// A name; of a file, a number as well.
+    pub fn name(&self) -> Result<String, ValueError> {
+        match (self.word(), self.given) {
+            (_, Given::Integer(number)) => Ok(number.to_string()),
+            (Some(word), _) if !word.is_empty() && !word.contains(|one: char| one.is_control() || one == ':') => {
+                Ok(word.to_owned())
+            }
+            _ => Err(ValueError::Value("allowed is a name or a number".into())),
+        }
+    }
+
     /// The same, or `-`, which is stdout.
     pub fn path_or_stdout(&self) -> Result<PathBuf, ValueError> {
         if self.word() == Some("-") { Ok(PathBuf::from("-")) } else { self.path() }

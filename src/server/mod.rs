@@ -25,8 +25,9 @@ use crate::lifecycle::{link, state, way_back};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::requests::RequestLog;
 use crate::logging::{self, Log};
-use crate::program::{check, flags};
+use crate::program::{check, flags, privileges};
 use crate::push::{Hub, is_exposed};
+use crate::sys::privileges::{Identity, is_root};
 use crate::sys::regular_file;
 use crate::sys::scheduling::{Policy, schedule};
 use crate::sys::stdio::{MOMENT, Stream};
@@ -267,9 +268,17 @@ impl Builder {
         let hub = hub.or_else(|| access.is_possible().then(status::hub_of_its_own));
         let status = Status::new(access, hub.as_ref());
         let memory = Plan::apply(&mut config)?;
-        config.check |= Role::is_check();
+        let identity = privileges::identity(&config)?;
+        config.check |= program::is_check();
+        if let Some(identity) = identity.as_ref().filter(|_| config.check) {
+            privileges::check_as(&config, identity)?;
+        }
         // Who takes the flags takes the log with them; an application that sets things itself has its own logger.
         let role = if config.check { None } else { Some(Role::take()?) };
+        let becomes = identity.as_ref().filter(|identity| role.is_some() && !identity.is_ours());
+        if let Some(identity) = becomes {
+            privileges::make_files(&config, identity);
+        }
         let log = match (&role, config.announce) {
             (_, false) => None,
             (None, true) => {
@@ -285,12 +294,12 @@ impl Builder {
         // The same for the log of requests.
         let request_log = match &role {
             None => None,
-            Some(role) => match RequestLog::start(&config) {
+            Some(role) => match RequestLog::open(&config) {
                 Err(error) if matches!(role, Role::Exec(..)) && !way_back::is_armed() => {
                     log::error!("{error}; requests are not logged until the next reload");
                     None
                 }
-                started => started.inspect_err(|error| role.hears_why(error))?,
+                opened => opened.inspect_err(|error| role.hears_why(error))?,
             },
         };
         let addresses = config.addresses()?;
@@ -298,6 +307,12 @@ impl Builder {
             None => role::Startup::default(),
             Some(role) => role.begin(&addresses)?,
         };
+        // Behind all that only root may do, and before the first thread.
+        if let Some(identity) = becomes {
+            privileges::give_sockets(&listeners, identity);
+            privileges::become_user(&config, identity)?;
+        }
+        let request_log = request_log.map(RequestLog::start).transpose()?;
         // It is written when this process has become the server: not before a predecessor has promoted it.
         let path = config.pid_file.as_deref().filter(|_| !config.check);
         let legacy = std::mem::take(&mut inherited.legacy);
@@ -322,6 +337,7 @@ impl Builder {
             hub,
             keeps_messages,
             status,
+            identity,
             program,
             log,
             request_log,
@@ -373,6 +389,8 @@ pub struct Server {
     /// Whether that is the application's, and no page's alone.
     keeps_messages: bool,
     status: Status,
+    /// Whom it serves as, if that is said.
+    identity: Option<Identity>,
     program: &'static Program,
     log: Option<Arc<Log>>,
     request_log: Option<Arc<RequestLog>>,
@@ -475,8 +493,9 @@ impl Server {
         // An exec'ing predecessor may have left us its acceptor's policy; threads inherit it.
         schedule(Policy::Other);
         // Signals first: whatever starts after this has them blocked.
-        if let Some(note) = self.program.note().filter(|_| generation() == 1) {
-            log::warn!("{note}");
+        if generation() == 1 {
+            self.program.note().into_iter().for_each(|note| log::warn!("{note}"));
+            self.say_who_serves();
         }
         let keys = self.config.push.key_files().into_iter().chain(&self.config.status_token_file);
         for exposed in keys.filter_map(|path| is_exposed(path)) {
@@ -555,12 +574,37 @@ impl Server {
         running.finish(ended)
     }
 
+    /// And what that cannot do again.
+    fn say_who_serves(&self) {
+        let Some(identity) = &self.identity else {
+            if is_root() {
+                log::warn!("serving as root: a mistake in a handler is one of root's; user = \"NAME\" gives that up");
+            }
+            return;
+        };
+        log::info!("serving as {identity}");
+        for (warns, line) in privileges::needs_restart(&self.config, &self.addresses, identity.user()) {
+            log::log!(if warns { log::Level::Warn } else { log::Level::Info }, "{line}");
+        }
+    }
+
     fn print_check(&self) -> Result<(), Error> {
-        check::can_write(&self.config)?;
+        // What root opens before it becomes another user, and is kept through reloads, is another matter than what a reload
+        // opens anew.
+        let identity = self.identity.as_ref().filter(|_| !program::is_check());
+        check::can_write(&self.config, identity.is_some())?;
         let mut report = check::report(&self.config, self.memory.as_ref(), &self.addresses, &self.handler.describe());
         let list =
             |versions: RangeInclusive<u32>| versions.map(|version| version.to_string()).collect::<Vec<_>>().join(",");
         let (states, words) = (list(state::versions()), list(link::words()));
+        if let Some(identity) = identity {
+            if !identity.is_ours() {
+                report.push_str(&format!("warning    not checked as {identity}: only root can become another user\n"));
+            }
+            for (warns, line) in privileges::needs_restart(&self.config, &self.addresses, identity.user()) {
+                report.push_str(&format!("{:<10} {line}\n", if warns { "warning" } else { "note" }));
+            }
+        }
         let (of_states, of_words) = (program::VERSIONS_LINE, program::WORDS_LINE);
         report.push_str(&format!("{of_states}{states}\n{of_words}{words}\n{}\n", program::WAY_BACK_LINE));
         let conversations = self.hub.as_ref().map_or_else(Vec::new, |hub| hub.conversations().names());

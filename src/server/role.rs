@@ -50,11 +50,6 @@ pub struct Startup {
 }
 
 impl Role {
-    /// Whether the process was started to check itself.
-    pub fn is_check() -> bool {
-        std::env::var_os(program::CHECK).is_some()
-    }
-
     /// What the environment says, said once.
     pub fn take() -> Result<Role, Error> {
         static TAKEN: AtomicBool = AtomicBool::new(false);
