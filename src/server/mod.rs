@@ -495,7 +495,6 @@ impl Server {
         // Signals first: whatever starts after this has them blocked.
         if generation() == 1 {
             self.program.note().into_iter().for_each(|note| log::warn!("{note}"));
-            self.say_who_serves();
         }
         let keys = self.config.push.key_files().into_iter().chain(&self.config.status_token_file);
         for exposed in keys.filter_map(|path| is_exposed(path)) {
@@ -519,13 +518,14 @@ impl Server {
             hub,
             keeps_messages,
             status,
+            identity,
+            addresses,
             program,
             log,
             request_log,
             pid_file,
             events,
             received,
-            ..
         } = self;
         raise_descriptor_limit(&mut config.limits, inherited.predecessor.is_some());
         let bound: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
@@ -560,6 +560,9 @@ impl Server {
         drop(predecessor);
         drop(serving);
         running.accept()?;
+        if generation() == 1 && !came_back {
+            say_who_serves(&config, &addresses, identity.as_ref());
+        }
         if let Some(memory) = &memory {
             log::info!("memory {}", memory.describe());
         }
@@ -572,20 +575,6 @@ impl Server {
         }
         let ended = running.supervise(&config);
         running.finish(ended)
-    }
-
-    /// And what that cannot do again.
-    fn say_who_serves(&self) {
-        let Some(identity) = &self.identity else {
-            if is_root() {
-                log::warn!("serving as root: a mistake in a handler is one of root's; user = \"NAME\" gives that up");
-            }
-            return;
-        };
-        log::info!("serving as {identity}");
-        for (warns, line) in privileges::needs_restart(&self.config, &self.addresses, identity.user()) {
-            log::log!(if warns { log::Level::Warn } else { log::Level::Info }, "{line}");
-        }
     }
 
     fn print_check(&self) -> Result<(), Error> {
@@ -616,6 +605,20 @@ impl Server {
         // same.
         let _ = io::stdout().write_all(report.as_bytes());
         Ok(())
+    }
+}
+
+/// And what that cannot do again.
+fn say_who_serves(config: &Config, addresses: &[Address], identity: Option<&Identity>) {
+    let Some(identity) = identity else {
+        if is_root() {
+            log::warn!("serving as root: a mistake in a handler is one of root's; user = \"NAME\" gives that up");
+        }
+        return;
+    };
+    log::info!("serving as {identity}");
+    for (warns, line) in privileges::needs_restart(config, addresses, identity.user()) {
+        log::log!(if warns { log::Level::Warn } else { log::Level::Info }, "{line}");
     }
 }
 

@@ -20,7 +20,7 @@ pub use event_stream::EventStream;
 pub use load::Load;
 pub use output::run_to_its_end;
 pub use program::{
-    OnDisk, Program, Scratch, Size, children, count, descriptors_with_room_for, limit_open_files, write_script,
+    AS_ROOT, OnDisk, Program, Scratch, Size, children, count, descriptors_with_room_for, limit_open_files, write_script,
 };
 pub use reloading::{Mode, counter, lab, reloading, replaceable_lab};
 pub use server::{Gate, LATE, Passage, TestServer, gated, gated_beside, hello, patient};

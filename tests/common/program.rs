@@ -60,6 +60,9 @@ struct Lines {
     ended: AtomicBool,
 }
 
+/// What a server says of itself that whoever runs it started as root.
+pub const AS_ROOT: &str = "serving as root";
+
 impl Program {
     /// The lab on a free port, with these flags behind it.
     pub fn lab<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(flags: I) -> Program {

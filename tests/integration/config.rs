@@ -359,6 +359,8 @@ fn all_on(example: &str) -> String {
     let on = |line: &str| match line.strip_prefix('#') {
         // It changes what everything else says; `overload.rs` has it.
         Some(setting) if setting.starts_with("memory") => String::new(),
+        // Who that is, and what it may, is the host's; `tests/hosts` has them.
+        Some(setting) if setting.starts_with("user") || setting.starts_with("group") => String::new(),
         // It goes with tokens alone, and has to be there; `push_tokens.rs` has it.
         Some(setting) if setting.starts_with("token_key_file") => String::new(),
         Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting.to_owned(),
