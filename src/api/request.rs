@@ -26,6 +26,7 @@ pub struct Request {
     /// Where in the path what is mounted at a prefix begins: behind it.
     rest: usize,
     remote: Option<SocketAddr>,
+    user: Option<Box<str>>,
     body: RequestBody,
     length: Option<u64>,
 }
@@ -65,6 +66,7 @@ impl Request {
             params: Vec::new(),
             rest: 0,
             remote: None,
+            user: None,
             body: RequestBody::empty(),
             length: None,
         }
@@ -98,6 +100,7 @@ impl Request {
         self.params.clear();
         self.rest = 0;
         self.remote = remote;
+        self.user = None;
         self.body = RequestBody::empty();
         self.length = None;
     }
@@ -133,7 +136,8 @@ impl Request {
 
     /// Bytes that it keeps on the heap, without a streamed body.
     pub(crate) fn held(&self) -> usize {
-        self.bytes.capacity() + self.head.fields.capacity() * size_of::<head::Field>()
+        let user = self.user.as_ref().map_or(0, |user| user.len());
+        self.bytes.capacity() + self.head.fields.capacity() * size_of::<head::Field>() + user
     }
 
     /// Keeps no more than it needs, for a request that has to wait.
@@ -281,6 +285,34 @@ impl Request {
     /// The client's address; `None` on a Unix socket.
     pub fn remote_addr(&self) -> Option<&SocketAddr> {
         self.remote.as_ref()
+    }
+
+    /// Says whose request it is: who has shown that, or claims it and is refused. The request log has the name, with that of
+    /// a subscriber or a WebSocket through reloads too. Control characters of it become U+FFFD.
+    ///
+    /// ```
+    /// use handover::{IntoResponse, Request, Response, StatusCode};
+    ///
+    /// fn page(request: &mut Request) -> Response {
+    ///     // A real one is compared in a time that says nothing of it.
+    ///     let user = request.cookie("session").filter(|session| *session == "4f1c").map(|_| "ada");
+    ///     let Some(user) = user else { return StatusCode(403).into_response() };
+    ///     request.set_user(user);
+    ///     format!("hello {user}\n").into_response()
+    /// }
+    ///
+    /// let head = b"GET / HTTP/1.1\r\nHost: test\r\nCookie: session=4f1c\r\n\r\n";
+    /// let mut request = Request::from_head(head).expect("a head");
+    /// assert_eq!(page(&mut request).status_code(), StatusCode(200));
+    /// assert_eq!(request.user(), Some("ada"));
+    /// ```
+    pub fn set_user(&mut self, name: &str) {
+        self.user = Some(name.replace(char::is_control, "\u{fffd}").into());
+    }
+
+    /// Whose request it is, if somebody has said that: [`set_user`](Request::set_user), or `auth` of the program's routes.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// Reads the body. Up to `buffered_body` bytes are there already; a larger body waits for the client.

@@ -22,6 +22,7 @@ fn serve(path: &Path, format: RequestLogFormat) -> TestServer {
     let router = Router::new()
         .get("/hello", |_: &mut Request| "hello world")
         .post("/body", |request: &mut Request| request.body_bytes().map(|body| body.len().to_string()))
+        .get("/mine", |request: &mut Request| request.set_user("Ada Lovelace\n\"é\""))
         .get("/panic", |_: &mut Request| -> &'static str { panic!("as asked for") })
         .mount_service("/events", events.service());
     let config = Config { access_log: Some(path.to_owned()), access_log_format: format, ..Config::default() };
@@ -86,6 +87,26 @@ fn each_request_has_a_line_in_the_common_form() {
         ]
     );
     assert!(said.iter().all(|fields| fields[10].parse::<f64>().is_ok_and(|seconds| seconds < 60.0)), "{lines:#?}");
+}
+
+#[test]
+fn a_user_has_a_name_in_one_field() {
+    let scratch = Scratch::new();
+    let (combined, json) = (scratch.path("combined"), scratch.path("json"));
+    for (path, format) in [(&combined, RequestLogFormat::Combined), (&json, RequestLogFormat::Json)] {
+        let server = serve(path, format);
+        let mut client = server.client();
+        // The next request of a connection is nobody's.
+        for (number, target) in ["/mine", "/hello"].into_iter().enumerate() {
+            client.get(target);
+            assert!(client.answer().status < 300);
+            eventually_lines(path, number + 1);
+        }
+    }
+    let users: Vec<String> = lines(&combined).iter().map(|line| fields(line)[2].clone()).collect();
+    assert_eq!(users, ["Ada\\x20Lovelace\\xEF\\xBF\\xBD\\x22\\xC3\\xA9\\x22", "-"]);
+    let json: Vec<Value> = lines(&json).iter().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert_eq!((&json[0]["user"], &json[1]["user"]), (&"Ada Lovelace\u{fffd}\"é\"".into(), &Value::Null));
 }
 
 #[test]

@@ -26,14 +26,24 @@ impl Ended<'_> {
         }
     }
 
-    /// `PEER - - [TIME] "METHOD TARGET VERSION" STATUS BYTES "REFERER" "AGENT" SECONDS`, with `-` for what is not known.
+    /// `PEER - USER [TIME] "METHOD TARGET VERSION" STATUS BYTES "REFERER" "AGENT" SECONDS`, with `-` for what is not known.
     fn write_combined(&self, out: &mut Vec<u8>) {
         match self.peer {
             // Writing into a vector does not fail; that is so for all below.
             Some(peer) => _ = write!(out, "{}", peer.ip()),
             None => out.push(b'-'),
         }
-        out.extend_from_slice(b" - - [");
+        let [referer, agent, _, user] = self.exchange.fields(self.request);
+        out.extend_from_slice(b" - ");
+        match user {
+            b"" => out.push(b'-'),
+            // Its field ends at a space.
+            user => user.iter().for_each(|byte| match byte {
+                b' ' => out.extend_from_slice(b"\\x20"),
+                byte => push_escaped(out, &[*byte]),
+            }),
+        }
+        out.extend_from_slice(b" [");
         let now = wall_clock();
         SECOND.with_borrow_mut(|(second, text)| {
             if *second != now.as_secs() {
@@ -52,7 +62,6 @@ impl Ended<'_> {
             }
         }
         let _ = write!(out, "\" {:03} {}", self.status().unwrap_or(0), self.bytes());
-        let [referer, agent, _] = self.exchange.fields(self.request);
         for field in [referer, agent] {
             out.extend_from_slice(b" \"");
             match field {
@@ -72,7 +81,7 @@ impl Ended<'_> {
             Some(at) => (&line[..at], &line[at + 1..]),
             None => (&line[..], &b""[..]),
         };
-        let [referer, agent, id] = self.exchange.fields(self.request);
+        let [referer, agent, id, user] = self.exchange.fields(self.request);
         let mut push = |name: &str, value: Value| {
             out.push(if name == "time" { b'{' } else { b',' });
             let _ = write!(out, "\"{name}\":{value}");
@@ -80,6 +89,9 @@ impl Ended<'_> {
         push("time", json_time(wall_clock()).into());
         if let Some(peer) = self.peer {
             push("peer", peer.to_string().into());
+        }
+        if !user.is_empty() {
+            push("user", text(user));
         }
         if !line.is_empty() {
             push("method", text(method));

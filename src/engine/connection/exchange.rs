@@ -66,24 +66,30 @@ impl Exchange {
 
     /// What a successor is told of it and of its answer so far: its line, and for a request log the rest.
     pub(super) fn moved_line(&self, answer: Answer) -> String {
-        // Where no request log wants them there are none of these fields.
-        let missing = if self.line.contains('\n') { "" } else { &"\n\n\n\n\n\n\n\n"[..FIELDS - 1] };
         let minor = self.minor.map_or(String::new(), |minor| minor.to_string());
         let status = answer.status.map_or(String::new(), |status| status.to_string());
-        format!("{}{missing}\n{minor}\n{status}\n{}\n{}", self.line, answer.head, answer.content)
+        // The name of the user stands last: a program that knows of none reads what stands before. Where no request log wants
+        // these fields there are none.
+        let without = || format!("{}\n\n\n", self.line);
+        let (line, user) = match self.line.rsplit_once('\n') {
+            Some((line, user)) => (line.to_owned(), user),
+            None => (without(), ""),
+        };
+        format!("{line}\n{minor}\n{status}\n{}\n{}\n{user}", answer.head, answer.content)
     }
 
     /// One that goes on with what was told of it, and its answer.
     pub(super) fn of_moved_line(began: Millis, line: String) -> (Exchange, Answer) {
-        let mut parts = line.splitn(1 + FIELDS, '\n');
-        let kept: Vec<&str> = parts.by_ref().take(FIELDS).collect();
+        let mut parts = line.splitn(1 + MOVED_FIELDS, '\n');
+        let mut kept: Vec<&str> = parts.by_ref().take(MOVED_FIELDS).collect();
         let Some(rest) = parts.next() else { return (Exchange::of_line(began, line), Answer::default()) };
         let mut numbers = rest.split('\n');
-        let mut exchange = Exchange::of_line(began, kept.join("\n"));
-        exchange.minor = numbers.next().and_then(|minor| minor.parse().ok());
+        let minor = numbers.next().and_then(|minor| minor.parse().ok());
         let mut answer = Answer { status: numbers.next().and_then(|status| status.parse().ok()), ..Answer::default() };
         answer.head = numbers.next().and_then(|head| head.parse().ok()).unwrap_or_default();
         answer.content = numbers.next().and_then(|content| content.parse().ok()).unwrap_or_default();
+        kept.push(numbers.next().unwrap_or_default());
+        let exchange = Exchange { minor, ..Exchange::of_line(began, kept.join("\n")) };
         (exchange, answer)
     }
 
@@ -134,8 +140,8 @@ impl Exchange {
         self.minor
     }
 
-    /// Referer, User-Agent and X-Request-Id, each empty where nothing is known of it.
-    pub(super) fn fields<'l>(&'l self, request: Option<&'l Request>) -> [&'l [u8]; 3] {
+    /// Referer, User-Agent, X-Request-Id and the name of the user, each empty where nothing is known of it.
+    pub(super) fn fields<'l>(&'l self, request: Option<&'l Request>) -> [&'l [u8]; 4] {
         match request {
             Some(request) if self.line.is_empty() && self.minor.is_some() => fields_of(request),
             _ => {
@@ -214,12 +220,13 @@ fn first_line(line: &str) -> &str {
     line.split_once('\n').map_or(line, |(line, _)| line)
 }
 
-/// The line, and what [`fields_of`] has.
-const FIELDS: usize = 4;
+/// What stands before the numbers in a moved line: the line, and what [`fields_of`] has but for the user.
+const MOVED_FIELDS: usize = 4;
 
 /// What a request log says of a request besides its line. None of these has a line end.
-fn fields_of(request: &Request) -> [&[u8]; 3] {
-    ["Referer", "User-Agent", "X-Request-Id"].map(|name| request.header_bytes(name).unwrap_or_default())
+fn fields_of(request: &Request) -> [&[u8]; 4] {
+    let field = |name| request.header_bytes(name).unwrap_or_default();
+    [field("Referer"), field("User-Agent"), field("X-Request-Id"), request.user().unwrap_or_default().as_bytes()]
 }
 
 /// Where the head of an encoded response ends.
@@ -324,6 +331,35 @@ impl fmt::Display for Ended<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A build that knows of no user wrote, and reads, eight lines.
+    #[test]
+    fn what_moves_has_its_user_behind_all_that_others_read() {
+        let began = Millis(5);
+        let mut request =
+            Request::from_head(b"GET /a HTTP/1.1\r\nHost: x\r\nUser-Agent: agent\r\n\r\n").expect("a head");
+        let mut answer = Answer::default();
+        answer.begins(200, 30);
+        let moved = |request: &Request| {
+            let mut exchange = Exchange::new(began);
+            exchange.understood(request);
+            exchange.keep_line_of(request, true);
+            exchange.moved_line(answer)
+        };
+        assert_eq!(moved(&request), "GET /a\n\nagent\n\n1\n200\n30\n0\n");
+        request.set_user("ada\nx");
+        let line = moved(&request);
+        assert_eq!(line, "GET /a\n\nagent\n\n1\n200\n30\n0\nada\u{fffd}x");
+        for (line, user) in [(line.as_str(), "ada\u{fffd}x"), ("GET /a\n\nagent\n\n1\n200\n30\n0", "")] {
+            let (exchange, answer) = Exchange::of_moved_line(began, line.to_owned());
+            assert_eq!(exchange.fields(None), [&b""[..], b"agent", b"", user.as_bytes()], "{line:?}");
+            assert_eq!((exchange.line(None), exchange.minor, answer.status), (&b"GET /a"[..], Some(1), Some(200)));
+            let (again, _) = Exchange::of_moved_line(began, exchange.moved_line(answer));
+            assert_eq!(again.fields(None), exchange.fields(None));
+        }
+        let (plain, _) = Exchange::of_moved_line(began, "GET /a".to_owned());
+        assert_eq!((plain.fields(None), plain.moved_line(answer)), ([&b""[..]; 4], "GET /a".to_owned()));
+    }
 
     #[test]
     fn a_step_says_how_long_it_was_whatever_the_clock_shows() {
