@@ -141,6 +141,11 @@ bench-hostile MEMORY="16M":
     cargo build --release --examples
     python3 benches/hostile.py {{MEMORY}}
 
+# A wrong password beside an unknown user, for each kind of hash, and what a known one costs (needs python3, mkpasswd)
+bench-passwords *ARGS:
+    cargo build --release
+    python3 benches/passwords.py "$@"
+
 # Five reloads in each mode under keep-alive load: requests, failures, reconnects, p99 (needs python3)
 reload-demo:
     cargo build --release --examples

@@ -28,6 +28,7 @@
 //! Requests and responses speak `tiny_http`'s vocabulary: [`Method`], [`StatusCode`], [`Header`], and [`Response`],
 //! which is `tiny_http::Response` with our [`Body`].
 
+mod access;
 mod api;
 mod clock;
 mod closest;
@@ -86,6 +87,8 @@ pub use listener::{Address, Bound};
 pub use logging::{Log, init_logging};
 pub use program::flags::Parsed;
 /// The program's own: what it does that is no server.
+#[doc(hidden)]
+pub use program::passwd::passwd_command;
 #[doc(hidden)]
 pub use program::reload::reload_command;
 #[doc(hidden)]

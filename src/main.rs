@@ -1,4 +1,4 @@
-//! The program: arguments → `Config` → `Server` → exit code; or `handover reload`, `handover token`, `handover top`.
+//! The program: arguments → `Config` → `Server` → exit code; or `handover reload`, `token`, `top` or `passwd`.
 
 use handover::{Config, Ended, Error, Server, Site};
 use std::process::ExitCode;
@@ -6,7 +6,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let command = handover::reload_command(std::env::args_os());
     let command = command.or_else(|| handover::token_command(std::env::args_os()));
-    match command.or_else(|| handover::top_command(std::env::args_os())) {
+    let command = command.or_else(|| handover::top_command(std::env::args_os()));
+    match command.or_else(|| handover::passwd_command(std::env::args_os())) {
         Some(exit_code) => exit_code,
         None => handover::exit_code(serve(Config::from_args_with_root())),
     }

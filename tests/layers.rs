@@ -31,6 +31,7 @@ const ORDER: &[(&str, &[&str])] = &[
     (
         "program",
         &[
+            "access",
             "closest",
             "config",
             "engine::connection",
@@ -66,7 +67,8 @@ const ORDER: &[(&str, &[&str])] = &[
     ("engine::slot", &["clock", "engine::sync"]),
     ("engine::sync", &[]),
     ("engine", &[]),
-    ("site", &["api", "clock", "config", "error", "logging", "push", "sys"]),
+    ("site", &["access", "api", "clock", "config", "error", "logging", "push", "sys"]),
+    ("access", &["api", "clock", "logging", "sys"]),
     ("push", &["api", "clock", "config", "error", "lifecycle", "logging", "sys"]),
     ("api", &["clock", "lifecycle", "logging"]),
     ("lifecycle", &["error", "listener", "stopping", "sys"]),

@@ -305,6 +305,48 @@ fn the_example_of_push_does_what_it_says() {
     assert!(last.starts_with("retry: "), "{heard}");
 }
 
+/// The same of the example of passwords, in a directory of its own.
+#[test]
+fn the_example_of_passwords_does_what_it_says() {
+    let text = read("README.md");
+    let section =
+        text.split("\n### Passwords\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
+    let lines = section.split("```bash\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
+    let config = lines.split("> private.toml <<'END'\n").nth(1).and_then(|rest| rest.split("END\n").next());
+    let password = lines.split("printf '").nth(1).and_then(|rest| rest.split("\\n'").next()).expect("a password");
+    let command = lines.split("./target/release/handover ").nth(1).and_then(|rest| rest.split(" #").next());
+    let directory = std::env::temp_dir().join(format!("handover-readme-passwords-{}", std::process::id()));
+    fs::create_dir_all(&directory).expect("a directory");
+    let site = format!("directory = {:?}", root().join("examples/site"));
+    let config = config.expect("a configuration").replace("directory = \"examples/site\"", &site);
+    fs::write(directory.join("private.toml"), config).expect("written");
+    let words: Vec<&str> = command.expect("a command").split_whitespace().collect();
+    let mut made = handover(&words).current_dir(&directory).stdin(Stdio::piped()).spawn().expect("run");
+    made.stdin.take().expect("a pipe").write_all(password.as_bytes()).expect("read");
+    assert!(made.wait().expect("its end").success());
+    let arguments = ["-l", "127.0.0.1:0", "-c", "private.toml"];
+    let mut server = handover(&arguments);
+    let server = server.current_dir(&directory).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run");
+    let mut server = Started(server);
+    let mut said = BufReader::new(server.0.stdout.take().expect("a pipe")).lines().map(|line| line.expect("UTF-8"));
+    let listening = said.next().expect("an address");
+    let address = listening.strip_prefix("listening on http://").expect("an address").to_owned();
+    // As curl codes "ada:correct horse".
+    for (field, status) in [("", "401 Unauthorized"), ("Authorization: Basic YWRhOmNvcnJlY3QgaG9yc2U=\r\n", "200 OK")] {
+        let mut client = TcpStream::connect(&address).expect("connected");
+        client.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+        let head = format!("GET /private/notes.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{field}\r\n");
+        client.write_all(head.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
+    }
+    assert!(
+        password == "correct horse" && lines.contains("-u 'ada:correct horse'") && lines.contains("401 Unauthorized")
+    );
+    fs::remove_dir_all(&directory).expect("removed");
+}
+
 #[test]
 fn commands_are_found() {
     let found = |line: &str| commands(line).iter().map(|words| words.join(" ")).collect::<Vec<_>>();

@@ -12,6 +12,7 @@ pub use site::SiteConfig;
 use crate::Error;
 use crate::listener::Address;
 use http1::head::HeadLimits;
+use site::Auth;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -316,6 +317,24 @@ impl Config {
         (self.workers / 2).max(1)
     }
 
+    /// What has users and passwords, each once.
+    pub(crate) fn password_files(&self) -> Vec<&PathBuf> {
+        let routes = self.site.routes.iter().map(|route| &route.auth);
+        let files = routes.chain(self.push.namespaces.iter().map(|namespace| &namespace.auth));
+        once_each(files.filter_map(|auth| match auth {
+            Some(Auth::Users { file, .. }) => Some(file),
+            Some(Auth::Anyone) | None => None,
+        }))
+    }
+
+    /// What is nobody else's business, and what it is.
+    pub(crate) fn secret_files(&self) -> Vec<(&'static str, &PathBuf)> {
+        let keys = once_each(self.push.namespaces.iter().filter_map(|namespace| namespace.token_key_file.as_ref()));
+        let keys = keys.into_iter().map(|path| ("key file", path));
+        let keys = keys.chain(self.status_token_file.iter().map(|path| ("token file", path)));
+        keys.chain(self.password_files().into_iter().map(|path| ("file of users", path))).collect()
+    }
+
     /// Refuses what cannot work, naming the setting and what is allowed.
     pub fn validate(&self) -> Result<(), Error> {
         let limits = &self.limits;
@@ -413,6 +432,13 @@ pub struct ConfigFile {
     bytes: Arc<[u8]>,
     /// Line and column of the value of each key.
     places: Vec<(String, (usize, usize))>,
+}
+
+fn once_each<'p>(files: impl Iterator<Item = &'p PathBuf>) -> Vec<&'p PathBuf> {
+    let mut files: Vec<&PathBuf> = files.collect();
+    files.sort_unstable();
+    files.dedup();
+    files
 }
 
 impl ConfigFile {

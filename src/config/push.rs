@@ -1,5 +1,6 @@
 //! What a configuration says of push.
 
+use super::site::Auth;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -45,6 +46,8 @@ pub(crate) struct NamespaceConfig {
     pub retain: bool,
     /// In seconds; 0 for none.
     pub heartbeat: u16,
+    /// Whom it lets in, besides its tokens; without it, whom the route above it does.
+    pub auth: Option<Auth>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,14 +78,6 @@ pub(crate) enum Subscribe {
 }
 
 impl PushConfig {
-    /// What has keys of tokens, each once.
-    pub(crate) fn key_files(&self) -> Vec<&PathBuf> {
-        let mut files: Vec<&PathBuf> = self.namespaces.iter().filter_map(|it| it.token_key_file.as_ref()).collect();
-        files.sort_unstable();
-        files.dedup();
-        files
-    }
-
     /// What messages may take at the most, the default filled in, if there is a hub.
     pub(crate) fn room(&self, memory: Option<u64>) -> usize {
         if self.used { self.memory(memory).unwrap_or(DEFAULT_MEMORY) } else { 0 }

@@ -39,6 +39,17 @@ pub(crate) struct RouteConfig {
     pub action: RouteAction,
     /// Fields for its answers, besides those for all.
     pub headers: Vec<Header>,
+    /// Whom it lets in; without it, whom the next route above it does.
+    pub auth: Option<Auth>,
+}
+
+/// `auth` of a `[[route]]` or a `[[push]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Auth {
+    /// `false`
+    Anyone,
+    /// Who is in a file of users.
+    Users { realm: String, file: PathBuf },
 }
 
 /// How a directory is served.

@@ -6,7 +6,8 @@ use crate::engine::connection::{connection_buffers, worker_buffers};
 use crate::engine::memory::{IDLE, Plan, kibibytes, mebibytes};
 use crate::listener::Address;
 use crate::logging;
-use crate::push::{history, is_exposed};
+use crate::push::history;
+use crate::sys::regular_file::is_exposed;
 use crate::{Config, Error};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -91,8 +92,7 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
         let memory = size_text(memory as u64);
         line("push", format_args!("memory {memory}, messages of {message}, {subscribers} subscribers{history}"));
     }
-    let keys = config.push.key_files().into_iter().chain(&config.status_token_file);
-    for exposed in keys.filter_map(|path| is_exposed(path)) {
+    for exposed in config.secret_files().iter().filter_map(|(kind, path)| is_exposed(kind, path)) {
         line("warning", format_args!("{exposed}"));
     }
     let mut settings = config.clone();

@@ -6,7 +6,9 @@ use super::settings::{SETTINGS, SITE_KEYS, Setting, meant};
 use super::value::{self, Given, ValueError};
 use crate::Error;
 use crate::config::push::{NamespaceConfig, Publish, Subscribe};
-use crate::config::site::{CacheRule, DirectoryOptions, Pattern, Prefix, RedirectTarget, RouteAction, RouteConfig};
+use crate::config::site::{
+    Auth, CacheRule, DirectoryOptions, Pattern, Prefix, RedirectTarget, RouteAction, RouteConfig,
+};
 use crate::config::{Config, ConfigFile, MAX_CONFIGURATION, on_one_line};
 use crate::lifecycle::{configuration, way_back};
 use crate::sys::{regular_file, working_directory};
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use tiny_http::Header;
 use toml::de::DeValue;
 
-const ROUTE_KEYS: [&str; 10] = [
+const ROUTE_KEYS: [&str; 11] = [
     "prefix",
     "directory",
     "precompressed",
@@ -29,9 +31,21 @@ const ROUTE_KEYS: [&str; 10] = [
     "body",
     "content_type",
     "headers",
+    "auth",
 ];
-const PUSH_KEYS: [&str; 9] =
-    ["prefix", "publish", "subscribe", "token_key_file", "origins", "history", "history_age", "retain", "heartbeat"];
+const PUSH_KEYS: [&str; 10] = [
+    "prefix",
+    "publish",
+    "subscribe",
+    "token_key_file",
+    "origins",
+    "history",
+    "history_age",
+    "retain",
+    "heartbeat",
+    "auth",
+];
+const AUTH_KEYS: [&str; 2] = ["realm", "file"];
 const CACHE_KEYS: [&str; 2] = ["match", "control"];
 const REDIRECT_STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
 /// 302 rather than 301, which a browser remembers for good: one that was a mistake can be taken back.
@@ -40,6 +54,8 @@ const FIXED_TYPE: &str = "text/plain; charset=utf-8";
 
 /// The errors that the site answers with by itself; a fixed answer may add others.
 const SITE_ERRORS: [u16; 8] = [400, 403, 404, 405, 412, 416, 500, 503];
+/// And these where somebody has to show who they are.
+const AUTH_ERRORS: [u16; 2] = [401, 429];
 
 /// Fields that say what the server alone knows, or that another key sets.
 const OWN_FIELDS: [&str; 16] = [
@@ -242,8 +258,34 @@ impl Reader<'_> {
             Some(entry) => self.headers("headers", entry.value)?,
             None => Vec::new(),
         };
-        self.config.site.routes.push(RouteConfig { prefix, action, headers });
+        let auth = find("auth").map(|entry| self.auth(entry.value)).transpose()?;
+        self.config.site.routes.push(RouteConfig { prefix, action, headers, auth });
         Ok(())
+    }
+
+    fn auth(&self, value: &Value) -> Result<Auth, Error> {
+        let allowed = "allowed is { realm = \"…\", file = \"…\" }, or false";
+        match value.get_ref() {
+            DeValue::Boolean(false) => return Ok(Auth::Anyone),
+            DeValue::Table(_) => {}
+            _ => return Err(self.refuse("auth", value, allowed)),
+        }
+        let table = self.table("auth", value)?;
+        if let Some(entry) = table.iter().find(|entry| !AUTH_KEYS.contains(&entry.key)) {
+            return Err(self.unknown(entry, &AUTH_KEYS));
+        }
+        let find = |key: &str| table.iter().find(|entry| entry.key == key).map(|entry| entry.value);
+        let (Some(realm), Some(file)) = (find("realm"), find("file")) else {
+            let help = "auth needs realm and file: auth = { realm = \"the house\", file = \"users\" }";
+            return Err(self.error(value.span().start, help));
+        };
+        let text = self.text("realm", realm)?;
+        // It stands in quotes in a field.
+        let plain = |byte: u8| (b' '..0x7f).contains(&byte) && !b"\"\\".contains(&byte);
+        if text.is_empty() || !text.bytes().all(plain) {
+            return Err(self.refuse("realm", realm, "allowed is printable ASCII without quotes and backslashes"));
+        }
+        Ok(Auth::Users { realm: text.to_owned(), file: self.path("file", file)? })
     }
 
     fn action(&self, route: &Value, table: &[KeyValue]) -> Result<RouteAction, Error> {
@@ -438,6 +480,7 @@ impl Reader<'_> {
             history_age: 600,
             retain: false,
             heartbeat: 15,
+            auth: None,
         };
         for KeyValue { key, value, .. } in &table {
             match *key {
@@ -460,6 +503,7 @@ impl Reader<'_> {
                 "history" => namespace.history = self.whole("history", value, 0, 1_000_000)? as usize,
                 "history_age" => namespace.history_age = self.whole("history_age", value, 0, 31_536_000)?,
                 "heartbeat" => namespace.heartbeat = self.whole("heartbeat", value, 0, 3600)? as u16,
+                "auth" => namespace.auth = Some(self.auth(value)?),
                 "retain" => match *value.get_ref() {
                     DeValue::Boolean(retain) => namespace.retain = retain,
                     _ => return Err(self.refuse("retain", value, "allowed is true or false")),
@@ -555,6 +599,9 @@ impl Reader<'_> {
 
     fn error_pages(&mut self, value: &Value) -> Result<(), Error> {
         let mut statuses = SITE_ERRORS.to_vec();
+        if !self.config.password_files().is_empty() {
+            statuses.extend(AUTH_ERRORS);
+        }
         statuses.extend(self.config.site.routes.iter().filter_map(|route| match route.action {
             RouteAction::Fixed { status: status @ 400.., body: None } => Some(status),
             _ => None,

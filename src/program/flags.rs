@@ -253,7 +253,7 @@ fn help(name: &str, root: Root) -> String {
     let (title, usage, root_line, example) = match root {
         Root::Optional => (
             ": an HTTP/1.1 server; a stop and a reload lose no request",
-            "[OPTIONS] [ROOT]\n       handover reload | token | top ... (each has a --help of its own)",
+            "[OPTIONS] [ROOT]\n       handover reload | token | top | passwd ... (each has a --help of its own)",
             "  ROOT                     directory to serve; without it, a welcome site\n",
             " ./public",
         ),

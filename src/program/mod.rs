@@ -7,6 +7,7 @@ pub mod check;
 mod document;
 mod file;
 pub mod flags;
+pub mod passwd;
 pub mod privileges;
 pub mod reload;
 mod settings;

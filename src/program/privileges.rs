@@ -95,7 +95,7 @@ pub fn needs_restart(config: &Config, addresses: &[Address], user: &str) -> Vec<
     if let Some(file) = &config.file {
         cannot_read("configuration file", file.path());
     }
-    config.push.key_files().into_iter().chain(&config.status_token_file).for_each(|path| cannot_read("key file", path));
+    config.secret_files().into_iter().for_each(|(what, path)| cannot_read(what, path));
     config.root.as_deref().into_iter().chain(config.site.directories()).for_each(|path| cannot_read("directory", path));
     config.site.error_pages.iter().for_each(|(_, path)| cannot_read("error page", path));
     for (what, path) in [("log file", &config.log_file), ("access log", &config.access_log)] {
@@ -169,7 +169,7 @@ mod tests {
         let addresses = ["0.0.0.0:1".parse().expect("an address"), "unix:/nowhere/s".parse().expect("an address")];
         let said = needs_restart(&config, &addresses, "ada");
         let warnings: Vec<&str> = said.iter().filter(|(warns, _)| *warns).map(|(_, line)| line.as_str()).collect();
-        for part in ["key file \"/nowhere/token\"", "log file \"/nowhere/log\" anew", "remove unix:/nowhere/s"] {
+        for part in ["token file \"/nowhere/token\"", "log file \"/nowhere/log\" anew", "remove unix:/nowhere/s"] {
             assert!(
                 warnings.iter().any(|line| line.starts_with("user ada cannot ") && line.contains(part)),
                 "{said:?}"

@@ -743,8 +743,9 @@ mod tests {
         let document = document::parse(EXAMPLE).expect("TOML");
         let set: Vec<&str> = document::entries(&document).iter().map(|entry| entry.key).collect();
         let mut config = file::read(EXAMPLE, "/dir/file".into(), None).expect("a configuration");
-        // One of [[push]] goes with another value than the one that is shown.
-        let mut known: Vec<String> = SITE_KEYS.iter().chain(&["token_key_file"]).map(|key| (*key).to_owned()).collect();
+        // One of [[push]] goes with another value than the one that is shown, and one of routes with a file that is not there.
+        let mut known: Vec<String> =
+            SITE_KEYS.iter().chain(&["token_key_file", "auth"]).map(|key| (*key).to_owned()).collect();
         for setting in SETTINGS {
             let Some(key) = setting.key() else { continue };
             let default = setting.default();

@@ -33,4 +33,3 @@ pub use sockjs::SockJs;
 pub use subscribe::Subscribe;
 pub use token::Token;
 pub use token_keys::TokenKeys;
-pub(crate) use token_keys::is_exposed;

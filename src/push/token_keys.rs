@@ -8,7 +8,6 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -109,17 +108,6 @@ impl TokenKeys {
     pub(super) fn have_signed(&self, text: &[u8], signature: &[u8]) -> bool {
         self.0.iter().any(|key| key.clone().chain_update(text).verify_slice(signature).is_ok())
     }
-}
-
-/// Whether others than its owner and its group may read or write the file, in words.
-pub(crate) fn is_exposed(path: &Path) -> Option<String> {
-    let mode = std::fs::metadata(path).ok()?.permissions().mode();
-    let may = match mode & 0o006 {
-        0 => return None,
-        0o004 => "read",
-        _ => "write to",
-    };
-    Some(format!("everybody on this host may {may} the key file {path:?} (mode {:03o}): chmod 600", mode & 0o777))
 }
 
 impl fmt::Debug for TokenKeys {

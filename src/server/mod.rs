@@ -26,9 +26,9 @@ use crate::listener::{Address, Bound, Listener};
 use crate::logging::requests::RequestLog;
 use crate::logging::{self, Log};
 use crate::program::{check, flags, privileges};
-use crate::push::{Hub, is_exposed};
+use crate::push::Hub;
 use crate::sys::privileges::{Identity, is_root};
-use crate::sys::regular_file;
+use crate::sys::regular_file::{self, is_exposed};
 use crate::sys::scheduling::{Policy, schedule};
 use crate::sys::stdio::{MOMENT, Stream};
 pub use background::Background;
@@ -496,8 +496,7 @@ impl Server {
         if generation() == 1 {
             self.program.note().into_iter().for_each(|note| log::warn!("{note}"));
         }
-        let keys = self.config.push.key_files().into_iter().chain(&self.config.status_token_file);
-        for exposed in keys.filter_map(|path| is_exposed(path)) {
+        for exposed in self.config.secret_files().iter().filter_map(|(kind, path)| is_exposed(kind, path)) {
             log::warn!("{exposed}");
         }
         // What is pending stays so for whoever comes back, until this process serves.

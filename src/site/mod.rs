@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - `routes` finds what answers the path, and gives the answer the configured fields and error pages.
+//! - `guards` knows whom a route lets in, before anything of it is looked at.
 //! - `path` turns the path of the request into a name below the root, or refuses it: text only.
 //! - `files` decides what answers the name: a file, the index of a directory, a redirect.
 //! - `current` knows which directory the path of a root leads to, and sees within a second that it is another one.
@@ -27,6 +28,7 @@ mod content_type;
 mod current;
 mod fields;
 mod files;
+mod guards;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
 mod listing;

@@ -1,16 +1,20 @@
 //! `[[push]]`: which namespace answers a path.
 
 use super::welcome::FIGURES;
+use crate::access::BasicAuth;
 use crate::api::{Handler, Request, Response};
 use crate::config::push::{NamespaceConfig, Publish, Subscribe};
 use crate::push::{Hub, Publishers, Subscribers, TokenKeys};
 use percent_encoding::percent_decode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A namespace at its prefix.
 pub(super) struct PushRoute {
     prefix: String,
     service: Box<dyn Handler>,
+    /// Whom it lets in at all.
+    pub guard: Option<Arc<BasicAuth>>,
     shown: String,
 }
 
@@ -56,14 +60,18 @@ impl PushRoute {
         }
         let service: Box<dyn Handler> =
             if bare { Box::new(namespace.bare_service()) } else { Box::new(namespace.service()) };
-        PushRoute { prefix: config.prefix.clone(), service, shown }
+        PushRoute { prefix: config.prefix.clone(), service, guard: None, shown }
     }
 
     /// What the welcome page listens to.
     pub fn figures(hub: &Hub) -> PushRoute {
         let namespace = hub.namespace(FIGURES).history(1).history_age(Duration::from_secs(2));
         let service = Box::new(namespace.bare_service());
-        PushRoute { prefix: format!("/-/{FIGURES}"), service, shown: String::new() }
+        PushRoute { prefix: format!("/-/{FIGURES}"), service, guard: None, shown: String::new() }
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Whether somebody has asked for it.
@@ -124,6 +132,7 @@ mod tests {
             history_age: 1,
             retain: false,
             heartbeat: 0,
+            auth: None,
         };
         let route = PushRoute::new(&Hub::new(), &config, None, false);
         for (path, rest) in [

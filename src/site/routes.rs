@@ -5,9 +5,11 @@ use super::cache::Cache;
 use super::content_type::MediaTypes;
 use super::fields::{Fields, SiteShared};
 use super::files::{Answer, Files};
+use super::guards::{self, Guards};
 use super::path::{self, ENCODED, Name};
 use super::push::PushRoute;
 use super::welcome::Welcome;
+use crate::access::{BasicAuth, Refusal};
 use crate::api::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::config::push::NamespaceConfig;
 use crate::config::site::{DirectoryOptions, Prefix, RedirectTarget, RouteAction, RouteConfig};
@@ -39,10 +41,13 @@ const MAX_PAGE: u64 = 64 * 1024;
 /// - Header fields go onto every answer of the site, errors and 304 included. A route's own field replaces one of that
 ///   name for all, and both one that the site would have sent. The Cache-Control of a rule stays, unless the route says
 ///   its own, and so does Vary, beside what is configured.
+/// - A route with `auth` lets in who is in its file of users, by HTTP's Basic authentication, whatever the method is, and
+///   before anything of it is looked at. So do the routes below it, and `[[push]]`, unless they say something else. Its
+///   answers are `private` to caches, where the route itself says nothing of them.
 /// - An error page replaces the text of an error that the site answers with, and keeps its status and its fields. What
 ///   the server itself refuses (a malformed request, a limit) and the text that a route was given stay as they are.
 ///
-/// Error pages are read once, when the site is opened. Roots are opened then too, and again when their paths lead elsewhere,
+/// Error pages and files of users are read once, when the site is opened. Roots are opened then too, and again when their paths lead elsewhere,
 /// as [`Files`] says.
 pub struct Site {
     /// The longest prefix first; the last one matches everything.
@@ -61,6 +66,7 @@ struct Route {
     prefix: Prefix,
     action: Action,
     fields: Fields,
+    guard: Option<Arc<BasicAuth>>,
     /// Says it in `--check`.
     shown: String,
 }
@@ -88,11 +94,12 @@ impl Site {
         let types = Arc::new(MediaTypes::new(site.mime.clone()));
         let kept = Arc::new(Cache::new(config.file_cache()));
         let shared = SiteShared { kept, types, rules: site.cache.clone().into() };
+        let guards = Guards::open(config)?;
         let mut routes = vec![Route::behind_all(config, &shared)?];
         for (number, route) in site.routes.iter().enumerate() {
             // What stands for everything in the file comes before the fallback.
             let at = routes.partition_point(|other| other.prefix.len() > route.prefix.len());
-            routes.insert(at, Route::open(config, number, route, &shared)?);
+            routes.insert(at, Route::open(config, number, route, &shared, &guards)?);
         }
         let mut pages = Vec::new();
         for (status, path) in &site.error_pages {
@@ -118,6 +125,9 @@ impl Site {
         if welcomes && let Some(hub) = &hub {
             push.push(PushRoute::figures(hub));
         }
+        for route in &mut push {
+            route.guard = guards.of(route.prefix());
+        }
         Ok(Site { routes, fields: Fields::new(&site.headers, &[]), pages, push, hub, kept: shared.kept })
     }
 
@@ -134,6 +144,56 @@ impl Site {
     /// The route for a name, and what of the name is below its prefix.
     fn route<'n>(&self, name: &'n Name<'_>) -> Option<(&Route, &'n [u8])> {
         self.routes.iter().find_map(|route| Some((route, route.prefix.rest(&name.bytes)?)))
+    }
+
+    /// What a path is answered that is no topic, and who has asked for it, if somebody had to say so.
+    fn answer(&self, request: &Request) -> (Response, Option<String>) {
+        let name = match path::name(request.path()) {
+            Ok(name) => name,
+            Err(refusal) => return (self.fields.onto(self.dress(refuse(refusal.status()))), None),
+        };
+        let Some((route, below)) = self.route(&name) else { return (self.dress(refuse(404)), None) };
+        let Some(guard) = &route.guard else { return (self.answer_as(route, request, &name, below), None) };
+        let visitor = guard.visitor(request);
+        let refused = visitor.refusal.map(|refusal| self.refused(refusal, guard, &route.fields));
+        (refused.unwrap_or_else(|| self.answer_as(route, request, &name, below)), visitor.name)
+    }
+
+    fn answer_as(&self, route: &Route, request: &Request, name: &Name<'_>, below: &[u8]) -> Response {
+        let response = match &route.action {
+            Action::Files(files) => match files.answer(request, name, below, Some(&route.fields)) {
+                Answer::Finished(response) => return response,
+                Answer::Bare(response) => response,
+            },
+            Action::Welcome => Welcome.answer(request, name),
+            Action::Redirect { status, target } => redirect(*status, target, request, name, below),
+            Action::Fixed { status, body } => match fixed(*status, body.as_ref(), request) {
+                // What the configuration says in so many words is no error to be dressed.
+                response if body.is_some() && response.status_code().0 == *status => {
+                    return route.fields.onto(response);
+                }
+                response => response,
+            },
+        };
+        route.fields.onto(self.dress(response))
+    }
+
+    /// A topic's, if whoever asks is let in.
+    fn answer_topic(&self, route: &PushRoute, request: &mut Request, rest: usize) -> Response {
+        if let Some(guard) = &route.guard {
+            let visitor = guard.visitor(request);
+            if let Some(name) = visitor.name {
+                request.set_user(&name);
+            }
+            if let Some(refusal) = visitor.refusal {
+                return self.refused(refusal, guard, &self.fields);
+            }
+        }
+        self.fields.onto(route.handle(request, rest))
+    }
+
+    fn refused(&self, refusal: Refusal, guard: &BasicAuth, fields: &Fields) -> Response {
+        guards::refused(fields.onto(self.dress(refuse(refusal.status()))), refusal, guard)
     }
 
     /// The page in place of the text of an error.
@@ -155,35 +215,20 @@ impl Site {
 impl Handler for Site {
     fn handle(&self, request: &mut Request) -> Response {
         if let Some((route, rest)) = self.push_route(request) {
-            return self.fields.onto(route.handle(request, rest));
+            return self.answer_topic(route, request, rest);
         }
-        let name = match path::name(request.path()) {
-            Ok(name) => name,
-            Err(refusal) => return self.fields.onto(self.dress(refuse(refusal.status()))),
-        };
-        let Some((route, below)) = self.route(&name) else { return self.dress(refuse(404)) };
-        let response = match &route.action {
-            Action::Files(files) => match files.answer(request, &name, below, Some(&route.fields)) {
-                Answer::Finished(response) => return response,
-                Answer::Bare(response) => response,
-            },
-            Action::Welcome => Welcome.answer(request, &name),
-            Action::Redirect { status, target } => redirect(*status, target, request, &name, below),
-            Action::Fixed { status, body } => match fixed(*status, body.as_ref(), request) {
-                // What the configuration says in so many words is no error to be dressed.
-                response if body.is_some() && response.status_code().0 == *status => {
-                    return route.fields.onto(response);
-                }
-                response => response,
-            },
-        };
-        route.fields.onto(self.dress(response))
+        let (response, user) = self.answer(request);
+        if let Some(user) = user {
+            request.set_user(&user);
+        }
+        response
     }
 
-    /// A redirect or an error is the answer to every method, so there the field says nothing narrower.
+    /// A redirect or an error is the answer to every method, so there the field says nothing narrower; nor where who asks
+    /// may not know what is there.
     fn allow(&self, head: &Request) -> Option<String> {
         if let Some((route, _)) = self.push_route(head) {
-            return route.service().allow(head);
+            return if route.guard.is_some() { None } else { route.service().allow(head) };
         }
         let name = path::name(head.path()).ok()?;
         let (route, _) = self.route(&name)?;
@@ -192,7 +237,7 @@ impl Handler for Site {
             Action::Fixed { status, .. } => *status < 300,
             Action::Redirect { .. } => false,
         };
-        reads.then(|| READ_ONLY.to_owned())
+        (reads && route.guard.is_none()).then(|| READ_ONLY.to_owned())
     }
 
     fn body_limit(&self, head: &Request) -> Option<u64> {
@@ -200,8 +245,11 @@ impl Handler for Site {
     }
 
     fn describe(&self) -> Vec<String> {
-        let push = self.push.iter().filter(|route| route.is_configured()).map(PushRoute::describe);
-        let routes = self.routes.iter().map(|route| format!("{} {}", route.prefix, route.shown));
+        let push = self.push.iter().filter(|route| route.is_configured());
+        let push = push.map(|route| route.describe() + &guards::shown(route.guard.as_deref()));
+        let guarded = |guard: &Option<Arc<BasicAuth>>| guards::shown(guard.as_deref());
+        let routes =
+            self.routes.iter().map(|route| format!("{} {}{}", route.prefix, route.shown, guarded(&route.guard)));
         let pages = self.pages.iter().map(|(status, page)| format!("error {status}: {} bytes", page.bytes.len()));
         push.chain(routes).chain(pages).collect()
     }
@@ -215,7 +263,13 @@ impl Handler for Site {
 }
 
 impl Route {
-    fn open(config: &Config, number: usize, route: &RouteConfig, shared: &SiteShared) -> Result<Route, Error> {
+    fn open(
+        config: &Config,
+        number: usize,
+        route: &RouteConfig,
+        shared: &SiteShared,
+        guards: &Guards,
+    ) -> Result<Route, Error> {
         let prefix = route.prefix.clone();
         if prefix.is_everything()
             && let Some(root) = &config.root
@@ -244,7 +298,10 @@ impl Route {
                 (Action::Fixed { status: *status, body: body.clone() }, shown)
             }
         };
-        Ok(Route { prefix, action, fields: Fields::new(&config.site.headers, &route.headers), shown })
+        let guard = guards.of(&prefix.to_string());
+        let fields = Fields::new(&config.site.headers, &route.headers);
+        let fields = if guard.is_some() { fields.guarded() } else { fields };
+        Ok(Route { prefix, action, fields, guard, shown })
     }
 
     /// What answers where no route of the file does.
@@ -274,7 +331,8 @@ impl Route {
                 (Action::Files(with_fallback(files, config, "fallback", options)?), shown_directory(root, options))
             }
         };
-        Ok(Route { prefix: Prefix::everything(), action, fields: Fields::new(&config.site.headers, &[]), shown })
+        let fields = Fields::new(&config.site.headers, &[]);
+        Ok(Route { prefix: Prefix::everything(), action, fields, guard: None, shown })
     }
 }
 
@@ -359,6 +417,7 @@ fn fixed(status: u16, body: Option<&(String, String)>, request: &Request) -> Res
 mod tests {
     use super::super::testing::{TempDir, read, request, value};
     use super::*;
+    use base64::prelude::{BASE64_STANDARD, Engine};
 
     struct Fixture {
         dir: TempDir,
@@ -553,6 +612,157 @@ mod tests {
         }
         let argument = Config { root: Some("/nowhere/at/all".into()), ..Config::default() };
         assert!(Site::open(&argument).err().expect("no root").is_usage());
+    }
+
+    /// `ada` has the password "horse"; the cost is the least.
+    const USERS: &str = "ada:$2y$04$8YnDNuxBysrqH1iWMpIPl.J6gFovuxzG1MAbhUl0OkfVdw4L649I2\n";
+
+    fn basic(credentials: &str) -> String {
+        format!("Basic {}", BASE64_STANDARD.encode(credentials))
+    }
+
+    /// The status, and what is said of the user, of caches and of who may come in.
+    fn told(site: &Site, method: &str, target: &str, credentials: &str) -> (u16, [Option<String>; 3]) {
+        let authorization = basic(credentials);
+        let fields = [("Authorization", &*authorization)];
+        let mut request = request(method, target, if credentials.is_empty() { &[] } else { &fields });
+        let response = site.handle(&mut request);
+        let field = |name| value(&response, name).map(str::to_owned);
+        (
+            response.status_code().0,
+            [request.user().map(str::to_owned), field("Cache-Control"), field("WWW-Authenticate")],
+        )
+    }
+
+    #[test]
+    fn a_guarded_route_lets_in_who_has_the_password_whatever_the_method() {
+        let fixture = Fixture::new();
+        fixture.dir.write("users", USERS);
+        let guard = "auth = { realm = 'the house', file = 'users' }\n";
+        let site = fixture.site(&format!(
+            "root = 'public'\n[headers]\nCache-Control = 'public, max-age=60'\nWWW-Authenticate = 'mine'\n\
+             [[cache]]\nmatch = '*.md'\ncontrol = 'public, max-age=9, s-maxage=9'\n\
+             [error_pages]\n401 = '404.html'\n429 = '503.txt'\n\
+             [[route]]\nprefix = '/docs'\ndirectory = 'manual'\nlisting = true\nheaders = {{ X-A = 'b' }}\n{guard}\
+             [[route]]\nprefix = '/old'\nredirect = '/new'\n{guard}\
+             [[route]]\nprefix = '/fixed'\nbody = 'all'\nheaders = {{ cache-control = 'public' }}\n{guard}\
+             [[push]]\nprefix = '/events'\npublish = 'anyone'\n{guard}"
+        ));
+        let challenge = Some("Basic realm=\"the house\", charset=\"UTF-8\"".to_owned());
+        let no_store = Some("no-store".to_owned());
+        for target in
+            ["/docs/a.md", "/docs/", "/docs", "/docs/none", "/old/x", "/fixed", "/events/a", "/events?topic=a"]
+        {
+            for method in ["GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PROPFIND"] {
+                for (credentials, user) in [("", None), ("ada:wrong", Some("ada")), ("eve:horse", Some("eve"))] {
+                    let expected = (401, [user.map(str::to_owned), no_store.clone(), challenge.clone()]);
+                    assert_eq!(told(&site, method, target, credentials), expected, "{method} {target} {credentials}");
+                }
+            }
+            assert_ne!(told(&site, "GET", target, "ada:horse").0, 401, "{target}");
+            assert_eq!(site.allow(&request("TRACE", target, &[])), None, "{target}");
+        }
+        let (mine, ada) = (Some("mine".to_owned()), Some("ada".to_owned()));
+        let said = |text: &str| Some(text.to_owned());
+        for (method, target, status, control) in [
+            ("GET", "/docs/a.md", 200, "max-age=9, private"),
+            ("GET", "/docs/a.md", 200, "max-age=9, private"),
+            ("HEAD", "/docs/a.md", 200, "max-age=9, private"),
+            ("GET", "/docs/none", 404, "max-age=60, private"),
+            ("GET", "/old/x", 302, "max-age=60, private"),
+            ("POST", "/fixed", 405, "public"),
+            ("GET", "/fixed", 200, "public"),
+        ] {
+            let expected = (status, [ada.clone(), said(control), mine.clone()]);
+            assert_eq!(told(&site, method, target, "ada:horse"), expected, "{method} {target}");
+        }
+        assert_eq!(told(&site, "GET", "/", "").0, 200, "what is beside it is for everybody");
+        assert_eq!(get(&site, "/docs/a.md"), (401, "<p>nothing here".to_owned()));
+        let twice = [("Authorization", "Basic YTpi"), ("Authorization", "Basic YTpi")];
+        assert_eq!(site.handle(&mut request("GET", "/docs/", &twice)).status_code(), StatusCode(400));
+        let shown = site.describe().join("\n");
+        assert_eq!(shown.matches("for users of").count(), 4, "{shown}");
+        assert!(shown.contains("users\" (1)"), "{shown}");
+    }
+
+    #[test]
+    fn what_lies_below_a_guarded_route_is_guarded_unless_it_says_false() {
+        let fixture = Fixture::new();
+        fixture.dir.write("users", USERS);
+        fixture.dir.write("others", USERS.replace("ada", "bob"));
+        let site = fixture.site(
+            "[[route]]\nprefix = '/'\ndirectory = 'public'\nauth = { realm = 'all', file = 'users' }\n\
+             [[route]]\nprefix = '/docs'\ndirectory = 'manual'\n\
+             [[route]]\nprefix = '/docs/special'\ndirectory = 'special'\nauth = { realm = 'few', file = 'others' }\n\
+             [[route]]\nprefix = '/docs/special/more'\nbody = 'more'\n\
+             [[route]]\nprefix = '/open'\nbody = 'open'\nauth = false\n\
+             [[route]]\nprefix = '/open/too'\nbody = 'open'\n\
+             [[push]]\nprefix = '/events'\npublish = 'anyone'\n\
+             [[push]]\nprefix = '/news'\npublish = 'anyone'\nauth = false\n",
+        );
+        for (target, none, ada, bob) in [
+            ("/", 401, 200, 401),
+            ("/nothing", 401, 404, 401),
+            ("/docs/", 401, 200, 401),
+            ("/docsx", 401, 404, 401),
+            ("/docs/special/x.txt", 401, 401, 200),
+            ("/docs/special/more", 401, 401, 200),
+            ("/open", 200, 200, 200),
+            ("/open/too/x", 200, 200, 200),
+            ("/events", 401, 400, 401),
+            // The figures of the server are below / as well.
+            ("/-/figures", 401, 400, 401),
+        ] {
+            for (credentials, status) in [("", none), ("ada:horse", ada), ("bob:horse", bob)] {
+                assert_eq!(told(&site, "GET", target, credentials).0, status, "{target} {credentials}");
+            }
+        }
+        // Dots are no segments in a topic.
+        for target in ["/news/a?wait=0", "/news/../docs/special/x.txt"] {
+            assert_eq!(told(&site, "GET", target, "").0, 200, "{target}");
+        }
+        // However the path is written.
+        for target in [
+            "/docs/special/x.txt",
+            "//docs/special/x.txt",
+            "/docs//special/x.txt",
+            "/./docs/special/./x.txt",
+            "/x/../docs/special/x.txt",
+            "/open/../docs/special/x.txt",
+            "/open/too/%2e%2e/../docs/special/x.txt",
+            "/%64ocs/speci%61l/x.txt",
+            "/docs/special/x.txt?open",
+            "/docs/special/x.txt/",
+            "/docs/special/",
+            "/docs/special",
+            "http://test/docs/special/x.txt",
+            "/open%2f../docs/special/x.txt",
+            "/open\\..\\docs/special/x.txt",
+            "/docs/special%00/x.txt",
+            "/docs%2fspecial/x.txt",
+        ] {
+            let response = site.handle(&mut request("GET", target, &[]));
+            let status = response.status_code().0;
+            let body = String::from_utf8(read(response).1).expect("UTF-8");
+            assert!(matches!(status, 400 | 401 | 403 | 404) && body != "special", "{target}: {status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_users_that_is_wrong_is_named_with_its_place_and_line() {
+        let fixture = Fixture::new();
+        fixture.dir.write("md5", "# old\nada:$apr1$lZL6V/ci$eIMz/iKDkbtys/uU7LEK00\n");
+        for (file, says) in [
+            ("nowhere", ":3:8: file of users"),
+            ("nowhere", "there is no such file"),
+            ("public", "it is not a regular file"),
+            ("md5", "line 2: the password of \"ada\" is MD5, allowed is bcrypt, or SHA-256 or SHA-512 crypt"),
+        ] {
+            let text = format!("[[route]]\nprefix = '/a'\nauth = {{ realm = 'x', file = '{file}' }}\nbody = 'b'\n");
+            let error = Site::open(&fixture.config(&text)).err().expect(file);
+            let message = error.to_string();
+            assert!(error.is_config() && message.contains(says) && !message.contains('\n'), "{file}: {message}");
+        }
     }
 
     #[test]

@@ -15,4 +15,5 @@ pub mod scheduling;
 pub mod signals;
 pub mod socket_options;
 pub mod stdio;
+pub mod terminal;
 pub mod working_directory;

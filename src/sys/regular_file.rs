@@ -3,7 +3,7 @@
 use rustix::fs::OFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Opens a file that is a regular one, and never waits: to open a FIFO would be to wait for its writer, for ever.
@@ -32,4 +32,16 @@ pub fn read(path: &Path, most: u64, not_regular: &str, too_large: &str) -> Resul
     let mut bytes = Vec::new();
     open(path).and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes)).map_err(said)?;
     if bytes.len() as u64 > most { Err(too_large.to_owned()) } else { Ok(bytes) }
+}
+
+/// Whether others than its owner and its group may read or write a file that is nobody else's business, in words; `kind`
+/// is what it is.
+pub fn is_exposed(kind: &str, path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    let may = match mode & 0o006 {
+        0 => return None,
+        0o004 => "read",
+        _ => "write to",
+    };
+    Some(format!("everybody on this host may {may} the {kind} {path:?} (mode {:03o}): chmod 600", mode & 0o777))
 }

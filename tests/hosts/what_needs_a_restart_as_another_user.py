@@ -42,7 +42,7 @@ configuration.write_text(TEXT)
 configuration.chmod(0o600)
 WANTED = [
     f'user nobody cannot read configuration file "{configuration}"', f'user nobody cannot read key file "{own}/push.key"',
-    f'user nobody cannot read key file "{own}/token"', f'log file "{own}/log" anew', f'access log "{own}/access" anew',
+    f'user nobody cannot read token file "{own}/token"', f'log file "{own}/log" anew', f'access log "{own}/access" anew',
     f'user nobody cannot write history file "{own}/history"', f"user nobody cannot remove unix:{own}/socket",
     "127.0.0.1:80 is below port 1024: user nobody keeps it through reloads",
 ]

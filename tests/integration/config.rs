@@ -4,6 +4,7 @@ use crate::common::{Program, RawClient, Scratch, run_to_its_end};
 use rustix::process::Signal;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -126,6 +127,17 @@ fn mistakes_name_file_line_key_and_what_is_allowed() {
             "5:10",
             &["prefix is '/a/', which line 2 has already"],
         ),
+        ("[[route]]\nprefix = '/a'\nbody = ''\nauth = true", "4:8", &["auth is true, allowed is { realm = "]),
+        ("[[route]]\nprefix = '/a'\nbody = ''\nauth = 'users'", "4:8", &["auth is 'users', allowed is {"]),
+        ("[[route]]\nprefix = '/a'\nbody = ''\nauth = { file = 'u' }", "4:8", &["auth needs realm and file"]),
+        ("[[route]]\nprefix = '/a'\nbody = ''\nauth = { fle = 'u' }", "4:10", &["unknown key fle, did you mean file?"]),
+        (
+            "[[push]]\nprefix = '/a'\nauth = { realm = 'a\"b', file = 'u' }",
+            "3:18",
+            &["realm is 'a\"b', allowed is printable ASCII without quotes"],
+        ),
+        ("[[push]]\nprefix = '/a'\nauth = { realm = 'a', file = 'u' }", "3:8", &["file of users", "no such file"]),
+        ("[error_pages]\n401 = 'x'", "2:1", &["401 is no error that this site answers with: allowed are 400, 403"]),
         (
             "[[route]]\nprefix = '/a/b'\nbody = ''\n[[push]]\nprefix = '/a'",
             "2:10",
@@ -379,6 +391,8 @@ fn the_example_is_right_and_shows_the_defaults() {
         site.write("site/manual/index.html", "manual");
         site.write("site/404.html", "nothing here");
         site.write("status.token", "0123456789abcdef");
+        site.write("users", "ada:$2y$04$Thc/7VngqLJsyIRKJ9Yrv.5zyTQ0QH1XHGtPdbRnYQ2xUGiCFx8Ie");
+        fs::set_permissions(site.directory().join("users"), fs::Permissions::from_mode(0o600)).expect("ours");
         let report = site.report(&[]);
         let without = Site::new("[[push]]\nprefix = \"/events\"\n");
         // What is no example of a site is a default, so nothing else differs from a file with no more than push.
