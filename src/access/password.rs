@@ -84,9 +84,9 @@ impl Hashed {
     /// About what it takes to compute, in nanoseconds of the machine that it was measured on: to compare.
     pub fn weight(&self) -> u64 {
         match self.0 {
-            Scheme::Bcrypt { cost, .. } => 50_000 << cost,
-            Scheme::Sha { bits: 256, rounds, .. } => 300 * u64::from(rounds),
-            Scheme::Sha { rounds, .. } => 600 * u64::from(rounds),
+            Scheme::Bcrypt { cost, .. } => 60_000 << cost,
+            Scheme::Sha { bits: 256, rounds, .. } => 200 * u64::from(rounds),
+            Scheme::Sha { rounds, .. } => 250 * u64::from(rounds),
         }
     }
 }

@@ -1,9 +1,13 @@
 //! Between requests and passwords whose hashes are slow on purpose.
 //!
-//! A hash takes a worker for a part of a second, and anybody may ask for one. So one is computed at a time, a few workers
-//! at the most wait for their turn, and who comes beyond that is told to come back: the others go on with what needs no
-//! password, or one that is known. What was found is remembered for a minute since it was last asked for. It cannot become
-//! wrong meanwhile: a file of users is read at a start and at a reload, which begins with an empty memory.
+//! A hash takes a worker for a part of a second, and anybody may ask for one. So one is computed at a time, and what was
+//! found is remembered for a minute since it was last asked for. It cannot become wrong meanwhile: a file of users is read at
+//! a start and at a reload, which begins with an empty memory.
+//!
+//! Whoever comes meanwhile waits, with a worker, for the turn or for the answer to the same question. After a reload these
+//! are all who were in before, and none of them is to notice. But as soon as one was wrong, and for a minute after that, a few
+//! workers at the most wait, and who comes beyond that is told to come back: the others go on with what needs no password,
+//! or one that is known. So who guesses has the whole pool for the time of one hash, and not for a second one.
 
 use crate::clock::Millis;
 use foldhash::fast::RandomState;
@@ -31,7 +35,7 @@ pub struct Verifier {
     state: Mutex<State>,
     /// Somebody has left.
     left: Condvar,
-    /// How many may wait.
+    /// How many may wait while somebody guesses.
     seats: usize,
 }
 
@@ -41,6 +45,8 @@ struct State {
     /// Whether a hash is being computed.
     busy: bool,
     waiting: usize,
+    /// When a hash was last found to be of another password.
+    guessed: Option<Millis>,
 }
 
 /// Who says to be whom, by which file.
@@ -51,7 +57,7 @@ pub struct Claim<'c> {
 }
 
 impl Verifier {
-    /// For a pool of so many workers, of which half stay outside. With fewer than four nobody waits.
+    /// For a pool of so many workers, of which half stay outside while somebody guesses: of fewer than four nobody waits then.
     ///
     /// # Errors
     /// There is nothing random to be had.
@@ -59,7 +65,8 @@ impl Verifier {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(io::Error::other)?;
         let key = Hmac::new_from_slice(&key).map_err(io::Error::other)?;
-        let state = State { right: Memory::new(RIGHT), wrong: Memory::new(WRONG), busy: false, waiting: 0 };
+        let state =
+            State { right: Memory::new(RIGHT), wrong: Memory::new(WRONG), busy: false, waiting: 0, guessed: None };
         let seats = (workers / 2).clamp(1, INSIDE) - 1;
         Ok(Verifier { key, state: Mutex::new(state), left: Condvar::new(), seats })
     }
@@ -70,15 +77,17 @@ impl Verifier {
         let mut state = self.state();
         let mut has_waited = false;
         loop {
-            if let Some(known) = state.known(&question) {
-                return Some(known);
-            }
+            let known = state.known(&question);
             // Who waits goes before who comes.
-            if !state.busy && (has_waited || state.waiting == 0) {
+            if known.is_none() && !state.busy && (has_waited || state.waiting == 0) {
                 break;
             }
-            if state.waiting == self.seats {
-                return None;
+            if known.is_some() || (state.waiting >= self.seats && state.is_guessed_at(Millis::now())) {
+                // Whoever came since everybody was woken waits for one of these, and not all take the turn.
+                if !state.busy && state.waiting > 0 {
+                    self.left.notify_all();
+                }
+                return known;
             }
             state.waiting += 1;
             state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -91,8 +100,13 @@ impl Verifier {
         let leave = Leave(self);
         let is_right = verify();
         let mut state = self.state();
-        let memory = if is_right { &mut state.right } else { &mut state.wrong };
-        memory.add(question, Millis::now());
+        let now = Millis::now();
+        if is_right {
+            state.right.add(question, now);
+        } else {
+            state.guessed = Some(now);
+            state.wrong.add(question, now);
+        }
         drop(state);
         drop(leave);
         Some(is_right)
@@ -122,6 +136,11 @@ impl Drop for Leave<'_> {
 }
 
 impl State {
+    /// Whether somebody was wrong a moment ago, and may be again.
+    fn is_guessed_at(&self, now: Millis) -> bool {
+        self.guessed.is_some_and(|last| now.since(last) < REMEMBERED)
+    }
+
     fn known(&mut self, question: &Question) -> Option<bool> {
         let now = Millis::now();
         if self.right.has(question, now) {
@@ -164,6 +183,7 @@ impl Memory {
 mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread;
 
@@ -244,8 +264,9 @@ mod tests {
 
     /// Four clients with wrong passwords must not have four workers.
     #[test]
-    fn one_is_computed_one_waits_and_the_others_come_back_later() {
+    fn while_somebody_guesses_one_waits_and_the_others_come_back_later() {
         let verifier = verifier(4);
+        assert_eq!(verifier.check(&claim("wrong"), || false), Some(false));
         let (first, verify) = slow();
         thread::scope(|scope| {
             let verifier = &verifier;
@@ -254,11 +275,81 @@ mod tests {
             let two = scope.spawn(|| verifier.check(&claim("two"), || false));
             until(|| verifier.state().waiting == 1);
             assert_eq!(verifier.check(&claim("three"), never), None);
+            assert_eq!(verifier.check(&claim("wrong"), never), Some(false), "what is known waits for nobody");
             first.go.send(true).expect("it waits");
             assert_eq!(one.join().expect("no panic"), Some(true));
             assert_eq!(two.join().expect("no panic"), Some(false));
         });
         assert_eq!(verifier.check(&claim("three"), || true), Some(true), "there is room again");
+    }
+
+    /// As after a reload: those who were in before all ask at once.
+    #[test]
+    fn while_nobody_guesses_all_wait() {
+        let verifier = verifier(4);
+        thread::scope(|scope| {
+            let verifier = &verifier;
+            let all: Vec<_> = (0..64)
+                .map(|number| {
+                    scope.spawn(move || {
+                        let computed = || {
+                            thread::yield_now();
+                            true
+                        };
+                        verifier.check(&claim(&(number % 5).to_string()), computed)
+                    })
+                })
+                .collect();
+            assert!(all.into_iter().all(|one| one.join().expect("no panic") == Some(true)));
+        });
+    }
+
+    /// Who comes just when those who asked the same are woken must not be forgotten by them.
+    #[test]
+    fn nobody_waits_for_ever() {
+        let (verifier, (done, is_done)) = (Arc::new(verifier(4)), channel());
+        for thread in 0..8 {
+            let (verifier, done) = (verifier.clone(), done.clone());
+            thread::spawn(move || {
+                for turn in 0..2000 {
+                    let claimed = if thread % 2 == 0 { turn.to_string() } else { format!("{thread} {turn}") };
+                    assert_eq!(verifier.check(&claim(&claimed), || true), Some(true));
+                }
+                let _ = done.send(());
+            });
+        }
+        for _ in 0..8 {
+            assert!(is_done.recv_timeout(Duration::from_secs(60)).is_ok(), "somebody waits, and nobody is busy");
+        }
+    }
+
+    /// Who has waited while nobody guessed, and is too many as soon as somebody has.
+    #[test]
+    fn who_guesses_has_the_pool_for_one_hash() {
+        let verifier = verifier(4);
+        let (first, verify) = slow();
+        thread::scope(|scope| {
+            let verifier = &verifier;
+            let one = scope.spawn(|| verifier.check(&claim("one"), verify));
+            first.began.recv().expect("it begins");
+            let (second, verify) = slow();
+            let two = scope.spawn(|| verifier.check(&claim("two"), verify));
+            until(|| verifier.state().waiting == 1);
+            let (third, verify) = slow();
+            let three = scope.spawn(|| verifier.check(&claim("three"), verify));
+            let (fourth, verify) = slow();
+            let four = scope.spawn(|| verifier.check(&claim("four"), verify));
+            until(|| verifier.state().waiting == 3);
+            // Of the three that wait one has its turn, one waits on, and one is told to come back.
+            first.go.send(false).expect("it waits");
+            assert_eq!(one.join().expect("no panic"), Some(false));
+            until(|| verifier.state().waiting == 1);
+            for slow in [&second, &third, &fourth] {
+                let _ = slow.go.send(true);
+            }
+            let answers = [two, three, four].map(|one| one.join().expect("no panic"));
+            assert_eq!(answers.iter().filter(|answer| answer.is_none()).count(), 1, "{answers:?}");
+        });
     }
 
     #[test]

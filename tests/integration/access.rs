@@ -174,6 +174,44 @@ fn a_reload_takes_the_file_up_and_one_that_is_wrong_changes_nothing() {
     }
 }
 
+/// What was remembered is gone with a reload, and they all ask at once.
+#[test]
+fn a_reload_is_noticed_by_nobody_who_is_in() {
+    for mode in Mode::BOTH {
+        let house = House::new("8");
+        for user in ["bob", "eve"] {
+            assert!(house.passwd(&["--cost=8", "users", user], PASSWORD).status.success());
+        }
+        let program = Program::start(&mut house.command(mode));
+        let bound = program.listening()[0].clone();
+        let (goes_on, answered) = (AtomicBool::new(true), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            let clients: Vec<_> = (0..24)
+                .map(|number| {
+                    let (bound, goes_on, answered) = (&bound, &goes_on, &answered);
+                    scope.spawn(move || {
+                        let mut client = RawClient::to(bound);
+                        let fields = basic(["ada", "bob", "eve"][number % 3], PASSWORD);
+                        while goes_on.load(Ordering::Relaxed) {
+                            assert_eq!(ask(&mut client, "/private", &fields).status, 200);
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
+                    })
+                })
+                .collect();
+            for _ in 0..3 {
+                let before = answered.load(Ordering::Relaxed);
+                program.reload();
+                eventually("more answers", || {
+                    answered.load(Ordering::Relaxed) > before + 100 || clients.iter().any(|client| client.is_finished())
+                });
+            }
+            goes_on.store(false, Ordering::Relaxed);
+        });
+        assert_eq!(program.stop(), Some(0), "{mode:?}");
+    }
+}
+
 /// Eight clients on four workers, each with a wrong password after the other, or all with the same one. A hash takes longer
 /// than a request may wait, so that one that has to wait for them all is told 503.
 #[test]
@@ -185,6 +223,8 @@ fn who_guesses_for_ever_keeps_nobody_else_waiting() {
     let right = basic("ada", PASSWORD);
     let mut ada = program.client();
     assert_eq!(ask(&mut ada, "/private", &right).status, 200);
+    // While nobody has guessed, those who guess have the pool for one hash.
+    assert_eq!(ask(&mut ada, "/private", &basic("ada", "the first")).status, 401);
     let (goes_on, wrong, later) = (AtomicBool::new(true), AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for number in 0..8 {
