@@ -93,7 +93,13 @@ impl Servers {
             file.set_modified(UNIX_EPOCH + Duration::from_secs(784_111_777)).expect("a time");
         }
         fs::create_dir(root.join("directory")).expect("a directory");
-        let config = Config { root: Some(root), ..Config::default() };
+        // `ada` has the password "right".
+        fs::write(scratch.path("users"), "ada:$2y$04$KTMumZjHjowdF2igPJfvv.rKPYf.AZKKScVZTikohMedhwfGhUHLa\n")
+            .expect("a file");
+        let text = "root = 'root'\n[[route]]\nprefix = '/private'\nbody = \"private\\n\"\n\
+                    auth = { realm = 'the house', file = 'users' }\n";
+        fs::write(scratch.path("handover.toml"), text).expect("a file");
+        let config = Config::from_file(scratch.path("handover.toml")).expect("a configuration");
         // Time enough for a slow machine to read an answer before the server stops lingering.
         let limits = Limits { linger: Duration::from_secs(20), ..Limits::default() };
         let builder = Server::builder;
