@@ -66,7 +66,7 @@ install_file() {
     sed "s|$shipped|$lab -l 127.0.0.1:0 -w 2 --pid-file $2.pid|" "$1" >"$2"
 }
 
-is_listening() { grep -q ' listening on http://' "$log" 2>/dev/null; }
+is_listening() { grep -q 'listening on http://' "$log" 2>/dev/null; }
 is_generation() { [[ $(curl -sS --max-time 5 "$url/pid" 2>&1) == "{\"pid\":$pid,\"generation\":$1}" ]]; }
 
 # The rest speaks of a supervisor through these five functions, each with its own controls:
@@ -173,7 +173,7 @@ check() {
     supervisor=$1
     "${supervisor}_start"
     until_holds is_listening || fail "the server did not start"
-    url=$(sed -n 's/.* listening on \(http:[^ ]*\)$/\1/p' "$log" | head -n 1)
+    url=$(sed -n 's/.*listening on \(http:[^ ]*\)$/\1/p' "$log" | head -n 1)
     pid=$("${supervisor}_pid_of")
     is_generation 1 || fail "pid $pid does not serve $url: $(curl -sS "$url/pid" 2>&1)"
     start_load

@@ -185,6 +185,20 @@ impl StatusAccess {
         [("local", StatusAccess::Local), ("anyone", StatusAccess::Anyone), ("nobody", StatusAccess::Nobody)];
 }
 
+/// What a line of the log looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people: `2026-01-31T23:59:59.042Z INFO  [4711.2] message`, with process id and generation.
+    #[default]
+    Text,
+    /// An object of JSON, with the same in `time`, `level`, `target`, `pid`, `generation` and `message`.
+    Json,
+}
+
+impl LogFormat {
+    pub(crate) const ALL: [(&'static str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
 /// What a line of the request log looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RequestLogFormat {
@@ -243,6 +257,11 @@ pub struct Config {
     pub pid_file: Option<PathBuf>,
     /// Where the log goes; `None` is stderr.
     pub log_file: Option<PathBuf>,
+    /// What is logged: `off`, `error`, `warn`, `info`, `debug` or `trace`, or `TARGET=LEVEL` for a part of the program,
+    /// several with commas between. `None`, the default, is `info`. The environment variable `RUST_LOG` wins over it.
+    pub log_level: Option<String>,
+    /// What a line of the log looks like. Default `Text`.
+    pub log_format: LogFormat,
     /// Where a line for each request goes: a file, or `-` for stdout. `None`, the default, is nowhere.
     pub access_log: Option<PathBuf>,
     /// What such a line looks like. Default `Combined`.
@@ -294,6 +313,8 @@ impl Default for Config {
             exec_stall: DEFAULT_EXEC_STALL,
             pid_file: None,
             log_file: None,
+            log_level: None,
+            log_format: LogFormat::default(),
             access_log: None,
             access_log_format: RequestLogFormat::default(),
             file: None,

@@ -130,6 +130,12 @@ impl Plan {
         self.budget
     }
 
+    /// What follows from the settings alone: the rest is measured, and different each time.
+    pub fn asked_for(&self) -> String {
+        let Plan { total, workers, worker, streamers, streamer, cache, push, .. } = self;
+        format!("{total} {workers} {worker} {streamers} {streamer} {cache} {push}")
+    }
+
     /// How it is divided, on one line.
     pub fn describe(&self) -> String {
         let push = match self.push {

@@ -6,7 +6,7 @@
 
 use super::child::Child;
 use super::configuration;
-use super::program::{CHECK, Check, PATH, Program, RELOAD, STATE, SUCCESSOR, WAY_BACK};
+use super::program::{CHECK, Check, PATH, Program, STATE, SUCCESSOR, WAY_BACK};
 use super::way_back::{self, Failures};
 use crate::sys::regular_file;
 use rustix::fs::{Mode, OFlags, Stat, fstat, stat};
@@ -168,19 +168,20 @@ impl<'p> Candidate<'p> {
     ///
     /// # Errors
     /// What posix_spawn(3) says.
-    pub fn start_successor(&self, link: BorrowedFd<'_>, legacy: &OsStr) -> io::Result<Child> {
+    pub fn start_successor(&self, link: BorrowedFd<'_>, told: &[(&str, &OsStr)]) -> io::Result<Child> {
         let ours = std::process::id().to_string();
-        self.start(&[(SUCCESSOR, ours.as_ref()), (RELOAD, legacy)], &[(link, 0)], false)
+        self.start(&[&[(SUCCESSOR, ours.as_ref())], told].concat(), &[(link, 0)], false)
     }
 
     /// Becomes the program. Returns only if that failed.
     ///
     /// Not by `CommandExt::exec`, which resets SIGPIPE and the signal mask also when it fails: the next sendfile to a
     /// closed peer would then kill the server.
-    pub fn execute(&self, state: RawFd, legacy: &OsStr, way_back: Option<&WayBack>) -> io::Error {
+    pub fn execute(&self, state: RawFd, told: &[(&str, &OsStr)], way_back: Option<&WayBack>) -> io::Error {
         let state = OsString::from(format!("{state}:{}", std::process::id()));
         let path = self.program.path().as_os_str().to_owned();
-        let mut variables = vec![(STATE, state), (RELOAD, legacy.to_owned()), (PATH, path)];
+        let mut variables = vec![(STATE, state), (PATH, path)];
+        variables.extend(told.iter().map(|(name, value)| (*name, (*value).to_owned())));
         let mut passed = Vec::new();
         if let Some(configuration) = &self.configuration {
             variables.push((configuration::VARIABLE, configuration.snapshot.for_itself()));

@@ -18,13 +18,13 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// Becomes the program on disk, which reads that version of the state. Returns only if that failed, with everything as
-/// before.
+/// Becomes the program on disk, which reads that version of the state, and these variables besides its own. Returns only if
+/// that failed, with everything as before.
 pub fn hand_over(
     candidate: &Candidate<'_>,
     mut state: ExecState,
     version: u32,
-    legacy: &OsStr,
+    told: &[(&str, &OsStr)],
     way_back: Option<&WayBack>,
 ) -> io::Error {
     let copies = match version < SHARES_FILES {
@@ -34,7 +34,7 @@ pub fn hand_over(
         },
         false => Vec::new(),
     };
-    let error = execute(candidate, state, version, legacy, way_back);
+    let error = execute(candidate, state, version, told, way_back);
     drop(copies);
     error
 }
@@ -63,14 +63,14 @@ fn execute(
     candidate: &Candidate<'_>,
     state: ExecState,
     version: u32,
-    legacy: &OsStr,
+    told: &[(&str, &OsStr)],
     way_back: Option<&WayBack>,
 ) -> io::Error {
     let descriptors = descriptors(&state);
     match prepare(state, version) {
         Ok(memfd) => {
             let error = match pass_through_execve(&descriptors, true) {
-                Ok(()) => candidate.execute(memfd.as_raw_fd(), legacy, way_back),
+                Ok(()) => candidate.execute(memfd.as_raw_fd(), told, way_back),
                 Err(error) => error,
             };
             // Back to close-on-exec, which cannot fail for a descriptor that is open.

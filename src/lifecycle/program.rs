@@ -25,6 +25,8 @@ pub const STATE: &str = "HANDOVER_STATE";
 pub const SUCCESSOR: &str = "HANDOVER_SUCCESSOR";
 /// Set for the successor in both modes: what the predecessor tells it about the reload and the pid file.
 pub const RELOAD: &str = "HANDOVER_RELOAD";
+/// Set for the successor in both modes: the predecessor's generation, and what its log has said of its start.
+pub const SAID: &str = "HANDOVER_SAID";
 /// What an application that checks itself prints: the state versions it reads, separated by commas.
 pub const VERSIONS_LINE: &str = "handover reads state versions ";
 /// The same of the words of the link. What does not print it knows the first ones.
@@ -47,7 +49,7 @@ pub fn is_check() -> bool {
 }
 
 /// Never passed on: each is for one process.
-const DROPPED: [&str; 13] = [
+const DROPPED: [&str; 14] = [
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
@@ -56,6 +58,7 @@ const DROPPED: [&str; 13] = [
     STATE,
     SUCCESSOR,
     RELOAD,
+    SAID,
     PATH,
     configuration::VARIABLE,
     WAY_BACK,
@@ -76,6 +79,17 @@ pub fn is_successor() -> bool {
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
     let named = env::var(SUCCESSOR).ok().and_then(|pid| decimal(&pid));
     named.is_some() && named == parent
+}
+
+/// The generation of the process that has told this one something in [`SAID`]: its predecessor, or, if it has come back, itself.
+pub fn generation_before() -> Option<u64> {
+    let said = env::var(SAID).ok()?;
+    decimal(said.split_once(':')?.0)
+}
+
+/// Whether this process has become another program and is back.
+pub fn has_come_back() -> bool {
+    env::var_os(CAME_BACK).is_some()
 }
 
 /// How the program was started: path, arguments and environment, before anything could change them.

@@ -91,13 +91,13 @@ impl Successor {
         spoken: Spoken,
         switch: bool,
         inheritance: Inheritance,
-        legacy: &OsStr,
+        told: &[(&str, &OsStr)],
         listeners: &[BorrowedFd<'_>],
         events: Sender<Event>,
         answers: impl Answers,
     ) -> io::Result<Successor> {
         let (link, theirs) = Link::pair()?;
-        let child = candidate.start_successor(theirs.as_fd(), legacy)?;
+        let child = candidate.start_successor(theirs.as_fd(), told)?;
         drop(theirs);
         let pid = child.pid().as_raw_nonzero().get().unsigned_abs();
         let mut successor = Successor { link: link.clone(), child: Some(child), listening: None, pid, killed: false };

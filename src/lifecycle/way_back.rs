@@ -5,7 +5,7 @@
 //! state as it was left, since nobody has taken anything of it, and the reason beside it.
 
 use super::anonymous::{Reader, anonymous_file};
-use super::program::{CAME_BACK, PATH, Program, RELOAD, STATE, WAY_BACK};
+use super::program::{CAME_BACK, PATH, Program, RELOAD, SAID, STATE, WAY_BACK};
 use super::{configuration, link};
 use crate::sys::come_back::{self, Image};
 use crate::sys::descriptors;
@@ -17,7 +17,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::sync::{Mutex, Once, PoisonError};
+use std::panic::{self, PanicHookInfo};
+use std::sync::{Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How long a new image may take until it serves. Every client waits meanwhile.
@@ -136,9 +137,9 @@ pub fn arm() {
         let _ = Program::of_this_process();
         let (args, mut environment) = match left.started_with() {
             Ok(both) => both,
-            Err(error) => return log::warn!("there is no way back from this reload: {error}"),
+            Err(error) => return take_down(&error),
         };
-        for name in [STATE, RELOAD, PATH] {
+        for name in [STATE, RELOAD, SAID, PATH] {
             environment.extend(env::var_os(name).map(|value| entry(name, &value)));
         }
         if !left.configuration.is_empty() {
@@ -150,7 +151,7 @@ pub fn arm() {
         let image = Image { program: left.image, args, environment, reason };
         let limit = link::test_time("HANDOVER_TEST_START_LIMIT", START_LIMIT);
         if let Err(error) = come_back::arm(image, limit) {
-            log::warn!("there is no way back from this reload: {error}");
+            take_down(&error);
         }
         remember_panics();
     });
@@ -160,18 +161,70 @@ fn entry(name: &str, value: &OsStr) -> CString {
     CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).unwrap_or_default()
 }
 
+/// Why there is no way back, until there is a log for it.
+static NOTE: Mutex<Option<String>> = Mutex::new(None);
+
+fn take_down(error: &io::Error) {
+    let note = format!("there is no way back from this reload: {error}");
+    *NOTE.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
+}
+
+/// What the log is to say of the way back.
+pub fn take_note() -> Option<String> {
+    NOTE.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// A panic hook.
+pub type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send + 'static>;
+
+/// The one that was there before ours, and whether it was std's.
+static HOOK_BEFORE: OnceLock<(Hook, bool)> = OnceLock::new();
+
 /// A panic that ends a process says why.
 fn remember_panics() {
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if come_back::is_armed() {
-            let payload = panic.payload();
-            let text = payload.downcast_ref::<&str>().copied();
-            let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
-            come_back::remember(&format!("it panicked: {text}"));
+    let (hook, is_std) = taken_hook();
+    if HOOK_BEFORE.set((hook, is_std)).is_ok() {
+        panic::set_hook(own_hook());
+    }
+}
+
+/// Takes away the hook that somebody has set: not std's, nor ours over that.
+pub fn take_hook() -> Option<Hook> {
+    let (hook, is_std) = taken_hook();
+    let is_own = std::ptr::eq(&raw const *hook, &raw const *own_hook());
+    let over_std = HOOK_BEFORE.get().is_some_and(|(_, is_std)| *is_std);
+    let is_nobodys = is_std || (is_own && over_std);
+    (!is_nobodys).then_some(hook)
+}
+
+/// The hook that was set, and whether that was std's.
+fn taken_hook() -> (Hook, bool) {
+    let set = panic::take_hook();
+    // With none set any more this is std's: the same function, which is no more than its table.
+    let default = panic::take_hook();
+    let is_std = std::ptr::eq(&raw const *set, &raw const *default);
+    (set, is_std)
+}
+
+/// In one place, so that it is always the same function with the same table.
+#[inline(never)]
+fn own_hook() -> Hook {
+    Box::new(|panic| {
+        remember_panic(panic);
+        if let Some((before, _)) = HOOK_BEFORE.get() {
+            before(panic);
         }
-        before(panic);
-    }));
+    })
+}
+
+/// Remembers what a panic says, as long as it may be why there is a way back.
+pub fn remember_panic(panic: &PanicHookInfo<'_>) {
+    if come_back::is_armed() {
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+        come_back::remember(&format!("it panicked: {text}"));
+    }
 }
 
 /// Whether this process has not served yet, and comes back if it ends.

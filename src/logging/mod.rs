@@ -1,31 +1,33 @@
 //! Where the log goes: stderr or `--log-file`, one line for each record.
 
+pub mod early;
+pub mod filters;
+mod line;
+mod panics;
 pub mod rate_limit;
 pub mod requests;
+pub mod start_lines;
 
-use crate::clock::Millis;
-use crate::closest::closest;
-use crate::config::{on_one_line, push_on_one_line};
-use crate::generation::generation;
-use crate::logging::rate_limit::{KeptBack, Lines};
-use crate::sys::stdio::{MOMENT, Stream, write_to};
+use crate::config::LogFormat;
+use crate::generation::{resume, succeed};
+use crate::lifecycle::{program, way_back};
+use crate::logging::line::push_line;
+pub(crate) use crate::logging::panics::panic_text;
+use crate::sys::stdio::{MOMENT, Stream, are_one, write_to};
 use crate::{Config, Error};
-use log::{Level, LevelFilter, Record};
+use log::{Level, Record};
 use rustix::fs::OFlags;
-use std::any::Any;
-use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::panic::{self, PanicHookInfo};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::time::Duration;
 
-/// Starts logging as `config` says: through `env_logger`, to [`log_file`](Config::log_file) or stderr, at the level
-/// of `RUST_LOG` or else info.
+/// Starts logging as `config` says: through `env_logger`, to [`log_file`](Config::log_file) or stderr, in the form of
+/// [`log_format`](Config::log_format), at the level of `RUST_LOG` or else of [`log_level`](Config::log_level).
 ///
 /// Nothing waits for who reads the log: what a pipe has no room for is lost, and counted in the next line that is not.
 /// What panics print goes into the log, unless the application has set a panic hook of its own before.
@@ -34,27 +36,53 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// that installed a logger of its own before keeps it.
 ///
 /// # Errors
-/// A configuration error when the log file cannot be opened; it names the path. A usage error when `RUST_LOG` says
-/// nothing that could be meant.
+/// A configuration error when the log file cannot be opened, which names the path, and for a level that is none. A usage
+/// error when `RUST_LOG` says nothing that could be meant.
 pub fn init_logging(config: &Config) -> Result<Arc<Log>, Error> {
     start(config, false)
+}
+
+/// What an application calls first that takes the program's flags does this: a process that was executed comes back from here on,
+/// see [`way_back::arm`], and a successor says in the form of a log why it panics.
+pub fn begin() {
+    static ONCE: Once = Once::new();
+    way_back::arm();
+    ONCE.call_once(|| {
+        if !early::succeeds() {
+            return;
+        }
+        match program::generation_before() {
+            Some(before) if program::has_come_back() => resume(before),
+            Some(before) => succeed(before),
+            // Of a predecessor that does not say so.
+            None => {}
+        }
+        panics::log_early();
+    });
+}
+
+static STARTED: OnceLock<Arc<Log>> = OnceLock::new();
+
+/// The log of this process, if it has one.
+fn started() -> Option<&'static Arc<Log>> {
+    STARTED.get()
 }
 
 /// The same. Where nothing can be taken back any more, a log file that cannot be opened is no reason to end: the log goes
 /// to stderr until it is opened anew, and says so.
 pub fn start(config: &Config, at_any_rate: bool) -> Result<Arc<Log>, Error> {
-    static STARTED: Mutex<Option<Arc<Log>>> = Mutex::new(None);
-    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(log) = &*started {
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(log) = started() {
         return Ok(Arc::clone(log));
     }
-    let filters = filters().map(|filters| filters.unwrap_or_else(|| DEFAULT_FILTERS.to_owned()));
-    let (filters, no_filters) = match filters {
-        Err(error) if at_any_rate => (DEFAULT_FILTERS.to_owned(), Some(error)),
+    let (filters, no_filters) = match filters::of(config) {
+        Err(error) if at_any_rate => (filters::DEFAULT.to_owned(), Some(error)),
         other => (other?, None),
     };
-    let (log, no_file) = match config.log_file.as_deref().map(|path| (path, Log::file(path))) {
-        None => (Log::to(None, Sink::Stderr(Stream::stderr())), None),
+    let format = config.log_format;
+    let (log, no_file) = match config.log_file.as_deref().map(|path| (path, Log::file(path, format))) {
+        None => (Log::to(None, Sink::Stderr(Stream::stderr()), format), None),
         Some((_, Ok(log))) => (log, None),
         Some((path, Err(error))) => {
             let error = config.error("log_file", format_args!("cannot open log file {path:?}: {}", why(path, &error)));
@@ -62,133 +90,33 @@ pub fn start(config: &Config, at_any_rate: bool) -> Result<Arc<Log>, Error> {
                 return Err(error);
             }
             let path = crate::sys::working_directory::absolute(path).ok();
-            (Log::to(path, Sink::Stderr(Stream::stderr())), Some(error))
+            (Log::to(path, Sink::Stderr(Stream::stderr()), format), Some(error))
         }
     };
     let log = Arc::new(log);
     let mut logger = env_logger::Builder::new();
     logger.parse_filters(&filters);
     logger.target(env_logger::Target::Pipe(Box::new(LogWriter(Arc::clone(&log)))));
-    logger.format(|out, record| {
+    logger.format(move |out, record| {
         let mut line = String::with_capacity(128);
-        format_line(&mut line, SystemTime::now(), record).map_err(io::Error::other)?;
+        push_line(&mut line, format, record);
         out.write_all(line.as_bytes())
     });
     // Fails where the application has a logger already: then that one is in charge.
     let _ = logger.try_init();
-    log_panics();
+    // Nobody else sets it: this is the one that starts it.
+    let _ = STARTED.set(Arc::clone(&log));
+    panics::log_all();
+    if let Some(note) = way_back::take_note() {
+        log::warn!("{note}");
+    }
     if let Some(error) = no_filters {
-        log::error!("{error}; the log level is {DEFAULT_FILTERS}");
+        log::error!("{error}; the log level is {}", filters::DEFAULT);
     }
     if let Some(error) = no_file {
         log::error!("{error}; the log goes to stderr until USR1 finds it can be");
     }
-    *started = Some(Arc::clone(&log));
     Ok(log)
-}
-
-const DEFAULT_FILTERS: &str = "info";
-
-/// What `RUST_LOG` says, if it says something.
-///
-/// `env_logger` takes a word that is no level for the name of a crate, and then logs nothing else; a level that it does
-/// not know it drops, with a warning on stderr. Neither is what somebody meant.
-pub fn filters() -> Result<Option<String>, Error> {
-    let Some(filters) = std::env::var_os("RUST_LOG") else { return Ok(None) };
-    match filters.to_str() {
-        Some(text) if text.trim().is_empty() => Ok(None),
-        Some(text) => match misspelt(text, &crate_name(std::env::args_os().next())) {
-            None => Ok(Some(text.to_owned())),
-            Some(hint) => Err(wrong_filters(&filters, &hint)),
-        },
-        None => Err(wrong_filters(&filters, "")),
-    }
-}
-
-fn wrong_filters(filters: &std::ffi::OsStr, hint: &str) -> Error {
-    Error::usage(format_args!(
-        "RUST_LOG is {filters:?}{hint}; allowed is LEVEL or TARGET=LEVEL, several with commas between, and LEVEL is off, \
-         error, warn, info, debug or trace"
-    ))
-}
-
-/// The crate of a program with that name, most likely.
-fn crate_name(program: Option<std::ffi::OsString>) -> String {
-    let program = PathBuf::from(program.unwrap_or_default());
-    program.file_name().unwrap_or_default().to_string_lossy().replace('-', "_")
-}
-
-/// What is wrong with it, in the grammar of `env_logger`: `[TARGET[=LEVEL]|LEVEL],…[/TEXT]`. A single word that is
-/// neither a level nor a crate that logs here is a level that was meant.
-fn misspelt(filters: &str, program: &str) -> Option<String> {
-    let (directives, text) = filters.split_once('/').unwrap_or((filters, ""));
-    if text.contains('/') {
-        return Some(" with two slashes".to_owned());
-    }
-    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
-    let wrong = |word: &str| {
-        let levels: Vec<&str> = LevelFilter::iter().map(|level| level.as_str()).collect();
-        let meant = closest(&word.to_ascii_uppercase(), &levels).map(str::to_ascii_lowercase);
-        let meant = meant.map(|level| format!(", did you mean {level}?")).unwrap_or_default();
-        Some(format!(" with {:?}{meant}", on_one_line(word)))
-    };
-    for directive in directives.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
-        match directive.split_once('=') {
-            Some((_, level)) if level.trim().is_empty() || is_level(level.trim()) => {}
-            Some((_, level)) => return wrong(level.trim()),
-            None if is_level(directive) || directive.contains("::") => {}
-            None if [program, CRATE].contains(&directive) || LOGGING.contains(&directive) => {}
-            None => return wrong(directive),
-        }
-    }
-    None
-}
-
-const CRATE: &str = env!("CARGO_PKG_NAME");
-/// What else logs by the crate `log` below us.
-const LOGGING: &[&str] = &["mio", "tiny_http"];
-
-/// Panics are said in the log. std prints them to stderr, which may be a pipe that nobody reads, and a handler that
-/// panics would wait for that; and they would be a flood like any other.
-///
-/// A hook that the application has set is its own affair.
-fn log_panics() {
-    let set = panic::take_hook();
-    // With none set any more this is std's: the same function, which is no more than its table.
-    let default = panic::take_hook();
-    let own = (!std::ptr::eq(&*set, &*default)).then_some(set);
-    panic::set_hook(Box::new(move |panic| {
-        static SAID: Lines = Lines::new();
-        if let Some(kept_back) = SAID.another(Millis::now()) {
-            match &own {
-                Some(own) => own(panic),
-                None => log_panic(panic, kept_back),
-            }
-        }
-    }));
-}
-
-/// What a panic says, if that is text.
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Option<&str> {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-}
-
-fn log_panic(panic: &PanicHookInfo<'_>, kept_back: KeptBack) {
-    let thread = std::thread::current();
-    let thread = thread.name().unwrap_or("without a name");
-    let text = panic_text(panic.payload()).unwrap_or("something that is no text");
-    match panic.location() {
-        Some(place) => log::error!("thread {thread} panicked at {place}: {text}{kept_back}"),
-        None => log::error!("thread {thread} panicked: {text}{kept_back}"),
-    }
-    // Only if RUST_BACKTRACE asks for it.
-    let backtrace = Backtrace::capture();
-    if backtrace.status() == BacktraceStatus::Captured {
-        for line in backtrace.to_string().lines() {
-            log::error!("{line}");
-        }
-    }
 }
 
 /// The log that [`init_logging`] started: where it goes, and how to open that anew.
@@ -196,14 +124,18 @@ fn log_panic(panic: &PanicHookInfo<'_>, kept_back: KeptBack) {
 pub struct Log {
     /// Absolute, so that a change of the working directory does not matter; `None` is stderr.
     path: Option<PathBuf>,
+    format: LogFormat,
     sink: Mutex<Output>,
+    /// Lines that could not be written, in all, and bytes that were.
+    lost: AtomicU64,
+    written: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Output {
     sink: Sink,
-    /// Lines that could not be written since the last that could.
-    lost: u64,
+    /// Lines that could not be written, and of which nothing was said.
+    unsaid: u64,
     /// Whether the last that was written was cut: the disk was full in the middle of it.
     torn: bool,
 }
@@ -215,14 +147,30 @@ enum Sink {
 }
 
 impl Log {
-    fn file(path: &Path) -> io::Result<Log> {
+    fn file(path: &Path, format: LogFormat) -> io::Result<Log> {
         let path = crate::sys::working_directory::absolute(path)?;
         let file = open(&path)?;
-        Ok(Log::to(Some(path), Sink::File(file)))
+        Ok(Log::to(Some(path), Sink::File(file), format))
     }
 
-    fn to(path: Option<PathBuf>, sink: Sink) -> Log {
-        Log { path, sink: Mutex::new(Output { sink, lost: 0, torn: false }) }
+    fn to(path: Option<PathBuf>, sink: Sink, format: LogFormat) -> Log {
+        let sink = Mutex::new(Output { sink, unsaid: 0, torn: false });
+        Log { path, format, sink, lost: AtomicU64::default(), written: AtomicU64::default() }
+    }
+
+    /// Whether it is a file of its own, and not stderr.
+    pub(crate) fn is_file(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// Whether whoever reads the log reads stdout there as well, and as text: what is said on both would stand there twice.
+    pub(crate) fn is_beside_stdout(&self) -> bool {
+        !self.is_file() && self.format == LogFormat::Text && are_one()
+    }
+
+    /// Lines that could not be written, in all, and bytes that were.
+    pub(crate) fn figures(&self) -> (u64, u64) {
+        (self.lost.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed))
     }
 
     /// Opens the log file anew, under the same name: for logrotate, which moves the old one away and sends USR1.
@@ -316,100 +264,42 @@ impl Write for LogWriter {
     /// that can be says how many were.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut output = self.0.sink();
-        let whole = match (output.lost, output.torn) {
-            (0, false) => Cow::Borrowed(line),
-            (lost, torn) => {
-                let mut whole = if torn { b"\n".to_vec() } else { Vec::new() };
-                if lost > 0 {
-                    let message = format!("{lost} log lines before this one could not be written");
-                    let mut record = Record::builder();
-                    record.level(Level::Warn);
-                    let mut text = String::new();
-                    // In one statement, since what format_args! makes lives no longer in Rust 1.88.
-                    format_line(&mut text, SystemTime::now(), &record.args(format_args!("{message}")).build())
-                        .map_err(io::Error::other)?;
-                    whole.extend_from_slice(text.as_bytes());
-                }
-                whole.extend_from_slice(line);
-                Cow::Owned(whole)
-            }
+        let mut before = if output.torn { "\n".to_owned() } else { String::new() };
+        if output.unsaid > 0 {
+            let message = format!("{} log lines before this one could not be written", output.unsaid);
+            let mut record = Record::builder();
+            record.level(Level::Warn).target(module_path!());
+            // In one statement, since what format_args! makes lives no longer in Rust 1.88.
+            push_line(&mut before, self.0.format, &record.args(format_args!("{message}")).build());
+        }
+        let whole = match before.is_empty() {
+            true => Cow::Borrowed(line),
+            false => Cow::Owned([before.as_bytes(), line].concat()),
         };
         // A reader that is busy gets a moment, one that was seen not to read gets none.
-        let patience = if output.lost == 0 && !output.torn { MOMENT } else { Duration::ZERO };
+        let patience = if before.is_empty() { MOMENT } else { Duration::ZERO };
         let written = match &mut output.sink {
             Sink::Stderr(stderr) => stderr.write_within(&whole, patience),
             Sink::File(file) => write_to(file, &whole, patience),
         };
-        match written {
-            Ok(written @ 1..) => {
-                output.torn = written < whole.len();
-                output.lost = u64::from(output.torn);
-            }
-            Ok(0) | Err(_) => output.lost += 1,
+        let written = written.unwrap_or(0);
+        if written > 0 {
+            output.torn = written < whole.len() && whole[written - 1] != b'\n';
         }
+        if written >= before.len() {
+            output.unsaid = 0;
+        }
+        if written < whole.len() {
+            output.unsaid += 1;
+            self.0.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        self.0.written.fetch_add(written as u64, Ordering::Relaxed);
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// `2026-01-31T23:59:59.042Z INFO  [4711.2] message`: the process id and the generation, since several write to the same
-/// log, and the target before the message below info, where one wants to know what to put into `RUST_LOG`.
-fn format_line(out: &mut String, time: SystemTime, record: &Record<'_>) -> fmt::Result {
-    let (pid, generation) = (std::process::id(), generation());
-    write!(out, "{} {:5} [{pid}.{generation}] ", Timestamp(time), record.level())?;
-    if record.level() > Level::Info {
-        write!(out, "{}: ", record.target())?;
-    }
-    write!(OneLine(out), "{}", record.args())?;
-    out.write_char('\n')
-}
-
-/// Escapes control characters: a record stays one line, and what a client sent cannot forge another or talk to
-/// the terminal.
-struct OneLine<'s>(&'s mut String);
-
-impl fmt::Write for OneLine<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        push_on_one_line(self.0, text);
-        Ok(())
-    }
-}
-
-/// RFC 3339 in UTC with milliseconds. `env_logger` would bring a time library for it.
-struct Timestamp(SystemTime);
-
-impl Timestamp {
-    fn since_1970(time: Duration) -> Timestamp {
-        Timestamp(UNIX_EPOCH + time)
-    }
-}
-
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-        let (year, month, day) = civil(days);
-        let (hour, minute, second, millis) = (second / 3600, second / 60 % 60, second % 60, since.subsec_millis());
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-    }
-}
-
-/// Days since 1970-01-01 as a date of the Gregorian calendar.
-///
-/// Years that begin on 1 March have their leap day last, so that months and years divide evenly: Howard Hinnant's
-/// `civil_from_days`, <https://howardhinnant.github.io/date_algorithms.html>.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468; // since 0000-03-01
-    let (era, day_of_era) = (days / 146_097, days % 146_097); // of 400 years
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153; // 0 is March
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
@@ -419,53 +309,8 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixDatagram;
 
-    fn line(level: Level, message: fmt::Arguments<'_>) -> String {
-        let time = UNIX_EPOCH + Duration::from_millis(1_769_903_999_042);
-        let mut out = String::new();
-        let record = Record::builder().level(level).target("handover::worker").args(message).build();
-        format_line(&mut out, time, &record).expect("a string takes everything");
-        out
-    }
-
-    #[test]
-    fn a_line_has_time_level_process_generation_and_message() {
-        let from = format!("[{}.1]", std::process::id());
-        let info = line(Level::Info, format_args!("served={}", 3));
-        assert_eq!(info, format!("2026-01-31T23:59:59.042Z INFO  {from} served=3\n"));
-        let debug = line(Level::Debug, format_args!("x"));
-        assert_eq!(debug, format!("2026-01-31T23:59:59.042Z DEBUG {from} handover::worker: x\n"));
-    }
-
-    #[test]
-    fn a_record_cannot_make_two_lines() {
-        assert!(line(Level::Warn, format_args!("a\r\n\x1b[1mb\tü")).ends_with(" a\\r\\n\\u{1b}[1mb\\tü\n"));
-    }
-
-    #[test]
-    fn dates_are_right_around_leap_days() {
-        for (days, date) in [
-            (0, (1970, 1, 1)),
-            (58, (1970, 2, 28)),
-            (59, (1970, 3, 1)),
-            (789, (1972, 2, 29)),
-            (11_016, (2000, 2, 29)),
-            (11_017, (2000, 3, 1)),
-            (20_453, (2025, 12, 31)),
-            (20_454, (2026, 1, 1)),
-            (47_540, (2100, 2, 28)),
-            (47_541, (2100, 3, 1)),
-        ] {
-            assert_eq!(civil(days), date, "day {days}");
-        }
-    }
-
-    #[test]
-    fn a_clock_before_1970_is_not_fatal() {
-        assert_eq!(Timestamp(UNIX_EPOCH - Duration::from_secs(1)).to_string(), "1970-01-01T00:00:00.000Z");
-    }
-
     fn writer(sink: Sink) -> LogWriter {
-        LogWriter(Arc::new(Log::to(None, sink)))
+        LogWriter(Arc::new(Log::to(None, sink, LogFormat::Text)))
     }
 
     #[test]
@@ -508,6 +353,49 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].ends_with("] 3 log lines before this one could not be written"), "{text}");
         assert_eq!(lines[1..], ["one", "two"]);
+    }
+
+    /// What is lost is said in the form of the rest, also where that is cut, and then said once more.
+    #[test]
+    fn lines_that_were_lost_are_said_as_json_and_counted_until_they_are_said() {
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let mut writer = LogWriter(Arc::new(Log::to(None, Sink::File(full), LogFormat::Json)));
+        writer.write_all(b"{}\n").expect("never fails");
+        writer.write_all(b"{}\n").expect("never fails");
+        assert_eq!(writer.0.figures(), (2, 0));
+        const SAID: &str = "2 log lines before this one could not be written";
+        // Room for the half of what is said of them.
+        let (mut ours, theirs) = io::pipe().expect("a pipe");
+        rustix::pipe::fcntl_setpipe_size(&theirs, 4096).expect("F_SETPIPE_SZ");
+        rustix::io::ioctl_fionbio(&theirs, true).expect("non-blocking");
+        let mut pipe = File::from(OwnedFd::from(theirs));
+        pipe.write_all(&[b'x'; 4096 - 40]).expect("there is room");
+        writer.0.sink().sink = Sink::File(pipe);
+        // Of what is longer than a page a pipe takes what fills its last one.
+        let mut said = String::new();
+        let mut record = Record::builder();
+        record.level(Level::Warn).target("handover::logging");
+        push_line(&mut said, LogFormat::Json, &record.args(format_args!("{SAID}")).build());
+        let long = vec![b' '; 2 * 4096 + 40 - said.len()];
+        writer.write_all(&long).expect("never fails");
+        let (unsaid, torn) = {
+            let output = writer.0.sink();
+            (output.unsaid, output.torn)
+        };
+        assert_eq!((writer.0.figures(), unsaid, torn), ((3, 40), 3, true));
+        let mut filled = vec![0; 4096];
+        ours.read_exact(&mut filled).expect("what filled it");
+        writer.write_all(b"{}\n").expect("never fails");
+        let written = writer.0.figures();
+        drop(writer);
+        let mut text = String::new();
+        ours.read_to_string(&mut text).expect("lines");
+        let lines: Vec<serde_json::Value> =
+            text.trim_start().lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        assert!(text.starts_with('\n') && lines.len() == 2, "{text}");
+        assert_eq!(lines[0]["message"], "3 log lines before this one could not be written");
+        assert_eq!((&lines[0]["level"], &lines[0]["target"]), (&"WARN".into(), &"handover::logging".into()));
+        assert_eq!(written, (3, 40 + text.len() as u64));
     }
 
     #[test]
@@ -556,38 +444,5 @@ mod tests {
         assert!(try_open(&file).is_ok() && try_open(&directory.join("new")).is_ok());
         assert!(!directory.join("new").exists(), "a check leaves no file behind");
         fs::remove_dir_all(&directory).expect("tidy up");
-    }
-
-    #[test]
-    fn a_misspelt_level_is_not_the_name_of_a_crate() {
-        for right in [
-            "info",
-            "WARN",
-            "Trace",
-            "off",
-            "handover=debug",
-            "handover",
-            "lab",
-            "mio=info,lab::deep=off",
-            "a=",
-            "a::b",
-            " info , lab=debug",
-            ",",
-            "debug/text",
-            "info,handover::site=trace",
-        ] {
-            assert_eq!(misspelt(right, "lab"), None, "{right}");
-        }
-        for (wrong, hint) in [
-            ("inof", " with \"inof\", did you mean info?"),
-            ("INOF", " with \"INOF\", did you mean info?"),
-            ("handover=debgu", " with \"debgu\", did you mean debug?"),
-            ("info,wran", " with \"wran\", did you mean warn?"),
-            ("everything", " with \"everything\""),
-            ("a=b=info", " with \"b=info\", did you mean info?"),
-            ("info/a/b", " with two slashes"),
-        ] {
-            assert_eq!(misspelt(wrong, "lab").as_deref(), Some(hint), "{wrong}");
-        }
     }
 }

@@ -199,7 +199,6 @@ impl RequestLog {
     }
 
     /// Lines that were dropped, and bytes that were written.
-    #[cfg(test)]
     pub fn figures(&self) -> (u64, u64) {
         (self.buffer.dropped.load(Ordering::Relaxed), self.buffer.written.load(Ordering::Relaxed))
     }
@@ -299,7 +298,7 @@ fn say_dropped(out: &mut Vec<u8>, lines: u64, format: Format) {
             writeln!(line, "- - - [{time}] \"\" 000 0 \"-\" \"{lines} lines before this one were dropped\" 0.000")
         }
         Format::Json => {
-            writeln!(line, "{{\"time\":\"{}\",\"dropped\":{lines}}}", super::Timestamp::since_1970(wall_clock()))
+            writeln!(line, "{{\"time\":\"{}\",\"dropped\":{lines}}}", super::line::Timestamp::since_1970(wall_clock()))
         }
     };
     out.extend_from_slice(line.as_bytes());
@@ -309,14 +308,14 @@ fn say_dropped(out: &mut Vec<u8>, lines: u64, format: Format) {
 pub fn common_time(since_1970: Duration) -> String {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (days, second) = (since_1970.as_secs() / 86_400, since_1970.as_secs() % 86_400);
-    let (year, month, day) = super::civil(days);
+    let (year, month, day) = super::line::civil(days);
     let month = MONTHS[(month as usize - 1) % 12];
     format!("{day:02}/{month}/{year}:{:02}:{:02}:{:02} +0000", second / 3600, second / 60 % 60, second % 60)
 }
 
 /// `2026-11-26T17:10:44.042Z`, as the log has it.
 pub fn json_time(since_1970: Duration) -> String {
-    super::Timestamp::since_1970(since_1970).to_string()
+    super::line::Timestamp::since_1970(since_1970).to_string()
 }
 
 #[cfg(test)]

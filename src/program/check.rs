@@ -15,8 +15,8 @@ use std::fmt::{self, Write};
 use std::path::Path;
 
 /// The lines that the table of settings fills.
-const LINES: [&str; 10] =
-    ["user", "status", "limits", "timeouts", "stop", "reload", "log file", "access log", "pid file", "workers"];
+const LINES: [&str; 11] =
+    ["user", "status", "limits", "timeouts", "stop", "reload", "log", "log file", "access log", "pid file", "workers"];
 
 /// Why this user cannot make and remove files in the directory of that one.
 pub fn cannot_write_beside(path: &Path) -> Option<String> {
@@ -94,6 +94,9 @@ pub fn report(config: &Config, plan: Option<&Plan>, addresses: &[Address], route
     }
     for exposed in config.secret_files().iter().filter_map(|(kind, path)| is_exposed(kind, path)) {
         line("warning", format_args!("{exposed}"));
+    }
+    if let Some(note) = logging::filters::note(config) {
+        line("warning", format_args!("{note}"));
     }
     let mut settings = config.clone();
     for name in LINES {

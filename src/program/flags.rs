@@ -8,7 +8,7 @@ use super::settings::{Group, Only, SETTINGS, Setting, meant};
 use super::value::{Given, Value, ValueError};
 use crate::config::on_one_line;
 use crate::lifecycle::way_back;
-use crate::sys::stdio::{MOMENT, Stream};
+use crate::logging::{self, early};
 use crate::{Config, Error};
 use lexopt::{Arg, Parser};
 use std::ffi::OsString;
@@ -272,8 +272,7 @@ Stopping and reloading
 Limits
 {limits}
 {about}
-Defaults stand in brackets. SECS may have decimals. The environment variable
-RUST_LOG sets the log level: off, error, warn, info (default), debug, trace.
+Defaults stand in brackets. SECS may have decimals. RUST_LOG wins over LEVEL.
 
 Signals     TERM, INT (Ctrl-C): stop gracefully, a second one at once
             HUP, USR2: reload  QUIT: stop at once  USR1: open the log anew
@@ -335,14 +334,8 @@ pub fn program_name() -> String {
     Path::new(&program).file_name().unwrap_or(PROGRAM.as_ref()).to_string_lossy().into_owned()
 }
 
-/// The last words of a process that cannot run, on stderr. They do not wait: a process that hangs is worse than one that
-/// ends without a word, and the exit code says the same.
-pub fn complain(line: &str) {
-    let _ = Stream::stderr().write_within(line.as_bytes(), MOMENT);
-}
-
 fn from_process(root: Root) -> Config {
-    way_back::arm();
+    logging::begin();
     let mut args = std::env::args_os();
     args.next();
     let name = program_name();
@@ -356,7 +349,7 @@ fn from_process(root: Root) -> Config {
         Err(error) => {
             way_back::go(&error.to_string());
             let hint = if error.is_usage() { " (try --help)" } else { "" };
-            complain(&format!("{name}: {error}{hint}\n"));
+            early::last_words(&name, format_args!("{error}{hint}"));
             process::exit(error.exit_code().into());
         }
     }

@@ -6,9 +6,10 @@ use super::value::{Value, ValueError};
 use crate::closest::closest;
 use crate::config::push::{MAX_MESSAGE, PUSH_MEMORY};
 use crate::config::{
-    BODY_RATE, BUFFERED_BODY, Config, DEFAULT_LISTEN, HEAD_SIZE, HEADER_COUNT, MAX_CONNECTIONS, MAX_WORKERS,
+    BODY_RATE, BUFFERED_BODY, Config, DEFAULT_LISTEN, HEAD_SIZE, HEADER_COUNT, LogFormat, MAX_CONNECTIONS, MAX_WORKERS,
     ReloadMode, RequestLogFormat, StatusAccess, WORKER_STACK, size_text,
 };
+use crate::logging::filters;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -106,14 +107,24 @@ pub const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        name: "log-level",
+        group: Group::Serving,
+        help: Some("off, error, warn, info, debug, trace"),
+        check: Some(("log", "{}")),
+        elsewhere: &["verbosity", "loglevel"],
+        kind: Kind::Level,
+        ..ROW
+    },
+    Setting { name: "log-format", group: Group::Serving, check: Some(("log", ", {}")), kind: Kind::LogFormat, ..ROW },
+    Setting {
         name: "access-log",
         group: Group::Serving,
-        help: Some("append a line for each request to FILE, or - for stdout; USR1 opens it anew"),
+        help: Some("a line for each request to FILE, or - for stdout"),
         check: Some(("access log", "{}")),
         kind: Kind::PathOrStdout(|config| &mut config.access_log),
         ..ROW
     },
-    Setting { name: "access-log-format", group: Group::Serving, elsewhere: &["log-format"], kind: Kind::Format, ..ROW },
+    Setting { name: "access-log-format", group: Group::Serving, kind: Kind::Format, ..ROW },
     Setting {
         name: "pid-file",
         group: Group::Serving,
@@ -423,6 +434,8 @@ enum Kind {
     Name(fn(&mut Config) -> &mut Option<String>),
     PathOrStdout(fn(&mut Config) -> &mut Option<PathBuf>),
     Mode,
+    Level,
+    LogFormat,
     Format,
     Status,
     /// The flag `--NAME` switches it on.
@@ -468,7 +481,8 @@ impl Setting {
             Kind::Seconds(..) => Some("SECS"),
             Kind::Path(_) | Kind::PathOrStdout(_) | Kind::Only(Only::Config) => Some("FILE"),
             Kind::Mode => Some("MODE"),
-            Kind::Format => Some("FORMAT"),
+            Kind::Level => Some("LEVEL"),
+            Kind::LogFormat | Kind::Format => Some("FORMAT"),
             Kind::Status => Some("WHO"),
             Kind::Name(_) => Some("NAME"),
             Kind::On(_) | Kind::Off(_) | Kind::Only(_) => None,
@@ -507,6 +521,8 @@ impl Setting {
             Kind::Name(place) => *place(config) = Some(value.name()?),
             Kind::PathOrStdout(place) => *place(config) = Some(value.path_or_stdout()?),
             Kind::Mode => config.reload = value.one_of(&ReloadMode::ALL)?,
+            Kind::Level => config.log_level = Some(value.log_level()?),
+            Kind::LogFormat => config.log_format = value.one_of(&LogFormat::ALL)?,
             Kind::Format => config.access_log_format = value.one_of(&RequestLogFormat::ALL)?,
             Kind::Status => config.status = value.one_of(&StatusAccess::ALL)?,
             Kind::On(place) | Kind::Off(place) => *place(config) = value.boolean()?,
@@ -543,6 +559,8 @@ impl Setting {
             }
             Kind::Name(place) => place(config).clone(),
             Kind::Mode => name(&ReloadMode::ALL, config.reload),
+            Kind::Level => Some(config.log_level.as_deref().unwrap_or(filters::DEFAULT).to_owned()),
+            Kind::LogFormat => name(&LogFormat::ALL, config.log_format),
             Kind::Format => name(&RequestLogFormat::ALL, config.access_log_format),
             Kind::Status => name(&StatusAccess::ALL, config.status),
             Kind::On(place) | Kind::Off(place) => Some(place(config).to_string()),
@@ -631,6 +649,8 @@ mod tests {
             Kind::PathOrStdout(_) => (plain(&["/a/b", "-"]), Vec::new()),
             Kind::Name(_) => (plain(&["nobody", "65534"]), Vec::new()),
             Kind::Mode => (plain(&["auto", "overlap", "exec"]), vec!["never".to_owned()]),
+            Kind::Level => (plain(&["off", "trace", "warn,handover::site=debug"]), vec!["never".to_owned()]),
+            Kind::LogFormat => (plain(&["text", "json"]), vec!["never".to_owned()]),
             Kind::Format => (plain(&["combined", "json"]), vec!["never".to_owned()]),
             Kind::Status => (plain(&["local", "anyone", "nobody"]), vec!["never".to_owned()]),
             Kind::On(_) => (vec![sample("", true, true)], Vec::new()),

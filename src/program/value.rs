@@ -2,6 +2,7 @@
 
 use crate::config::size_text;
 use crate::listener::Address;
+use crate::logging::filters;
 use http1::number::decimal;
 use std::ffi::OsStr;
 use std::ops::RangeInclusive;
@@ -149,22 +150,26 @@ impl Value<'_> {
         }
     }
 
-    /// One of a few words.
-    pub fn one_of<T: Copy>(&self, all: &[(&'static str, T)]) -> Result<T, ValueError> {
-        let word = self.word();
-        if let Some((_, value)) = all.iter().find(|(name, _)| word == Some(*name)) {
+    /// A level of the log, or what `RUST_LOG` takes besides.
+    pub fn log_level(&self) -> Result<String, ValueError> {
+        let Some(word) = self.word() else {
+            return Err(ValueError::Value("allowed is a level in quotes: \"info\"".into()));
+        };
+        match filters::refused(word) {
+            None => Ok(word.to_owned()),
+            Some(why) => Err(ValueError::Value(why)),
+        }
+    }
+
+    /// One of these words.
+    pub fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, ValueError> {
+        if let Some((_, value)) = words.iter().find(|(word, _)| self.word() == Some(word)) {
             return Ok(*value);
         }
-        let names: Vec<String> = match self.given {
-            Given::Argument(_) => all.iter().map(|(name, _)| (*name).to_owned()).collect(),
-            _ => all.iter().map(|(name, _)| format!("{name:?}")).collect(),
-        };
-        let allowed = match names.split_last() {
-            Some((last, [])) => last.clone(),
-            Some((last, others)) => format!("{} or {last}", others.join(", ")),
-            None => String::new(),
-        };
-        Err(ValueError::Value(format!("allowed is {allowed}")))
+        let quote = if matches!(self.given, Given::Argument(_)) { "" } else { "\"" };
+        let words: Vec<String> = words.iter().map(|(word, _)| format!("{quote}{word}{quote}")).collect();
+        let (last, others) = words.split_last().map_or(("", &[][..]), |(last, others)| (last, others));
+        Err(ValueError::Value(format!("allowed is {} or {last}", others.join(", "))))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::lifecycle::state::Carried;
 use crate::lifecycle::{link, state, way_back};
 use crate::listener::{Address, Bound, Listener};
 use crate::logging::requests::RequestLog;
-use crate::logging::{self, Log};
+use crate::logging::{self, Log, early, filters, start_lines};
 use crate::program::{check, flags, privileges};
 use crate::push::Hub;
 use crate::sys::privileges::{Identity, is_root};
@@ -34,6 +34,7 @@ use crate::sys::stdio::{MOMENT, Stream};
 pub use background::Background;
 use background::BackgroundThreads;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use log::Level;
 use role::Role;
 use running::{ProcessContext, Running};
 use status::{Access, Status};
@@ -282,7 +283,7 @@ impl Builder {
         let log = match (&role, config.announce) {
             (_, false) => None,
             (None, true) => {
-                logging::filters()?;
+                filters::of(&config)?;
                 None
             }
             // Where there is no way back, the connections are worth more than a log.
@@ -438,7 +439,7 @@ pub fn exit_code(result: Result<Ended, Error>) -> ExitCode {
         Ok(ended) => ended.exit_code().into(),
         Err(error) => {
             way_back::go(&error.to_string());
-            flags::complain(&format!("{}: {error}\n", flags::program_name()));
+            early::last_words(&flags::program_name(), format_args!("{error}"));
             error.exit_code().into()
         }
     }
@@ -493,12 +494,13 @@ impl Server {
         // An exec'ing predecessor may have left us its acceptor's policy; threads inherit it.
         schedule(Policy::Other);
         // Signals first: whatever starts after this has them blocked.
-        if generation() == 1 {
-            self.program.note().into_iter().for_each(|note| log::warn!("{note}"));
+        if self.inherited.came_back.is_some() {
+            start_lines::nothing_is_new();
         }
-        for exposed in self.config.secret_files().iter().filter_map(|(kind, path)| is_exposed(kind, path)) {
-            log::warn!("{exposed}");
-        }
+        let notes = self.program.note().into_iter().chain(filters::note(&self.config));
+        let secret = self.config.secret_files();
+        let exposed = secret.iter().filter_map(|(kind, path)| is_exposed(kind, path));
+        notes.chain(exposed).for_each(|note| start_lines::say(Level::Warn, note));
         // What is pending stays so for whoever comes back, until this process serves.
         let (serving, serves) = bounded::<()>(0);
         let signals = match self.config.signals {
@@ -527,7 +529,14 @@ impl Server {
             received,
         } = self;
         raise_descriptor_limit(&mut config.limits, inherited.predecessor.is_some());
-        let bound: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
+        let of = |listeners: &[Listener]| listeners.iter().map(|listener| listener.bound().clone()).collect();
+        let announcement = Announcement {
+            bound: of(&listeners),
+            gone: of(&obsolete),
+            workers: config.workers,
+            on_stdout: config.announce,
+            log: log.clone(),
+        };
         let notifier = Notifier::from_env();
         let context = ProcessContext {
             program,
@@ -563,14 +572,13 @@ impl Server {
             say_who_serves(&config, &addresses, identity.as_ref());
         }
         if let Some(memory) = &memory {
-            log::info!("memory {}", memory.describe());
+            start_lines::say_if_new(Level::Info, &memory.asked_for(), &format!("memory {}", memory.describe()));
         }
         // One that came back is as ready as before, and nobody has heard that it was not.
         if waits_for_go {
-            let config = config.clone();
-            running.announce_when_it_serves(move || announce(&config, &bound));
+            running.announce_when_it_serves(move || announcement.make());
         } else if !came_back {
-            announce(&config, &bound);
+            announcement.make();
         }
         let ended = running.supervise(&config);
         running.finish(ended)
@@ -621,22 +629,39 @@ fn say_who_serves(config: &Config, addresses: &[Address], identity: Option<&Iden
     }
 }
 
-fn announce(config: &Config, bound: &[Bound]) {
-    for bound in bound {
-        log::info!("listening on {bound}");
-    }
-    log::info!("ready with {} workers", config.workers);
-    if config.announce {
-        let mut text: String = bound.iter().map(|bound| format!("listening on {bound}\n")).collect();
-        let (pid, workers) = (std::process::id(), config.workers);
-        text.push_str(&format!("ready pid={pid} workers={workers} generation={}\n", generation()));
-        // A supervisor that has read the first generation's need not read on, and its pipe is full one day.
-        match Stream::stdout().write_within(text.as_bytes(), MOMENT) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                log::warn!("nobody reads stdout: it is full, and \"ready\" is said in the log alone");
+/// What a server says when it serves.
+struct Announcement {
+    bound: Vec<Bound>,
+    /// Where its predecessor listened, and it does not.
+    gone: Vec<Bound>,
+    workers: usize,
+    on_stdout: bool,
+    log: Option<Arc<Log>>,
+}
+
+impl Announcement {
+    fn make(self) {
+        let Announcement { bound, gone, workers, on_stdout, log } = self;
+        for gone in gone {
+            log::info!("no longer listening on {gone}");
+        }
+        // What stands on stdout in the same place need not stand there twice.
+        if !(on_stdout && log.is_some_and(|log| log.is_beside_stdout())) {
+            bound.iter().for_each(|bound| start_lines::say(Level::Info, format_args!("listening on {bound}")));
+            log::info!("ready with {workers} workers");
+        }
+        if on_stdout {
+            let mut text: String = bound.iter().map(|bound| format!("listening on {bound}\n")).collect();
+            let pid = std::process::id();
+            text.push_str(&format!("ready pid={pid} workers={workers} generation={}\n", generation()));
+            // A supervisor that has read the first generation's need not read on, and its pipe is full one day.
+            match Stream::stdout().write_within(text.as_bytes(), MOMENT) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    log::warn!("nobody reads stdout: it is full, and \"ready\" is said in the log alone");
+                }
+                // One that is closed, or on a full disk, is no reason to fail.
+                _ => {}
             }
-            // One that is closed, or on a full disk, is no reason to fail.
-            _ => {}
         }
     }
 }
@@ -670,10 +695,12 @@ fn raise_descriptor_limit(limits: &mut Limits, succeeds: bool) {
     let possible = current().map_or(soft, |(soft, _)| soft);
     if possible < least {
         let connections = possible.saturating_sub(DESCRIPTOR_RESERVE / 2).max(1);
-        log::warn!("only {possible} files may be open: the limit is {connections} connections (see ulimit -n)");
+        let line = format!("only {possible} files may be open: the limit is {connections} connections (see ulimit -n)");
+        start_lines::say(Level::Warn, line);
         limits.connections = usize::try_from(connections).unwrap_or(usize::MAX);
     } else if possible < 2 * connections {
         let files = possible - least;
-        log::info!("{possible} files may be open: of {connections} connections, {files} can send a file each");
+        let line = format!("{possible} files may be open: of {connections} connections, {files} can send a file each");
+        start_lines::say(Level::Info, line);
     }
 }

@@ -14,10 +14,12 @@ use crate::lifecycle::link::{
     CLIENTS, HOLDS, HUBS, MAX_DESCRIPTORS, Message, SWITCHES, payload, test_point, test_time,
 };
 use crate::lifecycle::patience::Patience;
+use crate::lifecycle::program::{RELOAD, SAID};
 use crate::lifecycle::state::{Inheritance, InheritedListener, SUBSCRIBERS, SavedSessions, encode};
 use crate::lifecycle::successor::{PATIENCE, Spoken, Successor};
 use crate::lifecycle::{Event, FromSuccessor, Kept};
 use crate::listener::WeakListener;
+use crate::logging::start_lines;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -201,9 +203,9 @@ impl Running {
         };
         let answers = self.relay();
         let events = self.context.sender.clone();
-        let legacy = self.context.pid_file.legacy(false);
-        let successor =
-            Successor::start(candidate, spoken, switch, inheritance, &legacy, &descriptors, events, answers)?;
+        let (legacy, said) = (self.context.pid_file.legacy(false), start_lines::variable());
+        let told = [(RELOAD, legacy.as_os_str()), (SAID, said.as_os_str())];
+        let successor = Successor::start(candidate, spoken, switch, inheritance, &told, &descriptors, events, answers)?;
         Ok((successor, open.into_iter().map(|(listener, _)| listener).collect()))
     }
 

@@ -9,13 +9,14 @@ use crate::generation::generation;
 use crate::lifecycle::candidate::{Candidate, WayBack};
 use crate::lifecycle::link::{Link, test_time};
 use crate::lifecycle::patience::Patience;
-use crate::lifecycle::program::Reads;
+use crate::lifecycle::program::{RELOAD, Reads, SAID};
 use crate::lifecycle::state::{
     self, CARRY_LIMIT, Carried, ExecState, Inheritance, InheritedListener, MovedConnection, SavedState,
 };
 use crate::lifecycle::way_back::Failures;
 use crate::lifecycle::{Event, FromSuccessor, exec};
 use crate::listener::Sockets;
+use crate::logging::start_lines;
 use crate::push::new_epoch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 use std::io;
@@ -333,8 +334,9 @@ impl Running {
         }
         let sessions = self.shared.sessions.save(Millis::now().0);
         let state = ExecState { inheritance, connections, hub, sessions };
-        let legacy = self.context.pid_file.legacy(true);
-        let error = exec::hand_over(&checked.candidate, state, checked.version, &legacy, way_back.as_ref());
+        let (legacy, said) = (self.context.pid_file.legacy(true), start_lines::variable());
+        let told = [(RELOAD, legacy.as_os_str()), (SAID, said.as_os_str())];
+        let error = exec::hand_over(&checked.candidate, state, checked.version, &told, way_back.as_ref());
         self.open_hub();
         self.context.pid_file.keep();
         Reloaded::Failed(format!("cannot execute {}: {error}", self.context.program.path().display()))

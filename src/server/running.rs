@@ -27,8 +27,8 @@ use crate::lifecycle::state::{Counters, SavedSession, SavedSessions, decode};
 use crate::lifecycle::way_back::{self, Failures};
 use crate::lifecycle::{Event, FromPredecessor, Phase};
 use crate::listener::{Listener, Origin, WeakListener};
-use crate::logging::Log;
 use crate::logging::requests::RequestLog;
+use crate::logging::{Log, early};
 use crate::push::{Hub, history};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::cell::Cell;
@@ -738,6 +738,7 @@ impl Running {
         let keeps = self.promoted && self.handed_over_to.is_none() && self.context.keeps_messages;
         let history = history.filter(|_| keeps);
         let (signals, shared) = (self.context.signals.take(), self.shared.clone());
+        let (log, request_log) = (self.context.log.take(), self.context.request_log.take());
         let counters = self.counters();
         let cut = self.shared.stats.total_cut();
         let panicked = self.shared.stats.total_panicked();
@@ -757,17 +758,26 @@ impl Running {
             }
             None => {
                 let error = self.acceptor.join().err().unwrap_or_else(|| io::Error::other("it has ended"));
-                Err(Error::runtime(format_args!("the acceptor failed"), error))
+                let error = Error::runtime(format_args!("the acceptor failed"), error);
+                log::error!("{error}");
+                Err(error)
             }
         };
         let ended = keep_history(ended, history);
+        if ended.is_err() {
+            early::has_said_why();
+        }
         let Counters { served, refused, migrated, .. } = counters;
         match panicked {
             0 => {}
             panicked => log::warn!("handlers have panicked {panicked} times"),
         }
-        log::info!("{end}: served={served} migrated={migrated} refused={refused} cut={cut}");
         shared.flush_request_log();
+        let lost = (log.map_or(0, |log| log.figures().0), request_log.map_or(0, |log| log.figures().0));
+        if lost != (0, 0) {
+            log::warn!("{} lines of the log and {} of the access log were lost", lost.0, lost.1);
+        }
+        log::info!("{end}: served={served} migrated={migrated} refused={refused} cut={cut}");
         log::logger().flush();
         if let Some(signals) = signals {
             signals.join();

@@ -100,6 +100,12 @@ impl Stream {
     }
 }
 
+/// Whether stdout and stderr lead to the same place: a terminal, a pipe, a journal.
+pub fn are_one() -> bool {
+    let of = |fd| fstat(fd).ok().map(|stat| identity(&stat));
+    of(rustix::stdio::stdout()).is_some_and(|stdout| of(rustix::stdio::stderr()) == Some(stdout))
+}
+
 fn identity(stat: &Stat) -> (u64, u64) {
     #[allow(clippy::unnecessary_cast, reason = "narrower on some platforms")]
     (stat.st_dev as u64, stat.st_ino as u64)

@@ -87,7 +87,7 @@ def refused(case, place, server, older, why):
     last = server.log().splitlines()[-1]
     expect(
         case, exit_code_1=code == 1, one_line_in_the_log=len(logged) == 1,
-        one_line_behind_it=said == [*logged, last] and last.startswith("handover: cannot write"),
+        said_once=said == logged, and_then_the_last=" stopped: served=" in last,
         the_older_one_as_it_was=place.file.read_bytes() == older, nothing_left_beside=not place.beside.exists(),
     )
 

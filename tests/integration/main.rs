@@ -16,6 +16,7 @@ mod conformance;
 mod engine;
 mod events;
 mod listeners;
+mod log;
 mod notify;
 mod overload;
 mod push;
