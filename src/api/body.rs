@@ -43,6 +43,8 @@ pub struct Body {
     pub(crate) content_type: Option<&'static str>,
     /// Encoded header fields that were prepared before, in place of ones in the response.
     pub(crate) fields: Option<Arc<[u8]>>,
+    /// If it answers a subscriber, how many messages are in it.
+    pub(crate) messages: Option<u32>,
 }
 
 pub(crate) enum Kind {
@@ -177,6 +179,11 @@ impl Body {
         Kind::Subscription(Box::new(subscribe)).into()
     }
 
+    /// The answer to a subscriber who need not wait for it: so many messages.
+    pub(crate) fn messages(answer: Vec<u8>, messages: usize) -> Body {
+        Body { messages: Some(messages.try_into().unwrap_or(u32::MAX)), ..answer.into() }
+    }
+
     /// Behind it the connection is a WebSocket.
     pub(crate) fn conversation(converse: Converse) -> Body {
         Kind::Conversation(Box::new(converse)).into()
@@ -217,7 +224,7 @@ impl Body {
 
 impl From<Kind> for Body {
     fn from(kind: Kind) -> Body {
-        Body { kind, close: false, content_type: None, fields: None }
+        Body { kind, close: false, content_type: None, fields: None, messages: None }
     }
 }
 

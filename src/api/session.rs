@@ -212,6 +212,11 @@ impl Session {
         place(&inner).map(|at| inner.pending.remove(at))
     }
 
+    /// How many messages wait in what that connection is to write next.
+    pub fn pending_messages(&self, receiver: u64) -> usize {
+        self.inner().pending.iter().filter(|write| write.receiver == receiver).map(|write| write.messages).sum()
+    }
+
     /// That connection has written what it had.
     pub fn written(self: &Arc<Self>, receiver: u64, ended: bool, now: u64) {
         let mut inner = self.inner();
@@ -460,7 +465,7 @@ impl Session {
     fn save(&self, now: u64) -> SavedSession {
         let inner = self.inner();
         let Settings { heartbeat, disconnect, response_limit, .. } = inner.machine.settings();
-        let write = |Write { receiver, pieces, ends }: &Write| SavedWrite {
+        let write = |Write { receiver, pieces, ends, .. }: &Write| SavedWrite {
             receiver: *receiver,
             pieces: pieces.iter().map(|piece| ByteBuf::from(piece.as_slice())).collect(),
             ends: *ends,
@@ -777,7 +782,8 @@ impl Sessions {
                 .into_iter()
                 .map(|SavedWrite { receiver, pieces, ends }| {
                     let pieces = pieces.into_iter().map(ByteBuf::into_vec).collect();
-                    Write { receiver, pieces, ends }
+                    // Its connection, which comes as well, has counted them.
+                    Write { receiver, pieces, ends, messages: 0 }
                 })
                 .collect();
         }

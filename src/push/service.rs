@@ -149,8 +149,8 @@ impl Service {
                 false => Ok(self.described(format!("retry: {}\n\n", full_retry()).into(), poll)),
             };
         };
-        if poll && let Some(answer) = subscription.answer(question.wait.is_zero()) {
-            return Ok(self.described(answer.into(), poll));
+        if poll && let Some((answer, messages)) = subscription.answer(question.wait.is_zero()) {
+            return Ok(self.described(Body::messages(answer, messages), poll));
         }
         let (heartbeat, wait) = (self.namespace.heartbeat, question.wait);
         Ok(self.described(Body::subscription(Subscribe { subscription, heartbeat, wait, lasts }), poll))

@@ -1,6 +1,9 @@
 //! The request log: each request has one line, whatever becomes of it.
 
-use crate::common::{EventStream, Load, Mode, Program, RawClient, Scratch, TestServer, eventually, parse_bound};
+use crate::common::sockjs::{Session, Transport};
+use crate::common::{
+    EventStream, Load, Mode, Program, RawClient, Scratch, TestServer, WebSocket, eventually, parse_bound,
+};
 use handover::{Config, Hub, Publishers, Request, RequestLogFormat, Router, Server};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -243,6 +246,78 @@ fn a_subscriber_that_moved_has_its_line_in_the_generation_that_ends_it() {
         assert_eq!((&found[0]["status"], &found[0]["generation"]), (&200.into(), &2.into()));
         assert_eq!(found[0]["version"], "HTTP/1.1");
         assert_eq!(program.stop(), Some(0));
+    }
+}
+
+/// What a subscriber was sent, whatever way it listens: counted on through reloads.
+#[test]
+fn a_subscribers_line_says_how_many_messages_it_had() {
+    for mode in Mode::BOTH {
+        let scratch = Scratch::new();
+        let path = scratch.path("access");
+        let file = scratch.path("handover.toml");
+        fs::write(&file, format!("access_log = '{}'\naccess_log_format = 'json'\n", path.display())).expect("a file");
+        let flags = ["-c", file.to_str().expect("text"), "--reload", mode.name(), "--reload-probation", "0.1"];
+        let program = Program::lab(flags);
+        let bound = &program.listening()[0];
+        let mut stream = EventStream::open(bound, "/events/news", "User-Agent: stream\r\n");
+        stream.opening();
+        let mut listener = WebSocket::open_with(bound, "/events/news", "User-Agent: listener\r\n");
+        let mut talker = WebSocket::open_with(bound, "/ws/echo", "User-Agent: talker\r\n");
+        let mut sessions = Transport::ALL.map(|transport| {
+            Session::open_with(bound, "/sockjs/echo", transport, &format!("User-Agent: {transport:?}\r\n"))
+        });
+        let mut publisher = RawClient::to(bound);
+        let publish = |publisher: &mut RawClient, text: &str| {
+            publisher.post("/events/news", text);
+            assert_eq!(publisher.answer().status, 200);
+        };
+        for round in 0..3 {
+            for number in 0..2 {
+                let text = format!("{round}-{number}");
+                publish(&mut publisher, &text);
+                stream.next();
+                assert_eq!(listener.text(), text);
+                talker.say(&text);
+                assert_eq!(talker.text(), text);
+                for session in &mut sessions {
+                    session.say(&[&text]);
+                    assert_eq!(session.message(), text);
+                }
+            }
+            if round < 2 {
+                program.reload();
+            }
+        }
+        drop((stream, listener, talker, sessions));
+        // A poll that has something at once, and one that waits.
+        let mut poll = RawClient::to(bound);
+        let mut asks = |since: &str, agent: &str| {
+            let fields = format!("Host: x\r\nAccept: application/json\r\nUser-Agent: {agent}\r\n");
+            poll.send(format!("GET /events/news?since={since} HTTP/1.1\r\n{fields}\r\n"));
+            if agent == "waits" {
+                publish(&mut publisher, "last");
+            }
+            let answer: Value = serde_json::from_str(poll.answer().text()).expect("JSON");
+            (answer["messages"].as_array().map_or(0, Vec::len), answer["last"].as_str().expect("a position").to_owned())
+        };
+        let (at_once, last) = asks("start", "poll");
+        assert_eq!((at_once, asks(&last, "waits").0), (6, 1));
+        assert_eq!(program.stop(), Some(0));
+        let all: Vec<Value> = lines(&path).iter().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let had = |agent: &str| -> Vec<u64> {
+            let of = all.iter().filter(|line| line["agent"] == agent);
+            of.filter_map(|line| line.get("messages")?.as_u64()).collect()
+        };
+        for (agent, messages) in [("stream", 6), ("listener", 6), ("talker", 6), ("poll", 6), ("waits", 1)] {
+            assert_eq!(had(agent), [messages], "{mode:?}: {agent}");
+        }
+        for transport in Transport::ALL {
+            let had = had(&format!("{transport:?}"));
+            assert_eq!(had.iter().sum::<u64>(), 6, "{mode:?}: {transport:?}: {had:?}");
+        }
+        let mut publishers = all.iter().filter(|line| line["method"] == "POST" && line["target"] == "/events/news");
+        assert!(publishers.all(|line| line.get("messages").is_none()), "{mode:?}: {all:#?}");
     }
 }
 

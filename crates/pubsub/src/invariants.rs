@@ -23,7 +23,7 @@ pub fn written(bytes: &[u8]) {
             again.open();
             let published = again.publish(&topic, Message::new("x"), 0, None).expect("it is open");
             one.pull(&mut joined);
-            assert_eq!(joined.ends().last().map(|(_, cursor)| *cursor), Some(published.position.offset));
+            assert_eq!(joined.ends().last().map(|end| end.cursor), Some(published.position.offset));
         }
     }
 }

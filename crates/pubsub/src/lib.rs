@@ -48,6 +48,6 @@ pub use inbox::{ForClient, Inbox, SavedInbox, SendError};
 pub use log::{AppendError, Batch, Delivery, Limits, Log, MessageLog, Resume, Retention, Start, TopicInfo};
 pub use message::{BadEvent, Message};
 pub use position::{BadPosition, Position};
-pub use subscription::{Begin, Form, Joined, Pulled, Saved, Subscription, lost_answer, push_farewell};
+pub use subscription::{Begin, End, Form, Joined, Pulled, Saved, Subscription, lost_answer, push_farewell};
 pub use topic::{BadTopic, Topic};
 pub use written::BadWritten;

@@ -163,12 +163,23 @@ pub struct Pulled {
     pub gaps: usize,
 }
 
+/// Where an event ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// So many bytes are before it and in it.
+    pub at: usize,
+    /// The cursor behind it.
+    pub cursor: u64,
+    /// How many messages it has: one, none if it only says where its reader stands, and an opening those that come with it.
+    pub messages: u32,
+}
+
 /// What was joined for a subscriber. For the next one that stands where it stood it is the same, unless the hub has changed
 /// since: of a topic with thousands of subscribers it is made once, and without another look at the hub.
 #[derive(Default)]
 pub struct Joined {
     bytes: Vec<u8>,
-    ends: Vec<(usize, u64)>,
+    ends: Vec<End>,
     pulled: Pulled,
     of: Option<Of>,
 }
@@ -190,16 +201,16 @@ impl Joined {
         &self.bytes
     }
 
-    /// Where in it each event ends, and the cursor behind that; an opening and what belongs to it are one.
-    pub fn ends(&self) -> &[(usize, u64)] {
+    /// Where in it each event ends; an opening and what belongs to it are one.
+    pub fn ends(&self) -> &[End] {
         &self.ends
     }
 
     /// The messages, joined [`Form::bare`] and with no opening; what is no text is replaced, as on an event stream.
     pub fn texts(&self) -> impl Iterator<Item = String> {
         let mut began = 0;
-        self.ends.iter().map(move |(end, _)| {
-            let message = &self.bytes[mem::replace(&mut began, *end)..*end];
+        self.ends.iter().map(move |end| {
+            let message = &self.bytes[mem::replace(&mut began, end.at)..end.at];
             String::from_utf8_lossy(message).into_owned()
         })
     }
@@ -483,11 +494,12 @@ impl Subscription {
         joined.pulled
     }
 
-    /// Appends that, and notes where each event ends, and the cursor behind it; the opening and what belongs to it are one.
-    fn join(&mut self, log: &Log, out: &mut Vec<u8>, ends: &mut Vec<(usize, u64)>) -> Pulled {
+    /// Appends that, and notes where each event ends; the opening and what belongs to it are one.
+    fn join(&mut self, log: &Log, out: &mut Vec<u8>, ends: &mut Vec<End>) -> Pulled {
         let Subscription { topics, cursor, told, opening, recent, .. } = self;
         let (form, topics) = (self.form, &**topics);
         let mut pulled = Pulled::default();
+        let end = |out: &Vec<u8>, cursor: u64, messages: u32| End { at: out.len(), cursor, messages };
         if let Some(Opening { gap, last }) = opening.take().map(|opening| *opening) {
             // Whoever hears no more than this has not heard the last messages either, and comes back for them.
             let at = last.first().map_or(*cursor, |first| first - 1);
@@ -496,11 +508,11 @@ impl Subscription {
                 pulled.gaps += 1;
                 pulled.gap = !push_gap(out, from, log.at(*cursor), form);
                 if pulled.gap {
-                    ends.push((out.len(), *cursor));
+                    ends.push(end(out, *cursor, 0));
                     return pulled;
                 }
             }
-            let began = out.len();
+            let (began, mut messages) = (out.len(), 0);
             for (topic, stored) in last.iter().filter_map(|offset| log.get(*offset)) {
                 let frame = frame(log, topic, stored, form);
                 if out.len() > began && out.len() - began + frame.len() > BYTES {
@@ -509,9 +521,10 @@ impl Subscription {
                     pulled.more = true;
                     break;
                 }
+                messages += 1;
                 push(out, frame, form);
             }
-            ends.push((out.len(), *cursor));
+            ends.push(end(out, *cursor, messages));
             // A WebSocket of bare data says nothing.
             pulled.some = !out.is_empty();
             if pulled.more {
@@ -527,14 +540,14 @@ impl Subscription {
             if pulled.gap {
                 return pulled;
             }
-            ends.push((out.len(), *cursor));
+            ends.push(end(out, *cursor, 0));
             pulled.some = true;
         }
         let (mut messages, began) = (0, out.len());
         let hole = log.hole_behind(*cursor);
-        let end = hole.unwrap_or(u64::MAX);
+        let until = hole.unwrap_or(u64::MAX);
         let reached = log.visit(*cursor, topics, |topic, stored| {
-            if stored.offset >= end {
+            if stored.offset >= until {
                 return false;
             }
             if stored.offset <= recent.from(topic) {
@@ -547,10 +560,10 @@ impl Subscription {
             }
             messages += 1;
             push(out, frame, form);
-            ends.push((out.len(), stored.offset));
+            ends.push(end(out, stored.offset, 1));
             true
         });
-        *cursor = reached.min(end - 1);
+        *cursor = reached.min(until - 1);
         recent.keep(|_, from| from > *cursor);
         pulled.some |= messages > 0;
         if let Some(hole) = hole.filter(|_| !pulled.more) {
@@ -560,7 +573,7 @@ impl Subscription {
             if pulled.gap {
                 return pulled;
             }
-            ends.push((out.len(), hole));
+            ends.push(end(out, hole, 0));
             (pulled.some, pulled.more) = (true, true);
         }
         pulled
@@ -584,8 +597,8 @@ impl Subscription {
         push_farewell(out, retry, self.form.chunked);
     }
 
-    /// The answer to a poll, if there is something to say; or in any case.
-    pub fn answer(&mut self, in_any_case: bool) -> Option<Vec<u8>> {
+    /// The answer to a poll, if there is something to say; or in any case. And how many messages are in it.
+    pub fn answer(&mut self, in_any_case: bool) -> Option<(Vec<u8>, usize)> {
         let Subscription { hub, topics, cursor, told, opening, .. } = self;
         let state = hub.read();
         let log = &state.log;
@@ -641,7 +654,7 @@ impl Subscription {
         out.extend_from_slice(format!("],\"last\":\"{}\",\"gap\":{gap}}}\n", log.at(*cursor)).as_bytes());
         make_room(hub, state);
         hub.count_gaps(usize::from(gap));
-        Some(out)
+        Some((out, messages))
     }
 
     /// The answer to a poll that ends where nothing can be looked up any more: no messages, and where it was, so that its

@@ -106,6 +106,8 @@ pub struct Write {
     pub pieces: Vec<Vec<u8>>,
     /// Whether its response ends behind them; a WebSocket is closed.
     pub ends: bool,
+    /// How many messages of the application's are in them.
+    pub messages: usize,
 }
 
 /// Why a message was not taken.
@@ -419,9 +421,10 @@ impl Session {
     fn fill(&mut self, mut pieces: Vec<Vec<u8>>, outcome: &mut Outcome) {
         let Some(receiver) = self.receiver.as_mut().filter(|receiver| !receiver.in_flight) else { return };
         let takes_one = receiver.is_polling();
-        let mut ends = takes_one && !pieces.is_empty();
+        let (mut ends, mut messages) = (takes_one && !pieces.is_empty(), 0);
         if !self.queue.is_empty() && !ends {
             receiver.push(Frame::Messages(&self.queue), &mut pieces);
+            messages = self.queue.len();
             self.queue = Vec::new();
             self.queued = 0;
             ends = takes_one;
@@ -441,7 +444,7 @@ impl Session {
         ends |= receiver.form.transport().is_streaming() && receiver.sent >= self.settings.response_limit;
         if ends || !pieces.is_empty() {
             (receiver.in_flight, receiver.ending) = (true, ends);
-            outcome.writes.push(Write { receiver: receiver.id, pieces, ends });
+            outcome.writes.push(Write { receiver: receiver.id, pieces, ends, messages });
         }
     }
 
@@ -517,7 +520,7 @@ fn refused(id: u64, form: &Form, close: &Close) -> Write {
     let mut receiver = Receiver::new(id, form.clone());
     let mut pieces: Vec<Vec<u8>> = form.prelude().into_iter().collect();
     receiver.push(close.frame(), &mut pieces);
-    Write { receiver: id, pieces, ends: true }
+    Write { receiver: id, pieces, ends: true, messages: 0 }
 }
 
 #[cfg(test)]

@@ -54,7 +54,10 @@ impl Attached {
     }
 
     pub(super) fn line(&self) -> String {
-        self.exchange.as_ref().map_or_else(String::new, |exchange| exchange.moved_line(self.answer))
+        // What waits for it in the session goes with that, uncounted.
+        let mut answer = self.answer;
+        answer.delivers(self.session.pending_messages(self.receiver));
+        self.exchange.as_ref().map_or_else(String::new, |exchange| exchange.moved_line(answer))
     }
 
     fn unsent(&self) -> &[u8] {
@@ -68,6 +71,7 @@ impl Attached {
             self.answer.begins(200, head);
             self.head = Box::default();
         }
+        self.answer.delivers(write.messages);
         self.ends = write.ends;
     }
 
@@ -149,6 +153,7 @@ impl Connection {
         };
         exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
         session.enter(receiver, work.token);
+        work.answer.delivers(0);
         let attached = Attached {
             session,
             receiver,

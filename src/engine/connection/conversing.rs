@@ -10,7 +10,7 @@ use super::context::WorkerContext;
 use super::exchange::{Answer, End, Exchange};
 use super::pace::{Pace, Window};
 use super::shared::Shared;
-use super::subscribed::{Blocked, next_heartbeat};
+use super::subscribed::{Blocked, messages, next_heartbeat};
 use super::transport::Moved;
 use super::turn::Turn;
 use super::{Connection, Flow, State, close};
@@ -174,8 +174,8 @@ impl Conversing {
     }
 
     /// What is for it alone, as much as is sent together. Answers whether there is more.
-    fn take_messages(&self, work: &mut WorkerContext) -> bool {
-        let Some(talker) = self.side.talker() else { return false };
+    fn take_messages(&mut self, work: &mut WorkerContext) -> bool {
+        let Some(talker) = self.side.talker().cloned() else { return false };
         if self.speaks_sockjs() {
             let (mut texts, mut bytes) = (Vec::new(), 0);
             while bytes < BYTES
@@ -184,11 +184,13 @@ impl Conversing {
                 bytes += text.len();
                 texts.push(text);
             }
+            self.answer.delivers(texts.len());
             push_sockjs(&mut work.out, sockjs::Frame::Messages(&texts));
             return bytes >= BYTES;
         }
         while work.out.len() < BYTES {
             let Some(message) = talker.inbox.take() else { return false };
+            self.answer.delivers(1);
             if !(self.decoder.limits().deflate && push_compressed(work, &message)) {
                 match &message {
                     Message::Text(text) => Frame::Text(text).push_to(&mut work.out),
@@ -289,6 +291,7 @@ impl Connection {
         let framing = ResponseFraming::Upgrade("websocket");
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive: true, client_minor: 1 });
         work.answer.begins(101, work.out.len() - start);
+        work.answer.delivers(0);
         if let Side::Framed(framed) = &mut side {
             push_sockjs(&mut work.out, sockjs::Frame::Open);
             framed.beat = next_heartbeat(work.now, framed.heartbeat, work.token);
@@ -454,6 +457,7 @@ impl Connection {
                 if one.speaks_sockjs() {
                     let texts: Vec<String> = work.joined.texts().collect();
                     push_sockjs(&mut work.out, sockjs::Frame::Messages(&texts));
+                    one.answer.delivers(texts.len());
                     work.joined.clear();
                     // One frame has all of them, and is kept as a whole.
                     before = None;
@@ -506,16 +510,19 @@ impl Connection {
                 // Of what others have as well, what its client has no part of waits in the hub's log. A close frame stands
                 // behind everything, so that everything before it is kept.
                 let mut end = work.out.len();
+                let mut delivered = messages(work.joined.ends());
                 if one.state.may_send()
                     && let Some(before) = before
                 {
-                    let ends = work.joined.ends().iter().map(|(end, cursor)| (ahead + end, *cursor));
+                    let ends = work.joined.ends().iter().map(|end| (ahead + end.at, end.cursor));
                     let first = (ahead, before);
                     if let Some((cut, cursor)) = [first].into_iter().chain(ends).find(|(end, _)| *end > sent) {
                         end = cut;
                         one.go_back(cursor);
+                        delivered = messages(work.joined.ends().iter().take_while(|end| ahead + end.at <= cut));
                     }
                 }
+                one.answer.delivers(delivered);
                 let unsent = work.out[sent..end].to_vec();
                 work.out.clear();
                 let (now, pace) = (work.refresh_clock(), Pace::of(&work.shared.limits));
@@ -526,6 +533,7 @@ impl Connection {
                 one.blocked = Some(Box::new(Blocked { unsent, window }));
                 return Said::Blocked;
             }
+            one.answer.delivers(messages(work.joined.ends()));
             work.out.clear();
             if was_blocked && one.asked && one.state.may_send() {
                 one.due = work.now.after(PATIENCE);

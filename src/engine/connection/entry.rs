@@ -104,6 +104,9 @@ impl Ended<'_> {
             push("status", status.into());
         }
         push("bytes", self.bytes().into());
+        if let Some(messages) = self.messages() {
+            push("messages", messages.into());
+        }
         push("duration", (self.took.as_micros() as f64 / 1e6).into());
         for (name, field) in [("referer", referer), ("agent", agent), ("request_id", id)] {
             if !field.is_empty() {

@@ -75,7 +75,8 @@ impl Exchange {
             Some((line, user)) => (line.to_owned(), user),
             None => (without(), ""),
         };
-        format!("{line}\n{minor}\n{status}\n{}\n{}\n{user}", answer.head, answer.content)
+        let messages = answer.messages().map_or(String::new(), |messages| format!("\n{messages}"));
+        format!("{line}\n{minor}\n{status}\n{}\n{}\n{user}{messages}", answer.head, answer.content)
     }
 
     /// One that goes on with what was told of it, and its answer.
@@ -90,6 +91,10 @@ impl Exchange {
         answer.content = numbers.next().and_then(|content| content.parse().ok()).unwrap_or_default();
         kept.push(numbers.next().unwrap_or_default());
         let exchange = Exchange { minor, ..Exchange::of_line(began, kept.join("\n")) };
+        // Nobody says it who answers something else, or does not count them.
+        if let Some(messages) = numbers.next().and_then(|messages| messages.parse().ok()) {
+            answer.delivers(messages);
+        }
         (exchange, answer)
     }
 
@@ -179,9 +184,22 @@ pub struct Answer {
     content: u64,
     /// Whether it is there to last: a subscriber's.
     lasts: bool,
+    /// Of a subscriber, one more than the messages that it was sent.
+    messages: Option<NonZeroU32>,
 }
 
 impl Answer {
+    /// It is a subscriber's, and so many more messages are on their way to it: sent, or begun and kept for it.
+    pub(super) fn delivers(&mut self, messages: usize) {
+        let before = self.messages.map_or(1, NonZeroU32::get);
+        self.messages = NonZeroU32::new(before.saturating_add(messages.try_into().unwrap_or(u32::MAX)));
+    }
+
+    /// The messages that a subscriber was sent; `None` for any other answer.
+    pub(super) fn messages(self) -> Option<u32> {
+        self.messages.map(|messages| messages.get() - 1)
+    }
+
     /// The handler has ended.
     pub(super) fn handler_ended(&mut self, now: Millis) {
         self.handled = Some(Step::at(now));
@@ -277,6 +295,11 @@ impl Ended<'_> {
         self.answer.content
     }
 
+    /// Messages that a subscriber was sent.
+    pub(super) fn messages(&self) -> Option<u32> {
+        self.answer.messages()
+    }
+
     /// Why the server itself refused it, if it did.
     pub(super) fn refusal(&self) -> Option<Reject> {
         self.answer.refused
@@ -361,6 +384,22 @@ mod tests {
         // Where no request log wants the fields there are none, and how far the answer is is said all the same.
         let said = "GET /a\n\n\n\n\n200\n30\n0\n".to_owned();
         assert_eq!((plain.fields(None), plain.moved_line(answer)), ([&b""[..]; 4], said));
+    }
+
+    #[test]
+    fn a_moved_line_says_the_messages_and_one_that_does_not_is_read_as_well() {
+        let mut exchange = Exchange::of_line(Millis(0), "GET /a\nreferer\nagent\nid\nada".to_owned());
+        exchange.minor = Some(1);
+        let mut answer = Answer { status: Some(200), content: 70, ..Answer::default() };
+        assert_eq!(exchange.moved_line(answer), "GET /a\nreferer\nagent\nid\n1\n200\n0\n70\nada");
+        answer.delivers(0);
+        answer.delivers(3);
+        let line = exchange.moved_line(answer);
+        assert_eq!(line, "GET /a\nreferer\nagent\nid\n1\n200\n0\n70\nada\n3");
+        let (again, moved) = Exchange::of_moved_line(Millis(0), line.clone());
+        assert_eq!((moved.messages(), moved.content, again.moved_line(moved)), (Some(3), 70, line));
+        let (_, old) = Exchange::of_moved_line(Millis(0), "GET /a\nreferer\nagent\nid\n1\n200\n0\n70".to_owned());
+        assert_eq!((old.messages(), old.content), (None, 70));
     }
 
     #[test]

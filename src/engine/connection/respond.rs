@@ -80,6 +80,9 @@ impl Connection {
         }
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive, client_minor: minor });
         work.answer.begins(status.0, work.out.len() - start);
+        if let Some(messages) = content.messages {
+            work.answer.delivers(messages as usize);
+        }
         if is_head || status.0 == 205 || framing == ResponseFraming::None {
             return self.finish_head(work, turn, ResponseBody::None, keep_alive, body);
         }

@@ -8,7 +8,7 @@
 use super::close_reason::CloseReason;
 use super::closing::Expiry;
 use super::context::WorkerContext;
-use super::exchange::{Answer, End, Exchange};
+use super::exchange::{self, Answer, Exchange};
 use super::pace::{Pace, Window};
 use super::shared::Shared;
 use super::stream::SharedBody;
@@ -19,7 +19,7 @@ use super::{Connection, Flow, State, close};
 use crate::api::Subscribe;
 use crate::clock::{DateCache, Millis};
 use http1::response::{HeadOptions, ResponseFraming, finish_head};
-use pubsub::{Form, Pulled, Subscription};
+use pubsub::{End, Form, Pulled, Subscription};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -105,6 +105,11 @@ impl Subscribed {
     }
 }
 
+/// How many messages these events have.
+pub(super) fn messages<'e>(ends: impl IntoIterator<Item = &'e End>) -> usize {
+    ends.into_iter().map(|end| end.messages as usize).sum()
+}
+
 /// When the next heartbeat is due: on a whole second, so that one wake serves all of that second, and each connection on
 /// its own ones, or those that came together would be due together for ever.
 pub(super) fn next_heartbeat(now: Millis, heartbeat: u16, token: usize) -> Millis {
@@ -158,6 +163,7 @@ impl Connection {
         work.answer.begins_to_last();
         let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
         exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
+        work.answer.delivers(0);
         let ends = lasts.map_or(Millis::NEVER, |lasts| now.after(lasts));
         let until = if poll { now.after(wait).min(ends) } else { next_heartbeat(now, heartbeat, work.token) };
         let subscribed = Subscribed {
@@ -201,6 +207,7 @@ impl Connection {
             let mut first = Some(subscribed.subscription.cursor()).filter(|_| subscribed.subscription.has_begun());
             let pulled = if over { Pulled::default() } else { subscribed.subscription.pull(&mut work.joined) };
             let (joined, ends) = if over { (&[][..], &[][..]) } else { (work.joined.bytes(), work.joined.ends()) };
+            let messages_until = |at| messages(ends.iter().take_while(|end| end.at <= at));
             if work.now >= subscribed.until && !over {
                 if !pulled.some && work.out.is_empty() {
                     subscribed.subscription.push_heartbeat(&mut work.out);
@@ -228,11 +235,12 @@ impl Connection {
             if sent < bytes.len() {
                 // The event in progress is kept, and the cursor stands behind it.
                 let first = first.map(|cursor| (ahead, cursor));
-                let joined = ends.iter().map(|(end, cursor)| (ahead + end, *cursor));
+                let joined = ends.iter().map(|end| (ahead + end.at, end.cursor));
                 let in_progress = first.into_iter().chain(joined).find(|(end, _)| *end > sent);
                 debug_assert!(in_progress.is_some(), "every byte is of an event");
                 let (end, cursor) = in_progress.unwrap_or((bytes.len(), subscribed.subscription.cursor()));
                 subscribed.subscription.go_back(cursor);
+                subscribed.answer.delivers(messages_until(end.saturating_sub(ahead)));
                 let unsent = bytes[sent..end].to_vec();
                 work.out.clear();
                 let (now, pace) = (work.refresh_clock(), Pace::of(&work.shared.limits));
@@ -244,6 +252,7 @@ impl Connection {
                 self.wait_for_news(subscribed);
                 return Flow::Park;
             }
+            subscribed.answer.delivers(messages(ends));
             work.out.clear();
             if !pulled.more {
                 break;
@@ -275,10 +284,11 @@ impl Connection {
     fn serve_poll(&mut self, work: &mut WorkerContext, turn: &mut Turn<'_>, mut subscribed: Box<Subscribed>) -> Flow {
         // A client that has said all that it has to say may still read.
         let ends = work.now >= subscribed.until || work.shared.is_draining() || self.last || turn.peer_closed;
-        let Some(answer) = subscribed.subscription.answer(ends) else {
+        let Some((answer, messages)) = subscribed.subscription.answer(ends) else {
             self.wait_for_news(subscribed);
             return Flow::Park;
         };
+        subscribed.answer.delivers(messages);
         work.resume_exchange(subscribed.exchange.take(), subscribed.answer);
         let keep_alive = subscribed.keep_alive && work.shared.keeps_connections() && !self.last;
         work.out.extend_from_slice(&subscribed.head);
@@ -334,7 +344,8 @@ impl Connection {
         let mut last = Vec::new();
         match subscribed.subscription.form().poll {
             true => {
-                let answer = subscribed.subscription.answer(true).unwrap_or_default();
+                let (answer, messages) = subscribed.subscription.answer(true).unwrap_or_default();
+                subscribed.answer.delivers(messages);
                 last.extend_from_slice(&subscribed.head);
                 last.extend_from_slice(date);
                 let framing = ResponseFraming::Length(answer.len() as u64);
@@ -358,7 +369,7 @@ impl Connection {
             return Expiry::HandOver;
         };
         answer.sent(sent);
-        self.end_waiting(exchange, answer, End::Closed(reason), shared, now);
+        self.end_waiting(exchange, answer, exchange::End::Closed(reason), shared, now);
         self.linger_now(reason, shared, now).0
     }
 }

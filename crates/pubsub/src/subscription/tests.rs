@@ -57,7 +57,8 @@ fn each_event_is_a_chunk_of_its_own() {
     let event = |id, data| format!("11\r\nid: 7-{id}\ndata: {data}\n\n\r\n");
     assert_eq!(text(&joined), format!("{opening}{}{}", event(1, "x"), event(2, "y")));
     let (first, second) = (opening.len() + event(1, "x").len(), joined.bytes().len());
-    assert_eq!(joined.ends(), [(opening.len(), 0), (first, 1), (second, 2)]);
+    let end = |at, cursor, messages| End { at, cursor, messages };
+    assert_eq!(joined.ends(), [end(opening.len(), 0, 0), end(first, 1, 1), end(second, 2, 1)]);
     // The client took only the first: the rest is said again.
     one.go_back(1);
     one.pull(&mut joined);
@@ -160,7 +161,7 @@ fn last_messages_are_joined_as_far_as_all_others() {
     let poll = Form { poll: true, ..Form::default() };
     let (mut begin, mut times) = (Begin::At(Start::Last), [0; 6]);
     loop {
-        let answer = subscribe(&hub, &names, begin, poll).answer(true).expect("in any case");
+        let answer = subscribe(&hub, &names, begin, poll).answer(true).map(|(answer, _)| answer).expect("in any case");
         assert!(answer.len() < BYTES + 1000, "{}", answer.len());
         let answer = String::from_utf8(answer).expect("text");
         (0..6).for_each(|at| times[at] += answer.matches(&names[at].repeat(30_000)).count());
@@ -182,7 +183,9 @@ fn what_is_made_for_those_that_read_is_within_what_may_be_kept() {
     while one.pull(&mut Joined::default()).more {
         assert!(hub.bytes() <= 1 << 20, "{}", hub.bytes());
     }
-    subscribe(&hub, &["a"], Begin::At(Start::Oldest), Form { poll: true, ..Form::default() }).answer(true);
+    subscribe(&hub, &["a"], Begin::At(Start::Oldest), Form { poll: true, ..Form::default() })
+        .answer(true)
+        .map(|(answer, _)| answer);
     assert!(hub.bytes() <= 1 << 20, "{}", hub.bytes());
     assert_eq!(one.cursor(), hub.position().offset);
 }
@@ -204,7 +207,7 @@ fn who_is_too_slow_is_told_of_the_gap_once() {
         one.pull(&mut joined);
         let some = joined.bytes();
         // Not more than one event at a time.
-        let Some((end, cursor)) = joined.ends().first().copied() else { break };
+        let Some(End { at: end, cursor, .. }) = joined.ends().first().copied() else { break };
         one.go_back(cursor);
         let event = String::from_utf8_lossy(&some[..end]).into_owned();
         gaps += usize::from(event.contains("@gap"));
@@ -221,18 +224,24 @@ fn a_poll_is_answered_once_there_is_something() {
     let poll = Form { poll: true, ..Form::default() };
     let text = |answer: Option<Vec<u8>>| answer.map(|answer| String::from_utf8(answer).expect("text"));
     let mut one = subscribe(&hub, &["a"], Begin::At(Start::Now), poll);
-    assert_eq!(one.answer(false), None);
+    assert_eq!(one.answer(false).map(|(answer, _)| answer), None);
     publish(&hub, "a", "say \"x\"\n");
     let said = "{\"messages\":[{\"id\":\"7-1\",\"topic\":\"a\",\"event\":null,\"data\":\"say \\\"x\\\"\\n\"}],\
                 \"last\":\"7-1\",\"gap\":false}\n";
-    assert_eq!(text(one.answer(false)).as_deref(), Some(said));
-    assert_eq!(text(one.answer(true)).as_deref(), Some("{\"messages\":[],\"last\":\"7-1\",\"gap\":false}\n"));
+    assert_eq!(text(one.answer(false).map(|(answer, _)| answer)).as_deref(), Some(said));
+    assert_eq!(
+        text(one.answer(true).map(|(answer, _)| answer)).as_deref(),
+        Some("{\"messages\":[],\"last\":\"7-1\",\"gap\":false}\n")
+    );
     let mut other = subscribe(&hub, &["a"], Begin::Unknown, poll);
-    assert!(text(other.answer(false)).is_some_and(|answer| answer.ends_with("\"gap\":true}\n")));
+    assert!(
+        text(other.answer(false).map(|(answer, _)| answer)).is_some_and(|answer| answer.ends_with("\"gap\":true}\n"))
+    );
     // More than one answer has: the next question brings the rest.
     (0..100).for_each(|_| publish(&hub, "a", "x"));
-    let answers: Vec<usize> =
-        std::iter::from_fn(|| text(one.answer(false))).map(|answer| answer.matches("\"id\"").count()).collect();
+    let answers: Vec<usize> = std::iter::from_fn(|| text(one.answer(false).map(|(answer, _)| answer)))
+        .map(|answer| answer.matches("\"id\"").count())
+        .collect();
     assert_eq!(answers, [64, 36]);
 }
 
@@ -267,14 +276,14 @@ fn a_hole_is_told_where_it_is() {
     let mut joined = Joined::default();
     assert!(one.pull(&mut joined).more);
     assert_eq!(text(&joined), format!("id: 8-2\ndata: 2\n\n{gap}"));
-    assert_eq!(joined.ends().last(), Some(&(joined.bytes().len(), 3)));
+    assert_eq!(joined.ends().last(), Some(&End { at: joined.bytes().len(), cursor: 3, messages: 0 }));
     assert_eq!(pull(&mut one), "id: 8-4\ndata: 3\n\n");
     assert_eq!((pull(&mut one), one.is_behind()), (String::new(), false));
     // Also where no message lies behind it; and in a poll in an answer of its own, with what comes behind.
     let poll = |offset| {
         let begin = Begin::From(Position { epoch: 7, offset });
         let mut poll = subscribe(&hub, &["a"], begin, Form { poll: true, ..Form::default() });
-        String::from_utf8(poll.answer(true).expect("in any case")).expect("text")
+        String::from_utf8(poll.answer(true).map(|(answer, _)| answer).expect("in any case")).expect("text")
     };
     assert!(poll(1).contains("\"data\":\"2\"}],\"last\":\"8-2\",\"gap\":false}"), "{}", poll(1));
     assert!(poll(2).contains("\"data\":\"3\"}],\"last\":\"8-4\",\"gap\":true}"), "{}", poll(2));
