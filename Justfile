@@ -131,6 +131,10 @@ bench-two-builds *ARGS:
 bench-instructions old new:
     python3 benches/instructions.py {{old}} {{new}}
 
+# What the request log costs, in each form, on tmpfs and a disk: just bench-request-log [ROUNDS [DIRECTORY]] (needs wrk, python3)
+bench-request-log *ARGS:
+    python3 benches/request_log.py "$@"
+
 # Four clients that pipeline at the service rate, and every worker blocked: the others' p99, /-/healthy (needs python3)
 bench-fair *ARGS:
     cargo build --release --examples

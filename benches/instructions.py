@@ -73,4 +73,5 @@ def main():
             print(f"{name:<16} {old:,.0f} {new:,.0f}  new/old {new / old:.3f}", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

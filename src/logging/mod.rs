@@ -198,6 +198,35 @@ impl Log {
     }
 }
 
+/// The files that are written while running have to be different ones: what two write to the same spoils it for both.
+///
+/// # Errors
+/// A configuration error about the second.
+pub fn are_different(config: &Config) -> Result<(), Error> {
+    let files = [
+        ("pid_file", config.pid_file.as_deref()),
+        ("history_file", config.push.history_file.as_deref()),
+        ("log_file", config.log_file.as_deref()),
+        ("access_log", config.access_log.as_deref().filter(|path| path.as_os_str() != "-")),
+    ];
+    let files: Vec<_> = files.into_iter().filter_map(|(key, path)| Some((key, path?, leads_to(path?)?))).collect();
+    for (number, (key, path, place)) in files.iter().enumerate() {
+        if let Some((other, ..)) = files[..number].iter().find(|(_, _, other)| other == place) {
+            return Err(config.error(key, format_args!("{key} is {path:?}, which is the {other} as well")));
+        }
+    }
+    Ok(())
+}
+
+/// Where that leads, whether there is a file or not; `None` for what several may write to, as a terminal or `/dev/null`.
+fn leads_to(path: &Path) -> Option<PathBuf> {
+    let path = crate::sys::working_directory::absolute(path).ok()?;
+    match path.canonicalize() {
+        Ok(there) => there.metadata().is_ok_and(|meta| meta.is_file()).then_some(there),
+        Err(_) => Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)),
+    }
+}
+
 /// Readable by a group of log readers, by nobody else: requests have secrets in their targets.
 ///
 /// O_NONBLOCK does nothing to a file. It keeps a FIFO without a reader from stopping the start, or the signal
@@ -420,6 +449,33 @@ mod tests {
             last = String::from_utf8_lossy(&read[..length]).into_owned();
         }
         assert!(last.ends_with("] 1000 log lines before this one could not be written\none\n"), "{last}");
+    }
+
+    #[test]
+    fn no_two_write_to_the_same_file() {
+        let directory = std::env::temp_dir().join(format!("handover-log-same-{}", std::process::id()));
+        fs::create_dir(&directory).expect("a new directory");
+        let file = directory.join("file");
+        fs::write(&file, "").expect("a file");
+        std::os::unix::fs::symlink("file", directory.join("link")).expect("a link");
+        std::os::unix::fs::symlink(".", directory.join("around")).expect("a link");
+        let with = |log: &Path, access: &Path| {
+            let (log_file, access_log) = (Some(log.to_owned()), Some(access.to_owned()));
+            are_different(&Config { log_file, access_log, ..Config::default() }).map_err(|error| error.to_string())
+        };
+        for other in ["file", "link", "around/file", "./file"] {
+            let said = format!("access_log is {:?}, which is the log_file as well", directory.join(other));
+            assert_eq!(with(&file, &directory.join(other)), Err(said));
+        }
+        // Where nothing is yet.
+        assert!(with(&directory.join("new"), &directory.join("around/new")).is_err());
+        assert_eq!(with(&file, &directory.join("new")), Ok(()));
+        for both in ["/dev/null", "-"] {
+            assert_eq!(with(Path::new(both), Path::new(both)), Ok(()), "{both}");
+        }
+        let pid = Config { pid_file: Some(file.clone()), log_file: Some(file), ..Config::default() };
+        assert!(are_different(&pid).is_err_and(|error| error.is_config()));
+        fs::remove_dir_all(&directory).expect("tidy up");
     }
 
     #[test]

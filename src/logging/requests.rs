@@ -30,6 +30,15 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const PIPE: usize = 4096;
 const STACK: usize = 64 << 10;
 
+/// Lines that were not written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unwritten {
+    /// They may still be.
+    pub waiting: u64,
+    /// They were dropped, and nobody was told.
+    pub unsaid: u64,
+}
+
 /// Where the lines go. It ends with its last owner, when all is written.
 #[derive(Debug)]
 pub struct RequestLog {
@@ -180,8 +189,9 @@ impl RequestLog {
         self.buffer.filled.notify_one();
     }
 
-    /// Waits until everything is written, and no longer than that. What is not is counted as dropped.
-    pub fn flush(&self, patience: Duration) {
+    /// Waits until everything is written, and no longer than that. Answers how many lines nobody will read if this process does
+    /// not go on: those that still wait, and those of which the next one was to say that they were dropped.
+    pub fn flush(&self, patience: Duration) -> Unwritten {
         let until = Instant::now() + patience;
         let mut buffer = self.buffer.buffer();
         buffer.hurries = true;
@@ -192,10 +202,7 @@ impl RequestLog {
             buffer = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(buffer, _)| buffer);
         }
         buffer.hurries = false;
-        let left = buffer.unsaid + count_lines(&buffer.lines);
-        if left > 0 {
-            log::warn!("{left} lines of the access log could not be written");
-        }
+        Unwritten { waiting: count_lines(&buffer.lines), unsaid: buffer.unsaid }
     }
 
     /// Lines that were dropped, and bytes that were written.
@@ -313,9 +320,11 @@ pub fn common_time(since_1970: Duration) -> String {
     format!("{day:02}/{month}/{year}:{:02}:{:02}:{:02} +0000", second / 3600, second / 60 % 60, second % 60)
 }
 
-/// `2026-11-26T17:10:44.042Z`, as the log has it.
-pub fn json_time(since_1970: Duration) -> String {
-    super::line::Timestamp::since_1970(since_1970).to_string()
+/// `2026-11-26T17:10:44.`, as the log has it up to the milliseconds.
+pub fn json_second(since_1970: Duration) -> String {
+    let mut time = super::line::Timestamp::since_1970(since_1970).to_string();
+    time.truncate("2026-11-26T17:10:44.".len());
+    time
 }
 
 #[cfg(test)]
@@ -432,6 +441,6 @@ mod tests {
     fn times() {
         let time = Duration::from_millis(1_769_903_999_042);
         assert_eq!(common_time(time), "31/Jan/2026:23:59:59 +0000");
-        assert_eq!(json_time(time), "2026-01-31T23:59:59.042Z");
+        assert_eq!(json_second(time), "2026-01-31T23:59:59.");
     }
 }

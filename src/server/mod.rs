@@ -276,6 +276,11 @@ impl Builder {
         }
         // Who takes the flags takes the log with them; an application that sets things itself has its own logger.
         let role = if config.check { None } else { Some(Role::take()?) };
+        // The same for the log of requests, and for files that are one.
+        let at_any_rate = matches!(role, Some(Role::Exec(..))) && !way_back::is_armed();
+        if !at_any_rate {
+            logging::are_different(&config).inspect_err(|error| role.iter().for_each(|role| role.hears_why(error)))?;
+        }
         let becomes = identity.as_ref().filter(|identity| role.is_some() && !identity.is_ours());
         if let Some(identity) = becomes {
             privileges::make_files(&config, identity);
@@ -288,15 +293,14 @@ impl Builder {
             }
             // Where there is no way back, the connections are worth more than a log.
             (Some(role), true) => {
-                let log = logging::start(&config, matches!(role, Role::Exec(..)) && !way_back::is_armed());
+                let log = logging::start(&config, at_any_rate);
                 Some(log.inspect_err(|error| role.hears_why(error))?)
             }
         };
-        // The same for the log of requests.
         let request_log = match &role {
             None => None,
             Some(role) => match RequestLog::open(&config) {
-                Err(error) if matches!(role, Role::Exec(..)) && !way_back::is_armed() => {
+                Err(error) if at_any_rate => {
                     log::error!("{error}; requests are not logged until the next reload");
                     None
                 }

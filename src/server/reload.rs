@@ -16,6 +16,7 @@ use crate::lifecycle::state::{
 use crate::lifecycle::way_back::Failures;
 use crate::lifecycle::{Event, FromSuccessor, exec};
 use crate::listener::Sockets;
+use crate::logging::requests::Unwritten;
 use crate::logging::start_lines;
 use crate::push::new_epoch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
@@ -323,7 +324,10 @@ impl Running {
         };
         let moved = connections.len();
         log::info!("reloading: executing {} with {moved} connections", self.context.program.path().display());
-        self.shared.flush_request_log();
+        let Unwritten { waiting, unsaid } = self.shared.flush_request_log();
+        if waiting + unsaid > 0 {
+            log::warn!("{} lines of the access log could not be written before the exec", waiting + unsaid);
+        }
         log::logger().flush();
         let hub = self.freeze_hub();
         // What the applications have saved, and what was sent to their clients until now.

@@ -772,10 +772,13 @@ impl Running {
             0 => {}
             panicked => log::warn!("handlers have panicked {panicked} times"),
         }
-        shared.flush_request_log();
-        let lost = (log.map_or(0, |log| log.figures().0), request_log.map_or(0, |log| log.figures().0));
-        if lost != (0, 0) {
-            log::warn!("{} lines of the log and {} of the access log were lost", lost.0, lost.1);
+        let waiting = shared.flush_request_log().waiting;
+        let of_requests = request_log.map_or(0, |log| log.figures().0) + waiting;
+        match (log.map_or(0, |log| log.figures().0), of_requests) {
+            (0, 0) => {}
+            (lines, of_requests) => {
+                log::warn!("lost were {lines} lines of the log and {of_requests} of the access log")
+            }
         }
         log::info!("{end}: served={served} migrated={migrated} refused={refused} cut={cut}");
         log::logger().flush();

@@ -8,7 +8,8 @@ use handover::{Config, Hub, Publishers, Request, RequestLogFormat, Router, Serve
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
@@ -346,4 +347,155 @@ fn stdout_takes_it_as_well() {
     eventually("its line", || lines(&path).iter().any(|line| line.contains("\"GET /hello HTTP/1.1\" 200 11 ")));
     rustix::process::kill_process(rustix::process::Pid::from_child(&lab), Signal::TERM).expect("it runs");
     assert_eq!(lab.wait().expect("its end").code(), Some(0));
+}
+
+/// A request that is under way when its end comes, whatever that is: one line, which says so.
+#[test]
+fn a_request_that_is_cut_has_one_line_however_that_comes() {
+    let term = |program: &Program| program.signal_to(program.current(), Signal::TERM);
+    let twice = |program: &Program| {
+        program.signal(Signal::TERM);
+        program.logged("stopping: ");
+        // Closer together they are one.
+        std::thread::sleep(Duration::from_millis(300));
+        program.signal(Signal::TERM);
+    };
+    let quit = |program: &Program| program.signal(Signal::QUIT);
+    let reload = |program: &Program| {
+        program.signal(Signal::HUP);
+        program.generation(2);
+    };
+    type Act<'a> = &'a dyn Fn(&Program);
+    let ways: [(&str, Mode, Act<'_>); 5] = [
+        ("the deadline of a stop", Mode::Exec, &term),
+        ("a second signal", Mode::Exec, &twice),
+        ("QUIT", Mode::Exec, &quit),
+        ("the deadline of a reload by exec", Mode::Exec, &reload),
+        ("the deadline of a reload by overlap", Mode::Overlap, &reload),
+    ];
+    for (way, mode, act) in ways {
+        let scratch = Scratch::new();
+        let (path, file) = (scratch.path("access"), scratch.path("lab.toml"));
+        fs::write(&file, format!("access_log = '{}'\naccess_log_format = 'json'\n", path.display())).expect("a file");
+        let deadline = if way == "a second signal" { "30" } else { "0.3" };
+        let flags = ["-c", file.to_str().expect("text"), "--reload", mode.name(), "--reload-probation", "0.1"];
+        let more = ["--stop-deadline", deadline, "--reload-deadline", "0.5", "--exec-stall", "0.1"];
+        let program = Program::lab(flags.iter().chain(&more));
+        let mut client = program.client();
+        client.send("GET /sleep/60000 HTTP/1.1\r\nHost: x\r\n\r\n");
+        // It is in its handler when another that came behind it is answered.
+        program.client().expect_alive("/hello");
+        act(&program);
+        if program.generations() > 1 {
+            eventually("its line", || lines(&path).iter().any(|line| line.contains("/sleep/60000")));
+            program.stop();
+        } else {
+            program.exit();
+        }
+        let all: Vec<Value> = lines(&path).iter().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let cut: Vec<&Value> = all.iter().filter(|line| line["target"] == "/sleep/60000").collect();
+        assert_eq!(cut.len(), 1, "{way}: {all:#?}");
+        assert_eq!(cut[0]["generation"], 1, "{way}");
+        assert!(cut[0]["end"].as_str().is_some_and(|end| end != "answered"), "{way}: {}", cut[0]);
+    }
+}
+
+/// Reset in the middle of a head, of a body and of an answer.
+#[test]
+fn a_client_that_goes_leaves_one_line() {
+    let scratch = Scratch::new();
+    let path = scratch.path("access");
+    let program = Program::lab(["--access-log", path.to_str().expect("text")]);
+    for begun in [
+        "GET /half",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
+        "GET /stream/100000/1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    ] {
+        let before = lines(&path).len();
+        let mut client = program.client();
+        client.send(begun);
+        if begun.contains("stream") {
+            client.read_at_least(200);
+        }
+        client.vanish();
+        eventually("its line", || lines(&path).len() > before);
+    }
+    assert_eq!(program.stop(), Some(0));
+    let lines = lines(&path);
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+}
+
+/// A disk that is full, and a reader that has gone: lines are lost and counted, and nobody waits.
+#[test]
+fn an_access_log_that_takes_nothing_costs_lines_and_no_request() {
+    for to in ["/dev/full", "-"] {
+        let mut command = Program::lab_command();
+        command.args(["-l", "127.0.0.1:0", "--access-log", to]);
+        let program = Program::start(&mut command);
+        let mut client = program.client();
+        for _ in 0..3 {
+            client.get("/hello");
+            assert_eq!(client.answer().status, 200, "{to}");
+        }
+        drop(client);
+        program.signal(Signal::TERM);
+        let exit = program.exit();
+        assert_eq!(exit.code, Some(0), "{to}");
+        assert!(exit.last().contains("stopped: served=3"), "{exit:?}");
+        let lost = exit.log.iter().filter(|line| line.contains("access log"));
+        let lost: Vec<&str> = lost.filter_map(|line| line.split("] ").nth(1)).collect();
+        let wanted = ["lost were 0 lines of the log and 3 of the access log"];
+        assert_eq!(lost, if to == "/dev/full" { &wanted[..] } else { &[] }, "{exit:?}");
+    }
+}
+
+/// The two signals of logrotate and of an upgrade, as close as they can be.
+#[test]
+fn a_file_that_is_moved_during_a_reload_loses_no_line() {
+    for mode in Mode::BOTH {
+        let scratch = Scratch::new();
+        let path = scratch.path("access");
+        let flags =
+            ["--access-log", path.to_str().expect("text"), "--reload", mode.name(), "--reload-probation", "0.1"];
+        let program = Program::lab(flags);
+        let bound = program.listening()[0].clone();
+        let load = Load::new().keep_alive(&bound, 4);
+        let mut files = vec![path.clone()];
+        for round in 0..4 {
+            load.go_on_for(100);
+            let (generations, current) = (program.generations(), program.current());
+            let moved = scratch.path(&format!("access.{round}"));
+            program.signal_to(current, Signal::HUP);
+            // Removed, where others move it: what is written there is lost with it, and nothing else.
+            fs::rename(&path, &moved).expect("moved away");
+            files.push(moved);
+            program.signal_to(current, Signal::USR1);
+            program.generation(generations + 1);
+            program.signal_to(program.current(), Signal::USR1);
+            eventually("a new file", || path.exists());
+        }
+        let tally = load.stop();
+        assert_eq!(tally.failures, Vec::<String>::new());
+        assert_eq!(program.stop(), Some(0));
+        let hello =
+            |path: &PathBuf| lines(path).iter().filter(|line| line.contains("\"GET /hello HTTP/1.1\" 200 ")).count();
+        assert_eq!(files.iter().map(hello).sum::<usize>(), tally.answered, "{mode:?}");
+    }
+}
+
+#[test]
+fn one_file_for_two_is_refused_with_its_place() {
+    let scratch = Scratch::new();
+    let file = scratch.path("handover.toml");
+    for (one, other) in [("log_file", "access_log"), ("pid_file", "access_log"), ("pid_file", "log_file")] {
+        fs::write(&file, format!("{one} = 'x'\n{other} = './x'\n")).expect("a file");
+        for flags in [&["--check"][..], &[]] {
+            let output = Program::handover_command().arg("-c").arg(&file).args(flags).output().expect("it runs");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let place = format!("handover.toml:2:{}: {other} is ", other.len() + 4);
+            assert_eq!(output.status.code(), Some(78), "{said}");
+            assert!(said.contains(&place) && said.contains(&format!("which is the {one} as well")), "{said}");
+        }
+        assert!(!scratch.path("x").exists(), "nothing was begun");
+    }
 }

@@ -6,15 +6,58 @@ use super::exchange::{End, Ended};
 use crate::api::without_token;
 use crate::clock::wall_clock;
 use crate::generation::generation;
-use crate::logging::requests::{Format, common_time, json_time};
-use serde_json::Value;
+use crate::logging::requests::{Format, common_time, json_second};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// A second and how it is written, which is the same for many lines.
+type Second = RefCell<(u64, String)>;
 
 thread_local! {
-    /// The second that was last written, and as what: it is the same for many.
-    static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    static COMMON: Second = const { RefCell::new((u64::MAX, String::new())) };
+    static JSON: Second = const { RefCell::new((u64::MAX, String::new())) };
+}
+
+/// Appends the second, made anew if it is another than the last.
+fn push_second(out: &mut Vec<u8>, now: Duration, second: &Second, make: impl FnOnce(Duration) -> String) {
+    let (last, text) = &mut *second.borrow_mut();
+    if *last != now.as_secs() {
+        (*last, *text) = (now.as_secs(), make(now));
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+// Not by `write!`: what a line costs is to be small beside what a request does, and formatting is most of it.
+
+fn push_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// With so many digits, zeros in front.
+fn push_digits(out: &mut Vec<u8>, number: u32, digits: usize) {
+    let (start, mut left) = (out.len(), number);
+    out.resize(start + digits, b'0');
+    for digit in out[start..].iter_mut().rev() {
+        *digit += (left % 10) as u8;
+        left /= 10;
+    }
+}
+
+fn push_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    let IpAddr::V4(ip) = ip else {
+        // Writing into a vector does not fail.
+        let _ = write!(out, "{ip}");
+        return;
+    };
+    for (place, octet) in ip.octets().into_iter().enumerate() {
+        if place > 0 {
+            out.push(b'.');
+        }
+        push_number(out, octet);
+    }
 }
 
 impl Ended<'_> {
@@ -29,8 +72,7 @@ impl Ended<'_> {
     /// `PEER - USER [TIME] "METHOD TARGET VERSION" STATUS BYTES "REFERER" "AGENT" SECONDS`, with `-` for what is not known.
     fn write_combined(&self, out: &mut Vec<u8>) {
         match self.peer {
-            // Writing into a vector does not fail; that is so for all below.
-            Some(peer) => _ = write!(out, "{}", peer.ip()),
+            Some(peer) => push_ip(out, peer.ip()),
             None => out.push(b'-'),
         }
         let [referer, agent, _, user] = self.exchange.fields(self.request);
@@ -44,13 +86,7 @@ impl Ended<'_> {
             }),
         }
         out.extend_from_slice(b" [");
-        let now = wall_clock();
-        SECOND.with_borrow_mut(|(second, text)| {
-            if *second != now.as_secs() {
-                (*second, *text) = (now.as_secs(), common_time(now));
-            }
-            out.extend_from_slice(text.as_bytes());
-        });
+        COMMON.with(|second| push_second(out, wall_clock(), second, common_time));
         out.extend_from_slice(b"] \"");
         let line = self.exchange.line(self.request);
         if line.is_empty() {
@@ -58,10 +94,14 @@ impl Ended<'_> {
         } else {
             push_escaped(out, &shown(line));
             if let Some(minor) = self.exchange.minor() {
-                let _ = write!(out, " HTTP/1.{minor}");
+                out.extend_from_slice(b" HTTP/1.");
+                push_number(out, minor);
             }
         }
-        let _ = write!(out, "\" {:03} {}", self.status().unwrap_or(0), self.bytes());
+        out.extend_from_slice(b"\" ");
+        push_digits(out, self.status().unwrap_or(0).into(), 3);
+        out.push(b' ');
+        push_number(out, self.bytes());
         for field in [referer, agent] {
             out.extend_from_slice(b" \"");
             match field {
@@ -70,11 +110,15 @@ impl Ended<'_> {
             }
             out.push(b'"');
         }
-        let _ = write!(out, " {:.3}", self.took.as_secs_f64());
+        out.push(b' ');
+        // The nearest millisecond.
+        let took = self.took + Duration::from_micros(500);
+        push_number(out, took.as_secs());
+        out.push(b'.');
+        push_digits(out, took.subsec_millis(), 3);
     }
 
     fn write_json(&self, out: &mut Vec<u8>) {
-        let text = |bytes: &[u8]| Value::from(String::from_utf8_lossy(bytes));
         let line = self.exchange.line(self.request);
         let line = shown(line);
         let (method, target) = match line.iter().position(|byte| *byte == b' ') {
@@ -82,46 +126,77 @@ impl Ended<'_> {
             None => (&line[..], &b""[..]),
         };
         let [referer, agent, id, user] = self.exchange.fields(self.request);
-        let mut push = |name: &str, value: Value| {
-            out.push(if name == "time" { b'{' } else { b',' });
-            let _ = write!(out, "\"{name}\":{value}");
-        };
-        push("time", json_time(wall_clock()).into());
+        let now = wall_clock();
+        out.extend_from_slice(b"{\"time\":\"");
+        JSON.with(|second| push_second(out, now, second, json_second));
+        push_digits(out, now.subsec_millis(), 3);
+        out.extend_from_slice(b"Z\"");
         if let Some(peer) = self.peer {
-            push("peer", peer.to_string().into());
+            out.extend_from_slice(b",\"peer\":\"");
+            match peer {
+                SocketAddr::V4(peer) => {
+                    push_ip(out, (*peer.ip()).into());
+                    out.push(b':');
+                    push_number(out, peer.port());
+                }
+                SocketAddr::V6(_) => _ = write!(out, "{peer}"),
+            }
+            out.push(b'"');
         }
         if !user.is_empty() {
-            push("user", text(user));
+            push_text(out, "user", user);
         }
         if !line.is_empty() {
-            push("method", text(method));
-            push("target", text(target));
+            push_text(out, "method", method);
+            push_text(out, "target", target);
         }
         if let Some(minor) = self.exchange.minor() {
-            push("version", format!("HTTP/1.{minor}").into());
+            out.extend_from_slice(b",\"version\":\"HTTP/1.");
+            push_number(out, minor);
+            out.push(b'"');
         }
-        if let Some(status) = self.status() {
-            push("status", status.into());
+        let numbers = [
+            ("status", self.status().map(u64::from)),
+            ("bytes", Some(self.bytes())),
+            ("messages", self.messages().map(u64::from)),
+        ];
+        for (name, number) in numbers {
+            let Some(number) = number else { continue };
+            push_name(out, name);
+            push_number(out, number);
         }
-        push("bytes", self.bytes().into());
-        if let Some(messages) = self.messages() {
-            push("messages", messages.into());
-        }
-        push("duration", (self.took.as_micros() as f64 / 1e6).into());
+        push_name(out, "duration");
+        push_number(out, self.took.as_secs());
+        out.push(b'.');
+        push_digits(out, self.took.subsec_micros(), 6);
         for (name, field) in [("referer", referer), ("agent", agent), ("request_id", id)] {
             if !field.is_empty() {
-                push(name, text(field));
+                push_text(out, name, field);
             }
         }
-        push("generation", generation().into());
-        let end = match (self.refusal(), self.end) {
-            (Some(refusal), End::Answered) => format!("refused: {refusal}"),
-            (None, End::Answered) => "answered".to_owned(),
-            (_, End::Closed(reason)) => reason.to_string(),
-        };
-        push("end", end.into());
+        push_name(out, "generation");
+        push_number(out, generation());
+        match (self.refusal(), self.end) {
+            (None, End::Answered) => push_text(out, "end", b"answered"),
+            (Some(refusal), End::Answered) => push_text(out, "end", format!("refused: {refusal}").as_bytes()),
+            (_, End::Closed(reason)) => push_text(out, "end", reason.to_string().as_bytes()),
+        }
         out.push(b'}');
     }
+}
+
+/// A key, behind another.
+fn push_name(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+/// A key and a string; what is no text in that is replaced.
+fn push_text(out: &mut Vec<u8>, name: &str, text: &[u8]) {
+    push_name(out, name);
+    // Writing into a vector does not fail, and no string is none of JSON.
+    let _ = serde_json::to_writer(out, &*String::from_utf8_lossy(text));
 }
 
 /// Method and target without what lets somebody in.
@@ -139,13 +214,13 @@ fn shown(line: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// As nginx has it: `\xHH` for what is no printable ASCII, for quotes and for backslashes.
-fn push_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
-    for byte in bytes {
-        match byte {
-            b'"' | b'\\' | ..b' ' | 0x7f.. => _ = write!(out, "\\x{byte:02X}"),
-            byte => out.push(*byte),
-        }
+fn push_escaped(out: &mut Vec<u8>, mut bytes: &[u8]) {
+    while let Some(at) = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' ' | 0x7f..)) {
+        out.extend_from_slice(&bytes[..at]);
+        let _ = write!(out, "\\x{:02X}", bytes[at]);
+        bytes = &bytes[at + 1..];
     }
+    out.extend_from_slice(bytes);
 }
 
 #[cfg(test)]
@@ -157,6 +232,34 @@ mod tests {
         let mut out = Vec::new();
         push_escaped(&mut out, b"a \"b\\\x00\x1b\n\xff\x7f~");
         assert_eq!(String::from_utf8_lossy(&out), "a \\x22b\\x5C\\x00\\x1B\\x0A\\xFF\\x7F~");
+    }
+
+    #[test]
+    fn numbers_and_addresses_are_as_they_are_written_elsewhere() {
+        let with = |push: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            push(&mut out);
+            String::from_utf8(out).expect("text")
+        };
+        for ip in ["0.0.0.0", "127.0.0.1", "255.255.255.255", "::1", "fe80::1:2", "::ffff:1.2.3.4"] {
+            assert_eq!(with(&|out| push_ip(out, ip.parse().expect("an address"))), ip);
+        }
+        assert_eq!(with(&|out| push_digits(out, 7, 3)), "007");
+        assert_eq!(with(&|out| push_digits(out, 999_999, 6)), "999999");
+    }
+
+    #[test]
+    fn a_second_is_made_once_and_anew_for_another() {
+        let (second, mut out) = (RefCell::new((u64::MAX, String::new())), Vec::new());
+        for (time, made) in [(5, true), (5, false), (6, true), (5, true)] {
+            let mut makes = false;
+            push_second(&mut out, Duration::from_secs(time), &second, |time| {
+                makes = true;
+                format!("{};", time.as_secs())
+            });
+            assert_eq!(makes, made, "{time}");
+        }
+        assert_eq!(out, b"5;5;6;5;");
     }
 
     #[test]

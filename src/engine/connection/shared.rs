@@ -10,7 +10,7 @@ use crate::api::{
 use crate::clock::Millis;
 use crate::config::Limits;
 use crate::lifecycle::Phase;
-use crate::logging::requests::RequestLog;
+use crate::logging::requests::{RequestLog, Unwritten};
 use pubsub::Hub;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -106,10 +106,8 @@ impl Shared {
     }
 
     /// Waits a moment until the request log is written, before the process ends or becomes another.
-    pub fn flush_request_log(&self) {
-        if let Some(log) = &self.request_log {
-            log.flush(REQUEST_LOG_PATIENCE);
-        }
+    pub fn flush_request_log(&self) -> Unwritten {
+        self.request_log.as_ref().map(|log| log.flush(REQUEST_LOG_PATIENCE)).unwrap_or_default()
     }
 
     /// Cuts what the threads execute, and logs each.
