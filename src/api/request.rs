@@ -259,6 +259,18 @@ impl Request {
         self.head.all(&self.bytes, name)
     }
 
+    /// The first values of these fields, looked for at once; nothing where there is none.
+    pub(crate) fn first_values<const N: usize>(&self, names: [&str; N]) -> [&[u8]; N] {
+        let mut values = [None; N];
+        for field in &self.head.fields {
+            let name = field.name.in_bytes(&self.bytes);
+            if let Some(at) = names.iter().position(|other| is_same_name(name, other.as_bytes())) {
+                values[at].get_or_insert_with(|| field.value.in_bytes(&self.bytes));
+            }
+        }
+        values.map(Option::unwrap_or_default)
+    }
+
     /// The fields as `tiny_http` headers, made when first asked for. Values that are not ASCII are left out.
     pub fn headers(&self) -> &[Header] {
         self.headers.get_or_init(|| {

@@ -147,56 +147,56 @@ impl Ended<'_> {
             push_text(out, "user", user);
         }
         if !line.is_empty() {
-            push_text(out, "method", method);
-            push_text(out, "target", target);
+            push_text(out, b",\"method\":", method);
+            push_text(out, b",\"target\":", target);
         }
         if let Some(minor) = self.exchange.minor() {
             out.extend_from_slice(b",\"version\":\"HTTP/1.");
             push_number(out, minor);
             out.push(b'"');
         }
-        let numbers = [
-            ("status", self.status().map(u64::from)),
-            ("bytes", Some(self.bytes())),
-            ("messages", self.messages().map(u64::from)),
-        ];
-        for (name, number) in numbers {
-            let Some(number) = number else { continue };
-            push_name(out, name);
-            push_number(out, number);
+        if let Some(status) = self.status() {
+            out.extend_from_slice(b",\"status\":");
+            push_number(out, status);
         }
-        push_name(out, "duration");
+        out.extend_from_slice(b",\"bytes\":");
+        push_number(out, self.bytes());
+        if let Some(messages) = self.messages() {
+            out.extend_from_slice(b",\"messages\":");
+            push_number(out, messages);
+        }
+        out.extend_from_slice(b",\"duration\":");
         push_number(out, self.took.as_secs());
         out.push(b'.');
         push_digits(out, self.took.subsec_micros(), 6);
-        for (name, field) in [("referer", referer), ("agent", agent), ("request_id", id)] {
+        let fields = [(&b",\"referer\":"[..], referer), (b",\"agent\":", agent), (b",\"request_id\":", id)];
+        for (key, field) in fields {
             if !field.is_empty() {
-                push_text(out, name, field);
+                push_text(out, key, field);
             }
         }
-        push_name(out, "generation");
+        out.extend_from_slice(b",\"generation\":");
         push_number(out, generation());
         match (self.refusal(), self.end) {
-            (None, End::Answered) => push_text(out, "end", b"answered"),
-            (Some(refusal), End::Answered) => push_text(out, "end", format!("refused: {refusal}").as_bytes()),
-            (_, End::Closed(reason)) => push_text(out, "end", reason.to_string().as_bytes()),
+            (None, End::Answered) => out.extend_from_slice(b",\"end\":\"answered\""),
+            (Some(refusal), End::Answered) => push_text(out, b",\"end\":", format!("refused: {refusal}").as_bytes()),
+            (_, End::Closed(reason)) => push_text(out, b",\"end\":", reason.to_string().as_bytes()),
         }
         out.push(b'}');
     }
 }
 
-/// A key, behind another.
-fn push_name(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
 /// A key and a string; what is no text in that is replaced.
-fn push_text(out: &mut Vec<u8>, name: &str, text: &[u8]) {
-    push_name(out, name);
-    // Writing into a vector does not fail, and no string is none of JSON.
-    let _ = serde_json::to_writer(out, &*String::from_utf8_lossy(text));
+fn push_text(out: &mut Vec<u8>, key: &[u8], text: &[u8]) {
+    out.extend_from_slice(key);
+    if text.iter().all(|byte| matches!(byte, b' '..b'\x7f') && !matches!(byte, b'"' | b'\\')) {
+        out.push(b'"');
+        out.extend_from_slice(text);
+        out.push(b'"');
+    } else {
+        // Writing into a vector does not fail, and no string is none of JSON.
+        let _ = serde_json::to_writer(out, &*String::from_utf8_lossy(text));
+    }
 }
 
 /// Method and target without what lets somebody in.
@@ -260,6 +260,18 @@ mod tests {
             assert_eq!(makes, made, "{time}");
         }
         assert_eq!(out, b"5;5;6;5;");
+    }
+
+    #[test]
+    fn a_string_of_json_is_one_whatever_is_in_it() {
+        for text in
+            [&b"plain ~"[..], b"", b"a\"b", b"a\\", b"\x00\x1f\x7f", "\u{e9}\u{2028}".as_bytes(), b"\xff", b"\n"]
+        {
+            let mut out = Vec::new();
+            push_text(&mut out, b"", text);
+            let read: String = serde_json::from_slice(&out).expect("JSON");
+            assert_eq!(read, String::from_utf8_lossy(text));
+        }
     }
 
     #[test]

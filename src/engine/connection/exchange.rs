@@ -83,7 +83,7 @@ impl Exchange {
     pub(super) fn of_moved_line(began: Millis, line: String) -> (Exchange, Answer) {
         let mut parts = line.splitn(1 + MOVED_FIELDS, '\n');
         let mut kept: Vec<&str> = parts.by_ref().take(MOVED_FIELDS).collect();
-        let Some(rest) = parts.next() else { return (Exchange::of_line(began, line), Answer::default()) };
+        let Some(rest) = parts.next() else { return (Exchange::of_line(began, line), Answer::uncounted()) };
         let mut numbers = rest.split('\n');
         let minor = numbers.next().and_then(|minor| minor.parse().ok());
         let mut answer = Answer { status: numbers.next().and_then(|status| status.parse().ok()), ..Answer::default() };
@@ -91,9 +91,10 @@ impl Exchange {
         answer.content = numbers.next().and_then(|content| content.parse().ok()).unwrap_or_default();
         kept.push(numbers.next().unwrap_or_default());
         let exchange = Exchange { minor, ..Exchange::of_line(began, kept.join("\n")) };
-        // Nobody says it who answers something else, or does not count them.
-        if let Some(messages) = numbers.next().and_then(|messages| messages.parse().ok()) {
-            answer.delivers(messages);
+        match numbers.next().and_then(|messages| messages.parse().ok()) {
+            Some(messages) => answer.delivers(messages),
+            // Of a predecessor that does not count them, or of one that is no subscriber.
+            None => answer.messages = Answer::uncounted().messages,
         }
         (exchange, answer)
     }
@@ -189,15 +190,20 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Of which nobody knows how many messages there were before: none will ever be told.
+    fn uncounted() -> Answer {
+        Answer { messages: Some(NonZeroU32::MAX), ..Answer::default() }
+    }
+
     /// It is a subscriber's, and so many more messages are on their way to it: sent, or begun and kept for it.
     pub(super) fn delivers(&mut self, messages: usize) {
         let before = self.messages.map_or(1, NonZeroU32::get);
         self.messages = NonZeroU32::new(before.saturating_add(messages.try_into().unwrap_or(u32::MAX)));
     }
 
-    /// The messages that a subscriber was sent; `None` for any other answer.
+    /// The messages that a subscriber was sent; `None` for any other answer, and where they were not counted.
     pub(super) fn messages(self) -> Option<u32> {
-        self.messages.map(|messages| messages.get() - 1)
+        self.messages.filter(|messages| *messages != NonZeroU32::MAX).map(|messages| messages.get() - 1)
     }
 
     /// The handler has ended.
@@ -243,8 +249,8 @@ const MOVED_FIELDS: usize = 4;
 
 /// What a request log says of a request besides its line. None of these has a line end.
 fn fields_of(request: &Request) -> [&[u8]; 4] {
-    let field = |name| request.header_bytes(name).unwrap_or_default();
-    [field("Referer"), field("User-Agent"), field("X-Request-Id"), request.user().unwrap_or_default().as_bytes()]
+    let [referer, agent, id] = request.first_values(["Referer", "User-Agent", "X-Request-Id"]);
+    [referer, agent, id, request.user().unwrap_or_default().as_bytes()]
 }
 
 /// Where the head of an encoded response ends.
@@ -398,8 +404,9 @@ mod tests {
         assert_eq!(line, "GET /a\nreferer\nagent\nid\n1\n200\n0\n70\nada\n3");
         let (again, moved) = Exchange::of_moved_line(Millis(0), line.clone());
         assert_eq!((moved.messages(), moved.content, again.moved_line(moved)), (Some(3), 70, line));
-        let (_, old) = Exchange::of_moved_line(Millis(0), "GET /a\nreferer\nagent\nid\n1\n200\n0\n70".to_owned());
-        assert_eq!((old.messages(), old.content), (None, 70));
+        let (_, mut old) = Exchange::of_moved_line(Millis(0), "GET /a\nreferer\nagent\nid\n1\n200\n0\n70".to_owned());
+        old.delivers(5);
+        assert_eq!((old.messages(), old.content), (None, 70), "those before were not counted");
     }
 
     #[test]
