@@ -16,13 +16,14 @@ pub(crate) use crate::logging::panics::panic_text;
 use crate::sys::stdio::{MOMENT, Stream, are_one, write_to};
 use crate::{Config, Error};
 use log::{Level, Record};
+use portable_atomic::AtomicU64;
 use rustix::fs::OFlags;
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::Duration;
 

@@ -6,12 +6,13 @@
 use crate::clock::wall_clock;
 use crate::sys::stdio::{Stream, write_to};
 use crate::{Config, Error};
+use portable_atomic::AtomicU64;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};

@@ -272,7 +272,8 @@ impl Running {
             let waker = to_acceptor.clone();
             hub.inner().wakes(move || waker.wake());
         }
-        status.begins(Sources::new(config, &shared, (commands.clone(), to_acceptor.clone()), context.hub.as_ref()));
+        let publishers = (context.hub.as_ref(), context.log.as_ref());
+        status.begins(Sources::new(config, &shared, (commands.clone(), to_acceptor.clone()), publishers));
         // Before the connections that have them.
         take_sessions_over(sessions, (shared.hub.as_ref(), &shared.sessions));
         let restored = restore(connections, (shared.hub.as_ref(), &shared.sessions))?;

@@ -199,6 +199,7 @@ impl Connection {
                 one.keep_alive = keep_alive;
                 let date = work.date.field().to_vec();
                 one.push(&mut work.out, &write, &date, keep_alive);
+                work.shared.stats.delivered(Some(work.index), write.messages as u64);
             }
             let sent = match work.out.is_empty() {
                 true => 0,
@@ -298,6 +299,7 @@ impl Connection {
             }
             if let Some(write) = one.session.next(one.receiver, &mut Joined::default(), now.0) {
                 one.push(&mut last, &write, date, false);
+                shared.stats.delivered(None, write.messages as u64);
                 if !one.ends {
                     one.session.written(one.receiver, false, now.0);
                 }

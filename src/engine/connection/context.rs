@@ -146,6 +146,12 @@ impl WorkerContext {
         (self.exchange, self.answer) = (exchange, answer);
     }
 
+    /// So many messages are on their way to the subscriber of that answer.
+    pub(super) fn delivers(&self, answer: &mut Answer, messages: usize) {
+        answer.delivers(messages);
+        self.shared.stats.delivered(Some(self.index), messages as u64);
+    }
+
     /// It has to wait. There is none if it was cut in its flight.
     pub(super) fn put_off_exchange(&mut self) -> Option<Exchange> {
         self.end_flight();

@@ -184,13 +184,13 @@ impl Conversing {
                 bytes += text.len();
                 texts.push(text);
             }
-            self.answer.delivers(texts.len());
+            work.delivers(&mut self.answer, texts.len());
             push_sockjs(&mut work.out, sockjs::Frame::Messages(&texts));
             return bytes >= BYTES;
         }
         while work.out.len() < BYTES {
             let Some(message) = talker.inbox.take() else { return false };
-            self.answer.delivers(1);
+            work.delivers(&mut self.answer, 1);
             if !(self.decoder.limits().deflate && push_compressed(work, &message)) {
                 match &message {
                     Message::Text(text) => Frame::Text(text).push_to(&mut work.out),
@@ -457,7 +457,7 @@ impl Connection {
                 if one.speaks_sockjs() {
                     let texts: Vec<String> = work.joined.texts().collect();
                     push_sockjs(&mut work.out, sockjs::Frame::Messages(&texts));
-                    one.answer.delivers(texts.len());
+                    work.delivers(&mut one.answer, texts.len());
                     work.joined.clear();
                     // One frame has all of them, and is kept as a whole.
                     before = None;
@@ -522,7 +522,7 @@ impl Connection {
                         delivered = messages(work.joined.ends().iter().take_while(|end| ahead + end.at <= cut));
                     }
                 }
-                one.answer.delivers(delivered);
+                work.delivers(&mut one.answer, delivered);
                 let unsent = work.out[sent..end].to_vec();
                 work.out.clear();
                 let (now, pace) = (work.refresh_clock(), Pace::of(&work.shared.limits));
@@ -533,7 +533,7 @@ impl Connection {
                 one.blocked = Some(Box::new(Blocked { unsent, window }));
                 return Said::Blocked;
             }
-            one.answer.delivers(messages(work.joined.ends()));
+            work.delivers(&mut one.answer, messages(work.joined.ends()));
             work.out.clear();
             if was_blocked && one.asked && one.state.may_send() {
                 one.due = work.now.after(PATIENCE);

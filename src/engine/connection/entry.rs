@@ -144,7 +144,7 @@ impl Ended<'_> {
             out.push(b'"');
         }
         if !user.is_empty() {
-            push_text(out, "user", user);
+            push_text(out, b",\"user\":", user);
         }
         if !line.is_empty() {
             push_text(out, b",\"method\":", method);

@@ -82,6 +82,7 @@ impl Connection {
         work.answer.begins(status.0, work.out.len() - start);
         if let Some(messages) = content.messages {
             work.answer.delivers(messages as usize);
+            work.shared.stats.delivered(Some(work.index), messages.into());
         }
         if is_head || status.0 == 205 || framing == ResponseFraming::None {
             return self.finish_head(work, turn, ResponseBody::None, keep_alive, body);

@@ -155,10 +155,9 @@ impl Stats {
         self.add_time(Some(thread), WAITED, &WAITS, time);
     }
 
-    /// That thread has sent so many messages to subscribers.
-    #[cfg_attr(not(test), expect(dead_code, reason = "counted where a subscriber's line in the request log is"))]
-    pub(super) fn delivered(&self, thread: usize, messages: u64) {
-        self.add(Some(thread), DELIVERED, messages);
+    /// That thread, or one that drives no connections, has sent so many messages to subscribers.
+    pub(super) fn delivered(&self, thread: Option<usize>, messages: u64) {
+        self.add(thread, DELIVERED, messages);
     }
 
     pub(super) fn panicked(&self) {
@@ -299,8 +298,8 @@ mod tests {
         let waits = stats.waits();
         assert_eq!(waits.counts, [2, 0, 0, 1, 0, 0, 0, 1]);
         assert_eq!(waits.sum, 60_034_000);
-        stats.delivered(0, u64::from(u32::MAX));
-        stats.delivered(1, 2);
+        stats.delivered(Some(0), u64::from(u32::MAX));
+        stats.delivered(Some(1), 2);
         assert_eq!(stats.total_delivered(), u64::from(u32::MAX) + 2);
     }
 }

@@ -240,7 +240,7 @@ impl Connection {
                 debug_assert!(in_progress.is_some(), "every byte is of an event");
                 let (end, cursor) = in_progress.unwrap_or((bytes.len(), subscribed.subscription.cursor()));
                 subscribed.subscription.go_back(cursor);
-                subscribed.answer.delivers(messages_until(end.saturating_sub(ahead)));
+                work.delivers(&mut subscribed.answer, messages_until(end.saturating_sub(ahead)));
                 let unsent = bytes[sent..end].to_vec();
                 work.out.clear();
                 let (now, pace) = (work.refresh_clock(), Pace::of(&work.shared.limits));
@@ -252,7 +252,7 @@ impl Connection {
                 self.wait_for_news(subscribed);
                 return Flow::Park;
             }
-            subscribed.answer.delivers(messages(ends));
+            work.delivers(&mut subscribed.answer, messages(ends));
             work.out.clear();
             if !pulled.more {
                 break;
@@ -288,7 +288,7 @@ impl Connection {
             self.wait_for_news(subscribed);
             return Flow::Park;
         };
-        subscribed.answer.delivers(messages);
+        work.delivers(&mut subscribed.answer, messages);
         work.resume_exchange(subscribed.exchange.take(), subscribed.answer);
         let keep_alive = subscribed.keep_alive && work.shared.keeps_connections() && !self.last;
         work.out.extend_from_slice(&subscribed.head);
@@ -346,6 +346,7 @@ impl Connection {
             true => {
                 let (answer, messages) = subscribed.subscription.answer(true).unwrap_or_default();
                 subscribed.answer.delivers(messages);
+                shared.stats.delivered(None, messages as u64);
                 last.extend_from_slice(&subscribed.head);
                 last.extend_from_slice(date);
                 let framing = ResponseFraming::Length(answer.len() as u64);

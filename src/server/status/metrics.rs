@@ -26,6 +26,8 @@ const GROWING: &[(&str, &str, &str)] = &[
     ("handover_push_gaps_total", "counter", "Subscribers that were told that messages are missing."),
     ("handover_access_log_written_bytes_total", "counter", "Bytes of the access log that were written."),
     ("handover_access_log_dropped_lines_total", "counter", "Lines of the access log that could not be written."),
+    ("handover_log_written_bytes_total", "counter", "Bytes of the log that were written."),
+    ("handover_log_dropped_lines_total", "counter", "Lines of the log that could not be written."),
     (RELOADS, "counter", "Reloads, by mode and outcome."),
     ("handover_reload_duration_seconds", "summary", "From the signal to the moment in which the successor serves."),
     ("handover_reload_hold_seconds", "summary", "For how much of that no new work was given out."),

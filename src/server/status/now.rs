@@ -9,6 +9,7 @@ use crate::engine::connection::Shared;
 use crate::engine::pool::worker::AcceptorHandle;
 use crate::generation::generation;
 use crate::lifecycle::state::SavedReload;
+use crate::logging::Log;
 use crate::push::Hub;
 use crate::sys::process::ProcessFigures;
 use crossbeam_channel::{Sender, bounded};
@@ -27,6 +28,7 @@ pub struct Sources {
     commands: Sender<Command>,
     to_acceptor: AcceptorHandle,
     hub: Option<Hub>,
+    log: Option<Arc<Log>>,
     workers: usize,
     streamers: usize,
     subscribers_limit: usize,
@@ -39,18 +41,23 @@ impl Sources {
         config: &Config,
         shared: &Arc<Shared>,
         (commands, to_acceptor): (Sender<Command>, AcceptorHandle),
-        hub: Option<&Hub>,
+        (hub, log): (Option<&Hub>, Option<&Arc<Log>>),
     ) -> Sources {
         Sources {
             shared: Arc::downgrade(shared),
             commands,
             to_acceptor,
             hub: hub.cloned(),
+            log: log.cloned(),
             workers: config.workers,
             streamers: config.streamers(),
             subscribers_limit: config.push.subscribers(config.limits.connections),
             began: Instant::now(),
         }
+    }
+
+    fn publishers(&self) -> (Option<&Hub>, Option<&Log>) {
+        (self.hub.as_ref(), self.log.as_deref())
     }
 
     fn census(&self) -> Option<Census> {
@@ -63,7 +70,7 @@ impl Sources {
     /// What this process has counted by now.
     pub fn own_totals(&self) -> Option<Totals> {
         let shared = self.shared.upgrade()?;
-        Some(Totals::of(&shared, self.hub.as_ref(), ProcessFigures::now().as_ref()))
+        Some(Totals::of(&shared, self.publishers(), ProcessFigures::now().as_ref()))
     }
 }
 
@@ -107,7 +114,7 @@ impl Now {
         let process = ProcessFigures::now();
         // First those before: what has moved meanwhile is counted once more here, and not missed.
         let (mut totals, reloads) = lineage.before();
-        totals.add(&Totals::of(&shared, sources.hub.as_ref(), process.as_ref()));
+        totals.add(&Totals::of(&shared, sources.publishers(), process.as_ref()));
         let now = Millis::now();
         let name = |index: usize| match index {
             index if index < sources.workers => format!("worker-{index}"),

@@ -3,6 +3,7 @@
 //! Those whose name ends in `_seconds`, `_seconds_total` or `_seconds_sum` are kept in microseconds.
 
 use crate::engine::connection::{Histogram, Shared};
+use crate::logging::Log;
 use crate::push::Hub;
 use crate::sys::process::ProcessFigures;
 use std::collections::BTreeMap;
@@ -35,7 +36,11 @@ impl From<Totals> for Vec<(String, u64)> {
 
 impl Totals {
     /// What this process has counted itself.
-    pub(super) fn of(shared: &Shared, hub: Option<&Hub>, process: Option<&ProcessFigures>) -> Totals {
+    pub(super) fn of(
+        shared: &Shared,
+        (hub, log): (Option<&Hub>, Option<&Log>),
+        process: Option<&ProcessFigures>,
+    ) -> Totals {
         let mut totals = Totals::default();
         let stats = &shared.stats;
         for (method, status, count) in stats.requests() {
@@ -64,6 +69,14 @@ impl Totals {
             let (published, gaps) = hub.inner().counted();
             totals.count("handover_push_messages_published_total", published);
             totals.count("handover_push_gaps_total", gaps as u64);
+        }
+        if let Some((dropped, written)) = shared.request_log.as_ref().map(|log| log.figures()) {
+            totals.count("handover_access_log_dropped_lines_total", dropped);
+            totals.count("handover_access_log_written_bytes_total", written);
+        }
+        if let Some((lost, written)) = log.map(Log::figures) {
+            totals.count("handover_log_dropped_lines_total", lost);
+            totals.count("handover_log_written_bytes_total", written);
         }
         for (name, count) in shared.handler.counters() {
             totals.count(name, count);
