@@ -15,7 +15,7 @@ use crate::sys::process::ProcessFigures;
 use crossbeam_channel::{Sender, bounded};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How long the acceptor may take to count the connections. While it does not, the last count stands.
@@ -33,6 +33,17 @@ pub struct Sources {
     streamers: usize,
     subscribers_limit: usize,
     began: Instant,
+    /// What costs the more the more connections there are, and when it was last looked up.
+    glance: Mutex<Option<(Instant, Glance)>>,
+}
+
+/// How long what costs much to look up is good for: however many ask, the acceptor counts so often and no more.
+const GLANCE: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Copy)]
+struct Glance {
+    connections: Census,
+    process: Option<ProcessFigures>,
 }
 
 impl Sources {
@@ -53,7 +64,24 @@ impl Sources {
             streamers: config.streamers(),
             subscribers_limit: config.push.subscribers(config.limits.connections),
             began: Instant::now(),
+            glance: Mutex::default(),
         }
+    }
+
+    /// Connections and the process, as they were a moment ago. Who asks while another looks has what that finds.
+    fn glance(&self) -> Glance {
+        let mut last = self.glance.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, glance)) = *last
+            && at.elapsed() < GLANCE
+        {
+            return glance;
+        }
+        // Where the acceptor does not count, the last count stands.
+        let before = last.map(|(_, glance)| glance.connections);
+        let connections = self.census().or(before).unwrap_or_default();
+        let glance = Glance { connections, process: ProcessFigures::now() };
+        *last = Some((Instant::now(), glance));
+        glance
     }
 
     fn publishers(&self) -> (Option<&Hub>, Option<&Log>) {
@@ -111,7 +139,7 @@ impl Now {
     /// Looks. `None` once the server has ended.
     pub fn look(sources: &Sources, lineage: &Lineage) -> Option<Now> {
         let shared = sources.shared.upgrade()?;
-        let process = ProcessFigures::now();
+        let Glance { connections, process } = sources.glance();
         // First those before: what has moved meanwhile is counted once more here, and not missed.
         let (mut totals, reloads) = lineage.before();
         totals.add(&Totals::of(&shared, sources.publishers(), process.as_ref()));
@@ -133,7 +161,7 @@ impl Now {
             totals,
             own_counters: shared.handler.counters().into_iter().map(|(name, _)| name).collect(),
             reloads,
-            connections: sources.census().unwrap_or_default(),
+            connections,
             connections_limit: shared.limits.connections,
             workers: sources.workers,
             threads: threads.collect(),
