@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
+use tiny_http::Method;
 
 /// A request that is dealt with. Whoever has it owes it an end, which takes it ([`Shared::end`]): so none ends twice,
 /// although it goes through several hands. In a turn it is the worker's; while its handler runs, or its response is
@@ -267,6 +268,13 @@ pub enum End {
     Closed(CloseReason),
 }
 
+/// What a request asked for.
+pub(super) enum Asked<'e> {
+    Method(&'e Method),
+    /// Nothing, where no head was understood.
+    Name(&'e [u8]),
+}
+
 /// An exchange that has ended, as it is shown to whoever counts or logs.
 pub struct Ended<'e> {
     pub(super) exchange: Exchange,
@@ -280,10 +288,15 @@ pub struct Ended<'e> {
 }
 
 impl Ended<'_> {
-    /// The method, as far as a head was understood.
-    pub(super) fn method(&self) -> &[u8] {
-        let line = self.exchange.line(self.request);
-        &line[..line.iter().position(|byte| *byte == b' ').unwrap_or(0)]
+    /// The method, as far as a head was understood: of the request itself, or what is kept of that.
+    pub(super) fn method(&self) -> Asked<'_> {
+        match self.request.filter(|_| self.exchange.line.is_empty() && self.exchange.minor.is_some()) {
+            Some(request) => Asked::Method(request.method()),
+            None => {
+                let line = self.exchange.line(None);
+                Asked::Name(&line[..line.iter().position(|byte| *byte == b' ').unwrap_or(0)])
+            }
+        }
     }
 
     /// Whether it was there to last, as a subscriber's.

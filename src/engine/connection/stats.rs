@@ -1,13 +1,14 @@
 //! What is counted: requests by what was asked and answered, how long they took, connections, cuts.
 
 use super::close_reason::{CloseReason, label};
-use super::exchange::{End, Ended};
+use super::exchange::{Asked, End, Ended};
 use http1::Reject;
 use portable_atomic::AtomicU64;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tiny_http::Method;
 
 /// What a request asked for, as it is counted: names that anybody may make up are one.
 pub const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other", "none"];
@@ -121,7 +122,7 @@ impl Stats {
 
     /// An exchange has ended, on the thread of that worker or on none of theirs.
     pub(super) fn ended(&self, ended: &Ended<'_>, worker: Option<usize>) {
-        let (method, class) = (method(ended.method()), class(ended.status()));
+        let (method, class) = (method(&ended.method()), class(ended.status()));
         self.add(worker, REQUESTS + method * CLASSES.len() + class, 1);
         self.add(worker, CONTENT, ended.bytes());
         if let Some(refusal) = ended.refusal() {
@@ -250,10 +251,18 @@ impl Stats {
     }
 }
 
-fn method(name: &[u8]) -> usize {
-    match name {
-        b"" => METHODS.len() - 1,
-        name => METHODS[..7].iter().position(|known| known.as_bytes() == name).unwrap_or(7),
+fn method(asked: &Asked<'_>) -> usize {
+    match asked {
+        Asked::Method(Method::Get) => 0,
+        Asked::Method(Method::Head) => 1,
+        Asked::Method(Method::Post) => 2,
+        Asked::Method(Method::Put) => 3,
+        Asked::Method(Method::Patch) => 4,
+        Asked::Method(Method::Delete) => 5,
+        Asked::Method(Method::Options) => 6,
+        Asked::Method(_) => 7,
+        Asked::Name(b"") => METHODS.len() - 1,
+        Asked::Name(name) => METHODS[..7].iter().position(|known| known.as_bytes() == *name).unwrap_or(7),
     }
 }
 
@@ -275,7 +284,13 @@ mod tests {
 
     #[test]
     fn methods_and_classes_are_few_whatever_clients_send() {
-        assert_eq!([&b"GET"[..], b"OPTIONS", b"BREW", b"get", b""].map(method), [0, 6, 7, 7, 8]);
+        let named = |name| method(&Asked::Name(name));
+        assert_eq!([&b"GET"[..], b"OPTIONS", b"BREW", b"get", b""].map(named), [0, 6, 7, 7, 8]);
+        for (at, name) in METHODS[..7].iter().enumerate() {
+            let known: Method = name.parse().expect("a method");
+            assert_eq!(method(&Asked::Method(&known)), at, "{name}");
+        }
+        assert_eq!(method(&Asked::Method(&Method::Connect)), 7);
         assert_eq!([Some(101), Some(200), Some(599), None, Some(0), Some(999)].map(class), [0, 1, 4, 5, 5, 5]);
     }
 
