@@ -31,6 +31,12 @@ pub fn cannot_write_beside(path: &Path) -> Option<String> {
     })
 }
 
+/// Behind what cannot be written: who would write it, where that is said.
+pub fn who_writes(config: &Config) -> String {
+    let user = config.user.as_ref();
+    user.map_or(String::new(), |user| format!("; user {user} writes it, for which it needs a directory of its own"))
+}
+
 /// Whether the files that are written while running can be; nothing is created. `opened`: those that stay open are opened
 /// before the server becomes another user.
 pub fn can_write(config: &Config, opened: bool) -> Result<(), Error> {
@@ -38,7 +44,8 @@ pub fn can_write(config: &Config, opened: bool) -> Result<(), Error> {
         // It is renamed into place.
         let is_directory = path.is_dir().then_some("it is a directory".to_owned());
         if let Some(why) = is_directory.or(cannot_write_beside(path)) {
-            return Err(config.error("pid_file", format_args!("cannot write pid file {path:?}: {why}")));
+            let who = who_writes(config);
+            return Err(config.error("pid_file", format_args!("cannot write pid file {path:?}: {why}{who}")));
         }
     }
     if opened {

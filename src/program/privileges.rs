@@ -9,6 +9,7 @@ use crate::logging;
 use crate::push::history;
 use crate::sys::privileges::{Identity, first_free_port, is_root};
 use std::fs::File;
+use std::io;
 use std::path::Path;
 
 /// Whom the configuration wants to serve, if it names somebody.
@@ -40,7 +41,8 @@ pub fn check_as(config: &Config, identity: &Identity) -> Result<(), Error> {
         return Ok(());
     }
     if program::is_check() {
-        return Err(config.error("user", format_args!("the server is to be another {identity}, which needs a restart")));
+        return Err(config
+            .error("user", format_args!("the server is to be {identity}, and is another one: that needs a restart")));
     }
     // What would run can be said all the same.
     if is_root() { become_user(config, identity) } else { Ok(()) }
@@ -100,12 +102,15 @@ pub fn needs_restart(config: &Config, addresses: &[Address], user: &str) -> Vec<
     config.site.error_pages.iter().for_each(|(_, path)| cannot_read("error page", path));
     for (what, path) in [("log file", &config.log_file), ("access log", &config.access_log)] {
         let Some(path) = path.as_deref().filter(|path| path.as_os_str() != "-") else { continue };
-        if let Err(error) = logging::try_open(path) {
+        let made_at_start = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied && !path.exists();
+        if let Err(error) =
+            logging::try_open(path).or_else(|error| if made_at_start(&error) { Ok(()) } else { Err(error) })
+        {
             let (why, so) =
                 (logging::why(path, &error), "USR1 keeps the old one, and a reload needs a restart instead");
             all.push((true, format!("user {user} cannot open {what} {path:?} anew ({why}): {so}")));
         } else if let Some(why) = check::cannot_write_beside(path) {
-            let so = "who rotates it has to make the next one, for that user";
+            let so = "who rotates it has to make the next one, for that user, or a reload fails";
             all.push((true, format!("user {user} cannot make {what} {path:?} anew ({why}): {so}")));
         }
     }

@@ -145,9 +145,11 @@ impl Request {
                 true => format!("{BEGIN}{}{END}", text.replace('\n', END_OF_LINE)),
                 false => text,
             };
-            // Who closes it has seen enough.
-            if stdout.lock().write_all(text.as_bytes()).and_then(|()| stdout.lock().flush()).is_err() {
-                return Ok(());
+            match stdout.lock().write_all(text.as_bytes()).and_then(|()| stdout.lock().flush()) {
+                Ok(()) => {}
+                // Who closes it has seen enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                Err(error) => return Err(format!("cannot write to stdout: {error}")),
             }
             match answer {
                 Ok(_) if self.once && before.is_some() => return Ok(()),
@@ -193,7 +195,9 @@ impl Request {
                 *connection = Some(stream);
                 Ok(answer)
             }
-            404 => Err(refused("there is no /-/status.json: it is another server, or its status is \"nobody\"")),
+            404 => Err(refused(
+                "there is no /-/status.json: it is another server, its status is \"nobody\", or it answers nothing below /-/",
+            )),
             _ => {
                 let said: String = String::from_utf8_lossy(&body).trim().chars().take(300).collect();
                 Err(refused(&format!("{status}: {}", on_one_line(&said))))
@@ -334,14 +338,16 @@ fn shown(now: &Value, before: &Value, between: Duration, width: usize, height: u
         many(number(&limits["connections"])),
         many(rate(&of("accepted")))
     ));
+    let kept = match number(&limits["push_memory"]) {
+        0.0 => String::new(),
+        most => format!("  kept {} of {}", bytes(number(&now["log_bytes"])), bytes(most)),
+    };
     lines.push(format!(
-        "push         {} of {} subscribers  delivered {}/s  published {}/s  kept {} of {}",
+        "push         {} of {} subscribers  delivered {}/s  published {}/s{kept}",
         many(number(&now["subscribers"])),
         many(number(&limits["subscribers"])),
         many(rate(&of("delivered"))),
-        many(rate(&of("published"))),
-        bytes(number(&now["log_bytes"])),
-        bytes(number(&limits["push_memory"]))
+        many(rate(&of("published")))
     ));
     let waits = match limits["memory_budget"].as_f64() {
         Some(budget) => format!("  for what waits {} of {}", bytes(number(&now["budget_used"])), bytes(budget)),

@@ -267,7 +267,7 @@ impl Builder {
         let keeps_messages = hub.is_some();
         // The page's stream needs one, and a server that checks itself has no page.
         let hub = hub.or_else(|| access.is_possible().then(status::hub_of_its_own));
-        let status = Status::new(access, hub.as_ref());
+        let status = Status::new(access, hub.as_ref(), keeps_messages);
         let memory = Plan::apply(&mut config)?;
         let identity = privileges::identity(&config)?;
         config.check |= program::is_check();
@@ -325,7 +325,12 @@ impl Builder {
             (Some(predecessor), _) => PidFile::prepare(path, Some((inherited.inheritance.pid, legacy)))
                 .inspect_err(|error| predecessor.hears_why(error))?,
             // Not of one that has come back to its first generation.
-            (None, 1) if inherited.came_back.is_none() => PidFile::prepare(path, None)?,
+            (None, 1) if inherited.came_back.is_none() => {
+                PidFile::prepare(path, None).map_err(|error| match error.is_bind() {
+                    true => error,
+                    false => config.error("pid_file", format_args!("{error}{}", check::who_writes(&config))),
+                })?
+            }
             (None, _) => PidFile::after_exec(path, legacy),
         };
         let (events, received) = unbounded();
@@ -623,7 +628,7 @@ impl Server {
 fn say_who_serves(config: &Config, addresses: &[Address], identity: Option<&Identity>) {
     let Some(identity) = identity else {
         if is_root() {
-            log::warn!("serving as root: a mistake in a handler is one of root's; user = \"NAME\" gives that up");
+            log::warn!("serving as root: whatever goes wrong has all rights of this host; --user NAME gives them up");
         }
         return;
     };

@@ -1,6 +1,7 @@
 //! Reloading by exec: the process becomes the program on disk, and everything it holds stays open.
 
 use super::running::{Reloaded, Running, Waited};
+use super::status::{DROPPED_LINES, MOVED};
 use crate::clock::{Millis, boot_time};
 use crate::config::{Config, ConfigFile, MAX_CONFIGURATION};
 use crate::engine::acceptor::{AtRest, Command, Held, HoldOrder, NotHeld};
@@ -313,15 +314,7 @@ impl Running {
                 spare: spare.map(|spare| spare.as_raw_fd()),
             })
         });
-        let inheritance = Inheritance {
-            generation: generation(),
-            pid: std::process::id(),
-            counters,
-            listeners: listeners.collect(),
-            carried,
-            reload_again: *again,
-            figures: self.context.status.saved(true),
-        };
+        let listeners = listeners.collect();
         let moved = connections.len();
         log::info!("reloading: executing {} with {moved} connections", self.context.program.path().display());
         let Unwritten { waiting, unsaid } = self.shared.flush_request_log();
@@ -329,6 +322,19 @@ impl Running {
             log::warn!("{} lines of the access log could not be written before the exec", waiting + unsaid);
         }
         log::logger().flush();
+        let mut figures = self.context.status.saved(true);
+        // What is counted by this alone.
+        figures.count(MOVED, moved as u64);
+        figures.count(DROPPED_LINES, waiting);
+        let inheritance = Inheritance {
+            generation: generation(),
+            pid: std::process::id(),
+            counters,
+            listeners,
+            carried,
+            reload_again: *again,
+            figures,
+        };
         let hub = self.freeze_hub();
         // What the applications have saved, and what was sent to their clients until now.
         for MovedConnection { snapshot, .. } in &mut connections {

@@ -775,10 +775,9 @@ impl Running {
         }
         let waiting = shared.flush_request_log().waiting;
         let of_requests = request_log.map_or(0, |log| log.figures().0) + waiting;
-        match (log.map_or(0, |log| log.figures().0), of_requests) {
-            (0, 0) => {}
-            (lines, of_requests) => {
-                log::warn!("lost were {lines} lines of the log and {of_requests} of the access log")
+        for (lines, what) in [(log.map_or(0, |log| log.figures().0), "log"), (of_requests, "access log")] {
+            if lines > 0 {
+                log::warn!("{lines} lines of the {what} could not be written");
             }
         }
         log::info!("{end}: served={served} migrated={migrated} refused={refused} cut={cut}");

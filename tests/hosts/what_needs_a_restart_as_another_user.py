@@ -65,7 +65,7 @@ for mode in ("exec", "overlap"):
         (lambda: configuration.write_text(TEXT.replace('"127.0.0.1:80"', '"127.0.0.1:80", "127.0.0.1:81"')),
          "a restart where the server has become another user"),
         (lambda: configuration.write_text(TEXT.replace('"nobody"\nroot', '"daemon"\nroot')),
-         "the server is to be another user daemon"),
+         "the server is to be user daemon"),
     ]:
         change()
         before = log().count("reload failed, serving on")

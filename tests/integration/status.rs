@@ -333,3 +333,21 @@ fn the_terminal_shows_the_same() {
     assert!(top(&["--help"]).1.starts_with("Usage: handover top"));
     assert_eq!(top(&["nowhere"]).0, Some(2));
 }
+
+/// It was counted once more by each generation behind the one that had cut it.
+#[test]
+fn what_a_reload_has_cut_is_counted_once() {
+    let scratch = Scratch::new();
+    let program = lab(Mode::Overlap, &scratch, &["--reload-deadline", "0.5"]);
+    let bound = program.bound[0].clone();
+    let mut client = RawClient::to(&bound);
+    client.get("/sleep/30000");
+    eventually("it is in its handler", || look(&bound, "/-/status.json").contains("/sleep/30000"));
+    for _ in 0..3 {
+        program.reload();
+        eventually("it is cut, once", || {
+            number(&look(&bound, "/-/metrics"), "handover_http_requests_cut_total") == 1.0
+        });
+    }
+    assert_eq!(program.stop(), Some(0));
+}

@@ -76,6 +76,7 @@ impl Ended<'_> {
             None => out.push(b'-'),
         }
         let [referer, agent, _, user] = self.exchange.fields(self.request);
+        let referer = &*shown(referer);
         out.extend_from_slice(b" - ");
         match user {
             b"" => out.push(b'-'),
@@ -126,6 +127,7 @@ impl Ended<'_> {
             None => (&line[..], &b""[..]),
         };
         let [referer, agent, id, user] = self.exchange.fields(self.request);
+        let referer = &*shown(referer);
         let now = wall_clock();
         out.extend_from_slice(b"{\"time\":\"");
         JSON.with(|second| push_second(out, now, second, json_second));

@@ -53,6 +53,8 @@ pub struct Stats {
     panicked: AtomicU64,
     accepted: AtomicU64,
     cut: AtomicU64,
+    /// Of those the ones that a predecessor has cut.
+    cut_before: AtomicU64,
     migrated: AtomicU64,
     /// Each exchange that has ended, in its words.
     #[cfg(test)]
@@ -86,6 +88,7 @@ impl Stats {
             panicked: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             cut: AtomicU64::new(0),
+            cut_before: AtomicU64::new(0),
             migrated: AtomicU64::new(0),
             #[cfg(test)]
             ended: std::sync::Mutex::default(),
@@ -188,6 +191,12 @@ impl Stats {
     /// The predecessor has cut that many.
     pub fn cut_before(&self, requests: u64) {
         self.cut.fetch_add(requests, Ordering::Relaxed);
+        self.cut_before.fetch_add(requests, Ordering::Relaxed);
+    }
+
+    /// Requests that this process itself has cut.
+    pub fn total_cut_here(&self) -> u64 {
+        self.cut.load(Ordering::Relaxed).saturating_sub(self.cut_before.load(Ordering::Relaxed))
     }
 
     /// Requests that the stop deadline has cut.

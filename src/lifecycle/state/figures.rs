@@ -13,6 +13,17 @@ pub struct SavedFigures {
     pub begun: Option<SavedBegun>,
 }
 
+impl SavedFigures {
+    /// So many more of that series.
+    pub fn count(&mut self, series: &str, number: u64) {
+        match self.totals.iter_mut().find(|(name, _)| name == series) {
+            Some((_, total)) => *total += number,
+            None if number > 0 => self.totals.push((series.to_owned(), number)),
+            None => {}
+        }
+    }
+}
+
 /// A reload that is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedReload {

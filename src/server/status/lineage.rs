@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 
 /// Reloads that are remembered.
 const REMEMBERED: usize = 10;
-/// How long the predecessor may take to answer. One that is stopped costs each look that much.
+/// How long the predecessor may take to answer.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// One that did not is not waited for again before that: it may be stopped, and many may look.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Default)]
@@ -37,6 +39,8 @@ struct Known {
     /// The number of the last question, and of the last that was answered.
     asked: u64,
     answered: u64,
+    /// When it did not answer in time, until it does.
+    silent: Option<Instant>,
 }
 
 impl Lineage {
@@ -56,6 +60,7 @@ impl Lineage {
         known.before = figures.totals.into();
         known.reloads = figures.reloads;
         known.answered = known.answered.max(number);
+        known.silent = None;
         drop(known);
         self.answered.notify_all();
     }
@@ -69,7 +74,8 @@ impl Lineage {
     /// The totals of all generations before, as they are now; and the last reloads.
     pub fn before(&self) -> (Totals, Vec<SavedReload>) {
         let mut known = self.known();
-        if let Some(link) = known.beside.clone() {
+        let silent = known.silent.is_some_and(|since| since.elapsed() < SILENCE);
+        if let Some(link) = known.beside.clone().filter(|_| !silent) {
             known.asked += 1;
             let (number, until) = (known.asked, Instant::now() + PATIENCE);
             // Under the lock, so that the answers come in the order of the questions. It does not wait.
@@ -81,6 +87,7 @@ impl Lineage {
                 let waited = self.answered.wait_timeout(known, left);
                 known = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(known, _)| known);
             }
+            known.silent = (known.answered < number).then(Instant::now);
         }
         (known.before.clone(), known.reloads.clone())
     }
@@ -179,6 +186,10 @@ mod tests {
         let counted = |number: u64| SavedFigures { totals: vec![("a".into(), number)], ..SavedFigures::default() };
         lineage.begin(counted(1), Some(ours));
         assert_eq!(lineage.before().0.get("a"), 1, "what it had said before");
+        assert_eq!(lineage.known().asked, 1);
+        lineage.before();
+        assert_eq!(lineage.known().asked, 1, "it is not asked again at once");
+        lineage.known().silent = None;
         let answers = {
             let lineage = lineage.clone();
             std::thread::spawn(move || {

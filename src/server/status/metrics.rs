@@ -1,7 +1,7 @@
 //! `/-/metrics`: the figures in the text format of Prometheus, version 0.0.4.
 
 use super::now::Now;
-use super::totals::{DURATION, RELOADS, REQUESTS, Totals, seconds};
+use super::totals::{DROPPED_LINES, DURATION, MOVED, RELOADS, REQUESTS, Totals, seconds};
 use std::fmt::Write;
 
 /// What it is sent as.
@@ -17,7 +17,7 @@ const GROWING: &[(&str, &str, &str)] = &[
     ("handover_handler_panics_total", "counter", "Handlers that panicked."),
     ("handover_connections_accepted_total", "counter", "Connections that were accepted."),
     ("handover_connections_closed_total", "counter", "Connections that were closed, by reason."),
-    ("handover_connections_moved_total", "counter", "Connections that moved to a successor."),
+    (MOVED, "counter", "Connections that moved to a successor."),
     ("handover_queue_wait_seconds", "histogram", "How long work waited for a thread."),
     ("handover_file_cache_hits_total", "counter", "Files that were found in the cache."),
     ("handover_file_cache_misses_total", "counter", "Files that were looked for on disk."),
@@ -25,7 +25,7 @@ const GROWING: &[(&str, &str, &str)] = &[
     ("handover_push_messages_delivered_total", "counter", "Messages that were sent to subscribers, one for each."),
     ("handover_push_gaps_total", "counter", "Subscribers that were told that messages are missing."),
     ("handover_access_log_written_bytes_total", "counter", "Bytes of the access log that were written."),
-    ("handover_access_log_dropped_lines_total", "counter", "Lines of the access log that could not be written."),
+    (DROPPED_LINES, "counter", "Lines of the access log that could not be written."),
     ("handover_log_written_bytes_total", "counter", "Bytes of the log that were written."),
     ("handover_log_dropped_lines_total", "counter", "Lines of the log that could not be written."),
     (RELOADS, "counter", "Reloads, by mode and outcome."),
@@ -122,8 +122,10 @@ fn gauges(now: &Now) -> Vec<Gauge> {
     );
     gauge("handover_push_subscribers", "Subscribers.", one(&now.subscribers));
     gauge("handover_push_subscribers_limit", "How many there may be.", one(&now.subscribers_limit));
-    gauge("handover_push_log_bytes", "Memory that messages take.", one(&now.log_bytes));
-    gauge("handover_push_log_limit_bytes", "How much that may be.", one(&now.log_limit));
+    if now.log_limit > 0 {
+        gauge("handover_push_log_bytes", "Memory that messages take.", one(&now.log_bytes));
+        gauge("handover_push_log_limit_bytes", "How much that may be.", one(&now.log_limit));
+    }
     if let Some(last) = now.reloads.last() {
         gauge("handover_reload_last_timestamp_seconds", "When the last reload was over.", one(&last.at));
         gauge("handover_reload_last_success", "Whether it succeeded.", one(&u8::from(last.failure.is_none())));

@@ -11,6 +11,7 @@ mod totals;
 
 pub use lineage::Lineage;
 pub use now::Sources;
+pub use totals::{DROPPED_LINES, MOVED};
 
 use super::Background;
 use crate::api::{IntoResponse, Request, Response, known_header};
@@ -120,11 +121,13 @@ impl Access {
 }
 
 impl Status {
-    /// For whoever may look, with a stream of that hub's.
-    pub fn new(access: Access, hub: Option<&Hub>) -> Status {
+    /// For whoever may look, with a stream of that hub's. `shared`: other messages are kept there, which samples are not to
+    /// push out.
+    pub fn new(access: Access, hub: Option<&Hub>, shared: bool) -> Status {
+        let kept = if shared { 1 } else { SHOWN };
         let stream = hub
             .filter(|_| access.is_possible())
-            .map(|hub| hub.namespace(NAMESPACE).history(SHOWN).history_age(EACH * SHOWN as u32).heartbeat(0));
+            .map(|hub| hub.namespace(NAMESPACE).history(kept).history_age(EACH * SHOWN as u32).heartbeat(0));
         let (lineage, sources) = (Lineage::default(), OnceLock::new());
         Status(Arc::new(Inner { access, lineage, sources, stream, publisher: Mutex::default() }))
     }
@@ -171,7 +174,7 @@ impl Status {
             let goes_on = if stream.listeners(TOPIC) > 0 {
                 if let Some(now) = self.look() {
                     // Numbers can be written; and who stops publishes no more.
-                    let _ = stream.publish(TOPIC, serde_json::to_string(&now.sample()).unwrap_or_default());
+                    let _ = stream.publish(TOPIC, serde_json::to_string(&now.sample(false)).unwrap_or_default());
                 }
                 background.sleep(EACH)
             } else if self.publisher().1.is_some_and(|until| Instant::now() < until) {

@@ -28,6 +28,7 @@ pub struct Sources {
     commands: Sender<Command>,
     to_acceptor: AcceptorHandle,
     hub: Option<Hub>,
+    keeps_messages: bool,
     log: Option<Arc<Log>>,
     workers: usize,
     streamers: usize,
@@ -59,6 +60,7 @@ impl Sources {
             commands,
             to_acceptor,
             hub: hub.cloned(),
+            keeps_messages: config.push.used,
             log: log.cloned(),
             workers: config.workers,
             streamers: config.streamers(),
@@ -154,6 +156,8 @@ impl Now {
             Thread { name: name(index), request, age }
         });
         let hub = sources.hub.as_ref().map(Hub::inner);
+        // What is there for the page alone is nobody's messages.
+        let kept = hub.filter(|_| sources.keeps_messages);
         Some(Now {
             generation: generation(),
             uptime: sources.began.elapsed(),
@@ -169,8 +173,8 @@ impl Now {
             budget_used: shared.budget.held(),
             subscribers: hub.map_or(0, pubsub::Hub::subscribers),
             subscribers_limit: sources.subscribers_limit,
-            log_bytes: hub.map_or(0, pubsub::Hub::bytes),
-            log_limit: hub.map_or(0, |hub| hub.limits().memory),
+            log_bytes: kept.map_or(0, pubsub::Hub::bytes),
+            log_limit: kept.map_or(0, |hub| hub.limits().memory),
             process,
         })
     }
@@ -180,8 +184,9 @@ impl Now {
         self.threads[..self.workers.min(self.threads.len())].iter().filter(|thread| thread.request.is_some()).count()
     }
 
-    /// What changes from moment to moment, as the status page's stream has it.
-    pub fn sample(&self) -> Sample<'_> {
+    /// What changes from moment to moment, as the status page's stream has it; of the threads those that have something to do,
+    /// or all.
+    pub fn sample(&self, idle: bool) -> Sample<'_> {
         let buckets = self.totals.family(DURATION).filter(|(series, _)| series.contains("_bucket"));
         let bound = |series: &str| series.split('"').nth(1).unwrap_or_default().to_owned();
         Sample {
@@ -204,7 +209,7 @@ impl Now {
             cpu: self.totals.get("process_cpu_seconds_total") as f64 / 1e6,
             resident: self.process.map(|process| process.resident),
             open_files: self.process.map(|process| process.open_files),
-            threads: &self.threads,
+            threads: self.threads.iter().filter(|thread| idle || thread.request.is_some()).collect(),
             reloads: self.totals.sum(super::totals::RELOADS),
         }
     }
@@ -213,7 +218,7 @@ impl Now {
     pub fn whole(&self) -> Whole<'_> {
         Whole {
             version: env!("CARGO_PKG_VERSION"),
-            sample: self.sample(),
+            sample: self.sample(true),
             limits: Limits {
                 connections: self.connections_limit,
                 subscribers: self.subscribers_limit,
@@ -260,7 +265,7 @@ pub struct Sample<'n> {
     cpu: f64,
     resident: Option<u64>,
     open_files: Option<u64>,
-    threads: &'n [Thread],
+    threads: Vec<&'n Thread>,
     reloads: u64,
 }
 

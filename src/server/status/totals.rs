@@ -14,6 +14,10 @@ pub const RELOADS: &str = "handover_reloads_total";
 pub const REQUESTS: &str = "handover_http_requests_total";
 /// How long answers took.
 pub const DURATION: &str = "handover_http_request_duration_seconds";
+/// Connections that have moved to a successor.
+pub const MOVED: &str = "handover_connections_moved_total";
+/// Lines of the access log that nobody will read.
+pub const DROPPED_LINES: &str = "handover_access_log_dropped_lines_total";
 const WAIT: &str = "handover_queue_wait_seconds";
 /// Processor time of the process and those before.
 const CPU: &str = "process_cpu_seconds_total";
@@ -58,10 +62,10 @@ impl Totals {
         for (name, count) in [
             ("handover_http_response_content_bytes_total", stats.total_content()),
             ("handover_connections_accepted_total", stats.total_accepted()),
-            ("handover_connections_moved_total", stats.total_migrated()),
+            (MOVED, stats.total_migrated()),
             ("handover_handler_panics_total", stats.total_panicked()),
             ("handover_push_messages_delivered_total", stats.total_delivered()),
-            ("handover_http_requests_cut_total", stats.total_cut() as u64),
+            ("handover_http_requests_cut_total", stats.total_cut_here()),
         ] {
             totals.count(name, count);
         }
@@ -71,7 +75,7 @@ impl Totals {
             totals.count("handover_push_gaps_total", gaps as u64);
         }
         if let Some((dropped, written)) = shared.request_log.as_ref().map(|log| log.figures()) {
-            totals.count("handover_access_log_dropped_lines_total", dropped);
+            totals.count(DROPPED_LINES, dropped);
             totals.count("handover_access_log_written_bytes_total", written);
         }
         if let Some((lost, written)) = log.map(Log::figures) {
