@@ -1,7 +1,7 @@
 //! What this process takes of the host, as proc(5) says. Where there is no /proc, nothing is known.
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use rustix::param::{clock_ticks_per_second, page_size};
-use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;
 
@@ -16,7 +16,7 @@ pub struct ProcessFigures {
     pub threads: u64,
     /// When it was started, in milliseconds since 1970.
     pub started: u64,
-    /// Descriptors, and how many there may be; `None` is without a limit.
+    /// Descriptors, and how many there may be; `None` is without a limit, or where a sandbox does not say it.
     pub open_files: u64,
     pub most_files: Option<u64>,
 }
@@ -40,9 +40,17 @@ impl ProcessFigures {
             started: micros(ClockId::Realtime).saturating_sub(age) / 1000,
             // The one by which they are read is none of them.
             open_files: (fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1),
-            most_files: getrlimit(Resource::Nofile).current,
+            most_files: most_files(),
         })
     }
+}
+
+/// Not by rustix, which takes it for a call that cannot fail: it may be refused.
+fn most_files() -> Option<u64> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    // Of 32 bits on some hosts.
+    #[allow(clippy::unnecessary_cast)]
+    (soft != RLIM_INFINITY).then_some(soft as u64)
 }
 
 struct Stat {
