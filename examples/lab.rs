@@ -12,6 +12,7 @@
 //! | `GET /count` | how often that was asked, over all generations |
 //! | `POST /map/{key}`, `GET /map/{key}` | keeps the body, over all generations; answers with it, or 404 |
 //! | `GET /panic` | panics |
+//! | `POST /open` | with `LAB_CONFINED`: opens the path that the body is, to read or with `?write` to write, and answers with what the file holds or why it cannot be opened |
 //! | `GET /events/{topic}`, `POST /events/{topic}` | subscribes, publishes: anybody may; `tick` counts ten times a second, over all generations |
 //! | `GET /events-of/{topic}` | the same subscription by a handler |
 //! | `GET /ws/echo` | a WebSocket that says what it hears |
@@ -28,18 +29,21 @@
 //! With `LAB_WITHOUT_THREAD` it lacks the conversation of `/ws/thread`; with `LAB_RESTORES_AFTER` no client of that
 //! goes on in another process before there is that file. With `LAB_TICKS` a background thread counts a hundred times a
 //! second, over all generations, and appends each number to that file. With `LAB_STATELESS` it carries nothing over and
-//! has no hub, and two generations may serve at a time.
+//! has no hub, and two generations may serve at a time. With `LAB_CONFINED` requests can open that directory and nothing
+//! else, by Landlock, and write to `writable` in it.
 //!
 //! It takes the program's flags: `cargo run --release --example lab -- --help`.
 
 use handover::{
-    Background, Body, Carried, Client, Config, Conversation, Header, Hub, Incoming, IntoResponse, Namespace,
-    Publishers, Request, Response, Router, Server, SockJs, StatusCode,
+    AllowedPaths, Background, Body, Carried, Client, Config, Conversation, Header, Hub, Incoming, IntoResponse,
+    Namespace, Publishers, Request, Response, Router, Server, SockJs, StatusCode,
 };
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -73,6 +77,12 @@ fn main() -> ExitCode {
         .get("/map/{key}", value_of(state.clone()))
         .post("/map/{key}", keep(state.clone()));
     let mut server = Server::builder().config(config);
+    let confined = std::env::var_os("LAB_CONFINED").map(PathBuf::from);
+    let routes = if confined.is_some() { routes.post("/open", open) } else { routes };
+    if let Some(directory) = confined {
+        let writable = directory.join("writable");
+        server = server.confine(AllowedPaths::default().read(directory).write(writable));
+    }
     if std::env::var_os("LAB_STATELESS").is_none() {
         let hub = Hub::new();
         let events = hub.namespace("lab").history(1000).publishers(Publishers::Anyone);
@@ -461,6 +471,19 @@ fn journal(request: &mut Request, path: Option<&OsString>) -> Result<Response, R
         Ok(written) => Err(failed(format!("only {written} of {} bytes went into {path:?}", line.len()))),
         Err(error) => Err(failed(format!("cannot append to {path:?}: {error}"))),
     }
+}
+
+/// Says what whoever asks can open here.
+fn open(request: &mut Request) -> Result<Vec<u8>, Refusal> {
+    let path = request.body_bytes().map_err(|error| bad(format!("the body could not be read: {error}")))?;
+    let path = Path::new(OsStr::from_bytes(&path));
+    let mut content = Vec::new();
+    let opened = match request.query() {
+        Some("write") => OpenOptions::new().write(true).create(true).truncate(false).open(path).map(drop),
+        _ if path.is_dir() => std::fs::read_dir(path).map(drop),
+        _ => std::fs::File::open(path).and_then(|file| file.take(4096).read_to_end(&mut content).map(drop)),
+    };
+    opened.map(|()| content).map_err(|error| (StatusCode(403), format!("{error}\n")))
 }
 
 /// Digits only: the standard parser takes a `+`.

@@ -61,7 +61,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "sys",
         ],
     ),
-    ("engine::pool", &["clock", "engine::connection", "engine::slot", "engine::sync", "logging"]),
+    ("engine::pool", &["clock", "engine::connection", "engine::slot", "engine::sync", "logging", "sys"]),
     ("engine::table", &["engine::connection"]),
     ("engine::connection", &["api", "clock", "config", "engine::slot", "generation", "lifecycle", "logging", "sys"]),
     ("engine::slot", &["clock", "engine::sync"]),

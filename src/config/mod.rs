@@ -2,10 +2,12 @@
 //!
 //! `site` is what a file says of the site, `push` what it says of push.
 
+mod allowed_paths;
 mod cache;
 pub mod push;
 pub mod site;
 
+pub use allowed_paths::AllowedPaths;
 pub use push::PushConfig;
 pub use site::SiteConfig;
 
@@ -288,6 +290,9 @@ pub struct Config {
     /// Give back memory when nothing has happened for a second: what is free in the allocator, and pages of the program's
     /// own file. Default false: it is about the whole process, so for one that is the server's alone.
     pub give_back_at_rest: bool,
+    /// Keep to what [`Builder::confine`](crate::Builder::confine) allows, if that was called, as the program does. Default
+    /// true.
+    pub landlock: bool,
     /// Print `listening on …` and `ready …` on stdout. Default false; true when the settings came from the command line.
     pub announce: bool,
 }
@@ -327,6 +332,7 @@ impl Default for Config {
             signals: true,
             reap_orphans: false,
             give_back_at_rest: false,
+            landlock: true,
             announce: false,
         }
     }

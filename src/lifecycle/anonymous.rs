@@ -45,13 +45,10 @@ fn written(mut file: File, bytes: &[u8]) -> io::Result<File> {
 
 /// In the first directory that takes one; those in memory first. Close-on-exec, for this user alone.
 fn unlinked_file() -> io::Result<File> {
-    let directories =
-        [PathBuf::from("/dev/shm"), PathBuf::from("/run"), std::env::temp_dir(), PathBuf::from("/var/tmp")];
+    let directories = directories();
     let mut why = None;
     for directory in &directories {
-        let unnamed = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let opened = openat(CWD, directory, unnamed, Mode::RUSR | Mode::WUSR).map(File::from);
-        match opened.map_err(io::Error::from).or_else(|_| named_and_unlinked(directory)) {
+        match unlinked_file_in(directory) {
             Ok(file) => return Ok(file),
             Err(error) => _ = why.get_or_insert((directory, error)),
         }
@@ -61,6 +58,24 @@ fn unlinked_file() -> io::Result<File> {
         error.kind(),
         format!("no file for the state, neither by memfd_create nor in {directory:?}: {error}"),
     ))
+}
+
+fn unlinked_file_in(directory: &Path) -> io::Result<File> {
+    let unnamed = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let opened = openat(CWD, directory, unnamed, Mode::RUSR | Mode::WUSR).map(File::from);
+    opened.map_err(io::Error::from).or_else(|_| named_and_unlinked(directory))
+}
+
+fn directories() -> [PathBuf; 4] {
+    [PathBuf::from("/dev/shm"), PathBuf::from("/run"), std::env::temp_dir(), PathBuf::from("/var/tmp")]
+}
+
+/// Where such files are made: nowhere, if memory is what they are in.
+pub fn directory_in_use() -> Option<PathBuf> {
+    match memfd_create("handover", MemfdFlags::CLOEXEC) {
+        Ok(_) => None,
+        Err(_) => directories().into_iter().find(|directory| unlinked_file_in(directory).is_ok()),
+    }
 }
 
 /// Where the file system knows no O_TMPFILE.

@@ -1,7 +1,7 @@
 //! How a server begins, hands over and ends: the phase it is in, the signals that drive it, the state that moves.
 
 pub mod activation;
-mod anonymous;
+pub mod anonymous;
 pub mod candidate;
 pub mod child;
 pub mod configuration;

@@ -1,6 +1,7 @@
 //! The server: wires the threads, and owns the order in which they start and stop.
 
 mod background;
+mod confinement;
 mod figures;
 mod overlap;
 mod relay;
@@ -12,7 +13,7 @@ mod stragglers;
 
 use crate::Error;
 use crate::api::{Closure, Handler, IntoResponse, Request};
-use crate::config::{Config, Limits, StatusAccess};
+use crate::config::{AllowedPaths, Config, Limits, StatusAccess};
 use crate::engine::memory::{self, Plan};
 use crate::generation::generation;
 use crate::lifecycle::Event;
@@ -67,6 +68,7 @@ pub struct Builder {
     carry: Option<Arc<Carry>>,
     background: BackgroundThreads,
     hub: Option<Hub>,
+    allowed: Option<AllowedPaths>,
 }
 
 /// An application's hooks for what it carries over.
@@ -240,6 +242,34 @@ impl Builder {
         self
     }
 
+    /// Keeps handlers to these paths, where the kernel has Landlock (5.13 and later) and nothing forbids it; else a line of
+    /// the log says that they may open what the process may. Each call is for more paths, and without one there is no
+    /// limit. The threads that run handlers, the acceptor, and the threads and processes that those start, are refused
+    /// (EACCES) to open anything else, but for little that the server itself needs, and gain no privileges by what they
+    /// execute (no_new_privs). A library that opens files while it is used (time zones, names of hosts, certificates)
+    /// needs their paths here, and a process that a handler starts its program.
+    ///
+    /// It guards paths, and not execution: a handler that opens what a client names gets nothing else, but code that an
+    /// attacker runs in this process has its other threads, which are not limited: main, which reloads, and those of
+    /// [`Builder::background`]. What is open already stays open, and whether a file exists can be seen. It cannot be
+    /// undone, so what is allowed changes with a reload. [`Config::landlock`] switches it off.
+    ///
+    /// ```
+    /// use handover::{AllowedPaths, Request, Server};
+    ///
+    /// let server = Server::builder()
+    ///     .confine(AllowedPaths::default().read("/srv/notes"))
+    ///     .handler(|request: &mut Request| std::fs::read(format!("/srv/notes/{}", request.path())).ok());
+    /// # let _ = server;
+    /// ```
+    ///
+    /// # Errors
+    /// A path that is not there is an error of [`Builder::build`], and so of the check before a reload.
+    pub fn confine(mut self, allowed: AllowedPaths) -> Builder {
+        self.allowed = Some(self.allowed.unwrap_or_default().and(allowed));
+        self
+    }
+
     /// Checks the settings and binds the listeners. With `check` set in the configuration nothing is bound. Those
     /// that a predecessor had bound are kept, and new addresses of a successor begin to listen when it runs. Listeners
     /// that the service manager passed (socket activation: `LISTEN_FDS` and `LISTEN_PID`) take the place of the
@@ -254,7 +284,8 @@ impl Builder {
     }
 
     fn build_server(self) -> Result<Server, Error> {
-        let Builder { mut config, handler, carry, background, hub } = self;
+        let Builder { mut config, handler, carry, background, hub, allowed } = self;
+        let allowed = allowed.filter(|_| config.landlock);
         let program = Program::of_this_process();
         let handler =
             handler.ok_or_else(|| Error::config(format_args!("there is no handler; give one with .handler(…)")))?;
@@ -297,6 +328,15 @@ impl Builder {
                 Some(log.inspect_err(|error| role.hears_why(error))?)
             }
         };
+        if let Some(allowed) = &allowed
+            && (way_back::is_armed() || !matches!(role, Some(Role::Exec(..))))
+        {
+            confinement::check(allowed).inspect_err(|error| {
+                if let Some(role) = &role {
+                    role.hears_why(error);
+                }
+            })?;
+        }
         let request_log = match &role {
             None => None,
             Some(role) => match RequestLog::open(&config) {
@@ -346,6 +386,7 @@ impl Builder {
             background,
             hub,
             keeps_messages,
+            allowed,
             status,
             identity,
             program,
@@ -398,6 +439,8 @@ pub struct Server {
     hub: Option<Hub>,
     /// Whether that is the application's, and no page's alone.
     keeps_messages: bool,
+    /// What requests may open; `None` is whatever the process may.
+    allowed: Option<AllowedPaths>,
     status: Status,
     /// Whom it serves as, if that is said.
     identity: Option<Identity>,
@@ -527,6 +570,7 @@ impl Server {
             background,
             hub,
             keeps_messages,
+            allowed,
             status,
             identity,
             addresses,
@@ -553,6 +597,7 @@ impl Server {
             background,
             hub,
             keeps_messages,
+            allowed,
             status,
             log,
             request_log,
@@ -599,6 +644,9 @@ impl Server {
         let identity = self.identity.as_ref().filter(|_| !program::is_check());
         check::can_write(&self.config, identity.is_some())?;
         let mut report = check::report(&self.config, self.memory.as_ref(), &self.addresses, &self.handler.describe());
+        if let Some(allowed) = &self.allowed {
+            report.push_str(&format!("landlock   requests can open {allowed}, if the kernel has Landlock\n"));
+        }
         let list =
             |versions: RangeInclusive<u32>| versions.map(|version| version.to_string()).collect::<Vec<_>>().join(",");
         let (states, words) = (list(state::versions()), list(link::words()));

@@ -1,6 +1,7 @@
 //! A server that runs, seen from the main thread: its threads, what it waits for, and how it stops.
 
 use super::background::BackgroundThreads;
+use super::confinement::Confinements;
 use super::relay::Relay;
 use super::role::Inherited;
 use super::status::{Sources, Status};
@@ -9,7 +10,7 @@ use super::{Carry, Ended, figures};
 use crate::Error;
 use crate::api::{Handler, Sessions};
 use crate::clock::{Millis, boot_time};
-use crate::config::{Config, ReloadMode};
+use crate::config::{AllowedPaths, Config, ReloadMode};
 use crate::engine::acceptor::{Acceptor, Command, Holders, Jobs, WAKER};
 use crate::engine::connection::{Budget, Connection, Durations, Restored, Role, Shared, Stats};
 use crate::engine::memory::{ACCEPTOR_STACK, STATUS_STACK};
@@ -26,10 +27,11 @@ use crate::lifecycle::signals::SignalThread;
 use crate::lifecycle::state::{Counters, SavedSession, SavedSessions, decode};
 use crate::lifecycle::way_back::{self, Failures};
 use crate::lifecycle::{Event, FromPredecessor, Phase};
-use crate::listener::{Listener, Origin, WeakListener};
+use crate::listener::{Bound, Listener, Origin, WeakListener};
 use crate::logging::requests::RequestLog;
 use crate::logging::{Log, early};
 use crate::push::{Hub, history};
+use crate::sys::landlock::Confinement;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::cell::Cell;
 use std::io;
@@ -71,6 +73,8 @@ pub struct ProcessContext {
     pub hub: Option<Hub>,
     /// Whether what that keeps is to go on: it is the application's, and no page's alone.
     pub keeps_messages: bool,
+    /// What requests may open, if that is limited.
+    pub allowed: Option<AllowedPaths>,
     pub status: Status,
     pub log: Option<Arc<Log>>,
     pub request_log: Option<Arc<RequestLog>>,
@@ -220,6 +224,7 @@ impl Running {
         let pool = Arc::new(Pool(context.sender.clone()));
         let passed_on = listeners.iter().map(Listener::downgrade).collect();
         let jobs = Jobs { workers: jobs, streamers: stream_jobs, status: config.status_routes.then_some(status_jobs) };
+        let bound: Vec<Bound> = listeners.iter().chain(&obsolete).map(|listener| listener.bound().clone()).collect();
         let mut acceptor =
             Acceptor::new(poll, listeners, jobs, from_workers, to_acceptor.clone(), commanded, shared.clone())
                 .map_err(|error| failed("the poller", error))?;
@@ -229,7 +234,12 @@ impl Running {
         if let Some(predecessor) = predecessor.as_ref().filter(|predecessor| predecessor.tells()) {
             acceptor.succeed(predecessor.link.clone());
         }
+        let confinements = match &context.allowed {
+            Some(allowed) => Confinements::new(allowed, bound.iter()),
+            None => Confinements::default(),
+        };
         let make = {
+            let confinement = confinements.workers;
             let (to_acceptor, shared) = (to_acceptor.clone(), shared.clone());
             Arc::new(move |role, index: usize, jobs, done, streamers| Worker {
                 role,
@@ -237,6 +247,7 @@ impl Running {
                 jobs,
                 to_acceptor: to_acceptor.clone(),
                 shared: shared.clone(),
+                confinement: confinement.clone(),
                 in_flight: shared.in_flight[index].clone(),
                 streamers,
                 done,
@@ -258,7 +269,7 @@ impl Running {
             let status = make(Role::Status, threads - 1, jobs, pool.clone(), streamers.clone());
             workers.push(status.spawn(STATUS_STACK).map_err(|error| failed("the status thread", error))?);
         }
-        let thread = AcceptorThread::start().map_err(|error| failed("the acceptor", error))?;
+        let thread = AcceptorThread::start(confinements.acceptor).map_err(|error| failed("the acceptor", error))?;
         // Everything that can fail has not: what is left is done at once.
         let mut context = context;
         if let Some(hub) = &context.hub {
@@ -1059,11 +1070,14 @@ struct AcceptorThread {
 
 impl AcceptorThread {
     /// A thread that waits for what it is to run: to start one can fail, and to run is the last step.
-    fn start() -> io::Result<WaitingThread> {
+    fn start(confinement: Option<Arc<Confinement>>) -> io::Result<WaitingThread> {
         let failure = Arc::new(OnceLock::new());
         let outcome = failure.clone();
         let (acceptor, waits) = bounded::<Acceptor>(1);
         let run = move || {
+            if let Some(confinement) = &confinement {
+                confinement.confine_this_thread();
+            }
             // Without one the server has not started.
             if let Ok(acceptor) = waits.recv()
                 && let Err(error) = acceptor.run()

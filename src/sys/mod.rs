@@ -7,6 +7,7 @@
 pub mod allocator;
 pub mod come_back;
 pub mod descriptors;
+pub mod landlock;
 pub mod privileges;
 pub mod process;
 pub mod regular_file;

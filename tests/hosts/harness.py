@@ -253,13 +253,15 @@ SYSTEM_CALLS = {
         "mincore": 27, "madvise": 28, "sendfile": 40, "socket": 41, "accept": 43, "setsockopt": 54,
         "setgroups": 116, "sched_setscheduler": 144, "sched_getaffinity": 204, "accept4": 288, "prlimit64": 302, "getrandom": 318,
         "memfd_create": 319, "execveat": 322, "statx": 332, "rseq": 334, "pidfd_open": 434, "close_range": 436,
-        "openat2": 437, "faccessat2": 439,
+        "openat2": 437, "faccessat2": 439, "landlock_create_ruleset": 444, "landlock_add_rule": 445,
+        "landlock_restrict_self": 446,
     },
     "aarch64": {
         "mincore": 232, "madvise": 233, "sendfile": 71, "socket": 198, "accept": 202, "setsockopt": 208,
         "setgroups": 159, "sched_setscheduler": 119, "sched_getaffinity": 123, "accept4": 242, "prlimit64": 261, "getrandom": 278,
         "memfd_create": 279, "execveat": 281, "statx": 291, "rseq": 293, "pidfd_open": 434, "close_range": 436,
-        "openat2": 437, "faccessat2": 439,
+        "openat2": 437, "faccessat2": 439, "landlock_create_ruleset": 444, "landlock_add_rule": 445,
+        "landlock_restrict_self": 446,
     },
 }
 

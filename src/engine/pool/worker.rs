@@ -8,6 +8,7 @@ use crate::engine::connection::{CloseReason, Connection, InFlight, Role, Shared,
 use crate::engine::pool::work_queue::Consumer;
 use crate::engine::slot::Word;
 use crate::logging::rate_limit::log_rate_limited;
+use crate::sys::landlock::Confinement;
 use crossbeam_channel::Sender;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -114,6 +115,8 @@ pub struct Worker<D> {
     pub to_acceptor: AcceptorHandle,
     pub shared: Arc<Shared>,
     pub in_flight: Arc<InFlight>,
+    /// What it may open, if that is limited.
+    pub confinement: Option<Arc<Confinement>>,
     /// Threads that are started when the first connection waits for one.
     pub streamers: Arc<Streamers<D>>,
     /// Its part in the pool, dropped when the thread ends; the last one tells the main thread.
@@ -133,6 +136,10 @@ impl<D: Clone + Send + 'static> Worker<D> {
 
     /// Works until the acceptor has dropped its end of the channel and the channel is empty.
     fn run(self) {
+        // One of these starts a streamer, which cannot open more than that.
+        if let Some(confinement) = self.confinement.as_ref().filter(|_| self.role != Role::Streamer) {
+            confinement.confine_this_thread();
+        }
         let mut work = WorkerContext::new(self.shared.clone(), self.role, self.index, self.in_flight.clone());
         self.shared.phase.stopping().is_of_this_thread();
         while let Some(job) = self.jobs.next() {
