@@ -20,6 +20,7 @@ fn serve(config: Config) -> Result<Ended, Error> {
     if let Some(hub) = site.hub() {
         server = server.hub(hub);
     }
+    server = server.confine(Site::allowed_paths(&config));
     // It has no children but those of a reload; as pid 1 of a container it gets everybody's. And its memory is the server's.
     server.service(site).config(config).reap_orphans(true).give_back_at_rest(true).build()?.run()
 }

@@ -141,6 +141,13 @@ pub const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        name: "landlock",
+        group: Group::Serving,
+        elsewhere: &["sandbox"],
+        kind: Kind::Off(|config| &mut config.landlock),
+        ..ROW
+    },
+    Setting {
         name: "stop-deadline",
         group: Group::Reloading,
         help: Some("wait that long for requests under way"),

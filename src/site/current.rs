@@ -5,6 +5,8 @@ use crate::Error;
 use crate::clock::Millis;
 use crate::logging::rate_limit::log_rate_limited;
 use crate::sys::working_directory;
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -96,8 +98,21 @@ impl Current {
             Ok(found) => found,
             Err(errno) => {
                 if !self.failing.swap(true, Ordering::Relaxed) {
-                    let (path, error) = (&self.path, std::io::Error::from(errno));
-                    log_rate_limited!(warn, "cannot open {path:?} anew, serving what it was until it can be: {error}");
+                    let path = &self.path;
+                    match errno == Errno::ACCESS && may_be_opened(path) {
+                        true => log_rate_limited!(
+                            warn,
+                            "{path:?} leads to where requests cannot open anything (Landlock), serving what it was; \
+                             a reload serves it"
+                        ),
+                        false => {
+                            let error = std::io::Error::from(errno);
+                            log_rate_limited!(
+                                warn,
+                                "cannot open {path:?} anew, serving what it was until it can be: {error}"
+                            );
+                        }
+                    }
                 }
                 return None;
             }
@@ -120,6 +135,11 @@ impl Current {
     pub fn wait(&self) {
         self.looked.fetch_sub(BELIEVED, Ordering::Relaxed);
     }
+}
+
+/// Whether the permissions of the directory allow it: then it is this thread that may not.
+fn may_be_opened(path: &Path) -> bool {
+    accessat(CWD, path, Access::READ_OK | Access::EXEC_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// The root of one request: of this number, and opened only if something has to be looked up.

@@ -18,9 +18,11 @@
 //! - `answer` makes the response of a [`Representation`](answer::Representation): validators, 304, 206, 416, 200.
 //! - `conditional` and `range` read the fields of the request (RFC 9110 §13 and §14): no I/O, no clock.
 //! - `push` gives a path below a prefix of `[[push]]` to its namespace, before all others.
+//! - `allowed` says what of the file system that needs, for the threads that may open nothing else.
 //! - `listing` shows what is in a directory that has no index, if it may.
 //! - `content_type` knows the media types.
 
+mod allowed;
 mod answer;
 mod cache;
 mod content;

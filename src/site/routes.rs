@@ -1,5 +1,6 @@
 //! The whole site of a configuration: which route answers a path, and what every answer gets.
 
+use super::allowed::allowed;
 use super::answer::refuse;
 use super::cache::Cache;
 use super::content_type::MediaTypes;
@@ -15,7 +16,7 @@ use crate::config::push::NamespaceConfig;
 use crate::config::site::{DirectoryOptions, Prefix, RedirectTarget, RouteAction, RouteConfig};
 use crate::push::{Hub, TokenKeys};
 use crate::sys::regular_file;
-use crate::{Config, Error};
+use crate::{AllowedPaths, Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
 use std::path::Path;
 use std::sync::Arc;
@@ -134,6 +135,11 @@ impl Site {
     /// What its `[[push]]` publish to, for [`Builder::hub`](crate::Builder::hub); `None` without one.
     pub fn hub(&self) -> Option<&Hub> {
         self.hub.as_ref()
+    }
+
+    /// What requests for files have to open, for [`Builder::confine`](crate::Builder::confine).
+    pub fn allowed_paths(config: &Config) -> AllowedPaths {
+        allowed(config)
     }
 
     fn push_route(&self, request: &Request) -> Option<(&PushRoute, usize)> {

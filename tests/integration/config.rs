@@ -396,7 +396,7 @@ fn the_example_is_right_and_shows_the_defaults() {
         let report = site.report(&[]);
         let without = Site::new("[[push]]\nprefix = \"/events\"\n");
         // What is no example of a site is a default, so nothing else differs from a file with no more than push.
-        let ours = ["file", "route", "push", "log", "access", "pid", "status", "warning"];
+        let ours = ["file", "route", "push", "log", "access", "pid", "status", "warning", "landlock"];
         let settings = |report: &str| {
             let lines = report.lines().filter(|line| !ours.contains(&line.split(' ').next().unwrap_or("")));
             lines.map(str::to_owned).collect::<Vec<_>>()
