@@ -7,7 +7,7 @@ use crate::lifecycle::program;
 use crate::listener::{Address, Bound, Listener};
 use crate::logging;
 use crate::push::history;
-use crate::sys::privileges::{Identity, first_free_port, is_root};
+use crate::sys::privileges::{Identity, first_free_port, may_become_another};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -45,7 +45,7 @@ pub fn check_as(config: &Config, identity: &Identity) -> Result<(), Error> {
             .error("user", format_args!("the server is to be {identity}, and is another one: that needs a restart")));
     }
     // What would run can be said all the same.
-    if is_root() { become_user(config, identity) } else { Ok(()) }
+    if may_become_another() { become_user(config, identity) } else { Ok(()) }
 }
 
 /// From here on the process is that user. Nobody has started a thread.
@@ -56,7 +56,7 @@ pub fn become_user(config: &Config, identity: &Identity) -> Result<(), Error> {
     if identity.is_ours() {
         return Ok(());
     }
-    if !is_root() {
+    if !may_become_another() {
         return Err(config.error(
             "user",
             format_args!(

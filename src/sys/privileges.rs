@@ -6,6 +6,7 @@ use nix::unistd::{
     Gid, Group, Uid, User, getgroups, getresgid, getresuid, initgroups, setgroups, setresgid, setresuid,
 };
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, chownat, fstat, open};
+use rustix::thread::{CapabilitySet, capabilities};
 use std::ffi::CString;
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -159,6 +160,12 @@ impl Identity {
         let (user, group) = self.owner();
         Ok(chownat(&file, c"", user, group, AtFlags::EMPTY_PATH)?)
     }
+}
+
+/// Whether the process may become another user; in a namespace of users root may as well.
+pub fn may_become_another() -> bool {
+    let both = CapabilitySet::SETUID | CapabilitySet::SETGID;
+    capabilities(None).map_or_else(|_| Uid::effective().is_root(), |sets| sets.effective.contains(both))
 }
 
 /// Whether the process may do what only root may, on the host itself: in a namespace of users root is nobody in particular.
