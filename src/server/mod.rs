@@ -30,6 +30,7 @@ use crate::program::{check, flags, privileges};
 use crate::push::Hub;
 use crate::sys::privileges::{Identity, is_root};
 use crate::sys::regular_file::{self, is_exposed};
+use crate::sys::resident;
 use crate::sys::scheduling::{Policy, schedule};
 use crate::sys::stdio::{MOMENT, Stream};
 pub use background::Background;
@@ -313,6 +314,9 @@ impl Builder {
             logging::are_different(&config).inspect_err(|error| role.iter().for_each(|role| role.hears_why(error)))?;
         }
         let becomes = identity.as_ref().filter(|identity| role.is_some() && !identity.is_ours());
+        if becomes.is_some() && config.give_back_at_rest {
+            resident::before_another_user();
+        }
         if let Some(identity) = becomes {
             privileges::make_files(&config, identity);
         }

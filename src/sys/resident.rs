@@ -5,10 +5,13 @@
 //! there, or has it read from the file where memory was short meanwhile. The pages of libc stay: every process has them.
 
 use rustix::param::page_size;
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use std::ffi::{CStr, c_int, c_void};
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
+use std::thread;
 
 /// What `/proc/PID/pagemap` says of a page: that it is in memory, that it is swapped out, and that its content is the
 /// file's and not a private copy.
@@ -22,6 +25,22 @@ const UNWINDER: &[u8] = b"/libgcc_s.so";
 
 /// How many pages are judged together.
 const TOGETHER: usize = 64;
+
+/// Opened at the first call and kept: in a process that has become another user it is root's, until it executes a program.
+fn page_map() -> Option<&'static File> {
+    static PAGE_MAP: OnceLock<Option<File>> = OnceLock::new();
+    PAGE_MAP.get_or_init(|| File::open("/proc/self/pagemap").ok()).as_ref()
+}
+
+/// For a process that is about to become another user, and has done nothing as that one yet: what it is to read of itself is
+/// opened. On a thread without a capability, or it would show where in the memory of the host each page is.
+pub fn before_another_user() {
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    let open = move || set_capabilities(None, sets).map(|()| page_map().is_some());
+    // Without it nothing is given back before the first reload.
+    let _ = thread::Builder::new().name("page-map".into()).spawn(open).map(thread::JoinHandle::join);
+}
 
 /// The read-only parts of the file that this process runs.
 pub struct Executable {
@@ -49,12 +68,11 @@ impl Executable {
     /// Gives back what is resident of them. Whoever runs there meanwhile takes a page fault that reads nothing.
     pub fn give_back(&mut self) {
         // Where there is no /proc, or it is not ours to read, nobody knows what would be lost with a page.
-        let Ok(pagemap) = File::open("/proc/self/pagemap") else { return };
+        let Some(pagemap) = page_map() else { return };
         // All are judged before any goes: judging would bring back what it needs itself.
         for part in &mut self.parts {
-            part.unchanged = are_unchanged(&pagemap, &part.pages, self.page);
+            part.unchanged = are_unchanged(pagemap, &part.pages, self.page);
         }
-        drop(pagemap);
         for Part { pages, .. } in self.parts.iter().filter(|part| part.unchanged) {
             // SAFETY: nobody writes to these pages, and what is read there next is the same from the file. A debugger
             // that has set a breakpoint since we looked, some microseconds ago, loses that and nothing more. Where it
