@@ -13,6 +13,7 @@ use crate::generation::{resume, succeed};
 use crate::lifecycle::{program, way_back};
 use crate::logging::line::push_line;
 pub(crate) use crate::logging::panics::panic_text;
+use crate::sys::privileges::Identity;
 use crate::sys::stdio::{MOMENT, Stream, are_one, write_to};
 use crate::{Config, Error};
 use log::{Level, Record};
@@ -40,7 +41,7 @@ use std::time::Duration;
 /// A configuration error when the log file cannot be opened, which names the path, and for a level that is none. A usage
 /// error when `RUST_LOG` says nothing that could be meant.
 pub fn init_logging(config: &Config) -> Result<Arc<Log>, Error> {
-    start(config, false)
+    start(config, None, false)
 }
 
 /// What an application calls first that takes the program's flags does this: a process that was executed comes back from here on,
@@ -71,7 +72,9 @@ fn started() -> Option<&'static Arc<Log>> {
 
 /// The same. Where nothing can be taken back any more, a log file that cannot be opened is no reason to end: the log goes
 /// to stderr until it is opened anew, and says so.
-pub fn start(config: &Config, at_any_rate: bool) -> Result<Arc<Log>, Error> {
+///
+/// `becomes`: the user that this process will be, and that the file has to be open to.
+pub fn start(config: &Config, becomes: Option<&Identity>, at_any_rate: bool) -> Result<Arc<Log>, Error> {
     static STARTING: Mutex<()> = Mutex::new(());
     let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(log) = started() {
@@ -82,7 +85,7 @@ pub fn start(config: &Config, at_any_rate: bool) -> Result<Arc<Log>, Error> {
         other => (other?, None),
     };
     let format = config.log_format;
-    let (log, no_file) = match config.log_file.as_deref().map(|path| (path, Log::file(path, format))) {
+    let (log, no_file) = match config.log_file.as_deref().map(|path| (path, Log::file(path, becomes, format))) {
         None => (Log::to(None, Sink::Stderr(Stream::stderr()), format), None),
         Some((_, Ok(log))) => (log, None),
         Some((path, Err(error))) => {
@@ -148,9 +151,9 @@ enum Sink {
 }
 
 impl Log {
-    fn file(path: &Path, format: LogFormat) -> io::Result<Log> {
+    fn file(path: &Path, becomes: Option<&Identity>, format: LogFormat) -> io::Result<Log> {
         let path = crate::sys::working_directory::absolute(path)?;
-        let file = open(&path)?;
+        let file = open(&path, becomes)?;
         Ok(Log::to(Some(path), Sink::File(file), format))
     }
 
@@ -183,7 +186,7 @@ impl Log {
             return;
         };
         // The lock is not held while anything is logged: the line has to get through it.
-        match open(path) {
+        match open(path, None) {
             Ok(file) => {
                 self.sink().sink = Sink::File(file);
                 log::info!("reopened log file {path:?}");
@@ -232,9 +235,13 @@ fn leads_to(path: &Path) -> Option<PathBuf> {
 ///
 /// O_NONBLOCK does nothing to a file. It keeps a FIFO without a reader from stopping the start, or the signal
 /// thread in a reopen, and one with a slow reader from stopping the workers: lines that do not fit are lost.
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, becomes: Option<&Identity>) -> io::Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)
+    let open = |how: &mut OpenOptions| how.append(true).mode(0o640).custom_flags(flags).open(path);
+    match becomes {
+        Some(identity) => identity.open_file(path, &open),
+        None => open(OpenOptions::new().create(true)),
+    }
 }
 
 /// Whether the log could be opened there, said without a trace: a file that is not there yet is not made, since who
@@ -494,7 +501,7 @@ mod tests {
             (fifo, "nobody reads from it"),
             (link, "its directory does not exist"),
         ] {
-            for tried in [try_open(&path), open(&path).map(drop)] {
+            for tried in [try_open(&path), open(&path, None).map(drop)] {
                 assert_eq!(why(&path, &tried.expect_err(words)), words, "{path:?}");
             }
         }

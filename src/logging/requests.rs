@@ -4,6 +4,7 @@
 //! the buffer has no room for, or the disk, is counted, and the next line that is written says how many there were.
 
 use crate::clock::wall_clock;
+use crate::sys::privileges::Identity;
 use crate::sys::stdio::{Stream, write_to};
 use crate::{Config, Error};
 use portable_atomic::AtomicU64;
@@ -90,12 +91,12 @@ enum Sink {
 }
 
 impl Sink {
-    fn open(path: &std::path::Path) -> io::Result<Sink> {
+    fn open(path: &std::path::Path, becomes: Option<&Identity>) -> io::Result<Sink> {
         if path.as_os_str() == "-" {
             return Ok(Sink::Stdout(Stream::stdout()));
         }
         let path = crate::sys::working_directory::absolute(path)?;
-        let file = super::open(&path)?;
+        let file = super::open(&path, becomes)?;
         Ok(Sink::File { path, file })
     }
 
@@ -133,16 +134,16 @@ fn whole_lines(bytes: &[u8]) -> &[u8] {
 }
 
 impl RequestLog {
-    /// As the configuration says, if it does: opened, and nothing more.
+    /// As the configuration says, if it does: opened, and nothing more. `becomes`: see [`super::start`].
     ///
     /// # Errors
     /// The file cannot be opened; it names the path.
-    pub fn open(config: &Config) -> Result<Option<Opened>, Error> {
+    pub fn open(config: &Config, becomes: Option<&Identity>) -> Result<Option<Opened>, Error> {
         let Some(path) = config.access_log.as_deref() else { return Ok(None) };
         let cannot = |error: &io::Error| {
             config.error("access_log", format_args!("cannot open access log {path:?}: {}", super::why(path, error)))
         };
-        let sink = Sink::open(path).map_err(|error| cannot(&error))?;
+        let sink = Sink::open(path, becomes).map_err(|error| cannot(&error))?;
         Ok(Some(Opened { sink, format: config.access_log_format }))
     }
 
@@ -285,7 +286,7 @@ fn cleared(mut lines: Vec<u8>) -> Vec<u8> {
 
 fn reopen(sink: &mut Sink) {
     let Sink::File { path, file } = sink else { return };
-    match super::open(path) {
+    match super::open(path, None) {
         Ok(opened) => {
             *file = opened;
             log::info!("reopened access log {path:?}");
@@ -351,7 +352,7 @@ mod tests {
     }
 
     fn log(path: &Path, format: Format) -> RequestLog {
-        RequestLog::to(Sink::open(path).expect("a file"), format).expect("a thread")
+        RequestLog::to(Sink::open(path, None).expect("a file"), format).expect("a thread")
     }
 
     fn add(log: &RequestLog, line: &str) {

@@ -45,7 +45,22 @@ pub fn check_as(config: &Config, identity: &Identity) -> Result<(), Error> {
             .error("user", format_args!("the server is to be {identity}, and is another one: that needs a restart")));
     }
     // What would run can be said all the same.
-    if may_become_another() { become_user(config, identity) } else { Ok(()) }
+    if !may_become_another() {
+        return Ok(());
+    }
+    for (key, what, path) in logs(config) {
+        identity.could_open(path, &|path| logging::try_open(path)).map_err(|error| {
+            config.error(key, format_args!("cannot open {what} {path:?}: {}", logging::why(path, &error)))
+        })?;
+    }
+    become_user(config, identity)
+}
+
+/// Key, words and path of each log that is a file.
+fn logs(config: &Config) -> impl Iterator<Item = (&'static str, &'static str, &Path)> {
+    let logs = [("log_file", "log file", &config.log_file), ("access_log", "access log", &config.access_log)];
+    let logs = logs.into_iter().filter_map(|(key, what, path)| Some((key, what, path.as_deref()?)));
+    logs.filter(|(_, _, path)| path.as_os_str() != "-")
 }
 
 /// From here on the process is that user. Nobody has started a thread.
@@ -65,12 +80,6 @@ pub fn become_user(config: &Config, identity: &Identity) -> Result<(), Error> {
         ));
     }
     identity.assume().map_err(|why| config.error("user", format_args!("cannot become {identity}: {why}")))
-}
-
-/// Files that the server opens again later are that user's, where it makes them.
-pub fn make_files(config: &Config, identity: &Identity) {
-    let files = [&config.log_file, &config.access_log].into_iter().flatten();
-    files.filter(|path| path.as_os_str() != "-").for_each(|path| identity.create_file(path));
 }
 
 /// Sockets are that user's: who may connect to them is said by their owner, group and mode.
@@ -100,12 +109,11 @@ pub fn needs_restart(config: &Config, addresses: &[Address], user: &str) -> Vec<
     config.secret_files().into_iter().for_each(|(what, path)| cannot_read(what, path));
     config.root.as_deref().into_iter().chain(config.site.directories()).for_each(|path| cannot_read("directory", path));
     config.site.error_pages.iter().for_each(|(_, path)| cannot_read("error page", path));
-    for (what, path) in [("log file", &config.log_file), ("access log", &config.access_log)] {
-        let Some(path) = path.as_deref().filter(|path| path.as_os_str() != "-") else { continue };
+    for (_, what, path) in logs(config) {
+        // What is not there yet is made at the start.
         let made_at_start = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied && !path.exists();
-        if let Err(error) =
-            logging::try_open(path).or_else(|error| if made_at_start(&error) { Ok(()) } else { Err(error) })
-        {
+        let tried = logging::try_open(path).or_else(|error| if made_at_start(&error) { Ok(()) } else { Err(error) });
+        if let Err(error) = tried {
             let (why, so) =
                 (logging::why(path, &error), "USR1 keeps the old one, and a reload needs a restart instead");
             all.push((true, format!("user {user} cannot open {what} {path:?} anew ({why}): {so}")));

@@ -317,9 +317,6 @@ impl Builder {
         if becomes.is_some() && config.give_back_at_rest {
             resident::before_another_user();
         }
-        if let Some(identity) = becomes {
-            privileges::make_files(&config, identity);
-        }
         let log = match (&role, config.announce) {
             (_, false) => None,
             (None, true) => {
@@ -328,7 +325,7 @@ impl Builder {
             }
             // Where there is no way back, the connections are worth more than a log.
             (Some(role), true) => {
-                let log = logging::start(&config, at_any_rate);
+                let log = logging::start(&config, becomes, at_any_rate);
                 Some(log.inspect_err(|error| role.hears_why(error))?)
             }
         };
@@ -343,7 +340,7 @@ impl Builder {
         }
         let request_log = match &role {
             None => None,
-            Some(role) => match RequestLog::open(&config) {
+            Some(role) => match RequestLog::open(&config, becomes) {
                 Err(error) if at_any_rate => {
                     log::error!("{error}; requests are not logged until the next reload");
                     None

@@ -3,16 +3,18 @@
 //! By the wrappers of libc, which do it for each thread of the process; the system calls themselves are for one thread.
 
 use nix::unistd::{
-    Gid, Group, Uid, User, getgroups, getresgid, getresuid, initgroups, setgroups, setresgid, setresuid,
+    Gid, Group, Uid, User, getgrouplist, getgroups, getresgid, getresuid, initgroups, setgroups, setresgid, setresuid,
 };
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, chownat, fstat, open};
 use rustix::thread::{CapabilitySet, capabilities};
-use std::ffi::CString;
+use std::collections::VecDeque;
+use std::ffi::{CString, OsString};
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::thread;
 
 /// Somebody that the process can be: a user, its group, and the others that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,13 +140,74 @@ impl Identity {
         (Some(rustix::fs::Uid::from_raw(self.uid.as_raw())), Some(rustix::fs::Gid::from_raw(self.gid.as_raw())))
     }
 
-    /// Makes a file of that user's where there is none, so that it can go on with it. One that is there stays as it is.
-    pub fn create_file(&self, path: &Path) {
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path);
-        // What is in the way is said by who opens it.
-        if let Ok(file) = made {
-            let _ = rustix::fs::fchown(file, self.owner().0, self.owner().1);
+    /// Opens a file by `open`, which may make it, as that user: who may write to a directory decides what its names lead to,
+    /// and a link that this user has put there is not to lead root, to what that user may not write to.
+    ///
+    /// Where the user may not, root does, if nobody else can change what the path leads to; and what root makes is that user's.
+    ///
+    /// # Errors
+    /// What is in the way, also that another could change it.
+    pub fn open_file(
+        &self,
+        path: &Path,
+        open: &(dyn Fn(&mut OpenOptions) -> io::Result<File> + Sync),
+    ) -> io::Result<File> {
+        let own = self.on_a_thread(|| open(OpenOptions::new().create(true)))?;
+        if !own.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            return own;
         }
+        self.may_leave_it_to_root(path)?;
+        match open(OpenOptions::new().create_new(true)) {
+            Ok(file) => {
+                let (user, group) = self.owner();
+                rustix::fs::fchown(&file, user, group)?;
+                Ok(file)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(&mut OpenOptions::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether [`open_file`](Identity::open_file) could be done, by an attempt that leaves no trace.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub fn could_open(&self, path: &Path, attempt: &(dyn Fn(&Path) -> io::Result<()> + Sync)) -> io::Result<()> {
+        match self.on_a_thread(|| attempt(path))? {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.may_leave_it_to_root(path).and_then(|()| attempt(path))
+            }
+            tried => tried,
+        }
+    }
+
+    fn may_leave_it_to_root(&self, path: &Path) -> io::Result<()> {
+        let user = &self.user;
+        let why = || format!("user {user} may not, and root opens nothing for it where others can put links");
+        if is_of_root_alone(path) { Ok(()) } else { Err(io::Error::other(why())) }
+    }
+
+    /// Does something as that user, on a thread of its own, which ends with it: here the system calls themselves are right, and
+    /// nothing has to be taken back.
+    fn on_a_thread<T: Send>(&self, act: impl FnOnce() -> T + Send) -> io::Result<T> {
+        use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+        let ids = |gids: &[Gid]| gids.iter().map(|gid| rustix::fs::Gid::from_raw(gid.as_raw())).collect::<Vec<_>>();
+        let groups = match &self.name {
+            Some(name) => ids(&getgrouplist(name, self.gid)?),
+            None => ids(&[self.gid]),
+        };
+        let (uid, gid) = (rustix::fs::Uid::from_raw(self.uid.as_raw()), rustix::fs::Gid::from_raw(self.gid.as_raw()));
+        let become_it = || -> io::Result<()> {
+            set_thread_groups(&groups)?;
+            set_thread_res_gid(gid, gid, gid)?;
+            Ok(set_thread_res_uid(uid, uid, uid)?)
+        };
+        let refused = |error| io::Error::other(format!("cannot become {self}: {error}"));
+        let run = || become_it().map_err(refused).map(|()| act());
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("as-user".into()).spawn_scoped(scope, run)?;
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")))
+        })
     }
 
     /// Gives a socket's file to that user, if it is still the one that was bound there: of that device and inode.
@@ -160,6 +223,59 @@ impl Identity {
         let (user, group) = self.owner();
         Ok(chownat(&file, c"", user, group, AtFlags::EMPTY_PATH)?)
     }
+}
+
+/// Whether nobody but root can change what that path leads to, link by link. What is not there may be made there.
+fn is_of_root_alone(path: &Path) -> bool {
+    let Ok(path) = std::path::absolute(path) else { return false };
+    let mut at = PathBuf::from("/");
+    if fs::metadata(&at).is_ok_and(|meta| meta.uid() != 0 || meta.mode() & 0o022 != 0) {
+        return false;
+    }
+    let mut pending: VecDeque<OsString> = path.components().skip(1).map(|part| part.as_os_str().to_owned()).collect();
+    let mut links = 0;
+    // Of the directory that it has come to: whether others can add names to it.
+    let mut is_shared = false;
+    while let Some(name) = pending.pop_front() {
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(name);
+        let is_last = pending.is_empty();
+        let meta = match fs::symlink_metadata(&next) {
+            Ok(meta) => meta,
+            Err(error) => return is_last && error.kind() == io::ErrorKind::NotFound,
+        };
+        // The name is root's in a directory of root's, whosever file it is; in one that all may write to it has to be its file.
+        if meta.is_file() {
+            return is_last && (meta.uid() == 0 || !is_shared);
+        }
+        if meta.uid() != 0 {
+            return false;
+        }
+        if meta.is_symlink() {
+            links += 1;
+            let Ok(target) = fs::read_link(&next) else { return false };
+            // Behind the last of a path stands what root would write to: that has to be named itself.
+            if links > 40 || is_last {
+                return false;
+            }
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            }
+            let parts = target.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
+            parts.rev().for_each(|part| pending.push_front(part.as_os_str().to_owned()));
+            continue;
+        }
+        is_shared = meta.mode() & 0o022 != 0;
+        let is_sticky = meta.mode() & 0o1000 != 0;
+        if !meta.is_dir() || is_shared && !is_sticky {
+            return false;
+        }
+        at = next;
+    }
+    false
 }
 
 /// Whether the process may become another user; in a namespace of users root may as well.
@@ -194,6 +310,66 @@ fn statuses() -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(test: &str) -> Directory {
+            // Not below the temporary one, which is shared, and may stand behind a link.
+            let path = std::env::temp_dir()
+                .canonicalize()
+                .expect("one")
+                .join(format!("handover-{test}-{}", std::process::id()));
+            fs::create_dir(&path).expect("a directory");
+            Directory(path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn what_others_can_lead_elsewhere_is_not_of_root_alone() {
+        assert!(is_of_root_alone(Path::new("/etc/passwd")) && is_of_root_alone(Path::new("/no-such-file")));
+        assert!(!is_of_root_alone(Path::new("/no-such-directory/file")) && !is_of_root_alone(Path::new("/etc")));
+        if !Uid::effective().is_root() {
+            return eprintln!("skipped: files of two users, which only root can make");
+        }
+        let Directory(top) = &Directory::new("of-root-alone");
+        let (own, theirs) = (top.join("own"), top.join("theirs"));
+        for directory in [&own, &theirs] {
+            fs::create_dir(directory).expect("a directory");
+        }
+        fs::write(own.join("file"), "").expect("a file");
+        for (link, target) in [("in-own", &own), ("in-theirs", &theirs), ("last", &own.join("file"))] {
+            std::os::unix::fs::symlink(target, own.join(link)).expect("a link");
+        }
+        std::os::unix::fs::symlink("../own", theirs.join("back")).expect("a link");
+        std::os::unix::fs::symlink("../theirs/back", own.join("around")).expect("a link");
+        std::os::unix::fs::chown(&theirs, Some(65534), Some(65534)).expect("root may");
+        let mut all = vec![("own/file", true), ("own/new", true), ("own/in-own/file", true), ("own/../own/new", true)];
+        all.extend([
+            ("own/last", false),
+            ("theirs/new", false),
+            ("own/in-theirs/new", false),
+            ("theirs/back/file", false),
+        ]);
+        all.extend([("own/around/file", false), ("own", false)]);
+        for (path, wanted) in all {
+            assert_eq!(is_of_root_alone(&top.join(path)), wanted, "{path}");
+        }
+        // Whosever the file is, only root can put another one there; until others may write to the directory.
+        std::os::unix::fs::chown(own.join("file"), Some(65534), None).expect("root may");
+        assert!(is_of_root_alone(&own.join("file")));
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o1777)).expect("ours");
+        assert!(!is_of_root_alone(&own.join("file")) && is_of_root_alone(&own.join("new")));
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).expect("ours");
+        assert!(!is_of_root_alone(&own.join("new")));
+    }
 
     #[test]
     fn users_and_groups_are_found_by_name_and_by_number() {
