@@ -4,6 +4,7 @@
 //! A descriptor pins a file and not its bytes, so its size and times are compared before it is used; and a program that
 //! begins with `#!` is opened anew by its interpreter, so it is executed by its path.
 
+use super::before::{self, Before};
 use super::child::Child;
 use super::configuration;
 use super::program::{CHECK, Check, PATH, Program, STATE, SUCCESSOR, WAY_BACK};
@@ -156,12 +157,13 @@ impl<'p> Candidate<'p> {
     }
 
     /// Starts the program to check itself, in a process group of its own where a Ctrl-C at the terminal is for us to pass
-    /// on.
+    /// on. It is told what is to be succeeded.
     ///
     /// # Errors
     /// What posix_spawn(3) says, or that there are no more pipes.
-    pub fn start_check(&self, own_group: bool) -> io::Result<Check> {
-        Check::start(|streams| self.start(&[(CHECK, "1".as_ref())], streams, own_group))
+    pub fn start_check(&self, before: &Before, own_group: bool) -> io::Result<Check> {
+        let before = before.text();
+        Check::start(|streams| self.start(&[(CHECK, "1".as_ref()), (before::VARIABLE, &before)], streams, own_group))
     }
 
     /// Starts the successor, `link` being its stdin.
@@ -244,7 +246,7 @@ mod tests {
 
     fn reads(script: &str) -> Result<Reads, String> {
         let shell = shell(script);
-        let mut check = candidate(&shell).start_check(true).expect("a shell");
+        let mut check = candidate(&shell).start_check(&Before::default(), true).expect("a shell");
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(checked) = check.outcome().expect("a child of ours") {
@@ -285,7 +287,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("handover-check-{}", std::process::id()));
         let script = format!("echo $$ > {0}.new && mv {0}.new {0} && exec sleep 60", file.display());
         let shell = shell(&script);
-        let check = candidate(&shell).start_check(true).expect("a shell");
+        let check = candidate(&shell).start_check(&Before::default(), true).expect("a shell");
         while !file.exists() {
             assert!(begun.elapsed() < PATIENCE, "it does not start");
             std::thread::sleep(Duration::from_millis(1));

@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod anonymous;
+pub mod before;
 pub mod candidate;
 pub mod child;
 pub mod configuration;

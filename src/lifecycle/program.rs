@@ -1,5 +1,6 @@
 //! The program on disk, as it was started: what a reload runs afresh.
 
+use super::before;
 use super::child::{Child, How};
 use super::configuration;
 use crate::sys::working_directory;
@@ -49,12 +50,13 @@ pub fn is_check() -> bool {
 }
 
 /// Never passed on: each is for one process.
-const DROPPED: [&str; 14] = [
+const DROPPED: [&str; 15] = [
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
     "WATCHDOG_PID",
     CHECK,
+    before::VARIABLE,
     STATE,
     SUCCESSOR,
     RELOAD,

@@ -6,6 +6,8 @@
 
 use super::{Address, Bound, Listener, bind_tcp, bind_unix, cannot_listen, is_missing};
 use crate::Error;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -181,6 +183,45 @@ fn overlap(address: SocketAddr, listener: &Listener) -> bool {
     let Bound::Tcp(other) = listener.bound else { return false };
     let one_is_all = address.ip().is_unspecified() != other.ip().is_unspecified();
     address.port() == other.port() && address.is_ipv4() == other.is_ipv4() && one_is_all
+}
+
+/// Whether this process could bind what is not among what is bound: it may be a port below the first that is free for all, or a
+/// socket in a directory that it may not write to. What else is in the way is said by whoever binds.
+///
+/// # Errors
+/// Of binding, for the first that it could not.
+pub fn beyond_rights(addresses: &[Address], bound: &[Bound], first_free_port: u16) -> Result<(), Error> {
+    let refused = |what: &str, why: &str| {
+        let error = io::ErrorKind::PermissionDenied.into();
+        Error::bind(format_args!("cannot listen on {what}: {why}; a restart, by a user that may, is needed"), error)
+    };
+    for address in addresses {
+        match address {
+            Address::Tcp(_, port) if *port == 0 || *port >= first_free_port => {}
+            Address::Tcp(..) => {
+                // A name server that is away is no reason: then what the name has stood for is kept.
+                let resolved = address.resolve().unwrap_or_default();
+                if let Some(new) = resolved.into_iter().find(|&one| !bound.contains(&Bound::Tcp(one))) {
+                    return Err(refused(&new.to_string(), &format!("ports below {first_free_port} need root")));
+                }
+            }
+            Address::Unix(path) => {
+                let meta = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+                let is_it = |one: &Bound| match one {
+                    Bound::Unix(other) => {
+                        std::path::absolute(path).is_ok_and(|path| path == *other)
+                            || meta(path).is_some_and(|it| meta(other) == Some(it))
+                    }
+                    Bound::Tcp(_) => false,
+                };
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                if !bound.iter().any(is_it) && access(parent, Access::WRITE_OK) == Err(Errno::ACCESS) {
+                    return Err(refused(&address.to_string(), "no permission to write to its directory"));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether whoever connects to that path comes to this listener.
@@ -442,6 +483,20 @@ mod tests {
         let all = format!("0.0.0.0:{}", port(&first[0]));
         let error = bind(&[&all], inherit(&first)).expect_err("another user's");
         assert!(error.is_bind() && error.to_string().contains("another user has bound that one"), "{error}");
+    }
+
+    #[test]
+    fn what_is_new_below_the_first_free_port_is_named() {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect::<Vec<_>>();
+        let bound = [Bound::Tcp("127.0.0.1:80".parse().expect("an address")), Bound::Unix("/proc/no/s".into())];
+        let beyond = |texts: &[&str], first| beyond_rights(&addresses(texts), &bound, first);
+        beyond(&["127.1:80", "127.0.0.1:0", "127.0.0.1:1024", "unix:/proc/no/s"], 1024).expect("nothing is new");
+        let error = beyond(&["127.0.0.1:80", "127.0.0.2:80"], 1024).expect_err("that one");
+        assert!(
+            error.is_bind() && error.to_string().starts_with("cannot listen on 127.0.0.2:80: ports below"),
+            "{error}"
+        );
+        beyond(&["127.0.0.2:80"], 0).expect("it may");
     }
 
     #[test]

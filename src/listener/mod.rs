@@ -6,7 +6,7 @@ mod keeping;
 mod spare;
 
 pub use address::Address;
-pub use keeping::{Kept, keep_or_bind};
+pub use keeping::{Kept, beyond_rights, keep_or_bind};
 
 use crate::Error;
 use rustix::io::{Errno, FdFlags};
@@ -99,6 +99,16 @@ impl WeakListener {
     /// Its sockets, if it is not closed.
     pub fn sockets(&self) -> Option<Sockets> {
         Some(Sockets { listener: self.socket.upgrade()?, spare: self.spare.upgrade() })
+    }
+
+    /// Where it is bound, if it is not closed.
+    pub fn bound(&self) -> Option<Bound> {
+        where_bound(&*self.socket.upgrade()?).ok()
+    }
+
+    /// See [`Listener::is_shared`].
+    pub fn is_shared(&self) -> bool {
+        self.address == OF_MANAGER
     }
 
     /// Whether both are the same listener.

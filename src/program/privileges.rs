@@ -3,11 +3,13 @@
 use super::check;
 use crate::Error;
 use crate::config::Config;
-use crate::lifecycle::program;
-use crate::listener::{Address, Bound, Listener};
+use crate::lifecycle::before::Before;
+use crate::lifecycle::program::{self, Program};
+use crate::listener::{Address, Bound, Listener, beyond_rights};
 use crate::logging;
 use crate::push::history;
 use crate::sys::privileges::{Identity, first_free_port, may_become_another};
+use rustix::fs::{Access, access};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -41,8 +43,7 @@ pub fn check_as(config: &Config, identity: &Identity) -> Result<(), Error> {
         return Ok(());
     }
     if program::is_check() {
-        return Err(config
-            .error("user", format_args!("the server is to be {identity}, and is another one: that needs a restart")));
+        return Err(is_another(config, identity));
     }
     // What would run can be said all the same.
     if !may_become_another() {
@@ -56,11 +57,40 @@ pub fn check_as(config: &Config, identity: &Identity) -> Result<(), Error> {
     become_user(config, identity)
 }
 
+fn is_another(config: &Config, identity: &Identity) -> Error {
+    config.error("user", format_args!("the server is to be {identity}, and is another one: that needs a restart"))
+}
+
+/// Whether a successor of such a server can have all of the configuration, with the rights that are left.
+///
+/// # Errors
+/// What needs a restart: a user that is not named any more, an address that this user may not listen on.
+pub fn can_succeed(before: &Before, config: &Config, addresses: &[Address]) -> Result<(), Error> {
+    if let (Some(user), None) = (&before.user, &config.user) {
+        // Nothing of the file is wrong, and something is not there: so without a place.
+        return Err(Error::config(format_args!(
+            "the server has become user {user}, and user is not set any more, which needs a restart"
+        )));
+    }
+    match before.is_of_manager {
+        true => Ok(()),
+        false => beyond_rights(addresses, &before.bound, first_free_port()),
+    }
+}
+
 /// Key, words and path of each log that is a file.
 fn logs(config: &Config) -> impl Iterator<Item = (&'static str, &'static str, &Path)> {
     let logs = [("log_file", "log file", &config.log_file), ("access_log", "access log", &config.access_log)];
     let logs = logs.into_iter().filter_map(|(key, what, path)| Some((key, what, path.as_deref()?)));
     logs.filter(|(_, _, path)| path.as_os_str() != "-")
+}
+
+/// A successor has its predecessor's user: only a start, by root, is to become another.
+///
+/// # Errors
+/// It is to be another one.
+pub fn is_who_it_should_be(config: &Config, identity: &Identity) -> Result<(), Error> {
+    if identity.is_ours() { Ok(()) } else { Err(is_another(config, identity)) }
 }
 
 /// From here on the process is that user. Nobody has started a thread.
@@ -109,6 +139,11 @@ pub fn needs_restart(config: &Config, addresses: &[Address], user: &str) -> Vec<
     config.secret_files().into_iter().for_each(|(what, path)| cannot_read(what, path));
     config.root.as_deref().into_iter().chain(config.site.directories()).for_each(|path| cannot_read("directory", path));
     config.site.error_pages.iter().for_each(|(_, path)| cannot_read("error page", path));
+    let program = Program::of_this_process().path();
+    if let Err(errno) = access(program, Access::EXEC_OK) {
+        let (why, so) = (std::io::Error::from(errno), "every reload fails");
+        all.push((true, format!("user {user} cannot execute the program {program:?} ({why}): {so}")));
+    }
     for (_, what, path) in logs(config) {
         // What is not there yet is made at the start.
         let made_at_start = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied && !path.exists();

@@ -17,6 +17,7 @@ use crate::config::{AllowedPaths, Config, Limits, StatusAccess};
 use crate::engine::memory::{self, Plan};
 use crate::generation::generation;
 use crate::lifecycle::Event;
+use crate::lifecycle::before::Before;
 use crate::lifecycle::notify::Notifier;
 use crate::lifecycle::pid_file::PidFile;
 use crate::lifecycle::program::{self, Program};
@@ -313,7 +314,14 @@ impl Builder {
         if !at_any_rate {
             logging::are_different(&config).inspect_err(|error| role.iter().for_each(|role| role.hears_why(error)))?;
         }
-        let becomes = identity.as_ref().filter(|identity| role.is_some() && !identity.is_ours());
+        let becomes = match (&identity, &role) {
+            (Some(identity), Some(Role::First)) => Some(identity).filter(|identity| !identity.is_ours()),
+            (Some(identity), Some(role)) if !at_any_rate => {
+                let who = privileges::is_who_it_should_be(&config, identity);
+                who.inspect_err(|error| role.hears_why(error)).map(|()| None)?
+            }
+            _ => None,
+        };
         if becomes.is_some() && config.give_back_at_rest {
             resident::before_another_user();
         }
@@ -593,6 +601,7 @@ impl Server {
         };
         let notifier = Notifier::from_env();
         let context = ProcessContext {
+            user: identity.as_ref().map(|identity| identity.user().to_owned()),
             program,
             carry,
             background,
@@ -644,6 +653,9 @@ impl Server {
         // opens anew.
         let identity = self.identity.as_ref().filter(|_| !program::is_check());
         check::can_write(&self.config, identity.is_some())?;
+        if let Some(before) = Before::of_this_check() {
+            privileges::can_succeed(&before, &self.config, &self.addresses)?;
+        }
         let mut report = check::report(&self.config, self.memory.as_ref(), &self.addresses, &self.handler.describe());
         if let Some(allowed) = &self.allowed {
             report.push_str(&format!("landlock   requests can open {allowed}, if the kernel has Landlock\n"));

@@ -7,6 +7,7 @@ use crate::config::{Config, ConfigFile, MAX_CONFIGURATION};
 use crate::engine::acceptor::{AtRest, Command, Held, HoldOrder, NotHeld};
 use crate::engine::connection::Connection;
 use crate::generation::generation;
+use crate::lifecycle::before::Before;
 use crate::lifecycle::candidate::{Candidate, WayBack};
 use crate::lifecycle::link::{Link, test_time};
 use crate::lifecycle::patience::Patience;
@@ -16,7 +17,7 @@ use crate::lifecycle::state::{
 };
 use crate::lifecycle::way_back::Failures;
 use crate::lifecycle::{Event, FromSuccessor, exec};
-use crate::listener::Sockets;
+use crate::listener::{Sockets, WeakListener};
 use crate::logging::requests::Unwritten;
 use crate::logging::start_lines;
 use crate::push::new_epoch;
@@ -211,7 +212,7 @@ impl Running {
             |error: io::Error| Reloaded::Failed(format!("cannot run {}: {error}", program.path().display()));
         let configuration = config.file.as_ref().map(ConfigFile::path);
         let candidate = Candidate::read(program, configuration, MAX_CONFIGURATION).map_err(cannot_run)?;
-        let mut check = candidate.start_check(true).map_err(cannot_run)?;
+        let mut check = candidate.start_check(&self.before(), true).map_err(cannot_run)?;
         loop {
             let outcome =
                 check.outcome().map_err(|error| Reloaded::Failed(format!("cannot wait for the check: {error}")))?;
@@ -230,6 +231,13 @@ impl Running {
                 None => self.serve_for(CHECK_POLL, again)?,
             }
         }
+    }
+
+    /// What a successor cannot have otherwise.
+    fn before(&self) -> Before {
+        let bound = self.listeners.iter().filter_map(WeakListener::bound).collect();
+        let is_of_manager = self.listeners.iter().any(WeakListener::is_shared);
+        Before { user: self.context.user.clone(), is_of_manager, bound }
     }
 
     /// Clients of conversations that the program on disk does not have are to come back: before anything moves, somebody may

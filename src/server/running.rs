@@ -67,6 +67,8 @@ const LINK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a running server has besides its threads.
 pub struct ProcessContext {
+    /// Whom it serves as, if that is said.
+    pub user: Option<String>,
     pub program: &'static Program,
     pub carry: Option<Arc<Carry>>,
     pub background: BackgroundThreads,

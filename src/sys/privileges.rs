@@ -291,8 +291,12 @@ pub fn is_root() -> bool {
     Uid::effective().is_root() && own.map_or(true, is_hosts)
 }
 
-/// The first port that anybody may bind, ip_unprivileged_port_start of ip(7).
+/// The first port that this process may bind, without what is bound: ip_unprivileged_port_start of ip(7), or any with
+/// CAP_NET_BIND_SERVICE.
 pub fn first_free_port() -> u16 {
+    if capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_BIND_SERVICE)) {
+        return 0;
+    }
     let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     start.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
 }

@@ -17,6 +17,8 @@ own = harness.directory()
 open_to_nobody = own / "run"
 open_to_nobody.mkdir()
 os.chown(open_to_nobody, 65534, 65534)
+closed = own / "closed"
+closed.mkdir()
 site = own / "site"
 site.mkdir()
 (site / "index.html").write_text("home")
@@ -63,7 +65,11 @@ for mode in ("exec", "overlap"):
         (lambda: (configuration.chmod(0o644), configuration.write_text(TEXT)), "this user may not read it"),
         (lambda: (os.chmod(own / "push.key", 0o644), os.chmod(own / "token", 0o644), os.chown(own, 65534, 65534)), None),
         (lambda: configuration.write_text(TEXT.replace('"127.0.0.1:80"', '"127.0.0.1:80", "127.0.0.1:81"')),
-         "a restart where the server has become another user"),
+         "cannot listen on 127.0.0.1:81: ports below 1024 need root; a restart"),
+        (lambda: configuration.write_text(TEXT.replace('"]\nuser', f'", "unix:{closed}/new"]\nuser')),
+         f"cannot listen on unix:{closed}/new: no permission to write to its directory; a restart"),
+        (lambda: configuration.write_text(TEXT.replace('user = "nobody"\n', "")),
+         "the server has become user nobody, and user is not set any more, which needs a restart"),
         (lambda: configuration.write_text(TEXT.replace('"nobody"\nroot', '"daemon"\nroot')),
          "the server is to be user daemon"),
     ]:
@@ -78,7 +84,8 @@ for mode in ("exec", "overlap"):
         else:
             failed = lambda: [line for line in log().splitlines() if "reload failed, serving on" in line][before:]
             harness.until(failed)
-            if not failed() or wanted not in failed()[-1]:
+            # By the check, and not by what was checked: then no client has waited.
+            if not failed() or wanted not in failed()[-1] or "the check failed with" not in failed()[-1]:
                 harness.verdict(False, f"{mode}: {wanted!r} is not said: {log()[-600:]}")
         if b"200 OK" not in server.get("/", port=80):
             harness.verdict(False, f"{mode}: it does not go on")
