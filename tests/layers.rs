@@ -88,11 +88,16 @@ const OUTSIDE_WORLD: &[&str] =
     &["std::io", "std::net", "std::fs", "std::os", "std::time", "std::thread", "std::env", "rustix", "libc", "mio"];
 
 /// The crates that are.
-const BYTES_ONLY: &[&str] = &["http1", "sockjs", "websocket"];
+const BYTES_ONLY: &[&str] = &["http1", "requestlog", "sockjs", "websocket"];
 
 /// The crates of this workspace, and which of the others each may use: what stands below it, and never the library.
-const CRATES: &[(&str, &[&str])] =
-    &[("pubsub", &["http1", "websocket"]), ("sockjs", &["http1"]), ("websocket", &["http1"]), ("http1", &[])];
+const CRATES: &[(&str, &[&str])] = &[
+    ("pubsub", &["http1", "websocket"]),
+    ("sockjs", &["http1"]),
+    ("websocket", &["http1"]),
+    ("http1", &[]),
+    ("requestlog", &[]),
+];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

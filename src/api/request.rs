@@ -264,7 +264,9 @@ impl Request {
         let mut values = [None; N];
         for field in &self.head.fields {
             let name = field.name.in_bytes(&self.bytes);
-            if let Some(at) = names.iter().position(|other| is_same_name(name, other.as_bytes())) {
+            // Most are of another length than all of them.
+            let is = |other: &&str| other.len() == name.len() && is_same_name(name, other.as_bytes());
+            if let Some(at) = names.iter().position(is) {
                 values[at].get_or_insert_with(|| field.value.in_bytes(&self.bytes));
             }
         }

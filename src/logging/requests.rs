@@ -3,6 +3,7 @@
 //! Whoever ends a request puts its line into a buffer; a thread of this log's own writes that, and nobody waits for it. What
 //! the buffer has no room for, or the disk, is counted, and the next line that is written says how many there were.
 
+use super::rate_limit::log_rate_limited;
 use crate::clock::wall_clock;
 use crate::sys::privileges::Identity;
 use crate::sys::stdio::{Stream, write_to};
@@ -100,8 +101,8 @@ impl Sink {
         Ok(Sink::File { path, file })
     }
 
-    /// Writes as much as can be written.
-    fn write(&mut self, bytes: &[u8]) -> usize {
+    /// Writes as much as can be written, and says why that was not all.
+    fn write(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
         let mut written = 0;
         while written < bytes.len() {
             let rest = &bytes[written..];
@@ -112,10 +113,11 @@ impl Sink {
             match outcome {
                 Ok(more @ 1..) => written += more,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Ok(0) | Err(_) => break,
+                Ok(0) => return (written, Err(ErrorKind::WriteZero.into())),
+                Err(error) => return (written, Err(error)),
             }
         }
-        written
+        (written, Ok(()))
     }
 }
 
@@ -147,17 +149,18 @@ impl RequestLog {
         Ok(Some(Opened { sink, format: config.access_log_format }))
     }
 
-    /// Starts its thread.
+    /// Starts its thread. `unsaid`: what a process before dropped, of which the first line says how many there were.
     ///
     /// # Errors
     /// That cannot be.
-    pub fn start(Opened { sink, format }: Opened) -> Result<Arc<RequestLog>, Error> {
-        let log = RequestLog::to(sink, format);
+    pub fn start(Opened { sink, format }: Opened, unsaid: u64) -> Result<Arc<RequestLog>, Error> {
+        let log = RequestLog::to(sink, format, unsaid);
         Ok(Arc::new(log.map_err(|error| Error::runtime(format_args!("cannot start the access log"), error))?))
     }
 
-    fn to(sink: Sink, format: Format) -> io::Result<RequestLog> {
+    fn to(sink: Sink, format: Format, unsaid: u64) -> io::Result<RequestLog> {
         let buffer = Arc::<Shared>::default();
+        buffer.buffer().unsaid = unsaid;
         let shared = buffer.clone();
         let thread = thread::Builder::new().name("access-log".into()).stack_size(STACK);
         thread.spawn(move || write_lines(&shared, sink, format))?;
@@ -169,15 +172,14 @@ impl RequestLog {
         self.format
     }
 
-    /// Adds a line, which `write` makes without its end.
-    pub fn add(&self, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Adds a line, its end included.
+    pub fn add(&self, line: &[u8]) {
         let mut buffer = self.buffer.buffer();
         let before = buffer.lines.len();
         if before > ROOM {
             return self.buffer.drop_lines(&mut buffer, 1);
         }
-        write(&mut buffer.lines);
-        buffer.lines.push(b'\n');
+        buffer.lines.extend_from_slice(line);
         let now = buffer.lines.len();
         drop(buffer);
         if before == 0 || (before < ENOUGH && now >= ENOUGH) {
@@ -228,6 +230,8 @@ fn count_lines(bytes: &[u8]) -> u64 {
 fn write_lines(shared: &Shared, mut sink: Sink, format: Format) {
     // A line that was cut, the disk being full, ends before the next begins.
     let mut torn = false;
+    // Since it was said that lines are dropped, and not yet that there are none any more.
+    let mut dropping = shared.buffer().unsaid > 0;
     loop {
         let mut buffer = shared.buffer();
         while buffer.lines.is_empty() && !buffer.ends && !buffer.reopens {
@@ -254,18 +258,19 @@ fn write_lines(shared: &Shared, mut sink: Sink, format: Format) {
         if unsaid > 0 {
             say_dropped(&mut before, unsaid, format);
         }
-        let mut written = sink.write(&before);
-        let said = written == before.len();
+        let (mut written, mut outcome) = sink.write(&before);
+        let said = outcome.is_ok();
         torn &= written == 0;
-        let mut lost = 0;
-        if said {
-            written = sink.write(&lines);
-            lost = count_lines(&lines[written..]);
+        let lost = if said {
+            (written, outcome) = sink.write(&lines);
             torn = written > 0 && lines[written - 1] != b'\n';
             shared.written.fetch_add((before.len() + written) as u64, Ordering::Relaxed);
+            count_lines(&lines[written..])
         } else {
-            lost += count_lines(&lines);
-        }
+            count_lines(&lines)
+        };
+        let had_no_room = if said { unsaid } else { 0 };
+        say_dropping(&mut dropping, &outcome, had_no_room);
         let mut buffer = shared.buffer();
         shared.drop_lines(&mut buffer, lost);
         // It was counted when it was dropped.
@@ -276,6 +281,22 @@ fn write_lines(shared: &Shared, mut sink: Sink, format: Format) {
             buffer.lines = if lines.capacity() <= 2 * ENOUGH { cleared(lines) } else { Vec::new() };
             shared.emptied.notify_all();
         }
+    }
+}
+
+/// Says once in the log that lines are dropped, and why, and once that they are written again.
+fn say_dropping(dropping: &mut bool, outcome: &io::Result<()>, said: u64) {
+    let was = std::mem::replace(dropping, outcome.is_err());
+    match outcome {
+        Err(error) if !was => log_rate_limited!(warn, "lines of the access log are dropped: {error}"),
+        Ok(()) if was => log_rate_limited!(info, "the access log is written again; {said} of its lines were dropped"),
+        Ok(()) if said > 0 => {
+            log_rate_limited!(
+                warn,
+                "{said} lines of the access log were dropped: it is written more slowly than they come"
+            );
+        }
+        _ => {}
     }
 }
 
@@ -352,11 +373,11 @@ mod tests {
     }
 
     fn log(path: &Path, format: Format) -> RequestLog {
-        RequestLog::to(Sink::open(path, None).expect("a file"), format).expect("a thread")
+        RequestLog::to(Sink::open(path, None).expect("a file"), format, 0).expect("a thread")
     }
 
     fn add(log: &RequestLog, line: &str) {
-        log.add(|out| out.extend_from_slice(line.as_bytes()));
+        log.add(format!("{line}\n").as_bytes());
     }
 
     #[test]
@@ -390,7 +411,7 @@ mod tests {
                 path: scratch.0.join("log"),
                 file: File::options().write(true).open("/dev/full").expect("it"),
             };
-            let log = RequestLog::to(full, format).expect("a thread");
+            let log = RequestLog::to(full, format, 0).expect("a thread");
             add(&log, "one");
             add(&log, "two");
             log.flush(Duration::from_secs(9));
@@ -421,7 +442,7 @@ mod tests {
             true,
         )
         .expect("non-blocking");
-        let log = RequestLog::to(sink, Format::Combined).expect("a thread");
+        let log = RequestLog::to(sink, Format::Combined, 0).expect("a thread");
         let line = "x".repeat(999);
         for _ in 0..3000 {
             add(&log, &line);

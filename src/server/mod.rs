@@ -40,7 +40,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::Level;
 use role::Role;
 use running::{ProcessContext, Running};
-use status::{Access, Status};
+use status::{Access, Status, UNSAID_LINES};
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -366,7 +366,8 @@ impl Builder {
             privileges::give_sockets(&listeners, identity);
             privileges::become_user(&config, identity)?;
         }
-        let request_log = request_log.map(RequestLog::start).transpose()?;
+        let unsaid = inherited.inheritance.figures.take(UNSAID_LINES);
+        let request_log = request_log.map(|opened| RequestLog::start(opened, unsaid)).transpose()?;
         // It is written when this process has become the server: not before a predecessor has promoted it.
         let path = config.pid_file.as_deref().filter(|_| !config.check);
         let legacy = std::mem::take(&mut inherited.legacy);

@@ -1,7 +1,7 @@
 //! Reloading by exec: the process becomes the program on disk, and everything it holds stays open.
 
 use super::running::{Reloaded, Running, Waited};
-use super::status::{DROPPED_LINES, MOVED};
+use super::status::{DROPPED_LINES, MOVED, UNSAID_LINES};
 use crate::clock::{Millis, boot_time};
 use crate::config::{Config, ConfigFile, MAX_CONFIGURATION};
 use crate::engine::acceptor::{AtRest, Command, Held, HoldOrder, NotHeld};
@@ -334,6 +334,7 @@ impl Running {
         // What is counted by this alone.
         figures.count(MOVED, moved as u64);
         figures.count(DROPPED_LINES, waiting);
+        figures.count(UNSAID_LINES, waiting + unsaid);
         let inheritance = Inheritance {
             generation: generation(),
             pid: std::process::id(),

@@ -444,9 +444,42 @@ fn an_access_log_that_takes_nothing_costs_lines_and_no_request() {
         assert!(exit.last().contains("stopped: served=3"), "{exit:?}");
         let lost = exit.log.iter().filter(|line| line.contains("access log"));
         let lost: Vec<&str> = lost.filter_map(|line| line.split("] ").nth(1)).collect();
-        let wanted = ["3 lines of the access log could not be written"];
+        let why = "lines of the access log are dropped: No space left on device (os error 28)";
+        let wanted = [why, "3 lines of the access log could not be written"];
         assert_eq!(lost, if to == "/dev/full" { &wanted[..] } else { &[] }, "{exit:?}");
     }
+}
+
+/// What one process could not write, the next one says where that can be written again: a disk that was full, and an exec.
+#[test]
+fn lines_that_were_dropped_are_said_by_the_process_that_can_write_again() {
+    let scratch = Scratch::new();
+    let (path, configuration) = (scratch.path("access"), scratch.path("lab.toml"));
+    let log_to = |path: &str| fs::write(&configuration, format!("access_log = '{path}'\n")).expect("a file");
+    log_to("/dev/full");
+    let program = Program::lab(["-c", configuration.to_str().expect("text"), "--reload", "exec"]);
+    let mut client = program.client();
+    for _ in 0..3 {
+        client.get("/hello");
+        assert_eq!(client.answer().status, 200);
+    }
+    program.logged_times("lines of the access log are dropped: No space left on device", 1);
+    log_to(path.to_str().expect("text"));
+    program.reload();
+    client.get("/hello");
+    assert_eq!(client.answer().status, 200);
+    let lines = eventually_lines(&path, 2);
+    assert!(
+        lines[0].contains("\"3 lines before this one were dropped\"") && lines[1].contains("GET /hello"),
+        "{lines:#?}"
+    );
+    client.send("GET /-/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let metrics = client.answer();
+    assert!(metrics.text().contains("handover_access_log_dropped_lines_total 3\n"), "{}", metrics.text());
+    program.logged_times("the access log is written again; 3 of its lines were dropped", 1);
+    assert!(!metrics.text().contains("unsaid"), "{}", metrics.text());
+    assert_eq!(program.stop(), Some(0));
+    assert_eq!(lines.len(), 2, "{lines:#?}");
 }
 
 /// The two signals of logrotate and of an upgrade, as close as they can be.

@@ -100,7 +100,7 @@ impl Shared {
     pub(super) fn end(&self, ended: &Ended<'_>, worker: Option<usize>) {
         self.stats.ended(ended, worker);
         if let Some(log) = &self.request_log {
-            log.add(|out| ended.write(log.format(), out));
+            ended.log_to(log);
         }
         log::debug!("{ended} ({})", ended.times());
     }

@@ -22,6 +22,12 @@ impl SavedFigures {
             None => {}
         }
     }
+
+    /// Takes that series out.
+    pub fn take(&mut self, series: &str) -> u64 {
+        let at = self.totals.iter().position(|(name, _)| name == series);
+        at.map_or(0, |at| self.totals.swap_remove(at).1)
+    }
 }
 
 /// A reload that is over.

@@ -11,7 +11,7 @@ mod totals;
 
 pub use lineage::Lineage;
 pub use now::Sources;
-pub use totals::{DROPPED_LINES, MOVED};
+pub use totals::{DROPPED_LINES, MOVED, UNSAID_LINES};
 
 use super::Background;
 use crate::api::{IntoResponse, Request, Response, known_header};

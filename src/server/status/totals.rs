@@ -18,6 +18,8 @@ pub const DURATION: &str = "handover_http_request_duration_seconds";
 pub const MOVED: &str = "handover_connections_moved_total";
 /// Lines of the access log that nobody will read.
 pub const DROPPED_LINES: &str = "handover_access_log_dropped_lines_total";
+/// Of them, those of which the access log does not say so yet: for the next program, and no metric.
+pub const UNSAID_LINES: &str = "handover_access_log_unsaid_lines";
 const WAIT: &str = "handover_queue_wait_seconds";
 /// Processor time of the process and those before.
 const CPU: &str = "process_cpu_seconds_total";
