@@ -704,8 +704,9 @@ fn a_successor_short_of_descriptors_refuses_connections() {
         }
     }
     program.wait_for_end(program.pid());
-    // As many as there was room for; one or two more if files of its own were open when that was counted.
-    assert!((5..=7).contains(&moved), "{moved}: {:#?}", program.log());
+    // As many as there was room for; one or two more if files of its own were open when that was counted, and one less if it
+    // gave memory back since then: the map of its pages stays open.
+    assert!((4..=7).contains(&moved), "{moved}: {:#?}", program.log());
     let refused = program.log().iter().filter(|line| line.contains(stays)).count();
     assert_eq!((migrated(&program, 1), refused), (moved, 20 - moved));
     assert!(program.is_ours(new));
