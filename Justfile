@@ -30,6 +30,10 @@ test-hosts *ARGS:
 test-clients:
     .ci/run clients
 
+# Run every command of the README in a fresh clone, also those that take minutes with --long (needs git, curl, wrk, ip, unshare)
+test-readme *ARGS:
+    tests/readme_commands.py "$@"
+
 # Fuzz one target, or each of `cargo fuzz list` in turn; any toolchain will do: just fuzz [TARGET] [SECONDS]
 fuzz TARGET="" SECONDS="60":
     #!/usr/bin/env bash
