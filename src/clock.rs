@@ -1,8 +1,8 @@
 //! The two clocks: monotonic milliseconds for deadlines, wall time for the Date field and what is agreed upon with others.
 
+use crate::sys::clock::Clock;
 use http1::date::Date;
-use rustix::time::{ClockId, clock_gettime};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Milliseconds of CLOCK_MONOTONIC: the same clock in every process, so that deadlines can cross to a successor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,8 +14,7 @@ impl Millis {
 
     /// Now, to a few milliseconds: the coarse clock costs no system call and no time-stamp counter.
     pub fn now() -> Millis {
-        let time = clock_gettime(ClockId::MonotonicCoarse);
-        Millis(time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000)
+        Millis(Clock::MonotonicCoarse.now().as_millis() as u64)
     }
 
     /// That much later.
@@ -36,13 +35,12 @@ impl Millis {
 
 /// Milliseconds since the host was started, its sleep included: the age of what is kept counts by it, in every process.
 pub fn boot_time() -> i64 {
-    let time = clock_gettime(ClockId::Boottime);
-    time.tv_sec as i64 * 1000 + time.tv_nsec as i64 / 1_000_000
+    Clock::Boot.now().as_millis() as i64
 }
 
 /// Time since 1970, for what is agreed upon with others. Nothing of that where the clock stands before.
 pub fn wall_clock() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    Clock::Real.now()
 }
 
 /// The Date field, formatted once a second.
@@ -59,7 +57,7 @@ impl DateCache {
 
     /// The field with the current date as RFC 9110 §5.6.7 wants it, line end included.
     pub fn field(&mut self) -> &[u8] {
-        let second = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
+        let second = Clock::RealCoarse.now().as_secs() as i64;
         if second != self.second {
             self.second = second;
             self.field = format!("Date: {}\r\n", Date(second.try_into().unwrap_or(0)));

@@ -8,8 +8,8 @@
 //! its predecessor nothing afterwards. The manager reads one queue: what the predecessor sent before it told the
 //! successor arrives before anything the successor sends.
 
+use crate::sys::clock::Clock;
 use http1::number::decimal;
-use rustix::time::{ClockId, clock_gettime};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -90,8 +90,7 @@ impl Notifier {
 
     /// A reload begins. `Type=notify-reload` tells by the time whether this answers its own signal.
     pub fn reloading(&self) {
-        let now = clock_gettime(ClockId::Monotonic);
-        let microseconds = now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000;
+        let microseconds = Clock::Monotonic.now().as_micros();
         self.send(Urgency::State, &format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\nSTATUS=reloading\n"));
     }
 
@@ -225,8 +224,7 @@ mod tests {
     }
 
     fn microseconds() -> u64 {
-        let now = clock_gettime(ClockId::Monotonic);
-        now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+        Clock::Monotonic.now().as_micros() as u64
     }
 
     #[test]

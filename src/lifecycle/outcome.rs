@@ -5,8 +5,8 @@
 //! for a reload looks at the clock first, and what began later is the answer.
 
 use super::small_file::{self, Stamp, write_beside};
+use crate::sys::clock::Clock;
 use http1::number::decimal;
-use rustix::time::{ClockId, clock_gettime};
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
@@ -45,8 +45,7 @@ pub struct Left {
 
 /// Nanoseconds of CLOCK_MONOTONIC.
 pub fn now() -> u64 {
-    let time = clock_gettime(ClockId::Monotonic);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    Clock::Monotonic.now().as_nanos() as u64
 }
 
 /// Where the outcomes of the server with that pid file are.

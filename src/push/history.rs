@@ -7,7 +7,6 @@ use rustix::fs::{Mode, OFlags, ftruncate, open};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The file begins with it, and with the time at which it was written: 8 bytes of seconds since 1970, the lowest first.
 const MAGIC: &[u8; 8] = b"hdovhis1";
@@ -15,8 +14,7 @@ const MAGIC: &[u8; 8] = b"hdovhis1";
 const MOST: u64 = 1 << 30;
 
 fn wall_clock() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs().try_into().unwrap_or(i64::MAX))
+    crate::clock::wall_clock().as_secs().try_into().unwrap_or(i64::MAX)
 }
 
 impl Hub {

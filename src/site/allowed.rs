@@ -66,7 +66,7 @@ fn around<'p>(path: &'p Path, private: &[PathBuf]) -> Option<&'p Path> {
     let parent = path.parent()?;
     // Whoever started this may have another home than whose files these are.
     let is_home = parent.parent() == Some(Path::new("/home"));
-    let is_private = is_home || SYSTEM.iter().any(|system| parent == *system);
+    let is_private = is_home || SYSTEM.iter().any(|system| parent == Path::new(system));
     let is_private = is_private || private.iter().any(|it| it.starts_with(parent));
     let is_for_all = || fs::metadata(parent).map_or(true, |stat| stat.mode() & 0o002 != 0);
     (!is_private && !is_for_all()).then_some(parent)

@@ -1,8 +1,8 @@
 //! The bytes of a file, and how they are read.
 
 use crate::api::Bytes;
+use crate::sys::clock::Clock;
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 use std::fs::File;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(super) enum Content {
 /// Now in seconds since 1970: from the clock that the Date field is made of, so that no Last-Modified that is cut off at
 /// "now" can be later than Date.
 pub(super) fn wall_clock() -> u64 {
-    clock_gettime(ClockId::RealtimeCoarse).tv_sec.try_into().unwrap_or(0)
+    Clock::RealCoarse.now().as_secs()
 }
 
 /// One pread(2). It gives less where the file ends before.

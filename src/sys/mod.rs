@@ -5,11 +5,13 @@
 //! which call needs which kernel, and what happens where it is refused, stands beside the call.
 
 pub mod allocator;
+pub mod clock;
 pub mod come_back;
 pub mod descriptors;
 pub mod landlock;
 pub mod privileges;
 pub mod process;
+pub mod readiness;
 pub mod regular_file;
 pub mod resident;
 pub mod scheduling;

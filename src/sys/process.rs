@@ -1,8 +1,8 @@
 //! What this process takes of the host, as proc(5) says. Where there is no /proc, nothing is known.
 
+use super::clock::Clock;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use rustix::param::{clock_ticks_per_second, page_size};
-use rustix::time::{ClockId, clock_gettime};
 use std::fs;
 
 /// What it takes.
@@ -25,19 +25,16 @@ impl ProcessFigures {
     /// Of this process, now.
     pub fn now() -> Option<ProcessFigures> {
         let stat = Stat::read(&fs::read_to_string("/proc/self/stat").ok()?)?;
-        let micros = |clock| {
-            let time = clock_gettime(clock);
-            u64::try_from(time.tv_sec).unwrap_or_default() * 1_000_000 + time.tv_nsec as u64 / 1000
-        };
+        let micros = |clock: Clock| clock.now().as_micros() as u64;
         let since_boot = stat.started * 1_000_000 / clock_ticks_per_second().max(1);
-        let age = micros(ClockId::Boottime).saturating_sub(since_boot);
+        let age = micros(Clock::Boot).saturating_sub(since_boot);
         Some(ProcessFigures {
             // More precise than the ticks that stand there.
-            cpu_micros: micros(ClockId::ProcessCPUTime),
+            cpu_micros: micros(Clock::Process),
             resident: stat.resident_pages * page_size() as u64,
             virtual_size: stat.virtual_size,
             threads: stat.threads,
-            started: micros(ClockId::Realtime).saturating_sub(age) / 1000,
+            started: micros(Clock::Real).saturating_sub(age) / 1000,
             // The one by which they are read is none of them.
             open_files: (fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1),
             most_files: most_files(),
@@ -91,8 +88,7 @@ mod tests {
         let figures = ProcessFigures::now().expect("a /proc");
         assert!(figures.resident > 0 && figures.virtual_size > figures.resident && figures.threads > 0);
         assert!(figures.open_files > 0 && figures.most_files.is_none_or(|most| most >= figures.open_files));
-        let now =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+        let now = Clock::Real.now().as_millis() as u64;
         assert!(figures.started <= now + 1000 && figures.started + 86_400_000 > now, "{figures:?}");
     }
 }

@@ -13,7 +13,8 @@
 //!
 //! Files, and devices other than terminals, wait for nobody.
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use super::readiness;
+use rustix::event::PollFlags;
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2, write};
 use rustix::net::{SendFlags, send};
@@ -144,10 +145,8 @@ pub fn write_within(
 
 /// Whether it can be written to before that time is over. What fails then does so in the write.
 fn has_room_within(fd: BorrowedFd<'_>, patience: Duration) -> bool {
-    let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
     // No signal interrupts it in a thread of ours; if one does, the time is over.
-    poll(&mut fds, Some(&patience)).is_ok_and(|ready| ready > 0)
+    readiness::wait(fd, PollFlags::OUT, patience).unwrap_or(false)
 }
 
 /// The same for what was opened with O_NONBLOCK, or is a file.

@@ -8,7 +8,9 @@ use crate::engine::connection::Slot;
 use crate::engine::connection::transport::Transport;
 use crate::engine::table::ClientNet;
 use crate::listener::{Accepted, Listener};
+use crate::sys::readiness;
 use mio::unix::SourceFd;
+use rustix::event::PollFlags;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -242,9 +244,7 @@ fn pause_after(took: Duration, listeners: u32) -> Duration {
 
 /// Whether accept(2) would give something.
 fn has_more(listener: &Listener) -> bool {
-    let mut fds = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+    readiness::wait(listener, PollFlags::IN, Duration::ZERO).unwrap_or(false)
 }
 
 #[cfg(test)]

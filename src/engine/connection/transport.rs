@@ -4,7 +4,8 @@
 //! socket's: the kernel cannot send a file by itself, what is in the socket is not what was said, and the acceptor may have
 //! no part in it. Whoever wants such a thing asks, and has another way.
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::sys::readiness;
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use std::io::{self, IoSlice};
@@ -179,12 +180,9 @@ impl Transport {
             Wait::Readable => PollFlags::IN,
             Wait::Writable => PollFlags::OUT,
         };
-        let timeout = Timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos() as _ };
-        let mut fds = [PollFd::new(&self.fd, events)];
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(ready) => Ok(ready > 0),
+        match readiness::wait(&self.fd, events, timeout) {
             Err(Errno::INTR) => Ok(true),
-            Err(error) => Err(error.into()),
+            ready => Ok(ready?),
         }
     }
 
