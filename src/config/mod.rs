@@ -14,7 +14,7 @@ pub use site::SiteConfig;
 use crate::Error;
 use crate::listener::Address;
 use http1::head::HeadLimits;
-use site::Auth;
+use site::{Auth, ConfiguredSite};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -344,9 +344,14 @@ impl Config {
         (self.workers / 2).max(1)
     }
 
+    /// All that is served.
+    pub(crate) fn sites(&self) -> impl Iterator<Item = ConfiguredSite<'_>> {
+        std::iter::once(ConfiguredSite { root: self.root.as_deref(), site: &self.site })
+    }
+
     /// What has users and passwords, each once.
     pub(crate) fn password_files(&self) -> Vec<&PathBuf> {
-        let routes = self.site.routes.iter().map(|route| &route.auth);
+        let routes = self.sites().flat_map(|site| &site.site.routes).map(|route| &route.auth);
         let files = routes.chain(self.push.namespaces.iter().map(|namespace| &namespace.auth));
         once_each(files.filter_map(|auth| match auth {
             Some(Auth::Users { file, .. }) => Some(file),
@@ -416,7 +421,7 @@ impl Config {
 
     /// The line of the file that says it.
     pub(crate) fn line(&self, key: &str) -> Option<usize> {
-        self.file.as_ref()?.place(key).map(|(line, _)| line)
+        self.file.as_ref()?.line(key)
     }
 
     /// A flag says otherwise than the file.
@@ -492,6 +497,11 @@ impl ConfigFile {
     /// The path as it stands in messages.
     pub(crate) fn shown(&self) -> String {
         on_one_line(&self.path.to_string_lossy())
+    }
+
+    /// The line of a key's value.
+    pub(crate) fn line(&self, key: &str) -> Option<usize> {
+        self.place(key).map(|(line, _)| line)
     }
 
     fn place(&self, key: &str) -> Option<(usize, usize)> {

@@ -22,13 +22,21 @@ pub struct SiteConfig {
     pub(crate) error_pages: Vec<(u16, PathBuf)>,
 }
 
-impl SiteConfig {
-    /// The directories of routes.
-    pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
-        self.routes.iter().filter_map(|route| match &route.action {
+/// A site as it is configured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConfiguredSite<'c> {
+    pub root: Option<&'c Path>,
+    pub site: &'c SiteConfig,
+}
+
+impl<'c> ConfiguredSite<'c> {
+    /// All that it serves files from.
+    pub fn directories(self) -> impl Iterator<Item = &'c Path> {
+        let routes = self.site.routes.iter().filter_map(|route| match &route.action {
             RouteAction::Directory { path, .. } => Some(path.as_path()),
             RouteAction::Redirect { .. } | RouteAction::Fixed { .. } => None,
-        })
+        });
+        self.root.into_iter().chain(routes)
     }
 }
 

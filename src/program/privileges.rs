@@ -137,8 +137,10 @@ pub fn needs_restart(config: &Config, addresses: &[Address], user: &str) -> Vec<
         cannot_read("configuration file", file.path());
     }
     config.secret_files().into_iter().for_each(|(what, path)| cannot_read(what, path));
-    config.root.as_deref().into_iter().chain(config.site.directories()).for_each(|path| cannot_read("directory", path));
-    config.site.error_pages.iter().for_each(|(_, path)| cannot_read("error page", path));
+    for site in config.sites() {
+        site.directories().for_each(|path| cannot_read("directory", path));
+        site.site.error_pages.iter().for_each(|(_, path)| cannot_read("error page", path));
+    }
     let program = Program::of_this_process().path();
     if let Err(errno) = access(program, Access::EXEC_OK) {
         let (why, so) = (std::io::Error::from(errno), "every reload fails");

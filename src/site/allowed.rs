@@ -1,6 +1,6 @@
 //! What the threads that answer requests have to open for a configuration, wherever a deployment puts it.
 
-use crate::config::site::RouteAction;
+use crate::config::site::ConfiguredSite;
 use crate::config::{AllowedPaths, Config};
 use crate::sys::working_directory;
 use std::collections::VecDeque;
@@ -14,13 +14,9 @@ use std::path::{Component, Path, PathBuf};
 /// not where that is the system's, somebody's home, or has keys or messages of this server in it, and not where anybody
 /// may write.
 pub(super) fn allowed(config: &Config) -> AllowedPaths {
-    let routes = config.site.routes.iter().filter_map(|route| match &route.action {
-        RouteAction::Directory { path, .. } => Some(path),
-        RouteAction::Redirect { .. } | RouteAction::Fixed { .. } => None,
-    });
     let private = private(config);
     let mut paths: Vec<PathBuf> = Vec::new();
-    for directory in config.root.iter().chain(routes) {
+    for directory in config.sites().flat_map(ConfiguredSite::directories) {
         // One that leads nowhere was not opened either.
         let Ok(absolute) = working_directory::absolute(directory) else { continue };
         let (directory, led_to) = resolved(&absolute);
@@ -110,7 +106,7 @@ fn names(path: &Path) -> impl Iterator<Item = OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::site::{DirectoryOptions, Prefix, RouteConfig};
+    use crate::config::site::{DirectoryOptions, Prefix, RouteAction, RouteConfig};
     use crate::site::testing::TempDir;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
