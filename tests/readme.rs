@@ -211,13 +211,39 @@ fn what_the_text_names_is_there() {
     assert!(unnamed.is_empty(), "the README names no stage {unnamed:?}");
 }
 
-/// The lines of the example of push, and what they write into `push.toml`.
-fn push_example() -> (String, String) {
+/// The lines of the example that a section begins with, and what they write into that file.
+fn example(heading: &str, file: &str) -> (String, String) {
     let text = read("README.md");
-    let section = text.split("\n## Push\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
+    let section = text.split(&format!("\n{heading}\n")).nth(1).expect("a section");
     let lines = section.split("```bash\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
-    let config = lines.split("> push.toml <<'END'\n").nth(1).and_then(|rest| rest.split("END\n").next());
+    let config = lines.split(&format!("> {file} <<'END'\n")).nth(1).and_then(|rest| rest.split("END\n").next());
     (lines.to_owned(), config.expect("a configuration").to_owned())
+}
+
+/// The example of push.
+fn push_example() -> (String, String) {
+    example("## Push", "push.toml")
+}
+
+/// Serves the configuration of that file on a port of its own, and answers where.
+fn serve(directory: &Path, file: &str) -> (Started, String) {
+    let mut server = handover(&["-l", "127.0.0.1:0", "-c", file]);
+    let server = server.current_dir(directory).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run");
+    let mut server = Started(server);
+    let mut said = BufReader::new(server.0.stdout.take().expect("a pipe")).lines().map(|line| line.expect("UTF-8"));
+    let listening = said.next().expect("an address");
+    (server, listening.strip_prefix("listening on http://").expect("an address").to_owned())
+}
+
+/// The answer to a GET with these fields, in whole.
+fn got(address: &str, path: &str, fields: &str) -> String {
+    let mut client = TcpStream::connect(address).expect("connected");
+    client.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    let head = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{fields}\r\n");
+    client.write_all(head.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer");
+    answer
 }
 
 /// `tests/clients` runs it with a real `curl`, and opens the page in a browser.
@@ -308,42 +334,50 @@ fn the_example_of_push_does_what_it_says() {
 /// The same of the example of passwords, in a directory of its own.
 #[test]
 fn the_example_of_passwords_does_what_it_says() {
-    let text = read("README.md");
-    let section =
-        text.split("\n### Passwords\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
-    let lines = section.split("```bash\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
-    let config = lines.split("> private.toml <<'END'\n").nth(1).and_then(|rest| rest.split("END\n").next());
+    let (lines, config) = example("### Passwords", "private.toml");
     let password = lines.split("printf '").nth(1).and_then(|rest| rest.split("\\n'").next()).expect("a password");
     let command = lines.split("./target/release/handover ").nth(1).and_then(|rest| rest.split(" #").next());
     let directory = std::env::temp_dir().join(format!("handover-readme-passwords-{}", std::process::id()));
     fs::create_dir_all(&directory).expect("a directory");
     let site = format!("directory = {:?}", root().join("examples/site"));
-    let config = config.expect("a configuration").replace("directory = \"examples/site\"", &site);
-    fs::write(directory.join("private.toml"), config).expect("written");
+    fs::write(directory.join("private.toml"), config.replace("directory = \"examples/site\"", &site)).expect("written");
     let words: Vec<&str> = command.expect("a command").split_whitespace().collect();
     let mut made = handover(&words).current_dir(&directory).stdin(Stdio::piped()).spawn().expect("run");
     made.stdin.take().expect("a pipe").write_all(password.as_bytes()).expect("read");
     assert!(made.wait().expect("its end").success());
-    let arguments = ["-l", "127.0.0.1:0", "-c", "private.toml"];
-    let mut server = handover(&arguments);
-    let server = server.current_dir(&directory).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run");
-    let mut server = Started(server);
-    let mut said = BufReader::new(server.0.stdout.take().expect("a pipe")).lines().map(|line| line.expect("UTF-8"));
-    let listening = said.next().expect("an address");
-    let address = listening.strip_prefix("listening on http://").expect("an address").to_owned();
+    let (_server, address) = serve(&directory, "private.toml");
     // As curl codes "ada:correct horse".
     for (field, status) in [("", "401 Unauthorized"), ("Authorization: Basic YWRhOmNvcnJlY3QgaG9yc2U=\r\n", "200 OK")] {
-        let mut client = TcpStream::connect(&address).expect("connected");
-        client.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
-        let head = format!("GET /private/notes.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{field}\r\n");
-        client.write_all(head.as_bytes()).expect("sent");
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).expect("an answer");
+        let answer = got(&address, "/private/notes.txt", &format!("Host: x\r\n{field}"));
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
     }
     assert!(
         password == "correct horse" && lines.contains("-u 'ada:correct horse'") && lines.contains("401 Unauthorized")
     );
+    fs::remove_dir_all(&directory).expect("removed");
+}
+
+/// And of that of several sites: what each of its lines asks for has the answer that stands behind it.
+#[test]
+fn the_example_of_several_sites_does_what_it_says() {
+    let (lines, config) = example("### Several sites", "sites.toml");
+    let directory = std::env::temp_dir().join(format!("handover-readme-sites-{}", std::process::id()));
+    fs::create_dir_all(&directory).expect("a directory");
+    let site = format!("root = {:?}", root().join("examples/site"));
+    fs::write(directory.join("sites.toml"), config.replace("root = \"examples/site\"", &site)).expect("written");
+    let (_server, address) = serve(&directory, "sites.toml");
+    let asks: Vec<&str> = lines.lines().filter(|line| line.starts_with("curl ")).collect();
+    assert_eq!(asks.len(), 3, "{lines}");
+    for (line, status) in asks.iter().zip(["200 OK", "302 Found", "421 Misdirected Request"]) {
+        let (_, url) = line.split_once(" http://").expect("a URL");
+        let (host, path) = url.split(' ').next().and_then(|url| url.split_once('/')).expect("a path");
+        let answer = got(&address, &format!("/{path}"), &format!("Host: {host}\r\n"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{line}: {answer}");
+        let said = line.split_once(" # ").map_or("", |(_, said)| said);
+        assert!(answer.contains(said), "{line}: {answer}");
+    }
+    let notes = read("examples/site/notes.txt");
+    assert!(got(&address, "/notes.txt", "Host: www.one.localhost\r\n").ends_with(&notes));
     fs::remove_dir_all(&directory).expect("removed");
 }
 

@@ -1,13 +1,15 @@
 //! The values of settings, their defaults and where these come from. How they are read is `crate::program`.
 //!
-//! `site` is what a file says of the site, `push` what it says of push.
+//! `site` is what a file says of the site, `host` of those for some names alone, `push` what it says of push.
 
 mod allowed_paths;
 mod cache;
+pub mod host;
 pub mod push;
 pub mod site;
 
 pub use allowed_paths::AllowedPaths;
+pub use host::HostConfig;
 pub use push::PushConfig;
 pub use site::SiteConfig;
 
@@ -227,6 +229,8 @@ pub struct Config {
     pub root: Option<PathBuf>,
     /// What else the program serves.
     pub site: SiteConfig,
+    /// What it serves instead under some names.
+    pub hosts: Vec<HostConfig>,
     /// What push may hold.
     pub push: PushConfig,
     /// Threads in the pool, 1 to 1,024. Default 4. Half as many, at least one, are started beside them when the first
@@ -304,6 +308,7 @@ impl Default for Config {
             listen: Vec::new(),
             root: None,
             site: SiteConfig::default(),
+            hosts: Vec::new(),
             push: PushConfig::default(),
             workers: DEFAULT_WORKERS,
             worker_stack: DEFAULT_WORKER_STACK,
@@ -344,9 +349,15 @@ impl Config {
         (self.workers / 2).max(1)
     }
 
-    /// All that is served.
+    /// All that is served, that of the top of the file first.
     pub(crate) fn sites(&self) -> impl Iterator<Item = ConfiguredSite<'_>> {
-        std::iter::once(ConfiguredSite { root: self.root.as_deref(), site: &self.site })
+        let top = ConfiguredSite { host: None, root: self.root.as_deref(), site: &self.site };
+        let hosts = self.hosts.iter().zip(0..).map(|(host, number)| ConfiguredSite {
+            host: Some(number),
+            root: host.root.as_deref(),
+            site: &host.site,
+        });
+        std::iter::once(top).chain(hosts)
     }
 
     /// What has users and passwords, each once.

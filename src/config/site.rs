@@ -22,14 +22,25 @@ pub struct SiteConfig {
     pub(crate) error_pages: Vec<(u16, PathBuf)>,
 }
 
-/// A site as it is configured.
+/// The status for a name that no site is for: where there are hosts, and the top of the file has neither root nor routes
+/// (RFC 9110 §15.5.20).
+pub(crate) const MISDIRECTED: u16 = 421;
+
+/// A site as it is configured: the one at the top of a file, or that of a `[[host]]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConfiguredSite<'c> {
+    /// Of which `[[host]]`; `None` at the top.
+    pub host: Option<usize>,
     pub root: Option<&'c Path>,
     pub site: &'c SiteConfig,
 }
 
 impl<'c> ConfiguredSite<'c> {
+    /// What remembers the place of one of its keys, as `root` or `route[2].prefix`.
+    pub fn key(self, key: &str) -> String {
+        host_key(self.host, key)
+    }
+
     /// All that it serves files from.
     pub fn directories(self) -> impl Iterator<Item = &'c Path> {
         let routes = self.site.routes.iter().filter_map(|route| match &route.action {
@@ -37,6 +48,14 @@ impl<'c> ConfiguredSite<'c> {
             RouteAction::Redirect { .. } | RouteAction::Fixed { .. } => None,
         });
         self.root.into_iter().chain(routes)
+    }
+}
+
+/// The same for the site of that host, or of none.
+pub(crate) fn host_key(host: Option<usize>, key: &str) -> String {
+    match host {
+        Some(number) => format!("host[{number}].{key}"),
+        None => key.to_owned(),
     }
 }
 

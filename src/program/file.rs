@@ -6,14 +6,18 @@ use super::settings::{SETTINGS, SITE_KEYS, Setting};
 use super::site::{AUTH_ERRORS, SiteTable, auth};
 use super::value::{self, Given, ValueError};
 use crate::Error;
+use crate::config::host::{HostConfig, HostName};
 use crate::config::push::{NamespaceConfig, Publish, Subscribe};
-use crate::config::site::Auth;
+use crate::config::site::{Auth, MISDIRECTED, host_key};
 use crate::config::{Config, MAX_CONFIGURATION};
 use crate::lifecycle::{configuration, way_back};
 use crate::sys::{regular_file, working_directory};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
+const HOST_KEYS: [&str; 10] =
+    ["name", "root", "precompressed", "listing", "fallback", "headers", "mime", "cache", "error_pages", "route"];
 const PUSH_KEYS: [&str; 10] = [
     "prefix",
     "publish",
@@ -72,8 +76,14 @@ pub fn load(path: &Path, application: Option<&str>) -> Result<Config, Error> {
 
 /// Reads the text of the file of that absolute path.
 pub fn read(text: &str, path: PathBuf, application: Option<&str>) -> Result<Config, Error> {
-    let reader =
-        Reader { source: FileText::new(text, path), application, config: Config::default(), top: SiteTable::default() };
+    let reader = Reader {
+        source: FileText::new(text, path),
+        application,
+        config: Config::default(),
+        top: SiteTable::default(),
+        names: HashMap::new(),
+        host_errors: Vec::new(),
+    };
     reader.read(text)
 }
 
@@ -83,6 +93,10 @@ struct Reader<'t> {
     config: Config,
     /// The site that the top of the file says.
     top: SiteTable,
+    /// The names of all hosts, and the lines that they stand in.
+    names: HashMap<HostName, usize>,
+    /// The errors that routes of hosts answer with.
+    host_errors: Vec<u16>,
 }
 
 impl Reader<'_> {
@@ -121,8 +135,17 @@ impl Reader<'_> {
             (_, Some(setting)) if setting.is_array() => self.array(setting, key, entry.value)?,
             (_, Some(setting)) => self.apply(setting, key, entry.value)?,
             ("push", _) => {
-                for table in self.source.array_of_tables(entry)? {
+                for table in self.source.array_of_tables(entry, "")? {
                     self.push(table)?;
+                }
+            }
+            ("host", _) if entry.value.get_ref().is_str() => {
+                let what = "allowed is [[host]], once or more; where to listen is said by listen";
+                return Err(self.source.refuse(key, entry.value, what));
+            }
+            ("host", _) => {
+                for table in self.source.array_of_tables(entry, "")? {
+                    self.host(table)?;
                 }
             }
             _ => {
@@ -154,6 +177,9 @@ impl Reader<'_> {
         let mut errors = self.top.errors();
         let asks = self.config.push.namespaces.iter().any(|push| matches!(push.auth, Some(Auth::Users { .. })));
         errors.extend(AUTH_ERRORS.iter().filter(|_| asks));
+        // The pages of the top are those of all hosts.
+        errors.extend(&self.host_errors);
+        errors.extend((!self.config.hosts.is_empty()).then_some(MISDIRECTED));
         errors.sort_unstable();
         errors.dedup();
         errors
@@ -191,6 +217,71 @@ impl Reader<'_> {
             ValueError::Value(what) => self.source.refuse(key, value, &what),
             ValueError::Whole(what) => self.source.error(value.span().start, &format!("{key}: {what}")),
         })
+    }
+
+    fn host(&mut self, value: &Value) -> Result<(), Error> {
+        let number = self.config.hosts.len();
+        let table = self.source.table("host", value)?;
+        let mut site = SiteTable::of_host(number);
+        let mut names = Vec::new();
+        for entry in &table {
+            match entry.key {
+                "name" => {
+                    names = self.names(entry.value)?;
+                    self.source.note(&host_key(Some(number), "name"), entry.value);
+                }
+                "error_pages" => {}
+                key if HOST_KEYS.contains(&key) => _ = site.entry(&mut self.source, entry)?,
+                _ => return Err(self.wrong_in_host(entry)),
+            }
+        }
+        let at = value.span().start;
+        if names.is_empty() {
+            return Err(self.source.error(at, "a host needs a name: name = [\"example.org\", \"*.example.org\"]"));
+        }
+        if site.root.is_none() && site.site.routes.is_empty() {
+            return Err(self.source.error(at, "a host needs a root or a route: root = \"public\""));
+        }
+        let errors = site.errors();
+        if let Some(entry) = table.iter().find(|entry| entry.key == "error_pages") {
+            site.error_pages(&mut self.source, entry.value, &errors)?;
+        }
+        self.host_errors.extend(errors);
+        self.config.hosts.push(HostConfig { names, root: site.root, site: site.site });
+        Ok(())
+    }
+
+    fn names(&mut self, value: &Value) -> Result<Vec<HostName>, Error> {
+        let values = match value.get_ref() {
+            DeValue::Array(values) if values.is_empty() => {
+                let allowed = "allowed is a name, or an array of names: [\"example.org\", \"*.example.org\"]";
+                return Err(self.source.refuse("name", value, allowed));
+            }
+            DeValue::Array(values) => &values[..],
+            _ => std::slice::from_ref(value),
+        };
+        let mut names = Vec::new();
+        for value in values {
+            let name = HostName::parse(self.source.text("name", value)?)
+                .map_err(|what| self.source.refuse("name", value, what))?;
+            if let Some(line) = self.names.insert(name.clone(), self.source.line_of(value)) {
+                return Err(self.source.refuse("name", value, &format!("which line {line} has already")));
+            }
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    /// What follows a `[[host]]` belongs to it, also where it was meant for the server.
+    fn wrong_in_host(&self, entry: &KeyValue) -> Error {
+        let key = entry.key;
+        if matches!(key, "push" | "host") {
+            return self.source.wrong_key(entry, &format!("is for the whole server: [[{key}]]"));
+        }
+        match SETTINGS.iter().any(|setting| setting.key().is_some_and(|other| other == key)) {
+            true => self.source.wrong_key(entry, "is for the whole server, and stands above all [[host]]"),
+            false => self.source.unknown(entry, &HOST_KEYS),
+        }
     }
 
     fn push(&mut self, value: &Value) -> Result<(), Error> {
@@ -300,14 +391,15 @@ impl Reader<'_> {
 
 /// Push goes before all routes: what lies below one of its prefixes is a topic.
 fn routes_that_push_hides(config: &Config) -> Result<(), Error> {
-    for (number, route) in config.site.routes.iter().enumerate() {
+    let routes = config.sites().flat_map(|site| site.site.routes.iter().enumerate().map(move |it| (site, it)));
+    for (site, (number, route)) in routes {
         let path = route.prefix.to_string();
         let below = |prefix: &str| {
             path.strip_prefix(prefix).is_some_and(|rest| matches!(rest.bytes().next(), None | Some(b'/')))
         };
         if let Some(push) = config.push.namespaces.iter().find(|push| below(&push.prefix)) {
             return Err(config.error(
-                &format!("route[{number}].prefix"),
+                &site.key(&format!("route[{number}].prefix")),
                 format_args!("route {path} never answers: push has {} and what lies below it", push.prefix),
             ));
         }
@@ -396,7 +488,9 @@ mod tests {
         for setting in SETTINGS {
             assert!(setting.key().is_none_or(|key| named(&key)), "{}", setting.name);
         }
-        for key in ROUTE_KEYS.into_iter().chain(CACHE_KEYS).chain(PUSH_KEYS) {
+        // What a host has besides its names stands at the top as well.
+        let of_hosts = HOST_KEYS.into_iter().filter(|key| !SITE_KEYS.contains(key));
+        for key in ROUTE_KEYS.into_iter().chain(CACHE_KEYS).chain(of_hosts).chain(PUSH_KEYS) {
             assert!(named(key), "{key}");
         }
     }

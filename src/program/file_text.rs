@@ -39,11 +39,16 @@ impl<'t> FileText<'t> {
         self.file.line(key).unwrap_or_default()
     }
 
-    /// What stands in `[[key]]`.
-    pub fn array_of_tables<'v>(&self, entry: &KeyValue<'v>) -> Result<&'v [Value<'v>], Error> {
+    /// The line that a value begins in.
+    pub fn line_of(&self, value: &Value) -> usize {
+        self.position(value.span().start).0
+    }
+
+    /// What stands in `[[key]]`, or in `[[above.key]]`.
+    pub fn array_of_tables<'v>(&self, entry: &KeyValue<'v>, above: &str) -> Result<&'v [Value<'v>], Error> {
         let key = entry.key;
         tables(self.text, entry.value)
-            .ok_or_else(|| self.refuse(key, entry.value, &format!("allowed is [[{key}]], once or more")))
+            .ok_or_else(|| self.refuse(key, entry.value, &format!("allowed is [[{above}{key}]], once or more")))
     }
 
     pub fn whole(&self, key: &str, value: &Value, low: u64, high: u64) -> Result<u64, Error> {

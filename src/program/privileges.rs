@@ -188,6 +188,7 @@ pub fn needs_restart(config: &Config, addresses: &[Address], user: &str) -> Vec<
 
 #[cfg(test)]
 mod tests {
+    use super::super::file;
     use super::*;
 
     #[test]
@@ -206,6 +207,24 @@ mod tests {
         ] {
             let error = identity(&of(user, group)).expect_err(what);
             assert!(error.is_config() && error.to_string().contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_host_serves_is_what_a_user_has_to_read_again() {
+        let text = "[[host]]\nname = 'a'\nroot = '/nowhere/root'\nerror_pages = { 404 = '/nowhere/404.html' }\n\
+                    [[host.route]]\nprefix = '/b'\ndirectory = '/nowhere/b'\n\
+                    auth = { realm = 'b', file = '/nowhere/users' }\n";
+        let config = file::read(text, "/nowhere/handover.toml".into(), None).expect("a configuration");
+        let said = needs_restart(&config, &[], "ada");
+        for what in [
+            "directory \"/nowhere/root\"",
+            "directory \"/nowhere/b\"",
+            "error page \"/nowhere/404.html\"",
+            "file of users \"/nowhere/users\"",
+        ] {
+            let line = format!("user ada cannot read {what} (");
+            assert!(said.iter().any(|(warns, said)| *warns && said.starts_with(&line)), "{line}: {said:?}");
         }
     }
 

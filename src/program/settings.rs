@@ -388,11 +388,29 @@ const FROM_A_MILLISECOND: Duration = Duration::from_millis(1);
 
 /// What only the program has: an application decides itself what it serves. But for `listing` these are keys that have
 /// more than one value, or a place of their own.
-pub const SITE_KEYS: [&str; 10] =
-    ["root", "precompressed", "listing", "fallback", "headers", "mime", "cache", "error_pages", "route", "push"];
+pub const SITE_KEYS: [&str; 11] = [
+    "root",
+    "precompressed",
+    "listing",
+    "fallback",
+    "headers",
+    "mime",
+    "cache",
+    "error_pages",
+    "route",
+    "host",
+    "push",
+];
 
 /// As `elsewhere` of a row, for keys that are none.
-const SITE_KEYS_ELSEWHERE: [(&str, &str); 2] = [("document-root", "root"), ("redirects", "route")];
+const SITE_KEYS_ELSEWHERE: [(&str, &str); 6] = [
+    ("document-root", "root"),
+    ("redirects", "route"),
+    ("server", "host"),
+    ("vhost", "host"),
+    ("virtual-host", "host"),
+    ("server-name", "name"),
+];
 
 /// A setting.
 pub struct Setting {
@@ -799,6 +817,8 @@ mod tests {
             ("no_status_routes", Some("status_routes")),
             ("keep_alive", None),
             ("document_root", None),
+            // An address, where it stands for one.
+            ("host", Some("listen")),
         ] {
             assert_eq!(meant(typed, &known), wanted, "{typed}");
         }

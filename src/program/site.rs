@@ -1,11 +1,11 @@
-//! What a table of a configuration file says of a site.
+//! What a table of a configuration file says of a site: the top of the file, or a `[[host]]`.
 
 use super::cache_control::is_cache_control;
 use super::document::{KeyValue, Value};
 use super::file_text::FileText;
 use crate::Error;
 use crate::config::site::{
-    Auth, CacheRule, DirectoryOptions, Pattern, Prefix, RedirectTarget, RouteAction, RouteConfig, SiteConfig,
+    Auth, CacheRule, DirectoryOptions, Pattern, Prefix, RedirectTarget, RouteAction, RouteConfig, SiteConfig, host_key,
 };
 use http1::accept::Coding;
 use http1::number::decimal;
@@ -59,21 +59,26 @@ const OWN_FIELDS: [&str; 16] = [
     "upgrade",
 ];
 
-/// What was read of a site so far.
+/// What was read of a site so far: of the one at the top of the file, or of the `[[host]]` of that number.
 #[derive(Debug, Default)]
 pub struct SiteTable {
+    host: Option<usize>,
     pub root: Option<PathBuf>,
     pub site: SiteConfig,
 }
 
 impl SiteTable {
+    pub fn of_host(number: usize) -> SiteTable {
+        SiteTable { host: Some(number), ..SiteTable::default() }
+    }
+
     /// Reads an entry, if it says something of a site. Which errors there are pages for is not known before all of the
     /// others were read: [`error_pages`](SiteTable::error_pages).
     pub fn entry(&mut self, source: &mut FileText<'_>, entry: &KeyValue) -> Result<bool, Error> {
         match entry.key {
             "root" => self.root = Some(source.path("root", entry.value)?),
             "route" | "cache" => {
-                for table in source.array_of_tables(entry)? {
+                for table in source.array_of_tables(entry, self.above())? {
                     match entry.key {
                         "route" => self.route(source, table)?,
                         _ => self.cache_rule(source, table)?,
@@ -85,8 +90,18 @@ impl SiteTable {
             "mime" => self.mime(source, entry.value)?,
             _ => return Ok(false),
         }
-        source.note(entry.key, entry.value);
+        source.note(&self.key(entry.key), entry.value);
         Ok(true)
+    }
+
+    /// The tables that its tables stand in.
+    fn above(&self) -> &'static str {
+        self.host.map_or("", |_| "host.")
+    }
+
+    /// What remembers the place of one of its keys.
+    fn key(&self, key: &str) -> String {
+        host_key(self.host, key)
     }
 
     /// The errors that its routes make it answer with.
@@ -111,7 +126,7 @@ impl SiteTable {
             };
             let path = source.path(entry.key, entry.value)?;
             self.site.error_pages.push((status, path));
-            source.note(&format!("error_pages.{status}"), entry.value);
+            source.note(&self.key(&format!("error_pages.{status}")), entry.value);
         }
         Ok(())
     }
@@ -123,7 +138,7 @@ impl SiteTable {
             if !ROUTE_KEYS.contains(&entry.key) {
                 return Err(source.unknown(entry, &ROUTE_KEYS));
             }
-            source.note(&format!("route[{number}].{}", entry.key), entry.value);
+            source.note(&self.key(&format!("route[{number}].{}", entry.key)), entry.value);
         }
         let find = |key: &str| table.iter().find(|entry| entry.key == key);
         let Some(prefix_entry) = find("prefix") else {
@@ -132,7 +147,7 @@ impl SiteTable {
         let prefix = source.text("prefix", prefix_entry.value)?;
         let prefix = Prefix::parse(prefix).map_err(|what| source.refuse("prefix", prefix_entry.value, what))?;
         if let Some(first) = self.site.routes.iter().position(|route| route.prefix == prefix) {
-            let line = source.line(&format!("route[{first}].prefix"));
+            let line = source.line(&self.key(&format!("route[{first}].prefix")));
             return Err(source.refuse("prefix", prefix_entry.value, &format!("which line {line} has already")));
         }
         let action = action(source, value, &table)?;

@@ -140,6 +140,14 @@ mod tests {
         let prefix = Prefix::parse("/assets").expect("a prefix");
         config.site.routes.push(RouteConfig { prefix, action: assets, headers: Vec::new(), auth: None });
         assert_eq!(allowed_in(&dir, &config), ["other", "site"]);
+        // And those of hosts, whose passwords are as private.
+        let text = "[[host]]\nname = 'a'\nroot = 'hosts/a'\n[[host]]\nname = 'b'\n[[host.route]]\nprefix = '/b'\n\
+                    directory = 'more/b'\nauth = { realm = 'b', file = 'more/users' }\n";
+        let with_hosts = Config::from_file(dir.write("handover.toml", text)).expect("a configuration");
+        for name in ["hosts/a/file", "more/b/file", "more/users"] {
+            dir.write(name, "");
+        }
+        assert_eq!(allowed_in(&dir, &with_hosts), ["hosts", "more/b"]);
         assert!(allowed(&Config::default()).readable().next().is_none());
     }
 

@@ -86,7 +86,8 @@ fn kept_by_its_user_alone(response: Response) -> Response {
     response.into_reader().into_response_with(status, headers)
 }
 
-fn has(fields: &[Header], header: &Header) -> bool {
+/// Whether there is one of that name.
+pub(super) fn has(fields: &[Header], header: &Header) -> bool {
     let name = header.field.as_str().as_str();
     fields.iter().any(|field| is_same_name(field.field.as_str().as_bytes(), name.as_bytes()))
 }

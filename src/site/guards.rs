@@ -2,59 +2,69 @@
 
 use crate::access::{BasicAuth, Refusal, Users, UsersFile, Verifier};
 use crate::api::{Response, known_header};
-use crate::config::site::Auth;
+use crate::config::site::{Auth, ConfiguredSite};
 use crate::{Config, Error};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Who stands at which path. What a route does not say it has from the next route above it, so that one that is added
 /// below another opens nothing.
 pub(super) struct Guards(Vec<(String, Option<Arc<BasicAuth>>)>);
 
+/// The files of users of a configuration, each read once, and what verifies passwords: one for all sites, since who guesses
+/// keeps workers busy whatever name they guess under.
+pub(super) struct Passwords<'c> {
+    config: &'c Config,
+    files: Vec<Arc<UsersFile>>,
+    verifier: Option<Arc<Verifier>>,
+}
+
+impl<'c> Passwords<'c> {
+    pub fn new(config: &'c Config) -> Passwords<'c> {
+        Passwords { config, files: Vec::new(), verifier: None }
+    }
+
+    /// Who is let in by what that key says.
+    fn guard(&mut self, key: &str, realm: &str, file: &PathBuf) -> Result<Arc<BasicAuth>, Error> {
+        let wrong = |what: String| self.config.error(key, format_args!("file of users {file:?}: {what}"));
+        let known = match self.files.iter().find(|known| known.path == *file) {
+            Some(known) => known.clone(),
+            None => {
+                let users = Users::read(file).map_err(wrong)?;
+                let known = Arc::new(UsersFile { path: file.clone(), users, number: self.files.len() });
+                self.files.push(known.clone());
+                known
+            }
+        };
+        let verifier = match &self.verifier {
+            Some(verifier) => verifier,
+            None => {
+                let new = Verifier::new(self.config.workers).map_err(|error| wrong(error.to_string()))?;
+                self.verifier.insert(Arc::new(new))
+            }
+        };
+        Ok(Arc::new(BasicAuth::new(realm, &known, verifier)))
+    }
+}
+
 impl Guards {
-    /// Reads the files of users, each once.
-    pub fn open(config: &Config) -> Result<Guards, Error> {
-        let routes = config
-            .site
-            .routes
-            .iter()
-            .zip(0..)
-            .map(|(route, number)| (route.prefix.to_string(), &route.auth, format!("route[{number}].auth")));
-        let push = config
-            .push
-            .namespaces
-            .iter()
+    /// Those of a site; `[[push]]` is of the one at the top.
+    pub fn open(passwords: &mut Passwords<'_>, site: ConfiguredSite<'_>) -> Result<Guards, Error> {
+        let routes =
+            site.site.routes.iter().zip(0..).map(|(route, number)| {
+                (route.prefix.to_string(), &route.auth, site.key(&format!("route[{number}].auth")))
+            });
+        let push = passwords.config.push.namespaces.iter().filter(|_| site.host.is_none());
+        let push = push
             .zip(0..)
             .map(|(namespace, number)| (namespace.prefix.clone(), &namespace.auth, format!("push[{number}].auth")));
-        let mut files: Vec<Arc<UsersFile>> = Vec::new();
-        let mut verifier = None;
         let mut guards = Vec::new();
         for (path, auth, key) in routes.chain(push) {
-            let (realm, file) = match auth {
-                None => continue,
-                Some(Auth::Anyone) => {
-                    guards.push((path, None));
-                    continue;
-                }
-                Some(Auth::Users { realm, file }) => (realm, file),
-            };
-            let wrong = |what: String| config.error(&key, format_args!("file of users {file:?}: {what}"));
-            let known = match files.iter().find(|known| known.path == *file) {
-                Some(known) => known.clone(),
-                None => {
-                    let users = Users::read(file).map_err(wrong)?;
-                    let known = Arc::new(UsersFile { path: file.clone(), users, number: files.len() });
-                    files.push(known.clone());
-                    known
-                }
-            };
-            let verifier = match &verifier {
-                Some(verifier) => verifier,
-                None => {
-                    let new = Verifier::new(config.workers).map_err(|error| wrong(error.to_string()))?;
-                    verifier.insert(Arc::new(new))
-                }
-            };
-            guards.push((path, Some(Arc::new(BasicAuth::new(realm, &known, verifier)))));
+            match auth {
+                None => {}
+                Some(Auth::Anyone) => guards.push((path, None)),
+                Some(Auth::Users { realm, file }) => guards.push((path, Some(passwords.guard(&key, realm, file)?))),
+            }
         }
         guards.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         Ok(Guards(guards))

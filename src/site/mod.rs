@@ -4,10 +4,11 @@
 //! A request for a file goes through the modules in this order, and each is the only one to decide its matter:
 //!
 //! ```text
-//! routes ─▶ path ─▶ files ─▶ current ─▶ source ─▶ root ─▶ answer ─▶ conditional ─▶ range
+//! hosts ─▶ routes ─▶ path ─▶ files ─▶ current ─▶ source ─▶ root ─▶ answer ─▶ conditional ─▶ range
 //! ```
 //!
-//! - `routes` finds what answers the path, and gives the answer the configured fields and error pages.
+//! - `hosts` finds the site that a request is for, by its name, which `names` knows.
+//! - `routes` finds what of a site answers the path, and gives the answer the configured fields and error pages.
 //! - `guards` knows whom a route lets in, before anything of it is looked at.
 //! - `path` turns the path of the request into a name below the root, or refuses it: text only.
 //! - `files` decides what answers the name: a file, the index of a directory, a redirect.
@@ -31,9 +32,11 @@ mod current;
 mod fields;
 mod files;
 mod guards;
+mod hosts;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
 mod listing;
+mod names;
 mod path;
 mod push;
 mod root;
@@ -42,7 +45,7 @@ mod source;
 mod welcome;
 
 pub use files::Files;
-pub use routes::Site;
+pub use hosts::Site;
 pub use welcome::{FIGURES, Welcome};
 
 #[cfg(test)]

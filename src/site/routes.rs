@@ -1,66 +1,36 @@
-//! The whole site of a configuration: which route answers a path, and what every answer gets.
+//! One site, that of the top of a file or of a `[[host]]`: which route answers a path, and what every answer gets.
 
-use super::allowed::allowed;
 use super::answer::refuse;
 use super::cache::Cache;
 use super::content_type::MediaTypes;
-use super::fields::{Fields, SiteShared};
+use super::fields::{Fields, SiteShared, has};
 use super::files::{Answer, Files};
 use super::guards::{self, Guards};
 use super::path::{self, ENCODED, Name};
-use super::push::PushRoute;
 use super::welcome::Welcome;
 use crate::access::{BasicAuth, Refusal};
-use crate::api::{Body, Handler, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
-use crate::config::push::NamespaceConfig;
-use crate::config::site::{DirectoryOptions, Prefix, RedirectTarget, RouteAction, RouteConfig};
-use crate::push::{Hub, TokenKeys};
+use crate::api::{Body, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
+use crate::config::site::{
+    ConfiguredSite, DirectoryOptions, MISDIRECTED, Prefix, RedirectTarget, RouteAction, RouteConfig,
+};
 use crate::sys::regular_file;
-use crate::{AllowedPaths, Config, Error};
+use crate::{Config, Error};
 use percent_encoding::{AsciiSet, percent_encode};
 use std::path::Path;
 use std::sync::Arc;
-use tiny_http::StatusCode;
+use tiny_http::{Header, StatusCode};
 
 /// The largest error page: each answer has a copy of it, as long as its client takes to read it.
 const MAX_PAGE: u64 = 64 * 1024;
 
-/// Serves what a configuration says: its routes, its root or the welcome site, with its header fields, media types and
-/// error pages.
-///
-/// ```
-/// use handover::{Config, Server, Site};
-///
-/// let config = Config { root: Some(".".into()), ..Config::default() };
-/// let builder = Server::builder().service(Site::open(&config)?).config(config);
-/// # let _ = builder; Ok::<(), handover::Error>(())
-/// ```
-///
-/// - The route with the longest prefix answers; a prefix matches whole segments of the path, after decoding and without
-///   its dot segments. Where none matches the root answers, and without a root the welcome site.
-/// - A directory is served as by [`Files`], below the prefix of its route.
-/// - Header fields go onto every answer of the site, errors and 304 included. A route's own field replaces one of that
-///   name for all, and both one that the site would have sent. The Cache-Control of a rule stays, unless the route says
-///   its own, and so does Vary, beside what is configured.
-/// - A route with `auth` lets in who is in its file of users, by HTTP's Basic authentication, whatever the method is, and
-///   before anything of it is looked at. So do the routes below it, and `[[push]]`, unless they say something else. Its
-///   answers are `private` to caches, where the route itself says nothing of them.
-/// - An error page replaces the text of an error that the site answers with, and keeps its status and its fields. What
-///   the server itself refuses (a malformed request, a limit) and the text that a route was given stay as they are.
-///
-/// Error pages and files of users are read once, when the site is opened. Roots are opened then too, and again when their paths lead elsewhere,
-/// as [`Files`] says.
-pub struct Site {
+/// The routes of a site, with its error pages.
+pub(super) struct Routes {
     /// The longest prefix first; the last one matches everything.
     routes: Vec<Route>,
-    /// For paths that name nothing.
-    fields: Fields,
-    pages: Vec<(u16, Page)>,
-    /// The longest prefix first.
-    push: Vec<PushRoute>,
-    hub: Option<Hub>,
-    /// For its figures.
-    kept: Arc<Cache>,
+    /// For paths that name nothing, and for what is no path of the site's.
+    pub fields: Fields,
+    pages: Vec<(u16, Arc<Page>)>,
+    shared: SiteShared,
 }
 
 struct Route {
@@ -75,8 +45,16 @@ struct Route {
 enum Action {
     Files(Files),
     Welcome,
-    Redirect { status: u16, target: RedirectTarget },
-    Fixed { status: u16, body: Option<(String, String)> },
+    /// For what is not there: a name, or a path where there is no root.
+    Refuse(u16),
+    Redirect {
+        status: u16,
+        target: RedirectTarget,
+    },
+    Fixed {
+        status: u16,
+        body: Option<(String, String)>,
+    },
 }
 
 struct Page {
@@ -84,76 +62,62 @@ struct Page {
     bytes: Vec<u8>,
 }
 
-impl Site {
-    /// Opens the root, the directories of routes and the error pages.
-    ///
-    /// # Errors
-    /// A root that cannot be served is a usage error if an argument named it. What the configuration file names is a
-    /// configuration error with its place there.
-    pub fn open(config: &Config) -> Result<Site, Error> {
-        let site = &config.site;
-        let types = Arc::new(MediaTypes::new(site.mime.clone()));
-        let kept = Arc::new(Cache::new(config.file_cache()));
-        let shared = SiteShared { kept, types, rules: site.cache.clone().into() };
-        let guards = Guards::open(config)?;
-        let mut routes = vec![Route::behind_all(config, &shared)?];
-        for (number, route) in site.routes.iter().enumerate() {
+/// What all routes of a site are opened with.
+struct OfAll<'s> {
+    headers: &'s [Header],
+    shared: &'s SiteShared,
+    guards: &'s Guards,
+}
+
+impl Routes {
+    /// Opens the root, the directories of the routes and the error pages. A host has header fields, media types, rules for
+    /// caches and error pages from the top of the file, behind its own.
+    pub fn open(
+        config: &Config,
+        site: ConfiguredSite<'_>,
+        kept: &Arc<Cache>,
+        guards: &Guards,
+        top: Option<&Routes>,
+    ) -> Result<Routes, Error> {
+        let shared = shared(config, site, kept, top);
+        let mut headers = site.site.headers.clone();
+        if top.is_some() {
+            headers.extend(config.site.headers.iter().filter(|header| !has(&site.site.headers, header)).cloned());
+        }
+        let of_all = OfAll { headers: &headers, shared: &shared, guards };
+        let mut routes = vec![Route::behind_all(config, site, &of_all)?];
+        // Where there are hosts it is no site of its own, and behind a route for everything it never answers.
+        let covered = site.site.routes.iter().any(|route| route.prefix.is_everything());
+        routes.retain(|route| !(covered && matches!(route.action, Action::Refuse(_))));
+        for (number, route) in site.site.routes.iter().enumerate() {
             // What stands for everything in the file comes before the fallback.
             let at = routes.partition_point(|other| other.prefix.len() > route.prefix.len());
-            routes.insert(at, Route::open(config, number, route, &shared, &guards)?);
+            routes.insert(at, Route::open(config, site, number, route, &of_all)?);
         }
         let mut pages = Vec::new();
-        for (status, path) in &site.error_pages {
-            let key = format!("error_pages.{status}");
+        for (status, path) in &site.site.error_pages {
+            let key = site.key(&format!("error_pages.{status}"));
             let page = read_page(path).map_err(|what| {
                 config.error(&key, format_args!("error page {status} cannot be read from {path:?}: {what}"))
             })?;
             let content_type = shared.types.of(path.as_os_str().as_encoded_bytes()).to_owned();
-            pages.push((*status, Page { content_type, bytes: page }));
+            pages.push((*status, Arc::new(Page { content_type, bytes: page })));
         }
-        let welcomes = routes.iter().any(|route| matches!(route.action, Action::Welcome));
-        let hub = (welcomes || !config.push.namespaces.is_empty()).then(Hub::new);
-        let mut namespaces = Vec::new();
-        for (number, namespace) in config.push.namespaces.iter().enumerate() {
-            namespaces.push((namespace, token_keys(config, number, namespace)?));
+        for (status, page) in top.iter().flat_map(|top| &top.pages) {
+            if !pages.iter().any(|(own, _)| own == status) {
+                pages.push((*status, page.clone()));
+            }
         }
-        namespaces.sort_by_key(|(namespace, _)| std::cmp::Reverse(namespace.prefix.len()));
-        let push = hub.iter().flat_map(|hub| {
-            let bare = !site.headers.is_empty();
-            namespaces.iter().map(move |(namespace, keys)| PushRoute::new(hub, namespace, keys.as_ref(), bare))
-        });
-        let mut push: Vec<PushRoute> = push.collect();
-        if welcomes && let Some(hub) = &hub {
-            push.push(PushRoute::figures(hub));
-        }
-        for route in &mut push {
-            route.guard = guards.of(route.prefix());
-        }
-        Ok(Site { routes, fields: Fields::new(&site.headers, &[]), pages, push, hub, kept: shared.kept })
+        Ok(Routes { routes, fields: Fields::new(&headers, &[]), pages, shared })
     }
 
-    /// What its `[[push]]` publish to, for [`Builder::hub`](crate::Builder::hub); `None` without one.
-    pub fn hub(&self) -> Option<&Hub> {
-        self.hub.as_ref()
+    /// Whether the welcome site is a part of it.
+    pub fn welcomes(&self) -> bool {
+        self.routes.iter().any(|route| matches!(route.action, Action::Welcome))
     }
 
-    /// What requests for files have to open, for [`Builder::confine`](crate::Builder::confine).
-    pub fn allowed_paths(config: &Config) -> AllowedPaths {
-        allowed(config)
-    }
-
-    fn push_route(&self, request: &Request) -> Option<(&PushRoute, usize)> {
-        let path = request.path_bytes();
-        self.push.iter().find_map(|route| Some((route, route.rest(path)?)))
-    }
-
-    /// The route for a name, and what of the name is below its prefix.
-    fn route<'n>(&self, name: &'n Name<'_>) -> Option<(&Route, &'n [u8])> {
-        self.routes.iter().find_map(|route| Some((route, route.prefix.rest(&name.bytes)?)))
-    }
-
-    /// What a path is answered that is no topic, and who has asked for it, if somebody had to say so.
-    fn answer(&self, request: &Request) -> (Response, Option<String>) {
+    /// What a path is answered, and who has asked for it, if somebody had to say so.
+    pub fn answer(&self, request: &Request) -> (Response, Option<String>) {
         let name = match path::name(request.path()) {
             Ok(name) => name,
             Err(refusal) => return (self.fields.onto(self.dress(refuse(refusal.status()))), None),
@@ -172,6 +136,7 @@ impl Site {
                 Answer::Bare(response) => response,
             },
             Action::Welcome => Welcome.answer(request, name),
+            Action::Refuse(status) => refuse(*status),
             Action::Redirect { status, target } => redirect(*status, target, request, name, below),
             Action::Fixed { status, body } => match fixed(*status, body.as_ref(), request) {
                 // What the configuration says in so many words is no error to be dressed.
@@ -184,21 +149,8 @@ impl Site {
         route.fields.onto(self.dress(response))
     }
 
-    /// A topic's, if whoever asks is let in.
-    fn answer_topic(&self, route: &PushRoute, request: &mut Request, rest: usize) -> Response {
-        if let Some(guard) = &route.guard {
-            let visitor = guard.visitor(request);
-            if let Some(name) = visitor.name {
-                request.set_user(&name);
-            }
-            if let Some(refusal) = visitor.refusal {
-                return self.refused(refusal, guard, &self.fields);
-            }
-        }
-        self.fields.onto(route.handle(request, rest))
-    }
-
-    fn refused(&self, refusal: Refusal, guard: &BasicAuth, fields: &Fields) -> Response {
+    /// What is said to who does not come in.
+    pub fn refused(&self, refusal: Refusal, guard: &BasicAuth, fields: &Fields) -> Response {
         guards::refused(fields.onto(self.dress(refuse(refusal.status()))), refusal, guard)
     }
 
@@ -216,80 +168,80 @@ impl Site {
             _ => response,
         }
     }
-}
 
-impl Handler for Site {
-    fn handle(&self, request: &mut Request) -> Response {
-        if let Some((route, rest)) = self.push_route(request) {
-            return self.answer_topic(route, request, rest);
-        }
-        let (response, user) = self.answer(request);
-        if let Some(user) = user {
-            request.set_user(&user);
-        }
-        response
+    /// The route for a name, and what of the name is below its prefix.
+    fn route<'n>(&self, name: &'n Name<'_>) -> Option<(&Route, &'n [u8])> {
+        self.routes.iter().find_map(|route| Some((route, route.prefix.rest(&name.bytes)?)))
     }
 
     /// A redirect or an error is the answer to every method, so there the field says nothing narrower; nor where who asks
     /// may not know what is there.
-    fn allow(&self, head: &Request) -> Option<String> {
-        if let Some((route, _)) = self.push_route(head) {
-            return if route.guard.is_some() { None } else { route.service().allow(head) };
-        }
+    pub fn allow(&self, head: &Request) -> Option<String> {
         let name = path::name(head.path()).ok()?;
         let (route, _) = self.route(&name)?;
         let reads = match &route.action {
             Action::Files(_) | Action::Welcome => true,
             Action::Fixed { status, .. } => *status < 300,
-            Action::Redirect { .. } => false,
+            Action::Redirect { .. } | Action::Refuse(_) => false,
         };
         (reads && route.guard.is_none()).then(|| READ_ONLY.to_owned())
     }
 
-    fn body_limit(&self, head: &Request) -> Option<u64> {
-        self.push_route(head)?.0.service().body_limit(head)
-    }
-
-    fn describe(&self) -> Vec<String> {
-        let push = self.push.iter().filter(|route| route.is_configured());
-        let push = push.map(|route| route.describe() + &guards::shown(route.guard.as_deref()));
+    /// A line for each route, then for each error page.
+    pub fn describe(&self) -> impl Iterator<Item = String> {
         let guarded = |guard: &Option<Arc<BasicAuth>>| guards::shown(guard.as_deref());
-        let routes =
-            self.routes.iter().map(|route| format!("{} {}{}", route.prefix, route.shown, guarded(&route.guard)));
+        let routes = self.routes.iter().map(move |it| format!("{} {}{}", it.prefix, it.shown, guarded(&it.guard)));
         let pages = self.pages.iter().map(|(status, page)| format!("error {status}: {} bytes", page.bytes.len()));
-        push.chain(routes).chain(pages).collect()
+        routes.chain(pages)
     }
+}
 
-    fn counters(&self) -> Vec<(String, u64)> {
-        let (hits, misses) = self.kept.counted();
-        [("handover_file_cache_hits_total", hits), ("handover_file_cache_misses_total", misses)]
-            .map(|(name, count)| (name.to_owned(), count))
-            .into()
-    }
+/// What the directories of a site share, with each other or with those of all sites.
+fn shared(config: &Config, site: ConfiguredSite<'_>, kept: &Arc<Cache>, top: Option<&Routes>) -> SiteShared {
+    let above = top.map(|top| &top.shared);
+    let own = site.site;
+    let types = match above {
+        Some(above) if own.mime.is_empty() => above.types.clone(),
+        _ => {
+            let mut mime = own.mime.clone();
+            let is_own = |extension: &String| own.mime.iter().any(|(other, _)| other == extension);
+            let inherited = config.site.mime.iter().filter(|(extension, _)| above.is_some() && !is_own(extension));
+            mime.extend(inherited.cloned());
+            Arc::new(MediaTypes::new(mime))
+        }
+    };
+    let rules = match above {
+        Some(above) if own.cache.is_empty() => above.rules.clone(),
+        // The first that matches counts.
+        Some(above) => own.cache.iter().chain(&*above.rules).cloned().collect(),
+        None => own.cache.clone().into(),
+    };
+    SiteShared { kept: kept.clone(), types, rules }
 }
 
 impl Route {
     fn open(
         config: &Config,
+        site: ConfiguredSite<'_>,
         number: usize,
         route: &RouteConfig,
-        shared: &SiteShared,
-        guards: &Guards,
+        of_all: &OfAll<'_>,
     ) -> Result<Route, Error> {
         let prefix = route.prefix.clone();
+        let place = |key: &str| site.key(&format!("route[{number}].{key}"));
         if prefix.is_everything()
-            && let Some(root) = &config.root
+            && let Some(root) = site.root
         {
-            let key = format!("route[{number}].prefix");
+            let key = place("prefix");
             return Err(config.error(&key, format_args!("prefix / leaves nothing for root {root:?}; take out one")));
         }
         let (action, shown) = match &route.action {
             RouteAction::Directory { path: directory, options } => {
-                let key = format!("route[{number}].directory");
+                let key = place("directory");
                 let files = Files::open(directory)
                     .map_err(|error| config.error(&key, format_args!("directory of route {prefix}: {error}")))?;
-                let files = files.configured(shared, options);
-                let key = format!("route[{number}].fallback");
+                let files = files.configured(of_all.shared, options);
+                let key = place("fallback");
                 (Action::Files(with_fallback(files, config, &key, options)?), shown_directory(directory, options))
             }
             RouteAction::Redirect { status, target } => {
@@ -304,40 +256,50 @@ impl Route {
                 (Action::Fixed { status: *status, body: body.clone() }, shown)
             }
         };
-        let guard = guards.of(&prefix.to_string());
-        let fields = Fields::new(&config.site.headers, &route.headers);
+        let guard = of_all.guards.of(&prefix.to_string());
+        let fields = Fields::new(of_all.headers, &route.headers);
         let fields = if guard.is_some() { fields.guarded() } else { fields };
         Ok(Route { prefix, action, fields, guard, shown })
     }
 
-    /// What answers where no route of the file does.
-    fn behind_all(config: &Config, shared: &SiteShared) -> Result<Route, Error> {
-        let (action, shown) = match &config.root {
+    /// What answers where no route of the site does.
+    fn behind_all(config: &Config, site: ConfiguredSite<'_>, of_all: &OfAll<'_>) -> Result<Route, Error> {
+        let options = &site.site.root;
+        let (action, shown) = match site.root {
             None => {
                 for key in DirectoryOptions::KEYS {
-                    if config.line(key).is_some() {
-                        return Err(config.error(key, format_args!("{key} is for root, which is not set")));
+                    let place = site.key(key);
+                    if config.line(&place).is_some() {
+                        return Err(config.error(&place, format_args!("{key} is for root, which is not set")));
                     }
                 }
                 // The file does not say it, so a flag does.
-                if config.site.root.listing {
+                if options.listing {
                     return Err(Error::usage(format_args!(
                         "--listing is for a ROOT, which is missing: handover --listing ./public"
                     )));
                 }
-                (Action::Welcome, "welcome site".to_owned())
+                match (config.hosts.is_empty(), site.host, site.site.routes.is_empty()) {
+                    (true, ..) => (Action::Welcome, "welcome site".to_owned()),
+                    (false, None, true) => {
+                        let shown = format!("status {MISDIRECTED}, for every name that no host has");
+                        (Action::Refuse(MISDIRECTED), shown)
+                    }
+                    (false, ..) => (Action::Refuse(404), "status 404".to_owned()),
+                }
             }
             Some(root) => {
-                let files = Files::open(root).map_err(|error| match config.line("root") {
-                    Some(_) => config.error("root", format_args!("root: {error}")),
+                let place = site.key("root");
+                let files = Files::open(root).map_err(|error| match config.line(&place) {
+                    Some(_) => config.error(&place, format_args!("root: {error}")),
                     None => error,
                 })?;
-                let options = &config.site.root;
-                let files = files.configured(shared, options);
-                (Action::Files(with_fallback(files, config, "fallback", options)?), shown_directory(root, options))
+                let files = files.configured(of_all.shared, options);
+                let files = with_fallback(files, config, &site.key("fallback"), options)?;
+                (Action::Files(files), shown_directory(root, options))
             }
         };
-        let fields = Fields::new(&config.site.headers, &[]);
+        let fields = Fields::new(of_all.headers, &[]);
         Ok(Route { prefix: Prefix::everything(), action, fields, guard: None, shown })
     }
 }
@@ -364,15 +326,6 @@ fn shown_directory(path: &Path, options: &DirectoryOptions) -> String {
         shown = format!("{shown}, fallback {fallback:?}");
     }
     shown
-}
-
-/// Of the tokens that it wants, if it does.
-fn token_keys(config: &Config, number: usize, namespace: &NamespaceConfig) -> Result<Option<TokenKeys>, Error> {
-    let Some(path) = &namespace.token_key_file else { return Ok(None) };
-    let keys = TokenKeys::read_file(path).map_err(|what| {
-        config.error(&format!("push[{number}].token_key_file"), format_args!("token_key_file {path:?}: {what}"))
-    });
-    keys.map(Some)
 }
 
 fn read_page(path: &Path) -> Result<Vec<u8>, String> {
@@ -421,8 +374,10 @@ fn fixed(status: u16, body: Option<&(String, String)>, request: &Request) -> Res
 
 #[cfg(test)]
 mod tests {
+    use super::super::hosts::Site;
     use super::super::testing::{TempDir, read, request, value};
     use super::*;
+    use crate::api::Handler;
     use base64::prelude::{BASE64_STANDARD, Engine};
 
     struct Fixture {

@@ -15,6 +15,7 @@ mod config;
 mod conformance;
 mod engine;
 mod events;
+mod hosts;
 mod landlock;
 mod listeners;
 mod log;
