@@ -31,6 +31,8 @@ pub enum Target {
     Handler,
     /// The program's site, on a directory.
     Site,
+    /// Several sites of the program's, each for other names.
+    Hosts,
     /// A `Router`.
     Router,
     /// A hub, in a `Router`.
@@ -96,6 +98,7 @@ impl Case {
             let part = parts.last_mut().expect("there is one at least");
             match line.split_once(' ') {
                 _ if line == "@site" => target = Target::Site,
+                _ if line == "@hosts" => target = Target::Hosts,
                 _ if line == "@router" => target = Target::Router,
                 _ if line == "@push" => target = Target::Push,
                 Some(("=>", "nothing")) => judged = true,

@@ -16,6 +16,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("RFC 3986 §3.2.2", "Host"),
     ("RFC 3986 §3.2.3", "Port"),
     ("RFC 3986 §5.2.4", "Remove Dot Segments"),
+    ("RFC 3986 §6.2.2.1", "Case Normalization"),
     ("RFC 3986 §6.2.2.2", "Percent-Encoding Normalization"),
     ("RFC 5789 §2", "The PATCH Method"),
     ("RFC 6265 §5.4", "The Cookie Header"),
@@ -80,6 +81,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("RFC 9110 §15.5.15", "414 URI Too Long"),
     ("RFC 9110 §15.5.16", "415 Unsupported Media Type"),
     ("RFC 9110 §15.5.17", "416 Range Not Satisfiable"),
+    ("RFC 9110 §15.5.20", "421 Misdirected Request"),
     ("RFC 9110 §15.5.21", "422 Unprocessable Content"),
     ("RFC 9110 §15.6.1", "500 Internal Server Error"),
     ("RFC 9110 §15.6.2", "501 Not Implemented"),
@@ -135,6 +137,7 @@ fn table(cases: &[Case]) -> String {
             let target = match case.target {
                 Target::Handler => "",
                 Target::Site => "*site* ",
+                Target::Hosts => "*hosts* ",
                 Target::Router => "*router* ",
                 Target::Push => "*push* ",
             };

@@ -2,7 +2,7 @@
 //! every byte, and behind one another. `CONFORMANCE.md` is made from them, see `the_table_says_what_the_cases_say`.
 //!
 //! The first line of a file cites the section that decides it and says what it is: `# RFC 9112 §5.1: what it is`. Other
-//! lines that begin with `#` are comments. `@site`, `@router` or `@push` names who is asked, instead of a handler. Then comes
+//! lines that begin with `#` are comments. `@site`, `@hosts`, `@router` or `@push` names who is asked, instead of a handler. Then comes
 //! the request, in which a line end means nothing and `\r`, `\n`, `\0`, `\\` and `\xHH` mean what they say, and
 //! `\{3*ab}` is `ababab`; then an expectation for each answer:
 //!
@@ -100,6 +100,13 @@ impl Servers {
                     auth = { realm = 'the house', file = 'users' }\n";
         fs::write(scratch.path("handover.toml"), text).expect("a file");
         let config = Config::from_file(scratch.path("handover.toml")).expect("a configuration");
+        let host = |name: &str, body: &str| {
+            format!("[[host]]\nname = '{name}'\n[[host.route]]\nprefix = '/'\nbody = \"{body}\\n\"\n")
+        };
+        let text = [("test", "test"), ("one.test", "one"), ("*.test", "below"), ("[::1]", "address")]
+            .map(|(name, body)| host(name, body));
+        fs::write(scratch.path("hosts.toml"), text.concat()).expect("a file");
+        let hosts = Config::from_file(scratch.path("hosts.toml")).expect("a configuration");
         // Time enough for a slow machine to read an answer before the server stops lingering.
         let limits = Limits { linger: Duration::from_secs(20), ..Limits::default() };
         let builder = Server::builder;
@@ -114,6 +121,7 @@ impl Servers {
         let servers = vec![
             start(Target::Handler, builder().handler(describe)),
             start(Target::Site, builder().service(Site::open(&config).expect("a site"))),
+            start(Target::Hosts, builder().service(Site::open(&hosts).expect("sites"))),
             start(Target::Router, builder().service(router())),
             start(Target::Push, hub()),
         ];
