@@ -13,6 +13,7 @@ mod stragglers;
 
 use crate::Error;
 use crate::api::{Closure, Handler, IntoResponse, Request};
+use crate::config::site::ConfiguredSite;
 use crate::config::{AllowedPaths, Config, Limits, StatusAccess};
 use crate::engine::memory::{self, Plan};
 use crate::generation::generation;
@@ -591,7 +592,8 @@ impl Server {
             events,
             received,
         } = self;
-        raise_descriptor_limit(&mut config.limits, inherited.predecessor.is_some());
+        let directories = config.sites().flat_map(ConfiguredSite::directories).count() as u64;
+        raise_descriptor_limit(&mut config.limits, directories, inherited.predecessor.is_some());
         let of = |listeners: &[Listener]| listeners.iter().map(|listener| listener.bound().clone()).collect();
         let announcement = Announcement {
             bound: of(&listeners),
@@ -740,9 +742,10 @@ impl Announcement {
 /// Descriptors besides those of connections: listeners, log, poller, files that are kept open, the application's own.
 const DESCRIPTOR_RESERVE: u64 = 128;
 
-/// Raises the soft limit of descriptors for connections that each send a file of their own, and a reserve; lowers the
-/// connections where not even they have one each. A successor gets the predecessor's connections besides its own.
-fn raise_descriptor_limit(limits: &mut Limits, succeeds: bool) {
+/// Raises the soft limit of descriptors for connections that each send a file of their own, the directories that are served,
+/// and a reserve; lowers the connections where not even they have one each. A successor gets the predecessor's connections
+/// besides its own.
+fn raise_descriptor_limit(limits: &mut Limits, directories: u64, succeeds: bool) {
     use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
     // Of 32 bits on some hosts.
     #[allow(clippy::unnecessary_cast)]
@@ -755,9 +758,10 @@ fn raise_descriptor_limit(limits: &mut Limits, succeeds: bool) {
         }
     };
     let connections = limits.connections as u64;
-    let least = connections + DESCRIPTOR_RESERVE / 2;
+    let reserve = DESCRIPTOR_RESERVE / 2 + directories;
+    let least = connections + reserve;
     let generations = if succeeds { 2 } else { 1 };
-    let wished = (2 * connections * generations + DESCRIPTOR_RESERVE).min(hard);
+    let wished = (2 * connections * generations + reserve + DESCRIPTOR_RESERVE / 2).min(hard);
     if soft < wished
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wished as rlim_t, hard as rlim_t)
     {
@@ -765,7 +769,7 @@ fn raise_descriptor_limit(limits: &mut Limits, succeeds: bool) {
     }
     let possible = current().map_or(soft, |(soft, _)| soft);
     if possible < least {
-        let connections = possible.saturating_sub(DESCRIPTOR_RESERVE / 2).max(1);
+        let connections = possible.saturating_sub(reserve).max(1);
         let line = format!("only {possible} files may be open: the limit is {connections} connections (see ulimit -n)");
         start_lines::say(Level::Warn, line);
         limits.connections = usize::try_from(connections).unwrap_or(usize::MAX);

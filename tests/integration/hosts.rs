@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// A directory with a configuration file and sites.
 struct Sites(Scratch);
@@ -658,5 +659,24 @@ fn an_argument_is_the_root_of_the_top() {
     let mut client = program.client();
     assert_eq!(client.text_of("other", "/a").1, "argument");
     assert_eq!(client.text_of("one", "/a").1, "one");
+    assert_eq!(program.stop(), Some(0));
+}
+
+/// Each root is open: where few files may be, fewer connections are taken, and none is taken that could not be answered.
+#[test]
+fn roots_of_many_hosts_leave_fewer_connections() {
+    let sites = Sites::new(&[("one/a", "one")]);
+    let hosts = (0..150).map(|number| format!("[[host]]\nname = 'h{number}'\nroot = 'one'\n"));
+    sites.configure(&hosts.collect::<String>());
+    let handover = Program::handover_command();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 300; exec \"$0\" -c \"$1\""]).arg(handover.get_program());
+    command.arg(sites.path("handover.toml")).env_remove("RUST_LOG");
+    let program = Program::start(&mut command);
+    program.logged("only 300 files may be open: the limit is 86 connections");
+    let mut clients: Vec<RawClient> = (0..86).map(|_| program.client()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.text_of(&format!("h{number}"), "/a"), (200, "one".to_owned()));
+    }
     assert_eq!(program.stop(), Some(0));
 }
