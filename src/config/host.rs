@@ -97,7 +97,8 @@ pub(crate) fn name_of(authority: &str) -> Cow<'_, str> {
         let address = literal.split(']').next().and_then(|address| address.parse::<Ipv6Addr>().ok());
         return address.map_or(Cow::Borrowed(""), |address| format!("[{address}]").into());
     }
-    let name = authority.split(':').next().unwrap_or_default();
+    let end = authority.bytes().position(|byte| byte == b':').unwrap_or(authority.len());
+    let name = &authority[..end];
     let name = name.strip_suffix('.').unwrap_or(name);
     match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         _ if name.len() > LONGEST_NAME => Cow::Borrowed(""),

@@ -52,8 +52,7 @@ type Shelf = HashMap<Arc<[u8]>, Arc<CachedFile>, RandomState>;
 
 #[derive(Default)]
 struct Shelves {
-    /// By root and by what the client accepts; a lookup by name then needs no copy of it. There are few of them, so
-    /// they are looked through.
+    /// By root and by what the client accepts, in the order of the roots; a lookup by name then needs no copy of it.
     shelves: Vec<((usize, Ranking), Shelf)>,
     /// In the order in which they go, but for those that were used since they were last looked at.
     clock: VecDeque<Arc<CachedFile>>,
@@ -164,8 +163,9 @@ impl Cache {
         shelves.open += usize::from(entry.is_open());
         let (root, ranking, name) = &entry.key;
         let place = shelves.place(*root, *ranking).unwrap_or_else(|| {
-            shelves.shelves.push(((*root, *ranking), Shelf::default()));
-            shelves.shelves.len() - 1
+            let place = shelves.first_of(*root);
+            shelves.shelves.insert(place, ((*root, *ranking), Shelf::default()));
+            place
         });
         shelves.shelves[place].1.insert(name.clone(), entry.clone());
         shelves.clock.push_back(entry);
@@ -198,9 +198,16 @@ impl Cache {
 }
 
 impl Shelves {
-    /// Where the shelf of that root and ranking is.
+    /// Where the shelf of that root and ranking is. A root has few of them.
     fn place(&self, root: usize, ranking: Ranking) -> Option<usize> {
-        self.shelves.iter().position(|(key, _)| *key == (root, ranking))
+        let first = self.first_of(root);
+        let mut of_root = self.shelves[first..].iter().take_while(|((other, _), _)| *other == root);
+        of_root.position(|((_, other), _)| *other == ranking).map(|at| first + at)
+    }
+
+    /// Where the shelves of that root begin, or would.
+    fn first_of(&self, root: usize) -> usize {
+        self.shelves.partition_point(|((other, _), _)| *other < root)
     }
 
     /// Takes out what stands under its key.
@@ -224,7 +231,7 @@ impl Shelves {
         }
         shelf.remove(name);
         if shelf.is_empty() {
-            self.shelves.swap_remove(place);
+            self.shelves.remove(place);
         }
         self.bytes -= entry.bytes();
         self.open -= usize::from(entry.is_open());

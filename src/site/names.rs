@@ -47,10 +47,21 @@ impl Names {
         if let Some(number) = self.exact.get(&*name) {
             return Some(*number);
         }
-        if self.below.is_empty() || name.starts_with('.') || name.contains("..") {
+        if self.below.is_empty() {
             return None;
         }
-        name.match_indices('.').find_map(|(dot, _)| self.below.get(&name[dot + 1..]).copied())
+        let mut label = 0;
+        for (dot, _) in name.match_indices('.') {
+            // No name has an empty label, so that this is none.
+            if dot == label {
+                return None;
+            }
+            label = dot + 1;
+            if let Some(number) = self.below.get(&name[label..]) {
+                return Some(*number);
+            }
+        }
+        None
     }
 }
 
