@@ -17,6 +17,7 @@ use crate::Error;
 use crate::listener::Address;
 use http1::head::HeadLimits;
 use site::{Auth, ConfiguredSite};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -438,7 +439,7 @@ impl Config {
     /// A flag says otherwise than the file.
     pub(crate) fn overrule(&mut self, key: &str) {
         if let Some(file) = &mut self.file {
-            file.places.retain(|(other, _)| other != key);
+            file.places.remove(key);
         }
     }
 
@@ -473,8 +474,8 @@ pub struct ConfigFile {
     path: PathBuf,
     /// As they were read.
     bytes: Arc<[u8]>,
-    /// Line and column of the value of each key.
-    places: Vec<(String, (usize, usize))>,
+    /// Line and column of the value of each key, of which a file with many hosts has many.
+    places: HashMap<String, (usize, usize)>,
 }
 
 fn once_each<'p>(files: impl Iterator<Item = &'p PathBuf>) -> Vec<&'p PathBuf> {
@@ -492,7 +493,7 @@ impl ConfigFile {
 
     /// With places still to be noted.
     pub(crate) fn new(path: PathBuf, bytes: &[u8]) -> ConfigFile {
-        ConfigFile { path, bytes: bytes.into(), places: Vec::new() }
+        ConfigFile { path, bytes: bytes.into(), places: HashMap::new() }
     }
 
     /// What was read, for whoever comes back to it.
@@ -502,7 +503,7 @@ impl ConfigFile {
 
     /// Remembers line and column of a key's value.
     pub(crate) fn note(&mut self, key: &str, place: (usize, usize)) {
-        self.places.push((key.to_owned(), place));
+        self.places.entry(key.to_owned()).or_insert(place);
     }
 
     /// The path as it stands in messages.
@@ -516,7 +517,7 @@ impl ConfigFile {
     }
 
     fn place(&self, key: &str) -> Option<(usize, usize)> {
-        self.places.iter().find(|(other, _)| other == key).map(|(_, place)| *place)
+        self.places.get(key).copied()
     }
 }
 
