@@ -45,6 +45,7 @@ mod server;
 mod site;
 mod stopping;
 mod sys;
+pub mod test;
 
 /// The examples of the README are compiled as those here are.
 #[cfg(doctest)]
@@ -67,7 +68,12 @@ mod cases;
 #[cfg(test)]
 mod properties;
 
-pub use api::{Body, Closed, Handler, IntoResponse, Request, RequestBody, Response, Router};
+#[cfg(feature = "json")]
+pub use api::Json;
+pub use api::{
+    Body, Closed, Extensions, Handler, Html, IntoResponse, Layered, Next, Redirect, Rejection, Request, RequestBody,
+    Response, Router,
+};
 pub use config::{
     AllowedPaths, Config, ConfigFile, DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE,
     DEFAULT_RELOAD_PROBATION, DEFAULT_STOP_DEADLINE, DEFAULT_WORKER_STACK, DEFAULT_WORKERS, HostConfig, Limits,

@@ -309,7 +309,9 @@ impl Read for Body {
 /// What a handler may return.
 ///
 /// Strings become `text/plain`, bytes `application/octet-stream`, a status code its own phrase, `()` a 204,
-/// `None` a 404, and an error a logged 500. These types go with the body: they are sent where the response has no
+/// `None` a 404, and an error a logged 500, but for a [`Rejection`](crate::Rejection), which has its own status. [`Json`](crate::Json),
+/// [`Html`](crate::Html) and [`Redirect`](crate::Redirect) are for these; a tuple has a status or header fields before what
+/// is answered, `(StatusCode, …)`, `([("Name", "value")], …)` or `(StatusCode, [("Name", "value")], …)`. These types go with the body: they are sent where the response has no
 /// Content-Type of its own, and are not among its [`headers`](tiny_http::Response::headers).
 ///
 /// ```
@@ -317,6 +319,7 @@ impl Read for Body {
 /// assert_eq!("hello".into_response().status_code(), StatusCode(200));
 /// assert_eq!((StatusCode(201), "made").into_response().status_code(), StatusCode(201));
 /// assert_eq!(None::<String>.into_response().status_code(), StatusCode(404));
+/// assert_eq!((StatusCode(201), [("Location", "/a")], "made").into_response().headers().len(), 1);
 /// ```
 pub trait IntoResponse {
     /// Makes the response.
@@ -344,7 +347,7 @@ pub(crate) fn known_header(name: &str, value: &str) -> Header {
 }
 
 /// The type goes with the body, so that no header is made that a handler may replace.
-fn typed(mut body: Body, content_type: &'static str) -> Response {
+pub(super) fn typed(mut body: Body, content_type: &'static str) -> Response {
     body.content_type = Some(content_type);
     body.into_response()
 }
@@ -414,13 +417,6 @@ impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
 }
 
 impl IntoResponse for io::Error {
-    fn into_response(self) -> Response {
-        log_rate_limited!(error, "handler failed: {self}");
-        StatusCode(500).into_response()
-    }
-}
-
-impl IntoResponse for Box<dyn std::error::Error + Send + Sync> {
     fn into_response(self) -> Response {
         log_rate_limited!(error, "handler failed: {self}");
         StatusCode(500).into_response()

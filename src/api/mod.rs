@@ -1,13 +1,28 @@
 //! What an application writes: a [`Handler`] that takes a [`Request`] and answers something [`IntoResponse`].
 
+mod answers;
 mod body;
+mod extensions;
+#[cfg(feature = "form")]
+mod form;
+#[cfg(feature = "json")]
+mod json;
+mod layer;
+mod rejection;
 mod request;
 mod router;
 mod session;
 mod talk;
 
+pub use answers::{Html, Redirect};
 pub(crate) use body::{Attach, Bytes, Kind, StreamFn, Subscribe, known_header};
 pub use body::{Body, IntoResponse, Response};
+pub use extensions::Extensions;
+#[cfg(feature = "json")]
+pub use json::Json;
+pub(crate) use layer::Layers;
+pub use layer::{Layered, Next};
+pub use rejection::Rejection;
 pub(crate) use request::{ReadBehind, without_token};
 pub use request::{Request, RequestBody};
 pub use router::Router;
@@ -78,6 +93,30 @@ pub trait Handler: Send + Sync + 'static {
     /// ```
     fn counters(&self) -> Vec<(String, u64)> {
         Vec::new()
+    }
+
+    /// Puts a layer around it, which sees each request before it and each answer behind it. Of several the first written
+    /// sees a request first. What says something without a request, as [`body_limit`](Handler::body_limit), says the same
+    /// with layers. A layer that panics costs its request: a 500. [`Router::layer`] is the same for a router, and
+    /// [`Builder::layer`](crate::Builder::layer) for all that a server answers.
+    ///
+    /// ```
+    /// use handover::{Files, Handler, Next, Request, Response, Router};
+    ///
+    /// let files = Files::open("examples/site".as_ref())?.layer(|request: &mut Request, next: Next<'_>| {
+    ///     ([("X-Frame-Options", "DENY")], next.run(request))
+    /// });
+    /// let client = handover::test::Client::new(Router::new().mount_service("/site", files));
+    /// assert_eq!(client.get("/site/index.html").send().header("X-Frame-Options"), Some("DENY"));
+    /// # Ok::<(), handover::Error>(())
+    /// ```
+    fn layer<F, R>(self, layer: F) -> Layered<Self>
+    where
+        Self: Sized,
+        F: Fn(&mut Request, Next<'_>) -> R + Send + Sync + 'static,
+        R: IntoResponse + 'static,
+    {
+        Layered::new(Layers::default(), self).layer(layer)
     }
 }
 

@@ -1,5 +1,8 @@
 //! The request as a handler sees it.
 
+use super::{Extensions, Rejection};
+use crate::logging::rate_limit::log_rate_limited;
+use http1::framing::{BodyFraming, body_framing, expects_continue};
 use http1::head::{Fields, Head, HeadLimits};
 use http1::{Reject, head, is_same_name};
 use percent_encoding::percent_decode;
@@ -8,6 +11,7 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::io::{self, Cursor, Read};
 use std::net::SocketAddr;
+use std::str::FromStr;
 use tiny_http::{HTTPVersion, Header, Method};
 
 /// Room that is made at once for a body that is collected, if it said that it is as large.
@@ -27,6 +31,7 @@ pub struct Request {
     rest: usize,
     remote: Option<SocketAddr>,
     user: Option<Box<str>>,
+    extensions: Extensions,
     body: RequestBody,
     length: Option<u64>,
 }
@@ -67,6 +72,7 @@ impl Request {
             rest: 0,
             remote: None,
             user: None,
+            extensions: Extensions::default(),
             body: RequestBody::empty(),
             length: None,
         }
@@ -101,6 +107,7 @@ impl Request {
         self.rest = 0;
         self.remote = remote;
         self.user = None;
+        self.release_extensions();
         self.body = RequestBody::empty();
         self.length = None;
     }
@@ -134,6 +141,16 @@ impl Request {
         (&self.head, &self.bytes)
     }
 
+    /// How the body comes, and whether the client waits to be told to send it.
+    pub(crate) fn expected_body(&self) -> Result<(BodyFraming, bool), Reject> {
+        let (head, bytes) = self.head();
+        // RFC 9110 §9.3.8: TRACE echoes what may hold secrets, so it is off.
+        if head.method == Method::Trace {
+            return Err(Reject::MethodNotAllowed);
+        }
+        Ok((body_framing(head, bytes)?, expects_continue(head, bytes)?))
+    }
+
     /// Bytes that it keeps on the heap, without a streamed body.
     pub(crate) fn held(&self) -> usize {
         let user = self.user.as_ref().map_or(0, |user| user.len());
@@ -144,6 +161,11 @@ impl Request {
     pub(crate) fn shrink(&mut self) {
         self.bytes.shrink_to_fit();
         self.head.fields.shrink_to_fit();
+    }
+
+    /// Drops what layers have left with it.
+    pub(crate) fn release_extensions(&mut self) {
+        self.extensions = Extensions::default();
     }
 
     /// Drops the body, and with it a streamed one's hold on the connection.
@@ -244,6 +266,32 @@ impl Request {
         self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// The same, as a number or whatever else can be read from text.
+    ///
+    /// ```
+    /// use handover::{Rejection, Request, Router, test::Client};
+    ///
+    /// fn square(request: &mut Request) -> Result<String, Rejection> {
+    ///     let number: i64 = request.param_as("number")?;
+    ///     Ok(format!("{}\n", number * number))
+    /// }
+    ///
+    /// let client = Client::new(Router::new().get("/square/{number}", square));
+    /// assert_eq!(client.get("/square/12").send().text(), "144\n");
+    /// let answer = client.get("/square/dozen").send();
+    /// assert_eq!((answer.status(), answer.text()), (400, "number in the path is \"dozen\": invalid digit found in string\n"));
+    /// ```
+    ///
+    /// # Errors
+    /// 400 for what cannot be read so; 500 where the route has no parameter of that name.
+    pub fn param_as<T: FromStr<Err: fmt::Display>>(&self, name: &str) -> Result<T, Rejection> {
+        let Some(value) = self.param(name) else {
+            log_rate_limited!(error, "handler failed: there is no {name:?} in the path of its route");
+            return Err(Rejection::new(500, "500 Internal Server Error"));
+        };
+        value.parse().map_err(|error| Rejection::new(400, format_args!("{name} in the path is {value:?}: {error}")))
+    }
+
     /// The first value of that field as text; `None` where it is missing or not UTF-8. Names ignore case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.header_bytes(name).and_then(|value| std::str::from_utf8(value).ok())
@@ -329,6 +377,16 @@ impl Request {
         self.user.as_deref()
     }
 
+    /// What layers have left with it, by type; see the example of [`Extensions`].
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// The same, to leave something with it.
+    pub fn extensions_mut(&mut self) -> &mut Extensions {
+        &mut self.extensions
+    }
+
     /// Reads the body. Up to `buffered_body` bytes are there already; a larger body waits for the client.
     pub fn as_reader(&mut self) -> &mut dyn Read {
         &mut self.body
@@ -337,6 +395,13 @@ impl Request {
     /// Takes the body, for a response that streams it; what stays is empty.
     pub fn take_body(&mut self) -> RequestBody {
         std::mem::replace(&mut self.body, RequestBody::empty())
+    }
+
+    /// For those who read it as something.
+    #[cfg(any(feature = "json", feature = "form"))]
+    pub(super) fn whole_body(&mut self) -> Result<Vec<u8>, Rejection> {
+        // Of what goes wrong on a connection the engine knows more, and answers that.
+        self.body_bytes().map_err(|error| Rejection::new(400, format_args!("the body could not be read: {error}")))
     }
 
     /// The whole body, at most as large as the limit for this request.

@@ -1,7 +1,7 @@
 //! Method and path to handler.
 
 use super::request::decode;
-use super::{Closure, Handler, IntoResponse, Request, Response, known_header};
+use super::{Closure, Handler, IntoResponse, Layers, Next, Request, Response, known_header};
 use std::collections::HashMap;
 use tiny_http::{Method, StatusCode};
 
@@ -31,6 +31,7 @@ pub struct Router {
     /// Prefixes without a slash at the end, the longest first.
     mounts: Vec<(String, Box<dyn Handler>)>,
     fallback: Option<Box<dyn Handler>>,
+    layers: Layers,
 }
 
 /// Parameters by name, decoded.
@@ -64,6 +65,66 @@ impl Router {
         R: IntoResponse + 'static,
     {
         self.route(Method::Post, path, handler)
+    }
+
+    /// Adds a closure for HEAD, which otherwise goes to the one for GET: for what costs much to make, and little to say.
+    ///
+    /// ```
+    /// use handover::{Request, Router, test::Client};
+    ///
+    /// let router = Router::new()
+    ///     .get("/report", |_: &mut Request| "a report that takes a while\n")
+    ///     .head("/report", |_: &mut Request| ([("ETag", "\"7\"")], ""));
+    /// assert_eq!(Client::new(router).head("/report").send().header("ETag"), Some("\"7\""));
+    /// ```
+    pub fn head<F, R>(self, path: &str, handler: F) -> Router
+    where
+        F: Fn(&mut Request) -> R + Send + Sync + 'static,
+        R: IntoResponse + 'static,
+    {
+        self.route(Method::Head, path, handler)
+    }
+
+    /// Adds a closure for PUT.
+    ///
+    /// ```
+    /// use handover::{Request, Router, StatusCode, test::Client};
+    ///
+    /// let router = Router::new()
+    ///     .put("/items/{id}", |_: &mut Request| StatusCode(201))
+    ///     .patch("/items/{id}", |_: &mut Request| "changed\n")
+    ///     .delete("/items/{id}", |_: &mut Request| ());
+    /// let client = Client::new(router);
+    /// assert_eq!(client.put("/items/1").send().status(), 201);
+    /// assert_eq!(client.patch("/items/1").send().status(), 200);
+    /// assert_eq!(client.delete("/items/1").send().status(), 204);
+    /// let refused = client.get("/items/1").send();
+    /// assert_eq!((refused.status(), refused.header("Allow")), (405, Some("PUT, PATCH, DELETE, OPTIONS")));
+    /// ```
+    pub fn put<F, R>(self, path: &str, handler: F) -> Router
+    where
+        F: Fn(&mut Request) -> R + Send + Sync + 'static,
+        R: IntoResponse + 'static,
+    {
+        self.route(Method::Put, path, handler)
+    }
+
+    /// Adds a closure for PATCH (RFC 5789), as [`put`](Router::put).
+    pub fn patch<F, R>(self, path: &str, handler: F) -> Router
+    where
+        F: Fn(&mut Request) -> R + Send + Sync + 'static,
+        R: IntoResponse + 'static,
+    {
+        self.route(Method::Patch, path, handler)
+    }
+
+    /// Adds a closure for DELETE, as [`put`](Router::put).
+    pub fn delete<F, R>(self, path: &str, handler: F) -> Router
+    where
+        F: Fn(&mut Request) -> R + Send + Sync + 'static,
+        R: IntoResponse + 'static,
+    {
+        self.route(Method::Delete, path, handler)
     }
 
     /// Adds a closure for any method.
@@ -145,6 +206,44 @@ impl Router {
         self
     }
 
+    /// Puts a layer around all that the router answers, wherever in the chain it is written: routes, mounts, the fallback, a
+    /// 404 and a 405. Of several the first written sees a request first. It runs before a route is found, so
+    /// [`param`](Request::param) says something behind [`Next::run`] alone.
+    ///
+    /// For a layer around some routes, put these into a router of their own and mount that; paths stay whole.
+    ///
+    /// ```
+    /// use handover::{IntoResponse, Next, Request, Response, Router, StatusCode, test::Client};
+    /// use std::time::Instant;
+    ///
+    /// fn timed(request: &mut Request, next: Next<'_>) -> Response {
+    ///     let begun = Instant::now();
+    ///     let response = next.run(request);
+    ///     let time = format!("handler;dur={}", begun.elapsed().as_millis());
+    ///     ([("Server-Timing", time)], response).into_response()
+    /// }
+    ///
+    /// let only_known = |request: &mut Request, next: Next<'_>| match request.cookie("session") {
+    ///     Some("4f1c") => Ok(next.run(request)),
+    ///     _ => Err(StatusCode(403)),
+    /// };
+    /// let admin = Router::new().get("/admin/users", |_: &mut Request| "ada\n").layer(only_known);
+    /// let router = Router::new().get("/", |_: &mut Request| "hello\n").mount_service("/admin", admin).layer(timed);
+    ///
+    /// let client = Client::new(router);
+    /// let refused = client.get("/admin/users").send();
+    /// assert!(refused.status() == 403 && refused.header("Server-Timing").is_some());
+    /// assert_eq!(client.get("/").send().status(), 200);
+    /// ```
+    pub fn layer<F, R>(mut self, layer: F) -> Router
+    where
+        F: Fn(&mut Request, Next<'_>) -> R + Send + Sync + 'static,
+        R: IntoResponse + 'static,
+    {
+        self.layers.add(layer);
+        self
+    }
+
     /// What is mounted at that path, and what of it stands behind the prefix.
     fn mounted<'p>(&self, path: &'p str) -> Option<(&dyn Handler, &'p str)> {
         self.mounts.iter().find_map(|(prefix, handler)| {
@@ -192,8 +291,9 @@ fn allowed(routes: &[Route]) -> String {
     methods.join(", ")
 }
 
-impl Handler for Router {
-    fn handle(&self, request: &mut Request) -> Response {
+impl Router {
+    /// Answers without its layers.
+    fn answer(&self, request: &mut Request) -> Response {
         let Some((routes, params)) = self.find(request.path()) else {
             if let Some((handler, rest)) = self.mounted(request.path()) {
                 let (at, rest) = (request.path().len() - rest.len(), decode(rest).into_owned());
@@ -221,6 +321,15 @@ impl Handler for Router {
             Method::Options => ().into_response().with_header(allow),
             _ => StatusCode(405).into_response().with_header(allow),
         }
+    }
+}
+
+impl Handler for Router {
+    fn handle(&self, request: &mut Request) -> Response {
+        if self.layers.is_empty() {
+            return self.answer(request);
+        }
+        self.layers.run(request, &|request| self.answer(request))
     }
 
     fn body_limit(&self, head: &Request) -> Option<u64> {
@@ -250,6 +359,12 @@ impl Handler for Router {
         let routes = paths.into_iter().map(|(path, index)| format!("{path} {}", allowed(&self.routes[index])));
         let mounts = self.mounts.iter().map(|(prefix, _)| format!("{prefix}/ any method"));
         routes.chain(mounts).chain(self.fallback.iter().flat_map(|fallback| fallback.describe())).collect()
+    }
+
+    fn counters(&self) -> Vec<(String, u64)> {
+        let routes = self.routes.iter().flatten().map(|route| &route.handler);
+        let mounts = self.mounts.iter().map(|(_, handler)| handler);
+        routes.chain(mounts).chain(&self.fallback).flat_map(|handler| handler.counters()).collect()
     }
 }
 

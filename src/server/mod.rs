@@ -12,7 +12,7 @@ mod status;
 mod stragglers;
 
 use crate::Error;
-use crate::api::{Closure, Handler, IntoResponse, Request};
+use crate::api::{Closure, Handler, IntoResponse, Layered, Layers, Next, Request};
 use crate::config::site::ConfiguredSite;
 use crate::config::{AllowedPaths, Config, Limits, StatusAccess};
 use crate::engine::memory::{self, Plan};
@@ -68,6 +68,7 @@ use std::time::Duration;
 pub struct Builder {
     config: Config,
     handler: Option<Box<dyn Handler>>,
+    layers: Layers,
     carry: Option<Arc<Carry>>,
     background: BackgroundThreads,
     hub: Option<Hub>,
@@ -168,6 +169,27 @@ impl Builder {
     /// Answers requests with a [`Handler`], a [`Router`](crate::Router) for example.
     pub fn service(mut self, handler: impl Handler) -> Builder {
         self.handler = Some(Box::new(handler));
+        self
+    }
+
+    /// Puts a layer around the handler, whenever that is given: around all that the application answers, and not what the
+    /// server answers itself, `/-/ready` for one. Of several the first written sees a request first; see
+    /// [`Router::layer`](crate::Router::layer).
+    ///
+    /// ```
+    /// use handover::{Next, Request, Server};
+    ///
+    /// let server = Server::builder()
+    ///     .handler(|_| "hello\n")
+    ///     .layer(|request: &mut Request, next: Next<'_>| ([("X-Generation", handover::generation().to_string())], next.run(request)));
+    /// # let _ = server;
+    /// ```
+    pub fn layer<F, R>(mut self, layer: F) -> Builder
+    where
+        F: Fn(&mut Request, Next<'_>) -> R + Send + Sync + 'static,
+        R: IntoResponse + 'static,
+    {
+        self.layers.add(layer);
         self
     }
 
@@ -287,11 +309,13 @@ impl Builder {
     }
 
     fn build_server(self) -> Result<Server, Error> {
-        let Builder { mut config, handler, carry, background, hub, allowed } = self;
+        let Builder { mut config, handler, layers, carry, background, hub, allowed } = self;
         let allowed = allowed.filter(|_| config.landlock);
         let program = Program::of_this_process();
         let handler =
             handler.ok_or_else(|| Error::config(format_args!("there is no handler; give one with .handler(…)")))?;
+        let handler =
+            if layers.is_empty() { handler } else { Box::new(Layered::new(layers, handler)) as Box<dyn Handler> };
         config.validate()?;
         if config.announce {
             memory::bound_arenas();

@@ -9,6 +9,7 @@ mod common;
 
 mod access;
 mod activation;
+mod application;
 mod chat;
 mod cli;
 mod config;

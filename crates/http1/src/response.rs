@@ -90,14 +90,32 @@ pub struct Said {
     pub date: bool,
 }
 
+/// Whether a field can have that name, a token, and that value, which has no control character but the tab
+/// (RFC 9110 §5.1, §5.5).
+pub fn is_valid_field(name: &[u8], value: &[u8]) -> bool {
+    let name_is_valid = !name.is_empty() && name.iter().copied().all(super::is_token_byte);
+    name_is_valid && super::span_of_value(value) == value.len()
+}
+
+/// How the body of a response with that status and length is delimited, for a client of that minor version.
+pub fn framing(status: u16, length: Option<u64>, client_minor: u8) -> ResponseFraming {
+    match (status, length, client_minor) {
+        (204 | 304, _, _) => ResponseFraming::None,
+        // RFC 9110 §15.3.6: it has no content, and says so.
+        (205, _, _) => ResponseFraming::Length(0),
+        (_, Some(length), _) => ResponseFraming::Length(length),
+        (_, None, 0) => ResponseFraming::Close,
+        (_, None, _) => ResponseFraming::Chunked,
+    }
+}
+
 /// Appends fields, but for those that are ours to say; on an error `out` has some.
 pub fn encode_headers(out: &mut Vec<u8>, headers: &[Header]) -> Result<Said, InvalidResponse> {
     let mut said = Said::default();
     for header in headers {
         let name = header.field.as_str().as_bytes();
         let value = header.value.as_bytes();
-        let name_is_valid = !name.is_empty() && name.iter().copied().all(super::is_token_byte);
-        if !name_is_valid || super::span_of_value(value) < value.len() {
+        if !is_valid_field(name, value) {
             return Err(InvalidResponse::Field(header.field.to_string()));
         }
         // A handler's own framing would desynchronise the connection; these are ours to say.

@@ -15,11 +15,11 @@ use crate::clock::Millis;
 use crate::logging::panic_text;
 use crate::logging::rate_limit::log_rate_limited;
 use http1::Reject;
-use http1::framing::{BodyFraming, body_framing, expects_continue};
+use http1::framing::BodyFraming;
 use http1::head::Scanner;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use tiny_http::{Method, StatusCode};
+use tiny_http::StatusCode;
 
 /// A response that its handler pushes, its head already encoded.
 pub(super) struct Push {
@@ -62,7 +62,7 @@ impl Connection {
         let since = *self.begun.get_or_insert(work.now);
         work.begin_exchange(since);
         work.head_ended(parsed.is_ok());
-        let (framing, expects_continue) = match parsed.and_then(|()| expected_body(&work.request)) {
+        let (framing, expects_continue) = match parsed.and_then(|()| work.request.expected_body()) {
             Ok(decided) => decided,
             Err(reject) => return self.refuse_it(work, turn, reject),
         };
@@ -130,7 +130,12 @@ impl Connection {
         work.begin_flight(&self.socket);
         // A handler that panics leaves its own data as its own locks say; ours it only had by `&mut Request`, which
         // the next parse overwrites.
-        let response = catch_unwind(AssertUnwindSafe(|| work.shared.handler.handle(&mut work.request)));
+        let response = catch_unwind(AssertUnwindSafe(|| {
+            let response = work.shared.handler.handle(&mut work.request);
+            // Not when this thread has its next request: what is in there may be something that others wait for.
+            work.request.release_extensions();
+            response
+        }));
         let now = work.refresh_clock();
         work.answer.handler_ended(now);
         response.unwrap_or_else(|panic| {
@@ -138,6 +143,8 @@ impl Connection {
             let (method, url) = (work.request.method(), work.request.shown_url());
             let text = panic_text(&*panic).unwrap_or("no message");
             log_rate_limited!(error, "handler panicked: {text} ({method} {url})");
+            // Whose drop may panic as well, or be what has.
+            let _ = catch_unwind(AssertUnwindSafe(|| work.request.release_extensions()));
             StatusCode(500).into_response()
         })
     }
@@ -201,14 +208,4 @@ impl Connection {
             Err(reason) => close(reason),
         }
     }
-}
-
-/// How the body comes, and whether the client waits to be told to send it.
-fn expected_body(request: &Request) -> Result<(BodyFraming, bool), Reject> {
-    let (head, bytes) = request.head();
-    // RFC 9110 §9.3.8: TRACE echoes what may hold secrets, so it is off.
-    if head.method == Method::Trace {
-        return Err(Reject::MethodNotAllowed);
-    }
-    Ok((body_framing(head, bytes)?, expects_continue(head, bytes)?))
 }

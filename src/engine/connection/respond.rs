@@ -44,14 +44,7 @@ impl Connection {
         }
         let (head, _) = work.request.head();
         let (minor, is_head) = (head.minor, head.method == Method::Head);
-        let framing = match (status.0, content.len(), minor) {
-            (204 | 304, _, _) => ResponseFraming::None,
-            // RFC 9110 §15.3.6: it has no content, and says so.
-            (205, _, _) => ResponseFraming::Length(0),
-            (_, Some(length), _) => ResponseFraming::Length(length),
-            (_, None, 0) => ResponseFraming::Close,
-            (_, None, _) => ResponseFraming::Chunked,
-        };
+        let framing = response::framing(status.0, content.len(), minor);
         let keep_alive = head.keep_alive
             && !content.close
             && framing != ResponseFraming::Close

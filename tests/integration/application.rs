@@ -1,0 +1,277 @@
+//! What an application is written with: layers, extensions, answers, and the clients of its tests.
+
+use crate::common::{Gate, TestServer};
+use handover::test::{Client, Server};
+use handover::{
+    Body, Handler, Hub, IntoResponse, Json, Next, Redirect, Rejection, Request, Response, Router, StatusCode,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// A layer that adds its name to the field X-Seen of the answer, which has the innermost first.
+fn seen(name: &'static str) -> impl Fn(&mut Request, Next<'_>) -> Response + Send + Sync {
+    move |request, next| {
+        let response = next.run(request);
+        let before = response.headers().iter().find(|header| header.field.equiv("X-Seen"));
+        let all = before.map(|header| header.value.to_string()).unwrap_or_default() + name;
+        ([("X-Seen", all)], response).into_response()
+    }
+}
+
+fn everything() -> Router {
+    let mounted = Router::new().get("/mounted/a", |_| "mounted\n").layer(seen("m"));
+    Router::new()
+        .layer(seen("1"))
+        .get("/item/{id}", |request: &mut Request| request.param("id").map(str::to_owned))
+        .post("/item/{id}", |_| StatusCode(201))
+        .mount_service("/mounted", mounted)
+        .layer(seen("2"))
+}
+
+#[test]
+fn layers_are_around_all_that_a_router_answers_in_the_order_in_which_they_are_written() {
+    let server = Server::start(handover::Server::builder().service(everything()).layer(seen("b"))).expect("a server");
+    for (method, target, status, layers) in [
+        ("GET", "/item/1", 200, "21b"),
+        ("HEAD", "/item/1", 200, "21b"),
+        ("DELETE", "/item/1", 405, "21b"),
+        ("OPTIONS", "/item/1", 204, "21b"),
+        ("GET", "/nowhere", 404, "21b"),
+        ("BREW", "/nowhere", 501, "21b"),
+        ("GET", "/mounted/a", 200, "m21b"),
+        ("GET", "/mounted/b", 404, "m21b"),
+    ] {
+        let answer = server.request(method, target).send();
+        assert_eq!((answer.status(), answer.header("X-Seen")), (status, Some(layers)), "{method} {target}");
+    }
+    assert_eq!(server.get("/-/ready").send().header("X-Seen"), None, "what the server answers itself");
+}
+
+#[test]
+fn what_says_something_without_a_request_says_the_same_with_layers() {
+    struct Counting;
+    impl Handler for Counting {
+        fn handle(&self, _: &mut Request) -> Response {
+            ().into_response()
+        }
+        fn body_limit(&self, _: &Request) -> Option<u64> {
+            Some(3)
+        }
+        fn allow(&self, _: &Request) -> Option<String> {
+            Some("BREW".to_owned())
+        }
+        fn describe(&self) -> Vec<String> {
+            vec!["/coffee BREW".to_owned()]
+        }
+        fn counters(&self) -> Vec<(String, u64)> {
+            vec![("pots_total".to_owned(), 7)]
+        }
+    }
+    let head = Request::from_head(b"BREW /coffee HTTP/1.1\r\nHost: test\r\n\r\n").expect("a head");
+    let brew = "BREW".parse().expect("a token");
+    let through = [
+        Box::new(Counting.layer(seen("1"))) as Box<dyn Handler>,
+        Box::new(Router::new().fallback(Counting).layer(seen("1"))),
+        Box::new(Router::new().mount_service("/coffee", Counting).layer(seen("1"))),
+        Box::new(Router::new().service(brew, "/coffee", Counting).layer(seen("1"))),
+    ];
+    for (number, handler) in through.iter().enumerate() {
+        let says = (handler.body_limit(&head), handler.allow(&head).is_some_and(|allow| allow.contains("BREW")));
+        assert_eq!(says, (Some(3), true), "{number}");
+        assert_eq!(handler.counters(), [("pots_total".to_owned(), 7)], "{number}");
+        assert!(handler.describe().concat().starts_with("/coffee"), "{number}: {:?}", handler.describe());
+    }
+}
+
+#[test]
+fn a_layer_that_panics_costs_one_request_and_no_worker() {
+    let panics = |request: &mut Request, next: Next<'_>| -> Response {
+        match request.query() {
+            Some("before") => std::panic::resume_unwind(Box::new("as asked for")),
+            Some("behind") => {
+                next.run(request);
+                std::panic::resume_unwind(Box::new("as asked for"))
+            }
+            _ => next.run(request),
+        }
+    };
+    let router = Router::new().get("/", |_| "hello\n").layer(panics);
+    let server = TestServer::start(handover::Server::builder().workers(1).service(router));
+    let mut client = server.client();
+    for _ in 0..20 {
+        for (target, status) in [("/?before", 500), ("/?behind", 500), ("/", 200)] {
+            client.get(target);
+            assert_eq!(client.answer().status, status, "{target}");
+        }
+    }
+}
+
+/// Says when it is dropped, and panics then if it is to.
+struct Guard(Arc<AtomicUsize>, bool);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        if self.1 {
+            std::panic::resume_unwind(Box::new("as asked for"));
+        }
+    }
+}
+
+/// A connection to a database that a layer lends a request would have been kept until the thread had another.
+#[test]
+fn what_a_layer_leaves_with_a_request_is_dropped_before_the_answer() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let guards = dropped.clone();
+    let lend = move |request: &mut Request, next: Next<'_>| -> Response {
+        let panics = request.query() == Some("drop");
+        request.extensions_mut().insert(Guard(guards.clone(), panics));
+        next.run(request)
+    };
+    let answer = |request: &mut Request| {
+        assert!(request.extensions().get::<Guard>().is_some());
+        match request.query() {
+            Some("panic") => std::panic::resume_unwind(Box::new("as asked for")),
+            _ => "hello\n",
+        }
+    };
+    let router = Router::new().get("/", answer).layer(lend);
+    let server = TestServer::start(handover::Server::builder().workers(1).service(router));
+    let mut client = server.client();
+    for (count, (target, status)) in (1..).zip([("/", 200), ("/?panic", 500), ("/?drop", 500), ("/", 200)]) {
+        client.get(target);
+        assert_eq!((client.answer().status, dropped.load(Ordering::SeqCst)), (status, count), "{target}");
+    }
+}
+
+fn answers() -> Router {
+    fn add(request: &mut Request) -> Result<Json<u64>, Rejection> {
+        let numbers: Vec<u64> = request.json()?;
+        Ok(Json(numbers.iter().sum()))
+    }
+    fn fails(request: &mut Request) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+        let number: u32 = request.param_as("number")?;
+        Ok(format!("{}\n", std::fs::read_to_string(format!("/nowhere/{number}"))?))
+    }
+    Router::new()
+        .get("/text", |_| "hello\n")
+        .get("/nothing", |_| ())
+        .get("/reset", |_| StatusCode(205))
+        .get("/chunks", |_| Body::reader(&b"read"[..], None))
+        .get("/short", |_| Body::reader(&b"read"[..], Some(10)))
+        .get("/pushed", |_| Body::stream(|writer| writer.write_all(b"pushed")))
+        .get("/empty", |_| Body::stream(|_| Ok(())))
+        .get("/panic", |_| -> () { std::panic::resume_unwind(Box::new("as asked for")) })
+        .get("/split", |_| ([("X-A", "b\r\nX-C: d")], "never"))
+        .get("/status/{status}", |request: &mut Request| request.param_as::<u16>("status").map(StatusCode))
+        .get("/moved", |_| Redirect::permanent("/text"))
+        .get("/fails/{number}", fails)
+        .post("/add", add)
+        .max_body(100)
+        .post("/echo", |request: &mut Request| request.body_bytes().map(|body| (StatusCode(201), body)))
+}
+
+/// Whatever a request is, the client without a socket gets for it what a server sends.
+#[test]
+fn the_client_of_a_handler_is_answered_as_one_of_a_server() {
+    let (client, server) = (
+        Client::new(answers()),
+        Server::start(handover::Server::builder().status_routes(false).service(answers())).expect("a server"),
+    );
+    let chunked = "Transfer-Encoding: chunked";
+    let long = "x".repeat(20_000);
+    let requests = [
+        ("GET /text HTTP/1.1", "", ""),
+        ("HEAD /text HTTP/1.1", "", ""),
+        ("HEAD /pushed HTTP/1.1", "", ""),
+        ("OPTIONS /text HTTP/1.1", "", ""),
+        ("OPTIONS * HTTP/1.1", "", ""),
+        ("TRACE /text HTTP/1.1", "", ""),
+        ("PUT /text HTTP/1.1", "", ""),
+        ("GET /none HTTP/1.1", "", ""),
+        ("GET /nothing HTTP/1.1", "", ""),
+        ("GET /reset HTTP/1.1", "", ""),
+        ("GET /chunks HTTP/1.1", "", ""),
+        ("GET /chunks HTTP/1.0", "", ""),
+        ("GET /short HTTP/1.1", "", ""),
+        ("GET /pushed HTTP/1.1", "", ""),
+        ("GET /empty HTTP/1.1", "", ""),
+        ("GET /panic HTTP/1.1", "", ""),
+        ("GET /split HTTP/1.1", "", ""),
+        ("GET /status/101 HTTP/1.1", "", ""),
+        ("GET /status/404 HTTP/1.1", "", ""),
+        ("GET /status/x HTTP/1.1", "", ""),
+        ("GET /moved HTTP/1.1", "", ""),
+        ("GET /fails/x HTTP/1.1", "", ""),
+        ("GET /fails/1 HTTP/1.1", "", ""),
+        ("POST /add HTTP/1.1", "Content-Type: application/json\r\nContent-Length: 5", "[1,2]"),
+        ("POST /add HTTP/1.1", "Content-Type: application/json\r\nContent-Length: 5", "[1,-]"),
+        ("POST /add HTTP/1.1", "Content-Type: text/plain\r\nContent-Length: 5", "[1,2]"),
+        ("POST /add HTTP/1.1", "Content-Length: 101", ""),
+        ("POST /echo HTTP/1.1", chunked, "3\r\nabc\r\n0\r\n\r\n"),
+        ("POST /echo HTTP/1.1", chunked, "x\r\n"),
+        ("POST /echo HTTP/1.1", "Content-Length: +3", "abc"),
+        ("POST /echo HTTP/1.1", "Content-Length: 3\r\nContent-Length: 3", "abc"),
+        ("POST /echo HTTP/1.1", "Expect: 100-continue\r\nContent-Length: 3", "abc"),
+        ("GET /text HTTP/2.0", "", ""),
+        ("GET  /text HTTP/1.1", "", ""),
+        ("GET /text HTTP/1.1", "A : b", ""),
+        ("GET /text HTTP/1.1", "Host: another", ""),
+        ("GET /text HTTP/1.1", &format!("A: {long}"), ""),
+    ];
+    for (line, fields, body) in requests {
+        let fields = if fields.is_empty() { String::new() } else { format!("{fields}\r\n") };
+        let request = format!("{line}\r\nHost: test\r\n{fields}Connection: close\r\n\r\n{body}");
+        let both = [client.raw(request.as_bytes()), server.raw(request.as_bytes())].map(|answer| {
+            let ours = |name: &str| ["Date", "Connection"].contains(&name);
+            let fields: Vec<_> = answer.headers().iter().filter(|(name, _)| !ours(name)).cloned().collect();
+            (answer.status(), fields, String::from_utf8_lossy(answer.bytes()).into_owned(), answer.is_complete())
+        });
+        assert_eq!(both[0], both[1], "{line} {fields}");
+    }
+}
+
+#[test]
+fn what_needs_a_server_says_so_to_a_client_without_one() {
+    let hub = Hub::new();
+    let router = Router::new().mount_service("/events", hub.namespace("events").service());
+    let client = Client::new(router);
+    let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| client.get("/events/a").send()));
+    let says =
+        asked.expect_err("nobody is there to be sent anything").downcast_ref::<&str>().map(|text| (*text).to_owned());
+    assert_eq!(says.as_deref(), Some("push needs a server: handover::test::Server"));
+}
+
+#[test]
+fn several_test_servers_run_in_one_process_and_stop_when_they_are_dropped() {
+    let names = ["a", "b", "c"];
+    let server = |name: &'static str| Server::start(handover::Server::builder().workers(1).handler(move |_| name));
+    let servers = names.map(|name| server(name).expect("a server"));
+    let addresses = servers.each_ref().map(Server::address);
+    thread::scope(|scope| {
+        for (server, name) in servers.iter().zip(names) {
+            scope.spawn(move || assert_eq!(server.get("/").send().text(), name));
+        }
+    });
+    drop(servers);
+    for address in addresses {
+        assert!(std::net::TcpStream::connect(address).is_err(), "{address} still listens");
+    }
+}
+
+/// With a handler under way: a drop does not wait for it longer than a stop at once does.
+#[test]
+fn a_test_server_that_is_dropped_cuts_what_is_under_way() {
+    let (gate, passage) = Gate::new();
+    let handler = move |_: &mut Request| {
+        passage.pass();
+        "late\n"
+    };
+    let server = Server::start(handover::Server::builder().workers(1).handler(handler)).expect("a server");
+    let mut connection = server.connect();
+    std::io::Write::write_all(&mut connection, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+    gate.wait();
+    drop(server);
+    gate.open();
+}
