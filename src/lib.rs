@@ -91,6 +91,7 @@ pub use lifecycle::signals::spawn;
 pub use lifecycle::state::Carried;
 pub use listener::{Address, Bound};
 pub use logging::{Log, init_logging};
+pub use program::application::{Application, Arguments};
 pub use program::flags::Parsed;
 /// The program's own: what it does that is no server.
 #[doc(hidden)]

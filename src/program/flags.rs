@@ -4,6 +4,8 @@
 //! is written by hand on top of `lexopt` because the errors are meant for people: each names the flag, what was wrong, and what would help.
 
 use super::file;
+use super::own_flags::{OwnFlag, OwnSaid};
+use super::reload::reload_command_of;
 use super::settings::{Group, Only, SETTINGS, Setting, meant};
 use super::value::{Given, Value, ValueError};
 use crate::config::on_one_line;
@@ -22,8 +24,11 @@ impl Config {
     /// so are the keys for it in a configuration file. Flags win over the file.
     ///
     /// It reads [`std::env::args_os`]. `--help` and `--version` print to stdout and exit with 0; a mistake prints
-    /// one line to stderr and exits with 2, or with 78 if it is in the configuration file.
+    /// one line to stderr and exits with 2, or with 78 if it is in the configuration file. Where the first argument is
+    /// `reload` it does what `handover reload` does, for a server of this program, and exits.
     /// [`announce`](Config::announce) is set.
+    ///
+    /// An application with a version or flags of its own has [`Application`](crate::Application).
     ///
     /// ```no_run
     /// use handover::{Config, Server};
@@ -34,13 +39,13 @@ impl Config {
     /// }
     /// ```
     pub fn from_args() -> Config {
-        from_process(Root::Refused)
+        from_process(&CommandLine::of_application(&program_name(), None)).0
     }
 
     /// [`from_args`](Config::from_args) with the program's `[ROOT]`: what stands there, or in the configuration file, is
     /// in [`root`](Config::root) and [`site`](Config::site), and nobody has looked yet whether it exists.
     pub fn from_args_with_root() -> Config {
-        from_process(Root::Optional)
+        from_process(&CommandLine::of_program(&program_name())).0
     }
 
     /// Reads a command line, `[ROOT]` included, and neither prints nor exits. The program's name is not part of
@@ -59,26 +64,47 @@ impl Config {
     /// A usage error for an unknown flag, a missing or malformed value, and a second ROOT; a configuration error for
     /// what is wrong with the configuration file.
     pub fn try_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> {
-        parse(PROGRAM, Root::Optional, args)
+        CommandLine::of_program(PROGRAM).parse(args).map(|(parsed, _)| parsed)
     }
 }
 
 /// What a command line asks for.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for a moment, at start")]
-pub enum Parsed {
+pub enum Parsed<T = Config> {
     /// To run with these settings.
-    Run(Config),
+    Run(T),
     /// `--help`: the text to print.
     Help(String),
     /// `--version`: the line to print.
     Version(String),
 }
 
+impl<T> Parsed<T> {
+    /// With other settings.
+    pub(super) fn map<U>(self, settings: impl FnOnce(T) -> U) -> Parsed<U> {
+        match self {
+            Parsed::Run(own) => Parsed::Run(settings(own)),
+            Parsed::Help(text) => Parsed::Help(text),
+            Parsed::Version(line) => Parsed::Version(line),
+        }
+    }
+}
+
 const PROGRAM: &str = env!("CARGO_PKG_NAME");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Whose command line it is, and what may stand in it.
+#[derive(Clone, Debug)]
+pub struct CommandLine {
+    name: String,
+    /// The application's own, if it says one.
+    version: Option<String>,
+    pub(super) about: Option<String>,
+    root: Root,
+    pub(super) own: Vec<OwnFlag>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Root {
     Optional,
     Refused,
@@ -133,60 +159,127 @@ fn find_short(short: char) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.short == Some(short))
 }
 
-fn parse(name: &str, root: Root, args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> {
-    let mut config = Config { announce: true, ..Config::default() };
-    let mut file: Option<PathBuf> = None;
-    let mut all_said = Vec::new();
-    let mut parser = Parser::from_args(args);
-    while let Some(argument) = parser.next().map_err(unexpected)? {
-        let setting = match argument {
-            Arg::Long(long) => find(long).ok_or_else(|| unknown(long))?,
-            Arg::Short(short) => find_short(short)
-                .ok_or_else(|| Error::usage(format_args!("unknown flag -{}", on_one_line(&short.to_string()))))?,
-            Arg::Value(value) => {
-                all_said.push(take_root(&mut config, root, name, value.into())?);
-                continue;
-            }
-        };
-        if setting.is_of_site() && root == Root::Refused {
-            return Err(Error::usage(format_args!(
-                "--{} is not for {name}, which decides itself what it serves",
-                setting.name
-            )));
+/// Whether an application can have no flag of that name.
+pub fn is_flag_of_the_server(long: &str) -> bool {
+    find(long).is_some()
+}
+
+impl CommandLine {
+    /// Of the program, or of an application that takes a ROOT as well.
+    fn of_program(name: &str) -> CommandLine {
+        CommandLine { root: Root::Optional, ..CommandLine::of_application(name, None) }
+    }
+
+    /// Of an application, without flags of its own so far.
+    pub(super) fn of_application(name: &str, version: Option<&str>) -> CommandLine {
+        CommandLine {
+            name: name.to_owned(),
+            version: version.map(str::to_owned),
+            about: None,
+            root: Root::Refused,
+            own: Vec::new(),
         }
-        let value = match setting.takes() {
-            Some(takes) => Some(value(&mut parser, setting.name, takes)?),
-            None => None,
-        };
-        let said = match (setting.only(), value) {
-            (Some(Only::Help), _) => return Ok(Parsed::Help(help(name, root))),
-            (Some(Only::Version), _) => return Ok(Parsed::Version(version(name))),
-            (Some(Only::Config), Some(path)) => {
-                if let Some(first) = file.replace(path.into()) {
-                    return Err(Error::usage(format_args!(
-                        "--config stands twice, there is one file: first it is {first:?}"
-                    )));
+    }
+
+    /// What it asks for, and what was said of the application's own flags.
+    pub(super) fn parse(&self, args: impl IntoIterator<Item = OsString>) -> Result<(Parsed, OwnSaid), Error> {
+        let CommandLine { name, root, .. } = self;
+        let mut config = Config { announce: true, ..Config::default() };
+        let mut file: Option<PathBuf> = None;
+        let (mut all_said, mut own_said) = (Vec::new(), Vec::new());
+        let mut parser = Parser::from_args(args);
+        while let Some(argument) = parser.next().map_err(unexpected)? {
+            let setting = match argument {
+                Arg::Long(long) => match self.own.iter().find(|own| own.name == long) {
+                    Some(own) => {
+                        let takes = own.takes.as_deref();
+                        let value = takes.map(|takes| self.value(&mut parser, &own.name, takes)).transpose()?;
+                        own_said.push((own.name.clone(), value));
+                        continue;
+                    }
+                    None => find(long).ok_or_else(|| self.unknown(long))?,
+                },
+                Arg::Short(short) => find_short(short)
+                    .ok_or_else(|| Error::usage(format_args!("unknown flag -{}", on_one_line(&short.to_string()))))?,
+                Arg::Value(value) => {
+                    all_said.push(take_root(&mut config, *root, name, value.into())?);
+                    continue;
                 }
-                continue;
+            };
+            if setting.is_of_site() && *root == Root::Refused {
+                return Err(Error::usage(format_args!(
+                    "--{} is not for {name}, which decides itself what it serves",
+                    setting.name
+                )));
             }
-            (_, Some(value)) => Said::Takes(setting, value),
-            (_, None) => Said::Switches(setting),
+            let value = match setting.takes() {
+                Some(takes) => Some(self.value(&mut parser, setting.name, takes)?),
+                None => None,
+            };
+            let said = match (setting.only(), value) {
+                (Some(Only::Help), _) => return Ok((Parsed::Help(self.help()), own_said)),
+                (Some(Only::Version), _) => return Ok((Parsed::Version(self.version() + "\n"), own_said)),
+                (Some(Only::Config), Some(path)) => {
+                    if let Some(first) = file.replace(path.into()) {
+                        return Err(Error::usage(format_args!(
+                            "--config stands twice, there is one file: first it is {first:?}"
+                        )));
+                    }
+                    continue;
+                }
+                (_, Some(value)) => Said::Takes(setting, value),
+                (_, None) => Said::Switches(setting),
+            };
+            said.apply(&mut config)?;
+            all_said.push(said);
+        }
+        let Some(file) = file else { return Ok((Parsed::Run(config), own_said)) };
+        // Only now, so that a wrong flag is the first thing to hear of, and `--help` needs no file that is right.
+        let application = (*root == Root::Refused).then_some(name.as_str());
+        let mut from_file = file::load(&file, application)?;
+        from_file.announce = true;
+        if !config.listen.is_empty() {
+            from_file.listen.clear();
+        }
+        for said in &all_said {
+            said.apply(&mut from_file)?;
+        }
+        Ok((Parsed::Run(from_file), own_said))
+    }
+
+    /// The value of a flag.
+    fn value(&self, parser: &mut Parser, flag: &str, takes: &str) -> Result<OsString, Error> {
+        let missing = |note: String| Error::usage(format_args!("--{flag} needs a value: --{flag} {takes}{note}"));
+        let raw = match parser.optional_value() {
+            Some(attached) => attached,
+            // `--log-file --check` would otherwise log to a file of that name.
+            None => match parser.value() {
+                Ok(next) if self.is_flag(&next) => return Err(missing(format!(" ({next:?} is a flag)"))),
+                Ok(next) => next,
+                Err(_) => return Err(missing(String::new())),
+            },
         };
-        said.apply(&mut config)?;
-        all_said.push(said);
+        if raw.is_empty() { Err(missing(String::new())) } else { Ok(raw) }
     }
-    let Some(file) = file else { return Ok(Parsed::Run(config)) };
-    // Only now, so that a wrong flag is the first thing to hear of, and `--help` needs no file that is right.
-    let application = (root == Root::Refused).then_some(name);
-    let mut from_file = file::load(&file, application)?;
-    from_file.announce = true;
-    if !config.listen.is_empty() {
-        from_file.listen.clear();
+
+    fn is_flag(&self, argument: &OsString) -> bool {
+        let Some(text) = argument.to_str() else { return false };
+        let is_known = |long: &str| find(long).is_some() || self.own.iter().any(|own| own.name == long);
+        match (text.strip_prefix("--"), text.as_bytes()) {
+            (Some(long), _) => long.split('=').next().is_some_and(is_known),
+            (None, &[b'-', short]) => find_short(short.into()).is_some(),
+            _ => false,
+        }
     }
-    for said in &all_said {
-        said.apply(&mut from_file)?;
+
+    fn unknown(&self, long: &str) -> Error {
+        let flags: Vec<String> = SETTINGS.iter().filter_map(Setting::flag).collect();
+        let own = self.own.iter().map(|own| own.name.as_str());
+        let known: Vec<&str> = own.chain(flags.iter().map(String::as_str)).collect();
+        let hint = meant(long, &known);
+        let hint = hint.map(|flag| format!(", did you mean --{flag}?")).unwrap_or_default();
+        Error::usage(format_args!("unknown flag --{}{hint}", on_one_line(long)))
     }
-    Ok(Parsed::Run(from_file))
 }
 
 fn take_root(config: &mut Config, root: Root, name: &str, value: PathBuf) -> Result<Said, Error> {
@@ -200,30 +293,6 @@ fn take_root(config: &mut Config, root: Root, name: &str, value: PathBuf) -> Res
     Ok(Said::Root(value))
 }
 
-/// The value of a flag.
-fn value(parser: &mut Parser, flag: &str, takes: &str) -> Result<OsString, Error> {
-    let missing = |note: String| Error::usage(format_args!("--{flag} needs a value: --{flag} {takes}{note}"));
-    let raw = match parser.optional_value() {
-        Some(attached) => attached,
-        // `--log-file --check` would otherwise log to a file of that name.
-        None => match parser.value() {
-            Ok(next) if is_flag(&next) => return Err(missing(format!(" ({next:?} is a flag)"))),
-            Ok(next) => next,
-            Err(_) => return Err(missing(String::new())),
-        },
-    };
-    if raw.is_empty() { Err(missing(String::new())) } else { Ok(raw) }
-}
-
-fn is_flag(argument: &OsString) -> bool {
-    let Some(text) = argument.to_str() else { return false };
-    match (text.strip_prefix("--"), text.as_bytes()) {
-        (Some(long), _) => long.split('=').next().is_some_and(|long| find(long).is_some()),
-        (None, &[b'-', short]) => find_short(short.into()).is_some(),
-        _ => false,
-    }
-}
-
 fn unexpected(error: lexopt::Error) -> Error {
     match error {
         lexopt::Error::UnexpectedValue { option, value } => {
@@ -233,34 +302,35 @@ fn unexpected(error: lexopt::Error) -> Error {
     }
 }
 
-fn unknown(long: &str) -> Error {
-    let flags: Vec<String> = SETTINGS.iter().filter_map(Setting::flag).collect();
-    let known: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let hint = meant(long, &known);
-    let hint = hint.map(|flag| format!(", did you mean --{flag}?")).unwrap_or_default();
-    Error::usage(format_args!("unknown flag --{}{hint}", on_one_line(long)))
-}
-
-fn version(name: &str) -> String {
-    match name {
-        PROGRAM => format!("{PROGRAM} {VERSION}\n"),
-        _ => format!("{name}, built on {PROGRAM} {VERSION}\n"),
+impl CommandLine {
+    fn version(&self) -> String {
+        match (self.name.as_str(), &self.version) {
+            (PROGRAM, None) => format!("{PROGRAM} {VERSION}"),
+            (name, Some(version)) => format!("{name} {version}, built on {PROGRAM} {VERSION}"),
+            (name, None) => format!("{name}, built on {PROGRAM} {VERSION}"),
+        }
     }
-}
 
-/// One screen. The flags, their texts and defaults come from the table.
-fn help(name: &str, root: Root) -> String {
-    let (title, usage, root_line, example) = match root {
-        Root::Optional => (
-            ": an HTTP/1.1 server; a stop and a reload lose no request",
-            "[OPTIONS] [ROOT]\n       handover reload | token | top | passwd ... (each has a --help of its own)",
-            "  ROOT                     directory to serve; without it, a welcome site\n",
-            " ./public",
-        ),
-        Root::Refused => ("", "[OPTIONS]", "", ""),
-    };
-    format!(
-        "\
+    /// One screen, and the application's own flags. The flags, their texts and defaults come from the table.
+    fn help(&self) -> String {
+        let (name, root) = (&self.name, self.root);
+        let (title, usage, root_line, example) = match root {
+            Root::Optional => (
+                ": an HTTP/1.1 server; a stop and a reload lose no request".to_owned(),
+                "[OPTIONS] [ROOT]\n       handover reload | token | top | passwd ... (each has a --help of its own)"
+                    .to_owned(),
+                "  ROOT                     directory to serve; without it, a welcome site\n".to_owned(),
+                " ./public",
+            ),
+            Root::Refused => {
+                let own = self.own_options();
+                let own = if own.is_empty() { own } else { format!("\nOf {name}\n{own}") };
+                let about = self.about.as_ref().map(|about| format!(": {about}")).unwrap_or_default();
+                (about, format!("[OPTIONS]\n       {name} reload ... (it has a --help of its own)"), own, "")
+            }
+        };
+        format!(
+            "\
 {version}{title}
 
 Usage: {name} {usage}
@@ -287,12 +357,21 @@ Examples
   {name} -l unix:/run/{name}.sock --stop-deadline 30{example}
   {name} --check -c /etc/{name}.toml
 ",
-        version = version(name).trim_end(),
-        serving = options(root, Group::Serving),
-        reloading = options(root, Group::Reloading),
-        limits = options(root, Group::Limits),
-        about = options(root, Group::About),
-    )
+            version = self.version(),
+            serving = options(root, Group::Serving),
+            reloading = options(root, Group::Reloading),
+            limits = options(root, Group::Limits),
+            about = options(root, Group::About),
+        )
+    }
+
+    fn own_options(&self) -> String {
+        let line = |own: &OwnFlag| {
+            let takes = own.takes.as_ref().map(|takes| format!(" {takes}")).unwrap_or_default();
+            option(&format!("      --{}{takes}", own.name), &own.help, None)
+        };
+        self.own.iter().map(line).collect()
+    }
 }
 
 /// Where the texts of flags begin, and how wide a line may be.
@@ -307,25 +386,30 @@ fn options(root: Root, group: Group) -> String {
         let (Some(flag), Some(help)) = (setting.flag(), setting.help) else { continue };
         let short = setting.short.map_or("    ".to_owned(), |short| format!("-{short}, "));
         let takes = setting.takes().map(|takes| format!(" {takes}")).unwrap_or_default();
-        let mut line = format!("  {short}--{flag}{takes}");
-        let behind = if line.len() < TEXT_COLUMN { TEXT_COLUMN } else { line.len() + 2 };
-        line.push_str(&" ".repeat(behind - line.len()));
         // A switch is off; a default stays together.
         let default = Some(setting.default()).filter(|default| setting.takes().is_some() && !default.is_empty());
         let default = default.map(|default| format!("[{default}]"));
-        let mut is_first = true;
-        for word in help.split(' ').chain(default.as_deref()) {
-            if !is_first && line.len() + 1 + word.len() > WIDTH {
-                all = all + &line + "\n";
-                line = " ".repeat(TEXT_COLUMN);
-                is_first = true;
-            }
-            line = line + if is_first { "" } else { " " } + word;
-            is_first = false;
-        }
-        all = all + &line + "\n";
+        all += &option(&format!("  {short}--{flag}{takes}"), help, default.as_deref());
     }
     all
+}
+
+/// The lines of a flag: itself, and what it does.
+fn option(flag: &str, help: &str, default: Option<&str>) -> String {
+    let (mut all, mut line) = (String::new(), flag.to_owned());
+    let behind = if line.len() < TEXT_COLUMN { TEXT_COLUMN } else { line.len() + 2 };
+    line.push_str(&" ".repeat(behind - line.len()));
+    let mut is_first = true;
+    for word in help.split(' ').chain(default) {
+        if !is_first && line.len() + 1 + word.len() > WIDTH {
+            all = all + &line + "\n";
+            line = " ".repeat(TEXT_COLUMN);
+            is_first = true;
+        }
+        line = line + if is_first { "" } else { " " } + word;
+        is_first = false;
+    }
+    all + &line + "\n"
 }
 
 /// The file name that the program was called by: what messages begin with.
@@ -334,22 +418,28 @@ pub fn program_name() -> String {
     Path::new(&program).file_name().unwrap_or(PROGRAM.as_ref()).to_string_lossy().into_owned()
 }
 
-fn from_process(root: Root) -> Config {
+/// Reads this process's own command line, and says here what only asks for a text, or is wrong. `reload` of an application
+/// is done here too.
+pub fn from_process(line: &CommandLine) -> (Config, OwnSaid) {
+    if line.root == Root::Refused
+        && let Some(exit_code) = reload_command_of(&program_name(), std::env::args_os())
+    {
+        process::exit(exit_code.into());
+    }
     logging::begin();
     let mut args = std::env::args_os();
     args.next();
-    let name = program_name();
     // A closed stdout is no reason to fail: whoever closed it does not want the text.
-    match parse(&name, root, args) {
-        Ok(Parsed::Run(config)) => config,
-        Ok(Parsed::Help(text) | Parsed::Version(text)) => {
+    match line.parse(args) {
+        Ok((Parsed::Run(config), said)) => (config, said),
+        Ok((Parsed::Help(text) | Parsed::Version(text), _)) => {
             let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
             process::exit(0);
         }
         Err(error) => {
             way_back::go(&error.to_string());
             let hint = if error.is_usage() { " (try --help)" } else { "" };
-            early::last_words(&name, format_args!("{error}{hint}"));
+            early::last_words(&program_name(), format_args!("{error}{hint}"));
             process::exit(error.exit_code().into());
         }
     }
@@ -518,9 +608,9 @@ mod tests {
     #[test]
     fn there_is_one_root_or_none() {
         assert_eq!(refused("a b"), "unexpected argument \"b\": ROOT is already \"a\"");
-        let error = parse("lab", Root::Refused, ["a".into()]).expect_err("no ROOT");
+        let error = CommandLine::of_application("lab", None).parse(["a".into()]).expect_err("no ROOT");
         assert_eq!(error.to_string(), "unexpected argument \"a\": lab takes only flags");
-        let error = parse("lab", Root::Refused, ["--listing".into()]).expect_err("no listing");
+        let error = CommandLine::of_application("lab", None).parse(["--listing".into()]).expect_err("no listing");
         assert_eq!(error.to_string(), "--listing is not for lab, which decides itself what it serves");
     }
 
@@ -545,12 +635,16 @@ mod tests {
         }
         assert!(text.lines().count() <= 60, "{} lines", text.lines().count());
         assert!(text.lines().all(|line| line.chars().count() <= 80), "a line is too wide");
-        for line in text.lines().chain(help("lab", Root::Refused).lines()).filter(|line| line.trim().starts_with('-')) {
+        for line in text
+            .lines()
+            .chain(CommandLine::of_application("lab", None).help().lines())
+            .filter(|line| line.trim().starts_with('-'))
+        {
             let begin = line.len() - line.trim_start().len();
             let is_long = line.trim().starts_with("--");
             assert_eq!(begin, if is_long { 6 } else { 2 }, "an indentation was lost: {line}");
         }
-        let application = help("lab", Root::Refused);
+        let application = CommandLine::of_application("lab", None).help();
         assert!(
             !application.contains("ROOT") && !application.contains("--listing") && !application.contains("./public"),
             "{application}"
@@ -561,6 +655,6 @@ mod tests {
     fn version_names_the_library_in_an_application() {
         let Ok(Parsed::Version(text)) = parsed("-V") else { panic!("no version") };
         assert_eq!(text, format!("handover {VERSION}\n"));
-        assert_eq!(version("lab"), format!("lab, built on handover {VERSION}\n"));
+        assert_eq!(CommandLine::of_application("lab", None).version(), format!("lab, built on handover {VERSION}"));
     }
 }

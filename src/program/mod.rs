@@ -2,12 +2,14 @@
 //!
 //! The values themselves, and their defaults, are `crate::config`.
 
+pub mod application;
 mod cache_control;
 pub mod check;
 mod document;
 mod file;
 mod file_text;
 pub mod flags;
+mod own_flags;
 pub mod passwd;
 pub mod privileges;
 pub mod reload;

@@ -35,9 +35,12 @@ const PID_FILE: u64 = 64;
 /// The most that is printed of what the server says, in characters.
 const LONGEST: usize = 2000;
 
-const HELP: &str = "\
-Usage: handover reload --pid-file FILE [--wait[=SECS]]
-       handover reload --pid N
+/// What `--help` says; `name` is the program that is asked to reload others of its kind.
+fn help(name: &str) -> String {
+    format!(
+        "\
+Usage: {name} reload --pid-file FILE [--wait[=SECS]]
+       {name} reload --pid N
 
 Asks a running server to run its program on disk afresh, with its configuration
 read anew, by sending HUP. Live connections go on. The server has the program on
@@ -49,33 +52,40 @@ disk check itself first, and if it fails, serves on as before.
                         says why there is none; needs --pid-file, beside which
                         it leaves the outcome, in FILE.outcome
       --program NAME    the program that runs there, of which the name counts
-                        [handover]; for an application built on handover
+                        [{name}]
   -h, --help            this text
 
 Exit codes  0 signalled, no more; with --wait: the new generation serves
             1 not so; the reason stands on stderr in one line
             2 wrong usage
-";
+"
+    )
+}
 
-/// What the command line asks for, its program's name included, if that is a reload.
+/// What the command line asks for, its program's name included, if that is a reload of the program.
 pub fn reload_command(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    reload_command_of(env!("CARGO_PKG_NAME"), args).map(ExitCode::from)
+}
+
+/// The same for a program of that name, whose exit code it answers.
+pub fn reload_command_of(name: &str, args: impl IntoIterator<Item = OsString>) -> Option<u8> {
     let mut args = args.into_iter().skip(1);
-    (args.next()? == NAME).then(|| run(args))
+    (args.next()? == NAME).then(|| run(name, args))
 }
 
 /// Runs the command; `args` are what follows `reload`.
-fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let (stream, text, code): (&mut dyn Write, String, u8) = match parse(args) {
-        Ok(None) => (&mut io::stdout(), HELP.to_owned(), 0),
-        Err(mistake) => (&mut io::stderr(), format!("handover reload: {mistake} (try handover reload --help)\n"), 2),
+fn run(name: &str, args: impl Iterator<Item = OsString>) -> u8 {
+    let (stream, text, code): (&mut dyn Write, String, u8) = match parse(name, args) {
+        Ok(None) => (&mut io::stdout(), help(name), 0),
+        Err(mistake) => (&mut io::stderr(), format!("{name} reload: {mistake} (try {name} reload --help)\n"), 2),
         Ok(Some(request)) => match reload(&request) {
             Ok(done) => (&mut io::stdout(), format!("{done}\n"), 0),
-            Err(CommandError(reason)) => (&mut io::stderr(), format!("handover reload: {reason}\n"), 1),
+            Err(CommandError(reason)) => (&mut io::stderr(), format!("{name} reload: {reason}\n"), 1),
         },
     };
     // Whoever closed the stream does not want the text, and the exit code says the same.
     let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
-    code.into()
+    code
 }
 
 #[derive(Debug)]
@@ -92,8 +102,8 @@ enum ReloadTarget {
 }
 
 /// `None` for `--help`. An error is a mistake in the usage.
-fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, String> {
-    let (mut target, mut wait, mut program) = (None, None, env!("CARGO_PKG_NAME").to_owned());
+fn parse(name: &str, args: impl IntoIterator<Item = OsString>) -> Result<Option<Request>, String> {
+    let (mut target, mut wait, mut program) = (None, None, name.to_owned());
     let mut parser = Parser::from_args(args);
     let told = |error: lexopt::Error| {
         // On one line, whatever is in the argument.
