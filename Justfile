@@ -57,6 +57,7 @@ loom *ARGS:
 check:
     cargo fmt --check
     cargo clippy --all-targets -- -D warnings
+    cargo clippy --lib --bins --no-default-features -- -D warnings
     cargo clippy --package handover-websocket --all-features --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 

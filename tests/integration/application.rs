@@ -1,13 +1,20 @@
 //! What an application is written with: layers, extensions, answers, and the clients of its tests.
 
-use crate::common::{Gate, TestServer};
+use crate::common::{Gate, Mode, OnDisk, Program, Scratch, TestServer, run_to_its_end};
 use handover::test::{Client, Server};
 use handover::{
     Body, Handler, Hub, IntoResponse, Json, Next, Redirect, Rejection, Request, Response, Router, StatusCode,
 };
+use rustix::process::Signal;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+
+/// What a newcomer copies, with its tests.
+#[path = "../../examples/items.rs"]
+#[expect(dead_code, reason = "main is the program's")]
+mod items_example;
 
 /// A layer that adds its name to the field X-Seen of the answer, which has the innermost first.
 fn seen(name: &'static str) -> impl Fn(&mut Request, Next<'_>) -> Response + Send + Sync {
@@ -274,4 +281,77 @@ fn a_test_server_that_is_dropped_cuts_what_is_under_way() {
     gate.wait();
     drop(server);
     gate.open();
+}
+
+fn items() -> Command {
+    Program::example_command("items")
+}
+
+/// What an application says before it serves: exit code, stdout and stderr.
+fn says(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = run_to_its_end(items().args(args));
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn an_application_has_a_version_flags_and_a_reload_of_its_own() {
+    let version = env!("CARGO_PKG_VERSION");
+    let line = format!("items {version}, built on handover {version}\n");
+    assert_eq!(says(&["--version"]), (Some(0), line.clone(), String::new()));
+    let (code, help, _) = says(&["--help"]);
+    assert!(code == Some(0) && help.starts_with(&line), "{help}");
+    assert!(help.contains("--token TOKEN        what one has to know"), "{help}");
+    let wrong = |says: &str| (Some(2), String::new(), says.to_owned());
+    assert_eq!(says(&["--tokn", "x"]), wrong("items: unknown flag --tokn, did you mean --token? (try --help)\n"));
+    let which = "items reload: which server? give --pid-file FILE or --pid N (try items reload --help)\n";
+    assert_eq!(says(&["reload"]), wrong(which));
+    let (code, help, _) = says(&["reload", "--help"]);
+    assert!(code == Some(0) && help.starts_with("Usage: items reload --pid-file FILE"), "{help}");
+}
+
+#[test]
+fn the_items_of_the_example_go_through_its_own_reload() {
+    for mode in Mode::BOTH {
+        let scratch = Scratch::new();
+        let pid_file = format!("--pid-file={}", scratch.path("pid").display());
+        let mut command = items();
+        let program = Program::start(
+            mode.flags(&mut command)
+                .args(["-l", "127.0.0.1:0", "--token", "secret", "--pid-file"])
+                .arg(scratch.path("pid")),
+        );
+        let mut client = program.client();
+        let body = r#"{"name":"bolt","price":2}"#;
+        let head = "POST /items HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n";
+        client.send(format!("{head}Authorization: Bearer secret\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        assert_eq!(client.answer().status, 201, "{mode:?}");
+        let (code, out, err) = says(&["reload", &pid_file, "--wait"]);
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{mode:?}");
+        assert!(out.starts_with("reloaded: "), "{mode:?}: {out}");
+        // On the same connection, by another generation.
+        client.get("/items/1");
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.text(), answer.header("X-Request-Id")), (200, body, Some("2-0")), "{mode:?}");
+    }
+}
+
+/// What cannot be read does not become the server, with an empty state.
+#[test]
+fn a_successor_that_cannot_read_the_state_does_not_take_over() {
+    for mode in Mode::BOTH {
+        let lab = OnDisk::of(&Program::lab_command());
+        let mut command = lab.command();
+        let program = Program::start(mode.flags(&mut command).args(["-l", "127.0.0.1:0"]).env("RUST_BACKTRACE", "0"));
+        let mut client = program.client();
+        client.post("/map/a", "kept");
+        assert_eq!(client.answer().status, 201);
+        lab.replace(&format!("exec '{}' \"$@\"", items().get_program().to_string_lossy()));
+        program.signal(Signal::HUP);
+        program.logged("reload failed, serving on");
+        let log = program.log().join("\n");
+        assert!(log.contains("what was handed over is not this state: "), "{mode:?}: {log}");
+        client.get("/map/a");
+        assert_eq!((client.answer().text(), program.generations()), ("kept", 1), "{mode:?}");
+    }
 }
