@@ -36,6 +36,7 @@ mod config;
 mod engine;
 mod error;
 mod generation;
+pub mod guide;
 mod lifecycle;
 mod listener;
 mod logging;
