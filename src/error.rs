@@ -7,7 +7,7 @@ use std::io;
 ///
 /// ```
 /// let error = handover::Server::builder().bind("no-port").err().expect("no port");
-/// assert!(error.is_usage());
+/// assert!(error.is_usage() && !error.is_bind() && !error.is_config());
 /// assert_eq!(error.exit_code(), 2);
 /// ```
 pub struct Error(Box<Inner>);

@@ -5,6 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 static GENERATION: AtomicUsize = AtomicUsize::new(1);
 
 /// Which execution of the program this is, counting from 1; a reload adds one.
+///
+/// ```
+/// assert_eq!(handover::generation(), 1);
+/// ```
 pub fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed) as u64
 }

@@ -106,13 +106,14 @@ impl Redirect {
         Redirect { status: 303, location: location.into() }
     }
 
-    /// For this time, by the same method and with the same body: 307 (RFC 9110 §15.4.8). Otherwise as
-    /// [`to`](Redirect::to).
+    /// For this time, by the same method and with the same body: 307 (RFC 9110 §15.4.8). Otherwise as in the example
+    /// [above](Redirect).
     pub fn temporary(location: impl Into<String>) -> Redirect {
         Redirect { status: 307, location: location.into() }
     }
 
-    /// For good, by the same method and with the same body: 308 (RFC 9110 §15.4.9). Otherwise as [`to`](Redirect::to).
+    /// For good, by the same method and with the same body: 308 (RFC 9110 §15.4.9). Otherwise as in the example
+    /// [above](Redirect).
     pub fn permanent(location: impl Into<String>) -> Redirect {
         Redirect { status: 308, location: location.into() }
     }

@@ -35,6 +35,11 @@ pub type Response = tiny_http::Response<Body>;
 ///     writer.flush() // what was written so far leaves as one chunk
 /// });
 /// assert_eq!(pushed.len(), None);
+/// assert!(Body::empty().is_empty());
+/// assert_eq!(Body::reader(&b"five"[..], Some(4)).with_close().len(), Some(4));
+/// let part = Body::file_range(std::fs::File::open("Cargo.toml")?, 0, 10);
+/// assert_eq!(part.into_response_with(206, Vec::new()).status_code(), 206);
+/// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Body {
     pub(crate) kind: Kind,

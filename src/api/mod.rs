@@ -46,6 +46,19 @@ use tiny_http::{Method, StatusCode};
 ///     fn handle(&self, _: &mut Request) -> Response {
 ///         format!("hello {}\n", self.name).into_response()
 ///     }
+///
+///     // What can be known before there is a body, or without any request; each has a default.
+///     fn body_limit(&self, head: &Request) -> Option<u64> {
+///         head.path().starts_with("/letters").then_some(10 << 20)
+///     }
+///
+///     fn allow(&self, _: &Request) -> Option<String> {
+///         Some("GET, HEAD, OPTIONS".into())
+///     }
+///
+///     fn describe(&self) -> Vec<String> {
+///         vec!["/ says hello".into()]
+///     }
 /// }
 /// ```
 pub trait Handler: Send + Sync + 'static {

@@ -21,6 +21,24 @@ const READ_AT_ONCE: u64 = 1 << 20;
 ///
 /// The accessors of `tiny_http::Request` are here under the same names; `header`, `path`, `query` and `param`
 /// read the raw bytes and are cheaper than `headers`.
+///
+/// ```
+/// use handover::{Method, Request};
+/// use std::io::Read;
+///
+/// let head = b"POST /notes/1?draft=yes HTTP/1.1\r\nHost: example.org\r\nContent-Type: text/plain\r\n\r\n";
+/// let mut request = Request::from_head(head).expect("a head").with_body("two bottles");
+/// assert_eq!((request.method(), request.path(), request.query()), (&Method::Post, "/notes/1", Some("draft=yes")));
+/// assert_eq!((request.url(), request.host()), ("/notes/1?draft=yes", Some("example.org")));
+/// assert_eq!((request.header("content-type"), request.header_bytes("Accept")), (Some("text/plain"), None));
+/// assert_eq!((request.header_values("Host").count(), request.headers().len()), (1, 2));
+/// assert_eq!((request.http_version().1, request.remote_addr(), request.param("id")), (1, None, None));
+/// let mut begin = [0; 3];
+/// request.as_reader().read_exact(&mut begin).expect("it is there");
+/// assert_eq!((request.body_length(), &begin), (Some(11), b"two"));
+/// assert_eq!(request.body_bytes().expect("the rest"), b" bottles");
+/// assert_eq!(request.take_body().read(&mut begin).expect("nothing is left"), 0);
+/// ```
 pub struct Request {
     bytes: Vec<u8>,
     head: Head,
@@ -284,7 +302,11 @@ impl Request {
     ///
     /// # Errors
     /// 400 for what cannot be read so; 500 where the route has no parameter of that name.
-    pub fn param_as<T: FromStr<Err: fmt::Display>>(&self, name: &str) -> Result<T, Rejection> {
+    pub fn param_as<T>(&self, name: &str) -> Result<T, Rejection>
+    where
+        T: FromStr,
+        T::Err: fmt::Display,
+    {
         let Some(value) = self.param(name) else {
             log_rate_limited!(error, "handler failed: there is no {name:?} in the path of its route");
             return Err(Rejection::new(500, "500 Internal Server Error"));
@@ -382,7 +404,7 @@ impl Request {
         &self.extensions
     }
 
-    /// The same, to leave something with it.
+    /// The same, to leave something with it; see the example of [`Extensions`].
     pub fn extensions_mut(&mut self) -> &mut Extensions {
         &mut self.extensions
     }
@@ -438,7 +460,7 @@ pub(crate) fn without_token(line: &str) -> Cow<'_, str> {
     format!("{before}?{}{behind}", shown.join("&")).into()
 }
 
-/// The body of a request, to be read.
+/// The body of a request, to be read. See the example of [`Request`].
 pub struct RequestBody(BodyKind);
 
 enum BodyKind {

@@ -128,6 +128,18 @@ impl Router {
     }
 
     /// Adds a closure for any method.
+    ///
+    /// ```
+    /// use handover::{Handler, Method, Request, Router, StatusCode, test::Client};
+    ///
+    /// let purge: Method = "PURGE".parse().expect("a token");
+    /// let router = Router::new()
+    ///     .route(purge, "/cache", |_: &mut Request| "purged\n")
+    ///     .fallback(Router::new().get("/old", |_: &mut Request| StatusCode(410)));
+    /// let client = Client::new(router);
+    /// assert_eq!(client.request("PURGE", "/cache").send().text(), "purged\n");
+    /// assert_eq!(client.get("/old").send().status(), 410);
+    /// ```
     pub fn route<F, R>(self, method: Method, path: &str, handler: F) -> Router
     where
         F: Fn(&mut Request) -> R + Send + Sync + 'static,
@@ -200,7 +212,7 @@ impl Router {
         self
     }
 
-    /// What answers where no path matches, instead of a 404.
+    /// What answers where no path matches, instead of a 404; see the example of [`route`](Router::route).
     pub fn fallback(mut self, handler: impl Handler) -> Router {
         self.fallback = Some(Box::new(handler));
         self

@@ -52,7 +52,7 @@ pub(crate) trait Restore: Send + Sync {
     fn restore(&self, inbox: &Arc<Inbox>, state: Carried) -> Option<Box<dyn Talk>>;
 }
 
-/// How a client's connection ended.
+/// How a client's connection ended. See the example of [`Client`](crate::Client).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Closed {

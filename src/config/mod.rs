@@ -24,27 +24,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where a server listens unless told otherwise: the port of the Tornado recipe.
+/// Where a server listens unless told otherwise: the port of the Tornado recipe. As all of these, in [`Config`].
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
-/// Threads in the pool. Parked connections hold none, so a few serve thousands.
+/// Threads in the pool. Parked connections hold none, so a few serve thousands. In [`Config`].
 pub const DEFAULT_WORKERS: usize = 4;
-/// How long a stop waits for what is pending: `max_wait` of the Tornado recipe.
+/// How long a stop waits for what is pending: `max_wait` of the Tornado recipe. In [`Config`].
 pub const DEFAULT_STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a predecessor keeps its connections after its successor accepts, ready to take over again.
+/// How long a predecessor keeps its connections after its successor accepts, ready to take over again. In [`Config`].
 pub const DEFAULT_RELOAD_PROBATION: Duration = Duration::from_secs(2);
-/// How long a reload may take until what is left is cut: it must end long before the next one.
+/// How long a reload may take until what is left is cut: it must end long before the next one. In [`Config`].
 pub const DEFAULT_RELOAD_DEADLINE: Duration = Duration::from_secs(60);
-/// How long an exec reload may hold new work back.
+/// How long an exec reload may hold new work back. In [`Config`].
 pub const DEFAULT_EXEC_STALL: Duration = Duration::from_secs(2);
 /// What files that are asked for often may take together. Nothing of it is taken before they are asked for.
 pub const DEFAULT_FILE_CACHE: usize = 1024 * 1024;
-/// Stack of a worker. Only pages that were touched count; a handler may go about 200 KiB deep.
+/// Stack of a worker. Only pages that were touched count; a handler may go about 200 KiB deep. In [`Config`].
 pub const DEFAULT_WORKER_STACK: usize = 256 * 1024;
 /// How long a stop waits for a request on an idle connection before it says FIN.
 pub const DRAIN_LINGER: Duration = Duration::from_secs(1);
-/// The most workers a pool may have.
+/// The most workers a pool may have, in [`Config`].
 pub const MAX_WORKERS: usize = 1024;
-/// The most connections a server may hold open.
+/// The most connections a server may hold open, in [`Limits`].
 pub const MAX_CONNECTIONS: usize = 1 << 20;
 /// What a worker's stack may be: below, a handler does not get far; above is a slip.
 pub const WORKER_STACK: RangeInclusive<u64> = 64 << 10..=1 << 30;
@@ -154,7 +154,7 @@ impl Limits {
     }
 }
 
-/// How a reload runs the program afresh.
+/// How a reload runs the program afresh. See the example of [`Config`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReloadMode {
     /// `Overlap` where a service manager is told the new pid (NOTIFY_SOCKET) and nothing else watches the old one; else
@@ -172,7 +172,7 @@ impl ReloadMode {
         [("auto", ReloadMode::Auto), ("overlap", ReloadMode::Overlap), ("exec", ReloadMode::Exec)];
 }
 
-/// Who may see `/-/metrics` and `/-/status`.
+/// Who may see `/-/metrics` and `/-/status`. See the example of [`Config`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StatusAccess {
     /// Clients of this host: over a Unix socket, or from a loopback address for a loopback host. What came through a proxy
@@ -190,7 +190,7 @@ impl StatusAccess {
         [("local", StatusAccess::Local), ("anyone", StatusAccess::Anyone), ("nobody", StatusAccess::Nobody)];
 }
 
-/// What a line of the log looks like.
+/// What a line of the log looks like. See the example of [`Config`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people: `2026-01-31T23:59:59.042Z INFO  [4711.2] message`, with process id and generation.
@@ -204,7 +204,7 @@ impl LogFormat {
     pub(crate) const ALL: [(&'static str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 }
 
-/// What a line of the request log looks like.
+/// What a line of the request log looks like. See the example of [`Config`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RequestLogFormat {
     /// As nginx, lighttpd and Apache write it by default, the Common Log Format with referer and agent, and behind it the
@@ -222,6 +222,22 @@ impl RequestLogFormat {
 
 /// Everything the program's flags and its configuration file say; an application gets the same by
 /// [`Config::from_args`].
+///
+/// ```
+/// use handover::{Config, LogFormat, ReloadMode, RequestLogFormat, StatusAccess};
+///
+/// let config = Config {
+///     reload: ReloadMode::Exec,
+///     log_format: LogFormat::Json,
+///     access_log: Some("/var/log/app/access".into()),
+///     access_log_format: RequestLogFormat::Json,
+///     status: StatusAccess::Nobody,
+///     ..Config::default()
+/// };
+/// config.validate()?;
+/// assert!(Config { workers: 0, ..config }.validate().is_err());
+/// # Ok::<(), handover::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where to listen; empty means [`DEFAULT_LISTEN`].
@@ -468,7 +484,7 @@ impl Config {
 /// Larger is no configuration file.
 pub const MAX_CONFIGURATION: u64 = 1024 * 1024;
 
-/// The configuration file that settings came from.
+/// The configuration file that settings came from: [`Config::from_file`], or `--config`.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     path: PathBuf,
@@ -486,7 +502,7 @@ fn once_each<'p>(files: impl Iterator<Item = &'p PathBuf>) -> Vec<&'p PathBuf> {
 }
 
 impl ConfigFile {
-    /// Its path, absolute even where it was named by a relative one.
+    /// Its path, absolute even where it was named by a relative one; see [`Config::from_file`].
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -19,6 +19,12 @@ use std::sync::OnceLock;
 
 /// The environment variable that asks an application to check itself: [`Server::run`](crate::Server::run) then loads
 /// everything, binds nothing, says what it found and returns. A reload sets it to run the program on disk first.
+///
+/// ```
+/// if std::env::var_os(handover::CHECK_VARIABLE).is_none() {
+///     // What a check must not do, and that cannot wait for a handler.
+/// }
+/// ```
 pub const CHECK: &str = "HANDOVER_CHECK";
 /// Set for the successor in exec mode: the descriptor of the state, and the process it is for.
 pub const STATE: &str = "HANDOVER_STATE";

@@ -113,7 +113,8 @@ pub struct InheritedListener {
     pub spare: Option<i32>,
 }
 
-/// What an application carries over: a byte string of its own and the version of its format.
+/// What an application carries over: a byte string of its own and the version of its format. See the example of
+/// [`Builder::carry_over`](crate::Builder::carry_over).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carried {
     /// The application's own version of what the bytes mean.

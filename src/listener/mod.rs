@@ -27,7 +27,7 @@ use std::sync::{Arc, Weak};
 /// Connections that may wait in the kernel; it takes the smaller of this and `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Where a listener is bound.
+/// Where a listener is bound. See the example of [`Server`](crate::Server).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bound {
     /// An address with the port that was taken.

@@ -40,6 +40,14 @@ use std::time::Duration;
 /// # Errors
 /// A configuration error when the log file cannot be opened, which names the path, and for a level that is none. A usage
 /// error when `RUST_LOG` says nothing that could be meant.
+///
+/// ```no_run
+/// let config = handover::Config { log_file: Some("/var/log/app.log".into()), ..Default::default() };
+/// let log = handover::init_logging(&config)?;
+/// log::info!("the first line");
+/// log.reopen();
+/// # Ok::<(), handover::Error>(())
+/// ```
 pub fn init_logging(config: &Config) -> Result<Arc<Log>, Error> {
     start(config, None, false)
 }
@@ -177,7 +185,7 @@ impl Log {
         (self.lost.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed))
     }
 
-    /// Opens the log file anew, under the same name: for logrotate, which moves the old one away and sends USR1.
+    /// Opens the log file anew, under the same name, as in the example of [`init_logging`]: for logrotate, which moves the old one away and sends USR1.
     ///
     /// If that fails, the log goes on into the file that is open, and the first thing it says is why.
     pub fn reopen(&self) {

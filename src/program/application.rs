@@ -103,7 +103,7 @@ impl Application {
     }
 }
 
-/// What an application was started with.
+/// What an application was started with. See the example of [`Application`].
 #[derive(Clone, Debug)]
 pub struct Arguments {
     config: Config,
@@ -169,7 +169,11 @@ impl Arguments {
     /// # Errors
     /// A usage error for a value that cannot be read so.
     #[track_caller]
-    pub fn parse<T: FromStr<Err: fmt::Display>>(&self, flag: &str) -> Result<Option<T>, Error> {
+    pub fn parse<T>(&self, flag: &str) -> Result<Option<T>, Error>
+    where
+        T: FromStr,
+        T::Err: fmt::Display,
+    {
         let Some(value) = self.value(flag) else { return Ok(None) };
         let Some(text) = value.to_str() else {
             return Err(Error::usage(format_args!("--{flag} is {value:?}, which is not UTF-8")));

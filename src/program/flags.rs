@@ -68,7 +68,8 @@ impl Config {
     }
 }
 
-/// What a command line asks for.
+/// What a command line asks for. See the examples of [`Config::try_from_args`] and
+/// [`Application::try_from_args`](crate::Application::try_from_args).
 #[derive(Clone, Debug)]
 pub enum Parsed<T = Config> {
     /// To run with these settings.

@@ -76,12 +76,12 @@ pub trait Conversation: Send + Sync + 'static {
     /// A message of the client has come.
     fn message(&self, client: &Client, state: &mut Self::State, message: Incoming<'_>);
 
-    /// The time has come that was set by [`Client::wake_in`].
+    /// The time has come that was set by [`Client::wake_in`]; see the example of [`Client`].
     fn wake(&self, client: &Client, state: &mut Self::State) {
         let _ = (client, state);
     }
 
-    /// The client has gone, or was closed. It is not called where a successor goes on with it.
+    /// The client has gone, or was closed; see the example of [`Client`]. It is not called where a successor goes on with it.
     fn close(&self, client: &Client, state: Self::State, closed: &Closed) {
         let _ = (client, state, closed);
     }
@@ -124,7 +124,7 @@ impl<C: Conversation> Conversation for Arc<C> {
     }
 }
 
-/// What a client says.
+/// What a client says. See the example of [`Client`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incoming<'m> {
     /// Text.
@@ -134,7 +134,7 @@ pub enum Incoming<'m> {
 }
 
 impl<'m> Incoming<'m> {
-    /// It as text; `None` for bytes, also where they are UTF-8.
+    /// It as text; `None` for bytes, also where they are UTF-8. See the example of [`Client`].
     pub fn text(self) -> Option<&'m str> {
         match self {
             Incoming::Text(text) => Some(text),
@@ -143,7 +143,7 @@ impl<'m> Incoming<'m> {
     }
 }
 
-/// What is sent to a client.
+/// What is sent to a client: made of text or bytes by [`Client::send`], as in the example of [`Client`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outgoing {
     /// Text.
@@ -176,7 +176,7 @@ impl From<Vec<u8>> for Outgoing {
     }
 }
 
-/// Which client: the same after a reload, and no other's while it is connected.
+/// Which client: the same after a reload, and no other's while it is connected. See the example of [`Client`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(u64);
 
@@ -188,6 +188,59 @@ impl fmt::Display for ClientId {
 
 /// A client of a [`Conversation`]. Cheap to clone, and to be used from any thread, also when the client has gone: then each
 /// call says so. Where a successor has it by then, that is asked, and waited for.
+///
+/// ```
+/// use handover::{Carried, Client, ClientId, Closed, Conversation, Hub, Incoming, Request, Response};
+/// use std::time::Duration;
+///
+/// /// A room. Who says nothing for a minute leaves it.
+/// struct Room;
+///
+/// impl Conversation for Room {
+///     type State = ();
+///
+///     fn open(&self, client: &Client, _: &mut Request) -> Result<(), Response> {
+///         // Each error says that the client has gone, or that this server serves no longer.
+///         let _ = client.subscribe("room");
+///         let _ = client.publish("room", format!("{} has come", client.id()));
+///         Ok(())
+///     }
+///
+///     fn message(&self, client: &Client, (): &mut (), message: Incoming<'_>) {
+///         let _ = client.wake_in(Duration::from_secs(60));
+///         match message.text() {
+///             Some("quiet") => _ = client.unsubscribe("room"),
+///             Some(text) => _ = client.publish("room", text),
+///             None => _ = client.send("text only, please"),
+///         }
+///     }
+///
+///     fn wake(&self, client: &Client, (): &mut ()) {
+///         let _ = client.close(4000, "nothing was said for a minute");
+///     }
+///
+///     fn close(&self, client: &Client, (): (), closed: &Closed) {
+///         let _ = client.publish("room", format!("{} has gone: {}", client.id(), closed.reason));
+///     }
+///
+///     fn save(&self, (): &()) -> Carried {
+///         Carried { version: 1, bytes: Vec::new() }
+///     }
+///
+///     fn restore(&self, _: &Client, _: Carried) -> Option<()> {
+///         Some(())
+///     }
+/// }
+///
+/// /// From any thread.
+/// fn tell(hub: &Hub, id: ClientId, text: &str) -> bool {
+///     hub.client(id).is_some_and(|client| !client.is_closed() && client.send(text).is_ok())
+/// }
+///
+/// fn how_many(client: &Client) -> usize {
+///     client.hub().subscribers()
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     inbox: Arc<Inbox>,
@@ -271,7 +324,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Why a client does not listen to a topic.
+/// Why a client does not listen to a topic: an error of [`Client::subscribe`], as in the example of [`Client`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SubscribeError {
@@ -375,6 +428,7 @@ impl<C: Conversation> Talk for Talking<C> {
 
 impl Hub {
     /// Registers a conversation under a name, by which a successor finds it: paths may change, names must not.
+    /// See the example of [`Conversation`].
     pub fn conversation<C: Conversation>(&self, name: &str, conversation: C) -> ConversationService {
         // Topics of its own: what is said in private is not to be read through a namespace of the same name.
         let namespace = Arc::new(self.namespace(&format!("conversation {name}")));
@@ -384,7 +438,7 @@ impl Hub {
         ConversationService { name, opens, namespace, max_message: MAX_MESSAGE, origins: Arc::default() }
     }
 
-    /// A client of a conversation that is connected to this process; `None` once it has gone.
+    /// A client of a conversation that is connected to this process; `None` once it has gone. See the example of [`Client`].
     pub fn client(&self, id: ClientId) -> Option<Client> {
         let talker = self.conversations().client(id.0)?;
         let namespace = Arc::new(self.existing(&format!("conversation {}", talker.name())));
@@ -393,6 +447,23 @@ impl Hub {
 }
 
 /// A registered [`Conversation`], and how clients come to it. Cheap to clone.
+///
+/// ```
+/// use handover::{Carried, Client, Conversation, Hub, Incoming, Request, Response, Router};
+/// # struct Echo;
+/// # impl Conversation for Echo {
+/// #     type State = ();
+/// #     fn open(&self, _: &Client, _: &mut Request) -> Result<(), Response> { Ok(()) }
+/// #     fn message(&self, _: &Client, (): &mut (), _: Incoming<'_>) {}
+/// #     fn save(&self, (): &()) -> Carried { Carried { version: 1, bytes: Vec::new() } }
+/// #     fn restore(&self, _: &Client, _: Carried) -> Option<()> { Some(()) }
+/// # }
+/// let hub = Hub::new();
+/// let service = hub.conversation("echo", Echo).origins(["https://example.org"]).max_message(1 << 20);
+/// let router = Router::new().get("/echo", service.websocket()).mount_service("/sockjs", service.sockjs());
+/// let topics = service.namespace();
+/// # let _ = (router, topics);
+/// ```
 #[derive(Clone)]
 pub struct ConversationService {
     name: Arc<str>,

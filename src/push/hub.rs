@@ -59,6 +59,11 @@ impl Hub {
     }
 
     /// A hub that keeps so many bytes of messages, of which one has at most so many.
+    ///
+    /// ```
+    /// let hub = handover::Hub::with_limits(1 << 20, 4096);
+    /// assert_eq!(hub.subscribers(), 0);
+    /// ```
     pub fn with_limits(memory: usize, message: usize) -> Hub {
         let limits = HubLimits { log: Limits { memory, message }, subscribers: usize::MAX };
         Hub { inner: pubsub::Hub::new(new_epoch(), limits), sessions: Arc::default() }
@@ -84,7 +89,7 @@ impl Hub {
         Namespace { hub, name, retention, heartbeat, publishers, subscribers, keys, origins }
     }
 
-    /// How many subscribe.
+    /// How many subscribe; in the example of [`with_limits`](Hub::with_limits) nobody does.
     pub fn subscribers(&self) -> usize {
         self.inner.subscribers()
     }
@@ -117,7 +122,7 @@ pub(crate) fn new_epoch() -> u64 {
     RandomState::new().hash_one(boot_time()) >> 16
 }
 
-/// Who may publish by HTTP.
+/// Who may publish by HTTP. See the example of [`Hub`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Publishers {
     /// Only the application itself.
@@ -132,7 +137,7 @@ pub enum Publishers {
     Anyone,
 }
 
-/// Who may subscribe by HTTP.
+/// Who may subscribe by HTTP. See the example of [`TokenKeys`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Subscribers {
     /// Whoever reaches the server.
@@ -143,6 +148,24 @@ pub enum Subscribers {
 }
 
 /// Topics under one name; see [`Hub::namespace`]. Cheap to clone; what is set counts for the clone and its services.
+///
+/// ```
+/// use handover::{Hub, Publishers, Request, Router, Subscribers};
+/// use std::time::Duration;
+///
+/// let hub = Hub::new();
+/// let sensors = hub.namespace("sensors")
+///     .history(1000).history_age(Duration::from_secs(3600)).retain(true)
+///     .heartbeat(30).origins(["https://example.org"])
+///     .subscribers(Subscribers::Anyone).publishers(Publishers::Local);
+/// let own = sensors.clone();
+/// let router = Router::new()
+///     .mount_service("/sensors", sensors.service())
+///     .get("/kitchen", move |request: &mut Request| own.subscribe(request).topic("kitchen").respond());
+/// assert!(sensors.publish("kitchen", "20.5").is_err(), "no server runs that has this hub");
+/// assert_eq!((sensors.listeners("kitchen"), sensors.topics().len()), (0, 0));
+/// # let _ = router;
+/// ```
 #[derive(Clone)]
 pub struct Namespace {
     pub(super) hub: Hub,
@@ -208,7 +231,7 @@ impl Namespace {
     }
 
     /// The keys of the tokens that are good here, where [`Publishers::Token`] or [`Subscribers::Token`] asks for them; without
-    /// keys none is. A token names topics and no namespace: those of one key are good in each namespace that has it.
+    /// keys none is; see the example of [`TokenKeys`]. A token names topics and no namespace: those of one key are good in each namespace that has it.
     #[must_use]
     pub fn tokens(mut self, keys: &TokenKeys) -> Namespace {
         self.keys = Some(keys.clone());

@@ -39,6 +39,7 @@ const RETRY_AFTER: &str = "5";
 ///
 /// ```
 /// # use handover::{Carried, Client, Conversation, Hub, Incoming, Request, Response, Router};
+/// # use std::time::Duration;
 /// # struct Echo;
 /// # impl Conversation for Echo {
 /// #     type State = ();
@@ -50,7 +51,12 @@ const RETRY_AFTER: &str = "5";
 /// let hub = Hub::new();
 /// let echo = hub.conversation("echo", Echo);
 /// let router = Router::new().mount_service("/echo", echo.sockjs().cookie(true));
-/// # let _ = router;
+/// // What there is to set, with its defaults but for the third line:
+/// let other = echo.sockjs()
+///     .websocket(true).cookie(false).max_sessions(10_000).response_limit(128 << 10)
+///     .jsonp(true).htmlfile(true).iframe("/sockjs.min.js")
+///     .heartbeat(Duration::from_secs(25)).disconnect_delay(Duration::from_secs(5));
+/// # let _ = (router, other);
 /// ```
 #[derive(Clone)]
 pub struct SockJs {

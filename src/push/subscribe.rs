@@ -18,6 +18,19 @@ impl Namespace {
 ///
 /// The client says by its request whether it wants an event stream or polls, and where to begin: `Accept`, `Last-Event-ID`,
 /// and the query's `since`, `wait`, `format` and `beat`.
+///
+/// ```
+/// use handover::{Header, Hub, IntoResponse, Request, Response, StatusCode};
+///
+/// let rooms = Hub::new().namespace("rooms");
+/// let listen = move |request: &mut Request| -> Response {
+///     let Some(user) = request.cookie("user") else { return StatusCode(403).into_response() };
+///     let own = format!("of-{user}");
+///     let field = Header::from_bytes("X-Rooms", "2").expect("a field");
+///     rooms.subscribe(request).topic("all").topic(own).heartbeat(30).header(field).respond()
+/// };
+/// # let _ = handover::Server::builder().handler(listen);
+/// ```
 #[derive(Debug)]
 pub struct Subscribe<'r> {
     namespace: Namespace,

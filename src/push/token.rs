@@ -33,6 +33,16 @@ pub const BUILT: u64 = match option_env!("SOURCE_DATE_EPOCH") {
 const COMPILER: u64 = 1_750_896_000;
 
 /// A token to be made: who has it may subscribe and publish to what it names, for a while. See [`TokenKeys`].
+///
+/// ```
+/// use handover::{Token, TokenKeys};
+/// use std::time::Duration;
+///
+/// let keys = TokenKeys::new([[7; 32]])?;
+/// let token = Token::new(Duration::from_secs(60)).subject("ada").subscribe("kitchen").publish("*").sign(&keys);
+/// assert_eq!(token.split('.').count(), 3);
+/// # Ok::<(), handover::Error>(())
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[must_use]
 pub struct Token {

@@ -53,7 +53,7 @@ impl TokenKeys {
         keys.map_err(|what| Error::config(format_args!("the keys of tokens: {}", what.replace("line", "key"))))
     }
 
-    /// Of a file: a key a line, in base64, as `openssl rand -base64 32` makes one. It is read once, and at a reload anew.
+    /// As [`new`](TokenKeys::new) in the example of [`TokenKeys`], of a file: a key a line, in base64, as `openssl rand -base64 32` makes one. It is read once, and at a reload anew.
     ///
     /// # Errors
     /// A configuration error that says what is wrong with the file, and nothing of what is in it.

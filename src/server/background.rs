@@ -11,6 +11,17 @@ use std::time::{Duration, Instant};
 const STACK: usize = 512 * 1024;
 
 /// Says to a thread of the application whether it is to go on. See [`Builder::background`](crate::Builder::background).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let server = handover::Server::builder().handler(|_| "hello").background("sums", |background| {
+///     while background.sleep(Duration::from_secs(60)) {
+///         for _ in (0..1_000_000).take_while(|_| !background.is_over()) { /* a step of a long sum */ }
+///     }
+/// });
+/// # let _ = server;
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Background(Arc<Signal>);
 

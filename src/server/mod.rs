@@ -66,6 +66,24 @@ use std::time::Duration;
 /// println!("{:?}", server.listening());
 /// # Ok::<(), handover::Error>(())
 /// ```
+///
+/// Settings come as a whole, and then one by one:
+///
+/// ```
+/// use handover::{Address, Config, Limits, Server};
+/// use std::time::Duration;
+///
+/// let builder = Server::builder()
+///     .config(Config { workers: 2, ..Config::default() })
+///     .limits(Limits { body_size: 10 << 20, ..Limits::default() })
+///     .listen(Address::Tcp("127.0.0.1".into(), 0))
+///     .lame_duck(Duration::from_secs(5))
+///     .status_routes(false)
+///     .signals(false)
+///     .reap_orphans(false)
+///     .give_back_at_rest(false);
+/// # let _ = builder;
+/// ```
 #[derive(Default)]
 pub struct Builder {
     config: Config,
@@ -499,6 +517,19 @@ fn status_access(config: &Config) -> Result<Access, Error> {
 const SHORTEST_TOKEN: usize = 16;
 
 /// A server whose listeners are bound: clients can connect, and wait in the kernel's queue until it runs.
+///
+/// ```
+/// use handover::{Ended, Server};
+///
+/// let server = Server::builder().bind("127.0.0.1:0")?.signals(false).handler(|_| "hello").build()?;
+/// println!("{}", server.listening()[0]);
+/// let handle = server.stop_handle();
+/// let thread = std::thread::spawn(move || server.run());
+/// handle.stop();
+/// let ended = thread.join().expect("no panic")?;
+/// assert_eq!((ended, ended.exit_code()), (Ended::Clean, 0));
+/// # Ok::<(), handover::Error>(())
+/// ```
 pub struct Server {
     config: Config,
     /// How its memory is divided, if that was given.
@@ -527,7 +558,7 @@ pub struct Server {
     received: Receiver<Event>,
 }
 
-/// How a server ended.
+/// How a server ended. See the example of [`Server`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It was stopped and everything pending was finished; or it only checked its settings.
@@ -541,7 +572,8 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// The exit code for it: 0 clean or handed over, 3 requests were cut at the deadline, 4 stopped at once.
+    /// The exit code for it: 0 clean or handed over, 3 requests were cut at the deadline, 4 stopped at once. See the example
+    /// of [`Server`].
     pub fn exit_code(self) -> u8 {
         match self {
             Ended::Clean | Ended::HandedOver => 0,
@@ -572,25 +604,25 @@ pub fn exit_code(result: Result<Ended, Error>) -> ExitCode {
     }
 }
 
-/// Stops a server from another thread, without any signal.
+/// Stops a server from another thread, without any signal. See the example of [`Server`].
 #[derive(Clone, Debug)]
 pub struct StopHandle(Sender<Event>);
 
 impl StopHandle {
-    /// Stops gracefully, as TERM does; said again after 250 ms or more, at once.
+    /// Stops gracefully, as TERM does, in the example of [`Server`]; said again after 250 ms or more, at once.
     pub fn stop(&self) {
         // A server that has ended is stopped.
         let _ = self.0.send(Event::Stop);
     }
 
-    /// Stops at once, as QUIT does.
+    /// Stops at once, as QUIT does; otherwise as [`stop`](StopHandle::stop) in the example of [`Server`].
     pub fn stop_now(&self) {
         let _ = self.0.send(Event::StopNow);
     }
 }
 
 impl Server {
-    /// Begins a server.
+    /// Begins a server. See the example of [`Builder`].
     pub fn builder() -> Builder {
         Builder::default()
     }

@@ -35,7 +35,7 @@ const INDEX: &[u8] = b"index.html";
 /// use handover::{Files, Router};
 ///
 /// # fn main() -> Result<(), handover::Error> {
-/// let files = Files::open(".".as_ref())?;
+/// let files = Files::open("examples/site".as_ref())?.with_precompressed().with_listing().with_fallback("index.html")?;
 /// let site = Router::new().get("/hello", |_: &mut handover::Request| "hello\n").fallback(files);
 /// # let _ = site; Ok(()) }
 /// ```

@@ -51,6 +51,12 @@ impl Client {
     }
 
     /// A GET of that target: `/path` or `/path?query`, percent-encoded.
+    ///
+    /// ```
+    /// use handover::{Router, test::Client};
+    /// let client = Client::new(Router::new().get("/a", |_| "hello"));
+    /// assert_eq!(client.get("/a?b=c").send().text(), "hello");
+    /// ```
     pub fn get(&self, target: &str) -> RequestBuilder<'_> {
         self.request("GET", target)
     }

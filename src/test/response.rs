@@ -13,7 +13,7 @@ use http1::chunked::Decoder;
 /// assert_eq!(answer.header("content-type"), Some("application/json"));
 /// assert_eq!(answer.text(), r#"["a","b"]"#);
 /// assert_eq!(answer.json::<Vec<String>>(), ["a", "b"]);
-/// assert!(answer.is_complete());
+/// assert_eq!((answer.bytes().len(), answer.headers().len(), answer.is_complete()), (9, 3, true));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Response {

@@ -61,7 +61,7 @@ impl Server {
         Ok(Server { address, handle, ended, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// Where it listens; see the example of [`url`](Server::url).
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -112,7 +112,7 @@ impl Server {
         self.request("POST", target)
     }
 
-    /// A request of any method, as [`get`](Server::get).
+    /// A request of any method, as those in the example [above](Server).
     pub fn request(&self, method: &str, target: &str) -> RequestBuilder<'_> {
         RequestBuilder::new(self, method, target).header("Connection", "close")
     }
