@@ -61,6 +61,10 @@ check:
     cargo clippy --package handover-websocket --all-features --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
+# Write the library's public API to docs/public-api.txt (needs a nightly toolchain; installs cargo-public-api)
+public-api:
+    .ci/public-api >docs/public-api.txt.new && [ -s docs/public-api.txt.new ] && mv docs/public-api.txt.new docs/public-api.txt
+
 # Run the benchmarks: a request's cost end to end and its steps one by one; `just bench --bench micro head` picks some
 bench *ARGS:
     cargo bench "$@"

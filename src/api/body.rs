@@ -37,8 +37,7 @@ pub type Response = tiny_http::Response<Body>;
 /// assert_eq!(pushed.len(), None);
 /// assert!(Body::empty().is_empty());
 /// assert_eq!(Body::reader(&b"five"[..], Some(4)).with_close().len(), Some(4));
-/// let part = Body::file_range(std::fs::File::open("Cargo.toml")?, 0, 10);
-/// assert_eq!(part.into_response_with(206, Vec::new()).status_code(), 206);
+/// assert_eq!(Body::file_range(std::fs::File::open("Cargo.toml")?, 0, 10).len(), Some(10));
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Body {
@@ -221,7 +220,7 @@ impl Body {
     }
 
     /// Makes a response of it: 200, no Content-Type.
-    pub fn into_response_with(self, status: u16, headers: Vec<Header>) -> Response {
+    pub(crate) fn into_response_with(self, status: u16, headers: Vec<Header>) -> Response {
         let length = self.len().and_then(|length| usize::try_from(length).ok());
         Response::new(StatusCode(status), headers, self, length, None)
     }

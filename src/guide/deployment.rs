@@ -20,9 +20,9 @@
 //! reloaded: process 4243 has taken over from 4242, after 0.12 s
 //! ```
 //!
-//! The server has the new program check itself, and goes on as before where that fails: `--wait` then says why, and exits with
-//! 1. Else the new one takes over: listeners, live connections, half-read requests, half-sent files, subscribers, and what
-//! is carried over. A change of the configuration is the same command.
+//! The server has the new program check itself, and goes on as before where that fails: `--wait` says why, and fails too.
+//! Otherwise the new one takes over: listeners, live connections, half-read requests, half-sent files, subscribers, and what is
+//! carried over. A change of the configuration is the same command.
 //!
 //! So an application does nothing before [`Server::run`](crate::Server::run) that a check must not do: what it opens for
 //! writing, and threads that it starts, belong into handlers or into [`background`](crate::Builder::background).
