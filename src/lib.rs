@@ -40,6 +40,7 @@ pub mod guide;
 mod lifecycle;
 mod listener;
 mod logging;
+mod pages;
 mod program;
 mod push;
 mod server;

@@ -49,6 +49,8 @@ pub struct Body {
     pub(crate) fields: Option<Arc<[u8]>>,
     /// If it answers a subscriber, how many messages are in it.
     pub(crate) messages: Option<u32>,
+    /// Whether it says no more than the status: who asks by a browser may get a page instead.
+    pub(crate) is_status: bool,
 }
 
 pub(crate) enum Kind {
@@ -228,7 +230,7 @@ impl Body {
 
 impl From<Kind> for Body {
     fn from(kind: Kind) -> Body {
-        Body { kind, close: false, content_type: None, fields: None, messages: None }
+        Body { kind, close: false, content_type: None, fields: None, messages: None, is_status: false }
     }
 }
 
@@ -315,7 +317,12 @@ impl Read for Body {
 /// Strings become `text/plain`, bytes `application/octet-stream`, a status code its own phrase, `()` a 204,
 /// `None` a 404, and an error a logged 500, but for a [`Rejection`](crate::Rejection), which has its own status. [`Json`](crate::Json),
 /// [`Html`](crate::Html) and [`Redirect`](crate::Redirect) are for these; a tuple has a status or header fields before what
-/// is answered, `(StatusCode, …)`, `([("Name", "value")], …)` or `(StatusCode, [("Name", "value")], …)`. These types go with the body: they are sent where the response has no
+/// is answered, `(StatusCode, …)`, `([("Name", "value")], …)` or `(StatusCode, [("Name", "value")], …)`.
+///
+/// Instead of the phrase of 400 and above whoever prefers `text/html` by name in Accept, as browsers do, is sent a small page
+/// that says the same; a string with that status stays what it is.
+///
+/// These types go with the body: they are sent where the response has no
 /// Content-Type of its own, and are not among its [`headers`](tiny_http::Response::headers).
 ///
 /// ```
@@ -398,7 +405,7 @@ impl IntoResponse for () {
 impl IntoResponse for StatusCode {
     fn into_response(self) -> Response {
         let text = format!("{} {}\n", self.0, self.default_reason_phrase());
-        typed(text.into(), TEXT).with_status_code(self)
+        typed(Body { is_status: true, ..text.into() }, TEXT).with_status_code(self)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Static files over the wire: the program with a configuration file, real files and raw requests. Which name is which
 //! file is in the unit tests of `src/site`; here is what the fields say to each other.
 
-use crate::common::{Answer, Mode, PATIENCE, Program, RawClient, Scratch};
+use crate::common::{Answer, Mode, PATIENCE, Program, RawClient, Scratch, TestServer};
+use handover::{Header, IntoResponse, Request, Router, Server, StatusCode};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -142,7 +143,7 @@ fn the_variant_is_the_one_that_the_client_likes_best() {
     assert_eq!(answer.header("Content-Type"), plain.header("Content-Type"));
     assert_eq!(served.get("/a.js.gz", &[]).header("Content-Type"), Some("application/gzip"));
     let missing = served.get("/alone.js", &[("Accept-Encoding", ALL)]);
-    assert_eq!((missing.status, missing.header("Vary")), (404, None));
+    assert_eq!((missing.status, missing.header("Vary")), (404, Some("Accept")));
     served.stop();
 }
 
@@ -442,6 +443,97 @@ fn a_large_listing_says_where_it_ends() {
     // The connection lives, so it had the length that it said.
     served.client.expect_alive("/");
     served.stop();
+}
+
+const BROWSER: (&str, &str) = ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8");
+
+#[test]
+fn who_prefers_html_is_told_of_errors_by_a_page() {
+    let site = Site::new(&[("index.html", "home"), ("app.html", "app"), ("own.html", "<p>own")]);
+    let mut served = site.serve(
+        "[headers]\nX-Site = 'mine'\n[error_pages]\n410 = 'public/own.html'\n\
+         [[route]]\nprefix = '/gone'\nstatus = 410\n[[route]]\nprefix = '/down'\nstatus = 503\n\
+         [[route]]\nprefix = '/said'\nstatus = 503\nbody = 'in so many words'\n\
+         [[route]]\nprefix = '/app'\ndirectory = 'public'\nfallback = 'app.html'\n",
+    );
+    let fields = ["Content-Type", "Vary", "X-Site"];
+    for (method, target, status, phrase) in [
+        ("GET", "/nothing", 404, "Not Found"),
+        ("GET", "/.env", 404, "Not Found"),
+        ("GET", "/%zz", 400, "Bad Request"),
+        ("GET", "/app/missing.js", 404, "Not Found"),
+        ("POST", "/", 405, "Method Not Allowed"),
+        ("BREW", "/", 501, "Not Implemented"),
+        ("GET", "/down", 503, "Service Unavailable"),
+    ] {
+        let (vary, text) = ("Accept", format!("{status} {phrase}\n"));
+        let page = served.send(method, target, &[BROWSER]);
+        let (found, body, said_of_it) = said(&page, &fields);
+        assert_eq!((found, said_of_it), (status, vec!["text/html; charset=utf-8", vary, "mine"]), "{method} {target}");
+        assert!(body.contains(&format!("<title>{status} {phrase}</title>")), "{body}");
+        assert!(!body.contains("src=") && !body.contains("<script") && body.len() < 4096, "{body}");
+        assert!(page.header("Content-Security-Policy").is_some_and(|policy| policy.starts_with("default-src 'none';")));
+        for accept in
+            [None, Some("*/*"), Some("application/json"), Some("text/plain, text/html;q=0.9"), Some("image/*")]
+        {
+            let fields_sent: Vec<_> = accept.map(|accept| ("Accept", accept)).into_iter().collect();
+            let answer = served.send(method, target, &fields_sent);
+            let wanted = (status, &*text, vec!["text/plain; charset=utf-8", vary, "mine"]);
+            assert_eq!(said(&answer, &fields), wanted, "{method} {target} {accept:?}");
+            assert_eq!(answer.header("Content-Security-Policy"), None);
+        }
+    }
+    // To HEAD all is said but the page.
+    for accept in [BROWSER, ("Accept", "*/*")] {
+        let (get, head) = (served.get("/nothing", &[accept]), served.send("HEAD", "/nothing", &[accept]));
+        let of = |answer: &Answer| {
+            let fields = answer.headers.iter().filter(|(name, _)| name != "Date").cloned();
+            fields.collect::<Vec<_>>()
+        };
+        assert_eq!((head.status, of(&head)), (404, of(&get)));
+    }
+    // What was configured stands for itself, and so does what is no error.
+    for (target, status, body) in
+        [("/gone", 410, "<p>own"), ("/said", 503, "in so many words"), ("/app", 301, "301 Moved Permanently\n")]
+    {
+        let answer = served.get(target, &[BROWSER]);
+        assert_eq!(said(&answer, &[]), (status, body, vec![]), "{target}");
+    }
+    served.stop();
+}
+
+#[test]
+fn an_application_that_says_no_more_than_a_status_has_the_same_pages() {
+    let router = Router::new()
+        .get("/none", |_: &mut Request| None::<String>)
+        .get("/strange", |_: &mut Request| StatusCode(422))
+        .get("/typed", |_: &mut Request| {
+            StatusCode(404).into_response().with_header("Content-Type: text/x-mine".parse::<Header>().expect("a field"))
+        })
+        .get("/said", |_: &mut Request| (StatusCode(404), "no such job\n"))
+        .get("/panic", |_: &mut Request| -> &str { panic!("as asked for") });
+    let server = TestServer::start(Server::builder().service(router));
+    let mut client = server.client();
+    let accept = format!("{}: {}\r\n", BROWSER.0, BROWSER.1);
+    for (method, target, status, page) in [
+        ("GET", "/none", 404, "<h1><span>404</span> Not Found</h1>"),
+        ("GET", "/nowhere", 404, "<h1><span>404</span> Not Found</h1>"),
+        ("POST", "/none", 405, "<h1><span>405</span> Method Not Allowed</h1>"),
+        ("GET", "/strange", 422, "<h1><span>422</span> Unprocessable Entity</h1>"),
+        ("GET", "/panic", 500, "what, is in its log"),
+        ("GET", "/said", 404, "no such job\n"),
+    ] {
+        client.send(format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{accept}Content-Length: 0\r\n\r\n"));
+        let answer = client.answer();
+        assert!(answer.status == status && answer.text().contains(page), "{target}: {}", answer.text());
+        let kind = if target == "/said" { "text/plain; charset=utf-8" } else { "text/html; charset=utf-8" };
+        assert_eq!(answer.header("Content-Type"), Some(kind), "{target}");
+    }
+    client.send(format!("GET /typed HTTP/1.1\r\nHost: test\r\n{accept}\r\n"));
+    assert_eq!(said(&client.answer(), &["Content-Type"]), (404, "404 Not Found\n", vec!["text/x-mine"]));
+    // What is refused before there is a whole request has one line for everybody.
+    let answer = client.send(format!("GET / HTTP/9.9\r\nHost: test\r\n{accept}\r\n")).answer();
+    assert_eq!((answer.status, answer.header("Content-Type")), (505, Some("text/plain; charset=utf-8")));
 }
 
 #[test]

@@ -100,15 +100,28 @@ pub fn accepts_html<'v>(values: impl Iterator<Item = &'v [u8]>) -> bool {
     if values.peek().is_none() {
         return true;
     }
-    // By precision; of several the largest, since parameters may tell them apart that mean nothing here.
-    let mut weights = [None; 3];
+    let weights = weights(values, [b"text/html", b"text/*", b"*/*"]);
+    weights.into_iter().flatten().next().is_some_and(|weight| weight > 0)
+}
+
+/// Whether the values of Accept name `text/html` and like it at least as well as `text/plain`: so browsers ask for what they
+/// are to show, and hardly anybody else. `*/*` and no Accept at all are content with either.
+pub fn prefers_html<'v>(values: impl Iterator<Item = &'v [u8]>) -> bool {
+    let [html, plain, text, all] = weights(values, [b"text/html", b"text/plain", b"text/*", b"*/*"]);
+    let plain = plain.or(text).or(all).unwrap_or(0);
+    html.is_some_and(|html| html > 0 && html >= plain)
+}
+
+/// What the values of Accept say of each of these media ranges by its name. Of several that are the same the largest counts,
+/// since parameters may tell them apart that mean nothing here.
+fn weights<'v, const N: usize>(values: impl Iterator<Item = &'v [u8]>, ranges: [&[u8]; N]) -> [Option<u16>; N] {
+    let mut weights = [None; N];
     for (range, weight) in values.flat_map(list_elements).filter_map(media_range) {
-        let ranges: [&[u8]; 3] = [b"text/html", b"text/*", b"*/*"];
         if let Some(at) = ranges.iter().position(|known| is_same_name(known, range)) {
             weights[at] = weights[at].max(Some(weight));
         }
     }
-    weights.into_iter().flatten().next().is_some_and(|weight| weight > 0)
+    weights
 }
 
 /// `type/subtype;parameter=value;q=0.5` without its parameters, and the weight in thousandths.
@@ -263,6 +276,33 @@ mod tests {
             assert_eq!(accepts_html([value.as_bytes()].into_iter()), expected, "{value:?}");
         }
         assert!(accepts_html([&b"application/json"[..], b"text/html"].into_iter()));
+    }
+
+    #[test]
+    fn who_prefers_html() {
+        assert!(!prefers_html([].into_iter()));
+        for (value, expected) in [
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8", true),
+            ("text/html", true),
+            ("Text/HTML;charset=utf-8", true),
+            ("text/html, text/plain", true),
+            ("text/html;q=0.8, text/plain;q=0.8", true),
+            ("text/html;q=0.001", true),
+            ("text/plain;q=0, text/*, text/html;q=0.1", true),
+            ("text/html;q=0.7, text/plain;q=0.8", false),
+            ("text/html;q=0.7, text/*;q=0.8", false),
+            ("text/html;q=0.7, */*", false),
+            ("text/html;q=0", false),
+            ("text/html;q=2", false),
+            ("*/*", false),
+            ("text/*", false),
+            ("application/json, text/plain, */*", false),
+            ("image/avif,image/webp,*/*;q=0.8", false),
+            ("", false),
+        ] {
+            assert_eq!(prefers_html([value.as_bytes()].into_iter()), expected, "{value:?}");
+        }
+        assert!(prefers_html([&b"text/plain;q=0.5"[..], b"text/html"].into_iter()), "two fields are one list");
     }
 
     #[test]

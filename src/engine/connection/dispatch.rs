@@ -14,6 +14,7 @@ use crate::api::{IntoResponse, Request, RequestBody, Response, StreamFn};
 use crate::clock::Millis;
 use crate::logging::panic_text;
 use crate::logging::rate_limit::log_rate_limited;
+use crate::pages;
 use http1::Reject;
 use http1::framing::BodyFraming;
 use http1::head::Scanner;
@@ -138,7 +139,7 @@ impl Connection {
         }));
         let now = work.refresh_clock();
         work.answer.handler_ended(now);
-        response.unwrap_or_else(|panic| {
+        let response = response.unwrap_or_else(|panic| {
             work.shared.stats.panicked();
             let (method, url) = (work.request.method(), work.request.shown_url());
             let text = panic_text(&*panic).unwrap_or("no message");
@@ -146,7 +147,8 @@ impl Connection {
             // Whose drop may panic as well, or be what has.
             let _ = catch_unwind(AssertUnwindSafe(|| work.request.release_extensions()));
             StatusCode(500).into_response()
-        })
+        });
+        pages::for_people(&work.request, response)
     }
 
     /// Pushes at once where a thread may wait for the client; else parks with the encoded head until one is free.
