@@ -72,7 +72,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("engine::slot", &["clock", "engine::sync"]),
     ("engine::sync", &[]),
     ("engine", &[]),
-    ("site", &["access", "api", "clock", "config", "error", "logging", "push", "sys"]),
+    ("site", &["access", "api", "clock", "config", "error", "logging", "pages", "push", "sys"]),
     ("pages", &["api"]),
     ("access", &["api", "clock", "logging", "sys"]),
     ("push", &["api", "clock", "config", "error", "lifecycle", "logging", "sys"]),

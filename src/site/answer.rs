@@ -1,6 +1,6 @@
 //! From what was found, or not found, to a response.
 
-use super::content::{Content, read_at_once};
+use super::content::{Content, read_at_once, wall_clock};
 use crate::api::{Body, Bytes, IntoResponse, Request, Response, known_header};
 use http1::accept::Coding;
 use http1::conditional::{self, Validators, Verdict};
@@ -101,6 +101,30 @@ impl Representation<'_> {
             }
         }
     }
+}
+
+/// Answers with a page that was made here, which nobody may keep without asking for it again. Its tag is of its bytes and of
+/// nothing else, since nobody knows when what it shows has changed.
+pub(super) fn answer_made(request: &Request, bytes: Bytes, content_type: &str, policy: &str) -> Response {
+    let etag = format!("\"{:x}-{:x}\"", bytes.len(), fnv1a(&bytes));
+    let about = About {
+        length: bytes.len() as u64,
+        content_type,
+        coding: None,
+        etag: &etag,
+        modified: None,
+        is_dated: false,
+        vary: None,
+        cache_control: Some("no-cache"),
+    };
+    let representation = Representation { content: Content::Bytes(bytes), about };
+    // Bytes in memory cannot fail to be read.
+    let response = representation.answer(request, wall_clock()).unwrap_or_else(IntoResponse::into_response);
+    response.with_header(known_header("Content-Security-Policy", policy))
+}
+
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Answers with a file that does not know its length: with what it gives, until it ends.

@@ -104,8 +104,13 @@ impl Files {
         self
     }
 
-    /// Shows what is in a directory that has no `index.html`: names that would be served, directories first, up to
-    /// 64 KiB of page, some 600 of them. Off by default: what is in a directory is then known only to whom it was told.
+    /// Shows what is in a directory that has no `index.html`: names that would be served, directories first. A page has up to
+    /// 64 KiB, some 450 of them, and a link to the next one; a click sorts by name, size or time, without a script. Off by
+    /// default: what is in a directory is then known only to whom it was told.
+    ///
+    /// The query says what is shown: `sort` is `name`, `size` or `modified`, `order` is `asc` or `desc`, `after` (with `at`,
+    /// if it is not sorted by name) where the page before has ended. What else it says, or with another value, is ignored.
+    /// 100,000 names are read, and up to 10,000 sorted by size or time.
     pub fn with_listing(self) -> Files {
         Files { listing: true, ..self }
     }
@@ -263,7 +268,7 @@ impl Files {
             let place = Place { path: &name.bytes, below };
             match root.list(below) {
                 Ok(directory) => {
-                    let page = listing::answer(root, &directory, &place);
+                    let page = listing::answer(request, root, &directory, &place);
                     return page.unwrap_or_else(|error| failed(error, below));
                 }
                 Err(errno) if status_for(errno) == 404 => {}
