@@ -1,17 +1,16 @@
 //! What the welcome site shows of the server that serves it: live, once a second, while somebody looks.
 
 use super::Background;
-use crate::engine::connection::Shared;
+use super::status::{ACCEPTED, CUT, MOVED, REQUESTS, Status};
 use crate::generation::generation;
-use crate::lifecycle::state::Counters;
 use crate::push::Hub;
 use crate::site::FIGURES;
 use serde::Serialize;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const EACH: Duration = Duration::from_secs(1);
 
+/// All but the first three are of all generations so far.
 #[derive(Serialize)]
 struct Figures {
     pid: u32,
@@ -20,28 +19,33 @@ struct Figures {
     uptime: u64,
     requests: u64,
     connections: u64,
-    subscribers: usize,
+    /// Connections that have moved to a successor.
+    moved: u64,
+    /// Requests that were cut, by a stop or a reload that took too long, and their connections with them.
+    cut: u64,
 }
 
 /// A thread that publishes them, if there is anybody who could ask.
-pub fn publisher(hub: &Hub, shared: &Arc<Shared>, before: Counters) -> Option<impl Fn(&Background) + use<>> {
+pub fn publisher(hub: &Hub, status: &Status) -> Option<impl Fn(&Background) + use<>> {
     if !hub.inner().has_namespace(FIGURES) {
         return None;
     }
-    let (hub, shared, began) = (hub.clone(), shared.clone(), Instant::now());
+    let (hub, status, began) = (hub.clone(), status.clone(), Instant::now());
     Some(move |background: &Background| {
         let own = hub.existing(FIGURES);
         while background.sleep(EACH) {
             if own.listeners(FIGURES) == 0 {
                 continue;
             }
+            let Some(totals) = status.totals() else { continue };
             let figures = Figures {
                 pid: std::process::id(),
                 generation: generation(),
                 uptime: began.elapsed().as_secs(),
-                requests: before.served + shared.stats.total_served(),
-                connections: before.connections + shared.stats.total_accepted(),
-                subscribers: hub.subscribers(),
+                requests: totals.sum(REQUESTS),
+                connections: totals.get(ACCEPTED),
+                moved: totals.get(MOVED),
+                cut: totals.get(CUT),
             };
             // Numbers can be written; and who stops publishes no more.
             let _ = own.publish(FIGURES, serde_json::to_string(&figures).unwrap_or_default());

@@ -275,7 +275,7 @@ impl Running {
         // Everything that can fail has not: what is left is done at once.
         let mut context = context;
         if let Some(hub) = &context.hub {
-            if let Some(publisher) = figures::publisher(hub, &shared, inheritance.counters) {
+            if let Some(publisher) = figures::publisher(hub, &status) {
                 context.background.add("figures", publisher);
             }
             if status.is_possible() {

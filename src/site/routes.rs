@@ -7,14 +7,14 @@ use super::fields::{Fields, SiteShared, has};
 use super::files::{Answer, Files};
 use super::guards::{self, Guards};
 use super::path::{self, ENCODED, Name};
-use super::welcome::Welcome;
+use super::welcome::{Beside, WelcomeSite};
 use crate::access::{BasicAuth, Refusal};
 use crate::api::{Body, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::config::site::{
     ConfiguredSite, DirectoryOptions, MISDIRECTED, Prefix, RedirectTarget, RouteAction, RouteConfig,
 };
 use crate::sys::regular_file;
-use crate::{Config, Error};
+use crate::{Config, Error, StatusAccess};
 use percent_encoding::{AsciiSet, percent_encode};
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ struct Route {
 
 enum Action {
     Files(Files),
-    Welcome,
+    Welcome(WelcomeSite),
     /// For what is not there: a name, or a path where there is no root.
     Refuse(u16),
     Redirect {
@@ -113,7 +113,7 @@ impl Routes {
 
     /// Whether the welcome site is a part of it.
     pub fn welcomes(&self) -> bool {
-        self.routes.iter().any(|route| matches!(route.action, Action::Welcome))
+        self.routes.iter().any(|route| matches!(route.action, Action::Welcome(_)))
     }
 
     /// What a path is answered, and who has asked for it, if somebody had to say so.
@@ -135,7 +135,7 @@ impl Routes {
                 Answer::Finished(response) => return response,
                 Answer::Bare(response) => response,
             },
-            Action::Welcome => Welcome.answer(request, name),
+            Action::Welcome(welcome) => welcome.answer(request, name),
             Action::Refuse(status) => refuse(*status),
             Action::Redirect { status, target } => redirect(*status, target, request, name, below),
             Action::Fixed { status, body } => match fixed(*status, body.as_ref(), request) {
@@ -180,7 +180,7 @@ impl Routes {
         let name = path::name(head.path()).ok()?;
         let (route, _) = self.route(&name)?;
         let reads = match &route.action {
-            Action::Files(_) | Action::Welcome => true,
+            Action::Files(_) | Action::Welcome(_) => true,
             Action::Fixed { status, .. } => *status < 300,
             Action::Redirect { .. } | Action::Refuse(_) => false,
         };
@@ -280,7 +280,12 @@ impl Route {
                     )));
                 }
                 match (config.hosts.is_empty(), site.host, site.site.routes.is_empty()) {
-                    (true, ..) => (Action::Welcome, "welcome site".to_owned()),
+                    (true, ..) => {
+                        let status = config.status_routes
+                            && (config.status != StatusAccess::Nobody || config.status_token_file.is_some());
+                        let welcome = WelcomeSite::new(Beside { figures: true, status });
+                        (Action::Welcome(welcome), "welcome site".to_owned())
+                    }
                     (false, None, true) => {
                         let shown = format!("status {MISDIRECTED}, for every name that no host has");
                         (Action::Refuse(MISDIRECTED), shown)

@@ -1,17 +1,21 @@
 //! The page that the program shows when no directory was named.
 
-use super::answer::{About, Representation, refuse};
-use super::content::{Content, wall_clock};
+use super::answer::{answer_made, refuse};
 use super::path::{self, Name};
-use crate::api::{Bytes, Handler, IntoResponse, READ_ONLY, Request, Response, refuse_unless_read};
+use crate::api::{Bytes, Handler, READ_ONLY, Request, Response, refuse_unless_read};
+use crate::generation::generation;
+use crate::pages;
+use std::process;
+use std::sync::{Arc, OnceLock};
 
 /// Where its page listens for live figures of the server, and the name of that namespace and topic: published by the server
 /// if its hub has that.
 pub const FIGURES: &str = "figures";
 
-/// A small built-in site that says what this is, how to serve a directory and how to stop.
+/// A small built-in site that says what this is, how to reload it while one looks, how to serve a directory and how to stop.
 ///
-/// It is part of the program and refers to nothing outside of itself.
+/// It is part of the program and refers to nothing outside of itself. Where the program serves no directory it is the same
+/// page, with live figures of the server.
 ///
 /// ```
 /// use handover::{Router, Welcome};
@@ -21,25 +25,13 @@ pub const FIGURES: &str = "figures";
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Welcome;
 
-struct Page {
-    content: &'static str,
-    content_type: &'static str,
-    hash: u64,
-}
-
-impl Page {
-    const fn new(content: &'static str, content_type: &'static str) -> Page {
-        Page { content, content_type, hash: fnv1a(content.as_bytes()) }
-    }
-}
-
-static INDEX: Page = Page::new(include_str!("welcome/index.html"), "text/html; charset=utf-8");
-static ICON: Page = Page::new(include_str!("welcome/icon.svg"), "image/svg+xml");
+/// Nobody publishes the figures of an application, and where it has a status page is its own affair.
+static OF_AN_APPLICATION: WelcomeSite = WelcomeSite::new(Beside { figures: false, status: false });
 
 impl Handler for Welcome {
     fn handle(&self, request: &mut Request) -> Response {
         match path::name(request.path()) {
-            Ok(name) => self.answer(request, &name),
+            Ok(name) => OF_AN_APPLICATION.answer(request, &name),
             Err(refusal) => refuse(refusal.status()),
         }
     }
@@ -49,43 +41,73 @@ impl Handler for Welcome {
     }
 }
 
-impl Welcome {
-    pub(super) fn answer(&self, request: &Request, name: &Name<'_>) -> Response {
-        if let Some(refusal) = refuse_unless_read(request.method()) {
-            return refusal;
-        }
-        let page = match (&*name.bytes, name.directory) {
-            (b"", _) | (b"index.html", false) => &INDEX,
-            (b"icon.svg", false) => &ICON,
-            _ => return refuse(404),
+/// What there is beside the page that it can show or lead to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beside {
+    /// The stream of [`FIGURES`].
+    pub figures: bool,
+    /// The status page, for whoever may see it.
+    pub status: bool,
+}
+
+/// The page and its icon.
+pub(super) struct WelcomeSite {
+    beside: Beside,
+    /// Made for the first who asks: by then it is known of which generation this process is, which stays so.
+    index: OnceLock<Index>,
+}
+
+struct Index {
+    page: Arc<[u8]>,
+    policy: String,
+}
+
+impl Index {
+    fn new(beside: Beside) -> Index {
+        let pid = process::id();
+        let container = if pid == 1 { " (the commands here are for inside its container)" } else { "" };
+        let stream = match beside.figures {
+            true => format!(" data-stream=\"-/{FIGURES}/{FIGURES}?since=last\""),
+            false => String::new(),
         };
-        let etag = format!("\"{:x}\"", page.hash);
-        let about = About {
-            length: page.content.len() as u64,
-            content_type: page.content_type,
-            coding: None,
-            etag: &etag,
-            // When the program was built says nothing about the page.
-            modified: None,
-            is_dated: false,
-            vary: None,
-            cache_control: None,
-        };
-        let representation = Representation { content: Content::Bytes(Bytes::Static(page.content.as_bytes())), about };
-        // Bytes of the program cannot fail to be read.
-        representation.answer(request, wall_clock()).unwrap_or_else(IntoResponse::into_response)
+        let page = pages::complete(include_str!("welcome/index.html"))
+            .replace("{version}", env!("CARGO_PKG_VERSION"))
+            .replace("{generation}", &generation().to_string())
+            .replace("{pid}", &pid.to_string())
+            .replace("{container}", container)
+            .replace("{stream}", &stream)
+            .replace("{status}", if beside.status { STATUS } else { "" });
+        Index { policy: pages::policy(&page), page: page.into_bytes().into() }
     }
 }
 
-/// FNV-1a, at compile time: the tag must change with the page and with nothing else.
-const fn fnv1a(bytes: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut at = 0;
-    while at < bytes.len() {
-        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
-        at += 1;
+/// The row that leads to what the server says of itself.
+const STATUS: &str = "<tr><th scope=\"row\">the server in full, live</th><td><a href=\"-/status\">the status page</a>, \
+    <a href=\"-/metrics\">metrics</a>; for clients of this host, unless the configuration says otherwise</td></tr>\n";
+
+const ICON: &str = include_str!("welcome/icon.svg");
+
+impl WelcomeSite {
+    pub const fn new(beside: Beside) -> WelcomeSite {
+        WelcomeSite { beside, index: OnceLock::new() }
     }
-    hash
+
+    /// Answers for a name.
+    pub fn answer(&self, request: &Request, name: &Name<'_>) -> Response {
+        if let Some(refusal) = refuse_unless_read(request.method()) {
+            return refusal;
+        }
+        match (&*name.bytes, name.directory) {
+            (b"", _) | (b"index.html", false) => {
+                let Index { page, policy } = self.index.get_or_init(|| Index::new(self.beside));
+                answer_made(request, Bytes::Shared(page.clone()), "text/html; charset=utf-8", policy)
+            }
+            (b"icon.svg", false) => {
+                answer_made(request, Bytes::Static(ICON.as_bytes()), "image/svg+xml", "default-src 'none'")
+            }
+            _ => refuse(404),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +118,12 @@ mod tests {
 
     fn send(method: &str, target: &str, fields: &[(&str, &str)]) -> Response {
         Welcome.handle(&mut request(method, target, fields))
+    }
+
+    fn page(beside: Beside) -> String {
+        let request = request("GET", "/", &[]);
+        let name = path::name("/").expect("a name");
+        String::from_utf8(read(WelcomeSite::new(beside).answer(&request, &name)).1).expect("UTF-8")
     }
 
     #[test]
@@ -117,8 +145,9 @@ mod tests {
     }
 
     #[test]
-    fn it_is_cached_and_cut_like_a_file() {
+    fn it_is_cached_and_cut_like_a_file_and_asked_for_again() {
         let first = send("HEAD", "/", &[]);
+        assert_eq!(value(&first, "Cache-Control"), Some("no-cache"));
         let etag = value(&first, "ETag").expect("a tag");
         assert_eq!(send("GET", "/", &[("If-None-Match", etag)]).status_code(), StatusCode(304));
         assert_ne!(value(&send("HEAD", "/icon.svg", &[]), "ETag"), Some(etag));
@@ -128,11 +157,37 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_loaded_from_elsewhere() {
-        for reference in ["src=", "url(", "@import", "http:", "https:", "import("] {
-            assert!(!INDEX.content.contains(reference), "{reference}");
+    fn without_a_script_it_says_which_process_this_is_and_how_to_reload_it() {
+        let page = page(Beside { figures: true, status: true });
+        let (pid, version) = (process::id(), env!("CARGO_PKG_VERSION"));
+        let still = page.split("<script>").next().expect("a page");
+        assert!(still.contains(&format!("kill -HUP <span class=\"pid\">{pid}</span>")), "{page}");
+        assert!(still.contains(&format!("Version {version}, generation <b id=\"generation\">{}</b>", generation())));
+        assert!(still.contains(&format!("process <b id=\"process\">{pid}</b>")));
+        assert!(still.contains("data-stream=\"-/figures/figures?since=last\"") && still.contains("href=\"-/status\""));
+        for left in ["{head}", "{style}", "{pid}", "{generation}", "{version}", "{container}", "{stream}", "{status}"] {
+            assert!(!page.contains(left), "{left}");
         }
-        let links = INDEX.content.split("href=\"").skip(1);
-        assert!(links.into_iter().all(|link| link.starts_with("icon.svg\"")));
+    }
+
+    #[test]
+    fn it_leads_only_to_what_is_there() {
+        let page = page(Beside { figures: false, status: false });
+        assert!(!page.contains("data-stream") && !page.contains("-/status"), "{page}");
+        let links: Vec<&str> =
+            page.split("href=\"").skip(1).map(|rest| rest.split('"').next().expect("a link")).collect();
+        assert_eq!(links, ["icon.svg"]);
+    }
+
+    #[test]
+    fn nothing_is_loaded_from_elsewhere() {
+        let page = page(Beside { figures: true, status: true });
+        for reference in ["src=", "url(", "@import", "http:", "https:", "import("] {
+            assert!(!page.contains(reference), "{reference}");
+        }
+        let policy = value(&send("GET", "/", &[]), "Content-Security-Policy").expect("a policy").to_owned();
+        assert!(policy.starts_with("default-src 'none';") && policy.contains("script-src 'sha256-"), "{policy}");
+        // The icon is its own file here.
+        assert!(policy.contains("img-src 'self' data:"), "{policy}");
     }
 }

@@ -7,10 +7,11 @@ import subprocess
 import urllib.error
 import urllib.request
 
+import built_in_pages
 import chat_page
 import movie
 import status_page
-from harness import Server, check, equal, until
+from harness import Server, check, equal
 
 FLAGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
@@ -39,16 +40,6 @@ FETCH = """
 const [path, done] = arguments;
 fetch(path, {cache: 'no-store'}).then(async (answer) => done([answer.status, await answer.text()]))
   .catch((error) => done([0, `${error}`]));
-"""
-LIVE = """
-const [done] = arguments;
-done(['generation', 'reconnects'].map((name) => document.getElementById(name).textContent));
-"""
-ICON = """
-const [done] = arguments;
-const icon = new Image();
-icon.src = document.querySelector('link[rel=icon]').href;
-icon.decode().then(() => done('decoded'), (error) => done(`${error}`));
 """
 
 
@@ -120,26 +111,6 @@ class Browser:
         self.driver.wait(30)
 
 
-def welcome(mode, browser, directory):
-    what = f"chromium, the welcome site, {mode}"
-    server = Server(directory / f"welcome-{mode}", "handover", "--reload", mode, "--reload-probation", "0.2")
-    browser.responses()
-    browser.go(server.url)
-    equal(f"{what}: its title", browser.ask("GET", "/title"), "handover is running")
-    equal(f"{what}: its icon is an image", browser.script(ICON), "decoded")
-    equal(f"{what}: nothing on the console", browser.console(), [])
-    equal(f"{what}: all are 200", {response["status"] for response in browser.responses()}, {200})
-    equal("chromium: a page that is not there is 404", browser.script(FETCH, "/favicon.ico")[0], 404)
-    # Which it says on the console, where the next page is to find nothing.
-    equal("chromium: and says so on the console", len(browser.console()), 1)
-    check(f"{what}: reload", server.reload(mode), server.log()[-400:])
-    until(lambda: browser.script(LIVE)[0] == "2")
-    equal(f"{what}: the page shows the new generation, and has not come back for that", browser.script(LIVE), ["2", "0"])
-    # It would come back, and say on the console that it cannot.
-    browser.go("about:blank")
-    server.stop()
-
-
 def first_byte(response):
     fields = {name.lower(): value for name, value in response["headers"].items()}
     found = re.match(r"bytes (\d+)-", fields.get("content-range", ""))
@@ -183,8 +154,8 @@ def film(mode, browser, site, directory):
 def checks(site, directory):
     browser = Browser(directory / "profile")
     try:
+        built_in_pages.checks(browser, directory)
         for mode in ("exec", "overlap"):
-            welcome(mode, browser, directory)
             film(mode, browser, site, directory)
             chat_page.checks(mode, browser, directory)
             status_page.checks(mode, browser, directory)

@@ -1,24 +1,18 @@
 """The status page in Chromium, on a desk and on a phone, under load through reloads; and its metrics by the parser of
 Prometheus's own client.
-
-STATUS_PICTURES=DIR leaves pictures there: docs/status-1280.png and docs/status-360.png are made so.
 """
 
-import base64
 import contextlib
 import http.client
-import os
-import pathlib
 import threading
 import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness import Server, check, equal, free_port, until
+from looks import DESK, PHONE, accessible_in_each_look, look_as_usual, look_by, picture
 
 RELOADS = 3
-WIDTHS = {1280: {"width": 1280, "height": 1100, "deviceScaleFactor": 1, "mobile": False},
-          360: {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}}
 # Besides what the server says, whether each plot has a line that has changed since the last look.
 LOOK = """
 const [done] = arguments;
@@ -91,24 +85,13 @@ def grown(before, after):
     return [(key, value, after.get(key)) for key, value in counts.items() if after.get(key, -1) < value]
 
 
-def picture(browser, name):
-    if directory := os.environ.get("STATUS_PICTURES"):
-        shown = browser.ask("GET", "/screenshot")
-        pathlib.Path(directory, f"status-{name}.png").write_bytes(base64.b64decode(shown))
-
-
-def devtools(browser, command, **parameters):
-    browser.ask("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
-
-
 def checks(mode, browser, directory):
-    for width, screen in WIDTHS.items():
+    for screen, scheme in ((DESK, "light"), (PHONE, "dark")):
+        width = screen["width"]
         what = f"chromium, the status page, {mode}, {width} px"
         server = Server(directory / f"status-{mode}-{width}", "examples/lab", "--reload", mode, "--reload-probation", "0.5",
                         port=free_port())
-        devtools(browser, "Emulation.setDeviceMetricsOverride", **screen)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if width == 360 else "light"}
-        devtools(browser, "Emulation.setEmulatedMedia", features=[scheme])
+        look_by(browser, screen, scheme)
         browser.responses()
         look = lambda: browser.script(LOOK)
         with Load(server) as load, contextlib.ExitStack() as stack:
@@ -134,12 +117,13 @@ def checks(mode, browser, directory):
             # Something to see.
             slow.request("GET", "/sleep/2000")
             until(lambda: "/sleep/2000" in browser.ask("GET", "/source"))
-            picture(browser, str(width))
+            picture(browser, f"status-{width}")
             page = look()
             equal(f"{what}: on one connection through {RELOADS} reloads", (page["opened"], page["seen"]), ("1", str(RELOADS)))
             check(f"{what}: no number is none", not any("NaN" in label for label in page["labels"]), page["labels"])
             check(f"{what}: every limit has a place", page["meters"] and all(0 <= one <= 1 for one in page["meters"]), page)
             check(f"{what}: it fits", page["overflow"] <= 0, page["overflow"])
+            accessible_in_each_look(what, browser)
         equal(f"{what}: nobody else noticed", load.failures, [])
         equal(f"{what}: no counter fell", falls, [])
         equal(f"{what}: nothing on the console", browser.console(), [])
@@ -149,5 +133,4 @@ def checks(mode, browser, directory):
         equal(f"{what}: one stream", len([url for url in asked if "/-/status/events" in url]), 1)
         browser.go("about:blank")
         server.stop()
-    devtools(browser, "Emulation.clearDeviceMetricsOverride")
-    devtools(browser, "Emulation.setEmulatedMedia", features=[])
+    look_as_usual(browser)

@@ -11,16 +11,15 @@ mod totals;
 
 pub use lineage::Lineage;
 pub use now::Sources;
-pub use totals::{DROPPED_LINES, MOVED, UNSAID_LINES};
+pub use totals::{ACCEPTED, CUT, DROPPED_LINES, MOVED, REQUESTS, UNSAID_LINES};
 
 use super::Background;
 use crate::api::{IntoResponse, Request, Response, known_header};
 use crate::config::StatusAccess;
 use crate::engine::connection::StatusRoutes;
 use crate::lifecycle::state::SavedFigures;
+use crate::pages;
 use crate::push::{Hub, Namespace, bearer, is_local};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use now::Now;
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -42,21 +41,8 @@ const PAGE_PATH: &str = "/-/status";
 const JSON: &str = "/-/status.json";
 const EVENTS: &str = "/-/status/events";
 
-static PAGE: &str = include_str!("page.html");
-
-/// Nothing is loaded from elsewhere, and nothing runs but what stands in the page (CSP, level 3).
-static POLICY: LazyLock<String> = LazyLock::new(|| {
-    let hash = |tag: &str| {
-        let inside = PAGE.split(&format!("<{tag}>")).nth(1).and_then(|rest| rest.split(&format!("</{tag}>")).next());
-        BASE64_STANDARD.encode(Sha256::digest(inside.unwrap_or_default()))
-    };
-    format!(
-        "default-src 'none'; connect-src 'self'; img-src data:; style-src 'sha256-{}'; script-src 'sha256-{}'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        hash("style"),
-        hash("script")
-    )
-});
+static PAGE: LazyLock<String> = LazyLock::new(|| pages::complete(include_str!("page.html")));
+static POLICY: LazyLock<String> = LazyLock::new(|| pages::policy(&PAGE));
 
 /// A hub for a server that has no other: for the status page alone.
 pub fn hub_of_its_own() -> Hub {
@@ -157,6 +143,13 @@ impl Status {
         SavedFigures { totals: totals.into(), reloads, begun: self.0.lineage.begun() }
     }
 
+    /// What all generations have counted, while the server runs.
+    pub fn totals(&self) -> Option<totals::Totals> {
+        let (mut totals, _) = self.0.lineage.before();
+        totals.add(&self.own(false)?);
+        Some(totals)
+    }
+
     fn own(&self, exec: bool) -> Option<totals::Totals> {
         let own = self.0.sources.get()?.own_totals()?;
         Some(if exec { own.without_cpu() } else { own })
@@ -214,7 +207,8 @@ impl StatusRoutes for Status {
         }
         let path = request.path_bytes();
         if path == PAGE_PATH.as_bytes() {
-            let page = PAGE.into_response().with_header(known_header("Content-Type", "text/html; charset=utf-8"));
+            let page =
+                PAGE.as_str().into_response().with_header(known_header("Content-Type", "text/html; charset=utf-8"));
             let page = page.with_header(known_header("Content-Security-Policy", &POLICY));
             return no_store(page.with_header(known_header("Referrer-Policy", "no-referrer")));
         }

@@ -1,7 +1,7 @@
 //! The server as it is now: what the metrics, the status page and `handover top` show.
 
 use super::lineage::Lineage;
-use super::totals::{DURATION, REQUESTS, Totals};
+use super::totals::{ACCEPTED, DURATION, REQUESTS, Totals};
 use crate::clock::{Millis, wall_clock};
 use crate::config::Config;
 use crate::engine::acceptor::{Census, Command};
@@ -199,7 +199,7 @@ impl Now {
             durations: buckets.map(|(series, count)| (bound(series), count)).collect(),
             sent: self.totals.get("handover_http_response_content_bytes_total"),
             refused: self.totals.sum("handover_http_requests_refused_total"),
-            accepted: self.totals.get("handover_connections_accepted_total"),
+            accepted: self.totals.get(ACCEPTED),
             connections: self.connections.each().into_iter().collect(),
             subscribers: self.subscribers,
             published: self.totals.get("handover_push_messages_published_total"),

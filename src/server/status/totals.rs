@@ -14,6 +14,10 @@ pub const RELOADS: &str = "handover_reloads_total";
 pub const REQUESTS: &str = "handover_http_requests_total";
 /// How long answers took.
 pub const DURATION: &str = "handover_http_request_duration_seconds";
+/// Connections that were accepted.
+pub const ACCEPTED: &str = "handover_connections_accepted_total";
+/// Requests that were cut.
+pub const CUT: &str = "handover_http_requests_cut_total";
 /// Connections that have moved to a successor.
 pub const MOVED: &str = "handover_connections_moved_total";
 /// Lines of the access log that nobody will read.
@@ -63,11 +67,11 @@ impl Totals {
         }
         for (name, count) in [
             ("handover_http_response_content_bytes_total", stats.total_content()),
-            ("handover_connections_accepted_total", stats.total_accepted()),
+            (ACCEPTED, stats.total_accepted()),
             (MOVED, stats.total_migrated()),
             ("handover_handler_panics_total", stats.total_panicked()),
             ("handover_push_messages_delivered_total", stats.total_delivered()),
-            ("handover_http_requests_cut_total", stats.total_cut_here()),
+            (CUT, stats.total_cut_here()),
         ] {
             totals.count(name, count);
         }
