@@ -293,6 +293,48 @@ fn the_stream_of_the_page_goes_on_through_reloads() {
     }
 }
 
+/// On one connection, and no number falls; the page itself says which generation it is of, and is another one then.
+#[test]
+fn the_welcome_page_and_its_figures_go_on_through_reloads() {
+    for mode in Mode::BOTH {
+        let program = Program::start(mode.flags(&mut Program::handover_command()).args(["-l", "127.0.0.1:0"]));
+        let bound = program.bound[0].clone();
+        let mut stream = EventStream::open(&bound, "/-/figures/figures?since=last", "");
+        let mut visitor = program.client();
+        let (mut before, mut tag) = (Value::Null, "\"none\"".to_owned());
+        for generation in 1..=3 {
+            // By overlap connections still move when the next generation serves.
+            loop {
+                let event = stream.event();
+                let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) else { continue };
+                let figures: Value = serde_json::from_str(data).expect("JSON");
+                for name in ["generation", "requests", "connections", "moved", "cut"] {
+                    let number = |figures: &Value| figures[name].as_u64();
+                    assert!(number(&figures) >= number(&before), "{mode:?}, {name}: {before}, then {figures}");
+                }
+                before = figures;
+                if before["generation"] == generation && before["moved"].as_u64() >= Some(2 * (generation - 1)) {
+                    break;
+                }
+            }
+            assert_eq!((&before["cut"], before["pid"].as_u64()), (&Value::from(0), Some(program.current().into())));
+            let asked = format!("GET / HTTP/1.1\r\nHost: test\r\nIf-None-Match: {tag}\r\n\r\n");
+            let answer = visitor.send(asked).answer();
+            let page = answer.text();
+            assert!(page.contains(&format!("kill -HUP <span class=\"pid\">{}<", program.current())), "{page}");
+            assert!(page.contains(&format!("generation <b id=\"generation\">{generation}</b>")), "{page}");
+            tag = answer.header("ETag").expect("a tag").to_owned();
+            let again = format!("GET / HTTP/1.1\r\nHost: test\r\nIf-None-Match: {tag}\r\n\r\n");
+            assert_eq!(visitor.send(again).answer().status, 304);
+            if generation < 3 {
+                program.reload();
+            }
+        }
+        drop((stream, visitor));
+        assert_eq!(program.stop(), Some(0));
+    }
+}
+
 /// `handover top`, over a socket and over TCP.
 #[test]
 fn the_terminal_shows_the_same() {
