@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// A room is a folder or a file; those inside of `engine` are rooms of their own.
 const ORDER: &[(&str, &[&str])] = &[
     ("guide", &[]),
-    ("test", &["api", "clock", "config", "error", "listener", "server"]),
+    ("test", &["api", "clock", "config", "error", "listener", "pages", "server"]),
     (
         "server",
         &[
@@ -82,8 +82,8 @@ const ORDER: &[(&str, &[&str])] = &[
     ("lifecycle", &["error", "listener", "stopping", "sys"]),
     ("config", &["error", "listener"]),
     ("listener", &["error", "sys"]),
+    ("clock", &["sys"]),
     ("sys", &[]),
-    ("clock", &[]),
     ("closest", &[]),
     ("error", &[]),
     ("generation", &[]),

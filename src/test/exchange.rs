@@ -3,6 +3,7 @@
 use crate::api::{Body, Handler, IntoResponse, Kind, Request, RequestBody, Response};
 use crate::clock::DateCache;
 use crate::config::Limits;
+use crate::pages;
 use http1::Reject;
 use http1::chunked::Decoder;
 use http1::framing::BodyFraming;
@@ -25,8 +26,11 @@ pub(super) fn answer(handler: &dyn Handler, limits: &Limits, input: &[u8]) -> Ve
     // What the server answers itself.
     let response = match request.path() {
         "*" => ().into_response(),
-        _ => catch_unwind(AssertUnwindSafe(|| handler.handle(&mut request)))
-            .unwrap_or_else(|_| StatusCode(500).into_response()),
+        _ => {
+            let response = catch_unwind(AssertUnwindSafe(|| handler.handle(&mut request)))
+                .unwrap_or_else(|_| StatusCode(500).into_response());
+            pages::for_people(&request, response)
+        }
     };
     send(&request, response)
 }

@@ -235,8 +235,8 @@ fn handlers_that_never_end_leave_the_server_answering() {
 /// wait on, and the process stays within what it was given.
 #[test]
 fn what_clients_make_it_hold_stays_within_the_memory() {
-    const MEMORY_KIB: usize = 26 << 10;
-    let lab = Program::lab(["--memory", "26M", "--head-timeout", "60"]);
+    const MEMORY_KIB: usize = 28 << 10;
+    let lab = Program::lab(["--memory", "28M", "--head-timeout", "60"]);
     let mut served = lab.client();
     served.expect_alive("/hello");
     let head = "GET /hello HTTP/1.1\r\nHost: test\r\nX-Slow: ".to_owned() + &"x".repeat(15_000);
