@@ -28,7 +28,7 @@ use std::sync::Arc;
 ///   exactly goes before what has it below a `*`, and of those the longest.
 /// - The route with the longest prefix answers; a prefix matches whole segments of the path, after decoding and without
 ///   its dot segments. Where none matches the root answers, and without a root the welcome site.
-/// - A directory is served as by [`Files`], below the prefix of its route.
+/// - A directory is served as by [`Files`](crate::Files), below the prefix of its route.
 /// - Header fields go onto every answer of the site, errors and 304 included. A route's own field replaces one of that
 ///   name for all, and both one that the site would have sent. The Cache-Control of a rule stays, unless the route says
 ///   its own, and so does Vary, beside what is configured.
@@ -39,7 +39,7 @@ use std::sync::Arc;
 ///   the server itself refuses (a malformed request, a limit) and the text that a route was given stay as they are.
 ///
 /// Error pages and files of users are read once, when the site is opened. Roots are opened then too, and again when their paths lead elsewhere,
-/// as [`Files`] says.
+/// as [`Files`](crate::Files) says.
 pub struct Site {
     /// For the names that no host has.
     top: Routes,
