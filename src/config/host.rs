@@ -6,8 +6,9 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-/// A site of its own for the requests that are for some names: a `[[host]]` of a configuration file. An application, which
-/// decides itself what it serves, looks at [`Request::host`](crate::Request::host).
+/// A site of its own for the requests that are for some names: a `[[host]]` of a configuration file, which a
+/// [`Site`](crate::Site) serves. An application, which decides itself what it serves, looks at
+/// [`Request::host`](crate::Request::host).
 #[derive(Clone, Debug)]
 pub struct HostConfig {
     /// At least one.
