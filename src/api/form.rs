@@ -39,7 +39,7 @@ impl Request {
     /// ```
     ///
     /// # Errors
-    /// 415 for another Content-Type or none (RFC 9110 §15.5.16), 413 for more than [`MAX_FORM_FIELDS`](Request::MAX_FORM_FIELDS)
+    /// 415 for another Content-Type or none, or a body that is compressed (RFC 9110 §15.5.16), 413 for more than [`MAX_FORM_FIELDS`](Request::MAX_FORM_FIELDS)
     /// fields or a body beyond the limit, 400 for a field that is missing or another value, with its name.
     pub fn form<T: DeserializeOwned>(&mut self) -> Result<T, Rejection> {
         let found = self.header("Content-Type");

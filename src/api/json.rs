@@ -35,7 +35,23 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
+/// Up to here the path to what is wrong is said. To remember it takes another 3 KiB of stack a level.
+const DEEPEST_PATH: usize = Request::MAX_JSON_DEPTH / 2;
+
 impl Request {
+    /// Levels in which arrays and objects of a body in JSON may stand in each other: 64. Each takes stack, of which a worker has
+    /// 256 KiB: in a program without optimisation up to 2.7 KiB, and behind its end is the end of the process. Who needs more
+    /// reads [`body_bytes`](Request::body_bytes), and says [`worker_stack`](crate::Config::worker_stack).
+    ///
+    /// ```
+    /// let deep = "[".repeat(handover::Request::MAX_JSON_DEPTH + 1);
+    /// let head = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\r\n";
+    /// let mut request = handover::Request::from_head(head).expect("a head").with_body(deep);
+    /// let rejection = request.json::<serde_json::Value>().expect_err("too deep");
+    /// assert_eq!(rejection.to_string(), "the body has arrays and objects in more than 64 levels");
+    /// ```
+    pub const MAX_JSON_DEPTH: usize = 64;
+
     /// The body, read as JSON. The Content-Type has to be `application/json`, or what ends in `+json` (RFC 6839). With the
     /// feature `json`, which is on.
     ///
@@ -58,22 +74,55 @@ impl Request {
     /// ```
     ///
     /// # Errors
-    /// 415 for another Content-Type or none (RFC 9110 §15.5.16), 400 for what is no JSON or another value, with line,
-    /// column and the path to it. A body beyond the limit is 413, before the handler is called or behind it.
+    /// 415 for another Content-Type or none, or a body that is compressed (RFC 9110 §15.5.16), 400 for what is no JSON or
+    /// another value, with line, column and the path to it. A body beyond the limit is 413, before the handler is called or behind it.
     pub fn json<T: DeserializeOwned>(&mut self) -> Result<T, Rejection> {
         let found = self.header("Content-Type");
         if !found.is_some_and(is_json) {
             return Err(Rejection::media_type(found, "application/json"));
         }
         let body = self.whole_body()?;
-        let mut deserializer = serde_json::Deserializer::from_slice(&body);
-        let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-            let path = error.path().to_string();
-            wrong(&path, error.inner())
-        })?;
-        deserializer.end().map_err(|error| wrong(".", &error))?;
-        Ok(value)
+        let depth = depth(&body);
+        if depth > Request::MAX_JSON_DEPTH {
+            let most = Request::MAX_JSON_DEPTH;
+            return Err(Rejection::new(
+                400,
+                format_args!("the body has arrays and objects in more than {most} levels"),
+            ));
+        }
+        serde_json::from_slice(&body).map_err(|error| match error.classify() {
+            Category::Data if depth <= DEEPEST_PATH => with_path::<T>(&body, &error),
+            _ => wrong(".", &error),
+        })
     }
+}
+
+/// The same error with the path to it, for which all is read again: to remember the way costs who sends what is wanted nothing.
+fn with_path<T: DeserializeOwned>(body: &[u8], error: &serde_json::Error) -> Rejection {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Err(error) => wrong(&error.path().to_string(), error.inner()),
+        Ok(_) => wrong(".", error),
+    }
+}
+
+/// In how many levels arrays and objects stand in each other, up to where it is no JSON.
+fn depth(body: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_text, mut escaped) = (0_usize, 0, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn wrong(path: &str, error: &serde_json::Error) -> Rejection {
@@ -144,8 +193,10 @@ mod tests {
         ] {
             assert_eq!(of(body), (400, format!("the body is no JSON: {says}")));
         }
-        let (status, deep) = of(&format!("{{\"lines\": {}", "[".repeat(100_000)));
-        assert!(status == 400 && deep.len() < 200, "{deep}");
+        for deep in ["[".repeat(100_000), "[{\"a\":".repeat(40), format!("{}5", "[\"\\\"[\",[".repeat(40))] {
+            let says = "the body has arrays and objects in more than 64 levels";
+            assert_eq!(of(&format!("{{\"lines\": {deep}")), (400, says.to_owned()));
+        }
         let (_, long) = of(&format!("{{\"{}\": 1}}", "x".repeat(10_000)));
         assert_eq!(long.chars().count(), super::super::rejection::LONGEST);
     }
@@ -162,6 +213,59 @@ mod tests {
         {
             assert!(is_json(json), "{json}");
         }
+    }
+
+    #[test]
+    fn levels_are_counted_as_a_parser_meets_them() {
+        for (body, levels) in [
+            ("", 0),
+            ("1", 0),
+            ("[]", 1),
+            ("[{}]", 2),
+            ("[[],[[]],{}]", 3),
+            ("\"[[[\"", 0),
+            ("[\"\\\"[\"]", 1),
+            ("]]][", 1),
+        ] {
+            assert_eq!(depth(body.as_bytes()), levels, "{body}");
+        }
+    }
+
+    /// It took 271 KiB of stack for 100 levels, of which a worker has 256: the process was gone, and its clients with it.
+    #[test]
+    fn what_is_nested_as_deep_as_may_be_is_read_and_refused_on_the_stack_of_a_worker() {
+        #[derive(Debug, Deserialize)]
+        struct Tree {
+            #[expect(dead_code)]
+            next: Option<Box<Tree>>,
+        }
+        let stack = crate::Config::default().worker_stack;
+        let deep = || {
+            let arrays = |levels: usize| ("[".repeat(levels), "]".repeat(levels));
+            let objects = |levels: usize| ("{\"next\":".repeat(levels), "}".repeat(levels));
+            // Behind the second of these the path is said too.
+            let [most, path] = [Request::MAX_JSON_DEPTH, DEEPEST_PATH];
+            for (begins, ends) in [arrays(most), objects(most), arrays(path), objects(path)] {
+                let head = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\r\n";
+                let request = |inside: &str| {
+                    Request::from_head(head).expect("a head").with_body(format!("{begins}{inside}{ends}"))
+                };
+                let inside = if begins.starts_with('[') { "" } else { "null" };
+                assert!(request(inside).json::<serde_json::Value>().is_ok());
+                assert_eq!(request(inside).json::<Tree>().is_ok(), inside == "null");
+                assert!(request("5").json::<Tree>().is_err());
+            }
+        };
+        std::thread::Builder::new().stack_size(stack).spawn(deep).expect("a thread").join().expect("no panic");
+    }
+
+    /// It was said to be no JSON, in line 1, column 1.
+    #[test]
+    fn a_body_that_is_compressed_is_refused_by_its_coding() {
+        let says = (415, "a body with Content-Encoding \"gzip\" is not decoded here".to_owned());
+        assert_eq!(refused("Content-Type: application/json\r\nContent-Encoding: gzip\r\n", "\x1f"), says);
+        let (status, _) = refused("Content-Type: application/json\r\nContent-Encoding: Identity\r\n", "{}");
+        assert_eq!(status, 400);
     }
 
     #[test]

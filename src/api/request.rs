@@ -419,9 +419,18 @@ impl Request {
         std::mem::replace(&mut self.body, RequestBody::empty())
     }
 
+    /// The coding that the body came in, of which none is decoded here.
+    pub(crate) fn content_coding(&self) -> Option<Cow<'_, str>> {
+        let codings = self.header_values("Content-Encoding");
+        codings.filter(|coding| !coding.eq_ignore_ascii_case(b"identity")).map(String::from_utf8_lossy).next()
+    }
+
     /// For those who read it as something.
     #[cfg(any(feature = "json", feature = "form"))]
     pub(super) fn whole_body(&mut self) -> Result<Vec<u8>, Rejection> {
+        if let Some(coding) = self.content_coding() {
+            return Err(Rejection::new(415, format!("a body with Content-Encoding {coding:.40?} is not decoded here")));
+        }
         // Of what goes wrong on a connection the engine knows more, and answers that.
         self.body_bytes().map_err(|error| Rejection::new(400, format_args!("the body could not be read: {error}")))
     }

@@ -191,8 +191,7 @@ impl Service {
     fn publish(&self, request: &mut Request, topic: &str) -> Result<Response, Wrong> {
         let claims = self.namespace.may_publish(request)?;
         let claims = claims.as_ref();
-        let coding = request.header_values("Content-Encoding").find(|coding| !coding.eq_ignore_ascii_case(b"identity"));
-        if let Some(coding) = coding.map(String::from_utf8_lossy) {
+        if let Some(coding) = request.content_coding() {
             return Err(Wrong::new(415, format!("a body with Content-Encoding {coding:.40?} is not decoded here")));
         }
         let (question, key) = (Question::read_query(request)?, question::key(request)?);
