@@ -206,6 +206,16 @@ impl Body {
         self
     }
 
+    /// The status that it has to be sent with, if it goes on behind its head as only that one says: an event stream, a poll, a
+    /// WebSocket.
+    pub(crate) fn only_status(&self) -> Option<u16> {
+        match self.kind {
+            Kind::Subscription(_) | Kind::Session(_) => Some(200),
+            Kind::Conversation(_) => Some(101),
+            Kind::Bytes { .. } | Kind::File { .. } | Kind::Reader { .. } | Kind::Stream(_) => None,
+        }
+    }
+
     /// Bytes it will have, where that is known.
     pub fn len(&self) -> Option<u64> {
         match &self.kind {

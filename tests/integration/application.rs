@@ -3,7 +3,8 @@
 use crate::common::{Gate, Mode, OnDisk, Program, Scratch, TestServer, run_to_its_end};
 use handover::test::{Client, Server};
 use handover::{
-    Body, Handler, Hub, IntoResponse, Json, Next, Redirect, Rejection, Request, Response, Router, StatusCode,
+    Body, Carried, Conversation, Handler, Hub, Incoming, IntoResponse, Json, Next, Redirect, Rejection, Request,
+    Response, Router, StatusCode,
 };
 use rustix::process::Signal;
 use std::process::Command;
@@ -149,6 +150,61 @@ fn what_a_layer_leaves_with_a_request_is_dropped_before_the_answer() {
     for (count, (target, status)) in (1..).zip([("/", 200), ("/?panic", 500), ("/?drop", 500), ("/", 200)]) {
         client.get(target);
         assert_eq!((client.answer().status, dropped.load(Ordering::SeqCst)), (status, count), "{target}");
+    }
+}
+
+/// Hears everybody, and says nothing.
+struct Silent;
+
+impl Conversation for Silent {
+    type State = ();
+
+    fn open(&self, _: &handover::Client, _: &mut Request) -> Result<(), Response> {
+        Ok(())
+    }
+
+    fn message(&self, _: &handover::Client, (): &mut (), _: Incoming<'_>) {}
+
+    fn save(&self, (): &()) -> Carried {
+        Carried { version: 1, bytes: Vec::new() }
+    }
+
+    fn restore(&self, _: &handover::Client, _: Carried) -> Option<()> {
+        Some(())
+    }
+}
+
+/// A layer that puts a status before every answer left a head behind which nothing ever came, and the next response was its
+/// content.
+#[test]
+fn a_stream_or_a_websocket_with_another_status_is_a_500_and_the_connection_goes_on() {
+    let hub = Hub::new();
+    let events = hub.namespace("events");
+    let room = hub.conversation("room", Silent);
+    let says = |request: &mut Request, next: Next<'_>| {
+        let status = request.query_param("status").and_then(|status| status.parse().ok()).unwrap_or(200);
+        (StatusCode(status), next.run(request))
+    };
+    let router = Router::new()
+        .layer(says)
+        .get("/", |_| "hello\n")
+        .get("/room", room.websocket())
+        .mount_service("/sockjs", room.sockjs())
+        .mount_service("/events", events.service());
+    let server = TestServer::start(handover::Server::builder().hub(&hub).service(router));
+    let websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (line, fields) in [
+        ("GET /events/a?status=202", ""),
+        ("GET /events/a?status=404", "Accept: application/json\r\n"),
+        ("GET /room", websocket),
+        ("GET /room?status=404", websocket),
+        ("POST /sockjs/0/a/xhr_streaming?status=206", "Content-Length: 0\r\n"),
+    ] {
+        let mut client = server.client();
+        client.send(format!("{line} HTTP/1.1\r\nHost: test\r\n{fields}\r\nGET / HTTP/1.1\r\nHost: test\r\n\r\n"));
+        let (refused, next) = (client.answer(), client.answer());
+        assert_eq!((refused.status, next.status, next.text()), (500, 200, "hello\n"), "{line}");
     }
 }
 

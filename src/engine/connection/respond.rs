@@ -36,6 +36,12 @@ impl Connection {
             Err(invalid) => return self.cannot_send(work, turn, &invalid, body),
         };
         let content: Body = response.into_reader();
+        // Nobody would write what its head has announced, and the client would take the next response for that.
+        if let Some(only) = content.only_status().filter(|only| *only != status.0) {
+            work.out.truncate(start);
+            let wrong = format!("what a hub or a conversation has to say has the status {only}, and not {}", status.0);
+            return self.cannot_send(work, turn, &wrong, body);
+        }
         if let Some(content_type) = content.content_type.filter(|_| !said.content_type) {
             push_field(&mut work.out, b"Content-Type", content_type.as_bytes());
         }
@@ -103,7 +109,7 @@ impl Connection {
             }
             Kind::Bytes { bytes, at } => ResponseBody::Bytes { bytes, at },
             Kind::File { file, offset, end } => ResponseBody::file(file, offset, end),
-            // With a status that says that there is none.
+            // To HEAD, which was answered above.
             Kind::Subscription(_) | Kind::Conversation(_) | Kind::Session(_) => ResponseBody::None,
             Kind::Reader { reader, length } => ResponseBody::Reader { reader, left: length, delimiter, ended: false },
         };
