@@ -54,6 +54,14 @@ pub struct Request {
     length: Option<u64>,
 }
 
+/// What of a head its connection goes by: how the answer ends, and whether another request may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    is_head: bool,
+    minor: u8,
+    keep_alive: bool,
+}
+
 impl Request {
     /// A request that came over no connection, for the tests of a handler. `None` for what is no whole and valid head.
     ///
@@ -157,6 +165,25 @@ impl Request {
 
     pub(crate) fn head(&self) -> (&Head, &[u8]) {
         (&self.head, &self.bytes)
+    }
+
+    pub(crate) fn terms(&self) -> Terms {
+        let Head { method, minor, keep_alive, .. } = &self.head;
+        Terms { is_head: *method == Method::Head, minor: *minor, keep_alive: *keep_alive }
+    }
+
+    /// Holds it to the terms of the request that came, where a layer has put another into its place: the client, who knows
+    /// nothing of that, would take the content of an answer to its HEAD for the next response.
+    pub(crate) fn hold_to(&mut self, terms: Terms) {
+        if self.terms() == terms {
+            return;
+        }
+        match (terms.is_head, self.head.method == Method::Head) {
+            (true, false) => self.head.method = Method::Head,
+            (false, true) => self.head.method = Method::Get,
+            _ => {}
+        }
+        (self.head.minor, self.head.keep_alive) = (terms.minor, terms.keep_alive);
     }
 
     /// How the body comes, and whether the client waits to be told to send it.

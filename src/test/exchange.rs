@@ -23,12 +23,14 @@ pub(super) fn answer(handler: &dyn Handler, limits: &Limits, input: &[u8]) -> Ve
     if let Err(reject) = receive(handler, limits, input, &mut request) {
         return refuse(handler, &request, reject);
     }
+    let terms = request.terms();
     // What the server answers itself.
     let response = match request.path() {
         "*" => ().into_response(),
         _ => {
             let response = catch_unwind(AssertUnwindSafe(|| handler.handle(&mut request)))
                 .unwrap_or_else(|_| StatusCode(500).into_response());
+            request.hold_to(terms);
             pages::for_people(&request, response)
         }
     };

@@ -208,6 +208,30 @@ fn a_stream_or_a_websocket_with_another_status_is_a_500_and_the_connection_goes_
     }
 }
 
+/// Who rewrites a path by a request of its own answered HEAD with content, or kept a connection of which the client waited for
+/// the end.
+#[test]
+fn a_request_that_a_layer_exchanges_is_answered_as_the_one_that_came() {
+    let rewrite = |request: &mut Request, next: Next<'_>| -> Response {
+        if let Some(line) = request.query_param("as") {
+            *request = Request::from_head(format!("{line}\r\nHost: test\r\n\r\n").as_bytes()).expect("a head");
+        }
+        next.run(request)
+    };
+    let routes = || Router::new().get("/", |_| "hello\n").get("/a", |_| "of a\n").layer(rewrite);
+    let (server, client) = (TestServer::start(handover::Server::builder().service(routes())), Client::new(routes()));
+    let target = "/?as=GET%20/a%20HTTP/1.1";
+    assert_eq!(client.head(target).send().bytes(), b"");
+    let mut raw = server.client();
+    raw.send(format!("HEAD {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+    let head = raw.answer_to_head();
+    assert_eq!((head.status, head.header("Content-Length")), (200, Some("5")));
+    raw.send("GET /?as=HEAD%20/a%20HTTP/1.0 HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(raw.answer().text(), "of a\n");
+    raw.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"));
+    assert!(raw.answer().closes());
+}
+
 fn answers() -> Router {
     fn add(request: &mut Request) -> Result<Json<u64>, Rejection> {
         let numbers: Vec<u64> = request.json()?;

@@ -129,6 +129,7 @@ impl Connection {
             return response;
         }
         work.begin_flight(&self.socket);
+        let terms = work.request.terms();
         // A handler that panics leaves its own data as its own locks say; ours it only had by `&mut Request`, which
         // the next parse overwrites.
         let response = catch_unwind(AssertUnwindSafe(|| {
@@ -148,6 +149,7 @@ impl Connection {
             let _ = catch_unwind(AssertUnwindSafe(|| work.request.release_extensions()));
             StatusCode(500).into_response()
         });
+        work.request.hold_to(terms);
         pages::for_people(&work.request, response)
     }
 
