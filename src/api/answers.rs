@@ -27,13 +27,15 @@ pub(super) fn with_fields<N: AsRef<str>, V: AsRef<str>>(
         own.push(header);
     }
     let (status, mut headers) = (response.status_code(), response.headers().to_vec());
+    let mut body = response.into_reader();
+    headers.append(&mut body.take_fields());
     // Each Set-Cookie is a field by itself (RFC 9110 §5.3): a layer's does not take away a handler's.
     headers.retain(|there| {
         let is_replaced = own.iter().any(|header: &Header| header.field == there.field);
         !is_replaced || there.field.equiv("Set-Cookie")
     });
     headers.append(&mut own);
-    response.into_reader().into_response_with(status.0, headers)
+    body.into_response_with(status.0, headers)
 }
 
 /// Fields instead of those of the same names that the answer has, but for Set-Cookie, of which all stay. A name that is no

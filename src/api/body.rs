@@ -231,6 +231,18 @@ impl Body {
         self.len() == Some(0)
     }
 
+    /// The fields that were prepared for it, one by one, for who looks for one or puts another in its place.
+    pub(super) fn take_fields(&mut self) -> Vec<Header> {
+        let fields = self.fields.take();
+        let lines = fields.iter().flat_map(|fields| fields.split(|&byte| byte == b'\n'));
+        lines
+            .filter_map(|line| {
+                let end = line.windows(2).position(|pair| pair == b": ")?;
+                Header::from_bytes(&line[..end], line[end + 2..].trim_ascii_end()).ok()
+            })
+            .collect()
+    }
+
     /// Makes a response of it: 200, no Content-Type.
     pub(crate) fn into_response_with(self, status: u16, headers: Vec<Header>) -> Response {
         let length = self.len().and_then(|length| usize::try_from(length).ok());
@@ -365,6 +377,14 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) fn known_header(name: &str, value: &str) -> Header {
     // The callers pass ASCII, which is all `from_bytes` asks for; the writer checks the rest again.
     Header::from_bytes(name, value).expect("ASCII name and value")
+}
+
+/// The same with what was prepared for it among its headers.
+pub(super) fn with_all_headers(response: Response) -> Response {
+    let (status, mut headers) = (response.status_code(), response.headers().to_vec());
+    let mut body = response.into_reader();
+    headers.append(&mut body.take_fields());
+    body.into_response_with(status.0, headers)
 }
 
 /// The type goes with the body, so that no header is made that a handler may replace.

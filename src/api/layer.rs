@@ -1,5 +1,6 @@
 //! What stands around a handler: authentication, request ids, timing.
 
+use super::body::with_all_headers;
 use super::{Handler, IntoResponse, Request, Response};
 
 type Layer = Box<dyn Fn(&mut Request, Next<'_>) -> Response + Send + Sync>;
@@ -12,13 +13,13 @@ type Layer = Box<dyn Fn(&mut Request, Next<'_>) -> Response + Send + Sync>;
 /// fn only_with_a_key(request: &mut Request, next: Next<'_>) -> Response {
 ///     match request.header("X-Key") {
 ///         Some("4f1c") => next.run(request),
-///         _ => StatusCode(401).into_response(),
+///         _ => StatusCode(403).into_response(),
 ///     }
 /// }
 ///
 /// let router = Router::new().get("/", |_| "hello\n").layer(only_with_a_key);
 /// let client = handover::test::Client::new(router);
-/// assert_eq!(client.get("/").send().status(), 401);
+/// assert_eq!(client.get("/").send().status(), 403);
 /// assert_eq!(client.get("/").header("X-Key", "4f1c").send().status(), 200);
 /// ```
 pub struct Next<'n> {
@@ -31,7 +32,8 @@ impl Next<'_> {
     pub fn run(self, request: &mut Request) -> Response {
         match self.layers.split_first() {
             Some((layer, layers)) => layer(request, Next { layers, answer: self.answer }),
-            None => (self.answer)(request),
+            // What a site or a hub has prepared for many answers is to be seen and replaced like any other field.
+            None => with_all_headers((self.answer)(request)),
         }
     }
 }

@@ -3,8 +3,8 @@
 use crate::common::{Gate, Mode, OnDisk, Program, Scratch, TestServer, run_to_its_end};
 use handover::test::{Client, Server};
 use handover::{
-    Body, Carried, Conversation, Handler, Hub, Incoming, IntoResponse, Json, Next, Redirect, Rejection, Request,
-    Response, Router, StatusCode,
+    Body, Carried, Config, Conversation, Handler, Hub, Incoming, IntoResponse, Json, Next, Redirect, Rejection,
+    Request, Response, Router, Site, StatusCode,
 };
 use rustix::process::Signal;
 use std::process::Command;
@@ -150,6 +150,36 @@ fn what_a_layer_leaves_with_a_request_is_dropped_before_the_answer() {
     for (count, (target, status)) in (1..).zip([("/", 200), ("/?panic", 500), ("/?drop", 500), ("/", 200)]) {
         client.get(target);
         assert_eq!((client.answer().status, dropped.load(Ordering::SeqCst)), (status, count), "{target}");
+    }
+}
+
+/// What a site or a hub had prepared was not among the headers, and stood beside what was to take its place.
+#[test]
+fn a_layer_sees_and_replaces_the_fields_of_files_and_of_polls() {
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.path("site")).expect("a directory");
+    std::fs::write(scratch.path("site/a.css"), "p {}").expect("a file");
+    let config = Config { root: Some(scratch.path("site")), ..Config::default() };
+    let hub = Hub::new();
+    let router = Router::new()
+        .mount_service("/events", hub.namespace("events").service())
+        .fallback(Site::open(&config).expect("a site"))
+        .layer(|request: &mut Request, next: Next<'_>| {
+            let response = next.run(request);
+            let types = response.headers().iter().filter(|header| header.field.equiv("Content-Type")).count();
+            ([("X-Types", types.to_string()), ("Content-Type", "text/x".into())], response)
+        });
+    let server = TestServer::start(handover::Server::builder().hub(&hub).service(router));
+    let mut client = server.client();
+    for target in ["/a.css", "/events/a?wait=0"] {
+        // The first makes what the others are given.
+        for _ in 0..4 {
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\nAccept: application/json\r\n\r\n"));
+            let answer = client.answer();
+            let types = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+            let types: Vec<&str> = types.map(|(_, value)| value.as_str()).collect();
+            assert_eq!((answer.status, answer.header("X-Types"), types), (200, Some("1"), vec!["text/x"]), "{target}");
+        }
     }
 }
 
