@@ -75,7 +75,7 @@ impl Site {
             let guards = Guards::open(&mut passwords, site)?;
             hosts.push(Routes::open(config, site, &kept, &guards, Some(&top))?);
         }
-        let hub = (top.welcomes() || !config.push.namespaces.is_empty()).then(Hub::new);
+        let hub = (top.shows_figures() || !config.push.namespaces.is_empty()).then(Hub::new);
         let mut namespaces = Vec::new();
         for (number, namespace) in config.push.namespaces.iter().enumerate() {
             namespaces.push((namespace, token_keys(config, number, namespace)?));
@@ -86,7 +86,7 @@ impl Site {
             namespaces.iter().map(move |(namespace, keys)| PushRoute::new(hub, namespace, keys.as_ref(), bare))
         });
         let mut push: Vec<PushRoute> = push.collect();
-        if top.welcomes()
+        if top.shows_figures()
             && let Some(hub) = &hub
         {
             push.push(PushRoute::figures(hub));

@@ -7,7 +7,7 @@ use super::fields::{Fields, SiteShared, has};
 use super::files::{Answer, Files};
 use super::guards::{self, Guards};
 use super::path::{self, ENCODED, Name};
-use super::welcome::{Beside, WelcomeSite};
+use super::welcome::WelcomeSite;
 use crate::access::{BasicAuth, Refusal};
 use crate::api::{Body, IntoResponse, READ_ONLY, Request, Response, known_header, refuse_unless_read};
 use crate::config::site::{
@@ -111,9 +111,9 @@ impl Routes {
         Ok(Routes { routes, fields: Fields::new(&headers, &[]), pages, shared })
     }
 
-    /// Whether the welcome site is a part of it.
-    pub fn welcomes(&self) -> bool {
-        self.routes.iter().any(|route| matches!(route.action, Action::Welcome(_)))
+    /// Whether the welcome site is a part of it, and shows live figures of the server.
+    pub fn shows_figures(&self) -> bool {
+        self.routes.iter().any(|route| matches!(&route.action, Action::Welcome(welcome) if welcome.tells))
     }
 
     /// What a path is answered, and who has asked for it, if somebody had to say so.
@@ -281,10 +281,9 @@ impl Route {
                 }
                 match (config.hosts.is_empty(), site.host, site.site.routes.is_empty()) {
                     (true, ..) => {
-                        let status = config.status_routes
+                        let tells = config.status_routes
                             && (config.status != StatusAccess::Nobody || config.status_token_file.is_some());
-                        let welcome = WelcomeSite::new(Beside { figures: true, status });
-                        (Action::Welcome(welcome), "welcome site".to_owned())
+                        (Action::Welcome(WelcomeSite::new(tells)), "welcome site".to_owned())
                     }
                     (false, None, true) => {
                         let shown = format!("status {MISDIRECTED}, for every name that no host has");

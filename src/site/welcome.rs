@@ -26,7 +26,7 @@ pub const FIGURES: &str = "figures";
 pub struct Welcome;
 
 /// Nobody publishes the figures of an application, and where it has a status page is its own affair.
-static OF_AN_APPLICATION: WelcomeSite = WelcomeSite::new(Beside { figures: false, status: false });
+static OF_AN_APPLICATION: WelcomeSite = WelcomeSite::new(false);
 
 impl Handler for Welcome {
     fn handle(&self, request: &mut Request) -> Response {
@@ -41,18 +41,10 @@ impl Handler for Welcome {
     }
 }
 
-/// What there is beside the page that it can show or lead to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Beside {
-    /// The stream of [`FIGURES`].
-    pub figures: bool,
-    /// The status page, for whoever may see it.
-    pub status: bool,
-}
-
 /// The page and its icon.
 pub(super) struct WelcomeSite {
-    beside: Beside,
+    /// Whether the server says anything of itself: the stream of [`FIGURES`], and the status page to whoever may see it.
+    pub tells: bool,
     /// Made for the first who asks: by then it is known of which generation this process is, which stays so.
     index: OnceLock<Index>,
 }
@@ -63,10 +55,10 @@ struct Index {
 }
 
 impl Index {
-    fn new(beside: Beside) -> Index {
+    fn new(tells: bool) -> Index {
         let pid = process::id();
         let container = if pid == 1 { " (the commands here are for inside its container)" } else { "" };
-        let stream = match beside.figures {
+        let stream = match tells {
             true => format!(" data-stream=\"-/{FIGURES}/{FIGURES}?since=last\""),
             false => String::new(),
         };
@@ -76,7 +68,7 @@ impl Index {
             .replace("{pid}", &pid.to_string())
             .replace("{container}", container)
             .replace("{stream}", &stream)
-            .replace("{status}", if beside.status { STATUS } else { "" });
+            .replace("{status}", if tells { STATUS } else { "" });
         Index { policy: pages::policy(&page), page: page.into_bytes().into() }
     }
 }
@@ -88,8 +80,8 @@ const STATUS: &str = "<tr><th scope=\"row\">the server in full, live</th><td><a 
 const ICON: &str = include_str!("welcome/icon.svg");
 
 impl WelcomeSite {
-    pub const fn new(beside: Beside) -> WelcomeSite {
-        WelcomeSite { beside, index: OnceLock::new() }
+    pub const fn new(tells: bool) -> WelcomeSite {
+        WelcomeSite { tells, index: OnceLock::new() }
     }
 
     /// Answers for a name.
@@ -99,7 +91,7 @@ impl WelcomeSite {
         }
         match (&*name.bytes, name.directory) {
             (b"", _) | (b"index.html", false) => {
-                let Index { page, policy } = self.index.get_or_init(|| Index::new(self.beside));
+                let Index { page, policy } = self.index.get_or_init(|| Index::new(self.tells));
                 answer_made(request, Bytes::Shared(page.clone()), "text/html; charset=utf-8", policy)
             }
             (b"icon.svg", false) => {
@@ -120,10 +112,10 @@ mod tests {
         Welcome.handle(&mut request(method, target, fields))
     }
 
-    fn page(beside: Beside) -> String {
+    fn page(tells: bool) -> String {
         let request = request("GET", "/", &[]);
         let name = path::name("/").expect("a name");
-        String::from_utf8(read(WelcomeSite::new(beside).answer(&request, &name)).1).expect("UTF-8")
+        String::from_utf8(read(WelcomeSite::new(tells).answer(&request, &name)).1).expect("UTF-8")
     }
 
     #[test]
@@ -158,7 +150,7 @@ mod tests {
 
     #[test]
     fn without_a_script_it_says_which_process_this_is_and_how_to_reload_it() {
-        let page = page(Beside { figures: true, status: true });
+        let page = page(true);
         let (pid, version) = (process::id(), env!("CARGO_PKG_VERSION"));
         let still = page.split("<script>").next().expect("a page");
         assert!(still.contains(&format!("kill -HUP <span class=\"pid\">{pid}</span>")), "{page}");
@@ -172,7 +164,7 @@ mod tests {
 
     #[test]
     fn it_leads_only_to_what_is_there() {
-        let page = page(Beside { figures: false, status: false });
+        let page = page(false);
         assert!(!page.contains("data-stream") && !page.contains("-/status"), "{page}");
         let links: Vec<&str> =
             page.split("href=\"").skip(1).map(|rest| rest.split('"').next().expect("a link")).collect();
@@ -181,7 +173,7 @@ mod tests {
 
     #[test]
     fn nothing_is_loaded_from_elsewhere() {
-        let page = page(Beside { figures: true, status: true });
+        let page = page(true);
         for reference in ["src=", "url(", "@import", "http:", "https:", "import("] {
             assert!(!page.contains(reference), "{reference}");
         }

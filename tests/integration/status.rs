@@ -335,6 +335,22 @@ fn the_welcome_page_and_its_figures_go_on_through_reloads() {
     }
 }
 
+/// Its figures were there for whoever knew the URL, whatever the settings said.
+#[test]
+fn the_welcome_page_of_a_server_that_says_nothing_of_itself_has_no_figures() {
+    for (settings, figures) in [("", true), ("status_routes = false\n", false), ("status = 'nobody'\n", false)] {
+        let scratch = Scratch::new();
+        std::fs::write(scratch.path("handover.toml"), settings).expect("a file");
+        let config = scratch.path("handover.toml");
+        let program = Program::start(Program::handover_command().args(["-l", "127.0.0.1:0", "-c"]).arg(config));
+        let mut client = program.client();
+        client.send("GET /-/figures/figures?wait=0 HTTP/1.1\r\nHost: test\r\nAccept: application/json\r\n\r\n");
+        assert_eq!(client.answer().status, if figures { 200 } else { 404 }, "{settings}");
+        let page = client.get("/").answer();
+        assert_eq!((page.status, page.text().contains("data-stream")), (200, figures), "{settings}");
+    }
+}
+
 /// `handover top`, over a socket and over TCP.
 #[test]
 fn the_terminal_shows_the_same() {
