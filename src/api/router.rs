@@ -169,9 +169,14 @@ impl Router {
         self
     }
 
-    /// The largest body in bytes for the route added last, instead of the server's limit.
+    /// The largest body in bytes for the route added last, instead of the server's limit. What is mounted, and a fallback, say
+    /// their own ([`Handler::body_limit`]), as a [`Router`] there does by its routes.
+    ///
+    /// # Panics
+    /// Behind anything but a route: the program is wrong.
+    #[track_caller]
     pub fn max_body(mut self, bytes: u64) -> Router {
-        let (path, route) = self.last.expect("max_body() follows a route");
+        let (path, route) = self.last.expect("max_body() follows a route, and no mount or fallback");
         self.routes[path][route].max_body = Some(bytes);
         self
     }
@@ -209,12 +214,14 @@ impl Router {
         assert!(self.mounts.iter().all(|(other, _)| other != prefix), "{prefix:?} was mounted twice");
         let at = self.mounts.partition_point(|(other, _)| other.len() > prefix.len());
         self.mounts.insert(at, (prefix.to_owned(), Box::new(handler)));
+        self.last = None;
         self
     }
 
     /// What answers where no path matches, instead of a 404; see the example of [`route`](Router::route).
     pub fn fallback(mut self, handler: impl Handler) -> Router {
         self.fallback = Some(Box::new(handler));
+        self.last = None;
         self
     }
 
@@ -407,6 +414,23 @@ mod tests {
         assert_eq!(text(&router, "GET /ab"), (404, None));
         // A path that is a route's is the route's, whatever its methods.
         assert_eq!(text(&router, "POST /a/own").0, 405);
+    }
+
+    /// It was the limit of the route before: the mount took as much as ever, and that route less or more than it was to.
+    #[test]
+    fn a_limit_behind_a_mount_is_no_other_routes() {
+        fn router() -> Router {
+            Router::new().post("/a", |_: &mut Request| "a")
+        }
+        for wrong in [
+            || router().mount("/b", |_: &mut Request| "b").max_body(1),
+            || router().fallback(Router::new()).max_body(1),
+            || Router::new().max_body(1),
+        ] as [fn() -> Router; 3]
+        {
+            assert!(std::panic::catch_unwind(wrong).is_err());
+        }
+        assert!(router().max_body(1).mount("/b", |_: &mut Request| "b").fallback(Router::new()).layers.is_empty());
     }
 
     /// What stood there behind two slashes was taken for what stands behind one.
