@@ -53,7 +53,7 @@ fn routes(store: &Arc<Mutex<Store>>, token: Option<String>, photos: PathBuf) -> 
             ([("X-Request-Id", id)], next.run(request))
         })
         .layer(move |request: &mut Request, next: Next<'_>| match request.header("Authorization") {
-            _ if *request.method() == Method::Get => Ok(next.run(request)),
+            _ if matches!(request.method(), Method::Get | Method::Head | Method::Options) => Ok(next.run(request)),
             said if said.is_some() && said == token.as_deref() => Ok(next.run(request)),
             _ => Err(([("WWW-Authenticate", "Bearer")], Rejection::new(401, "a token is needed"))),
         })
@@ -113,7 +113,11 @@ mod tests {
             assert!(answer.header("X-Request-Id").is_some());
         }
         assert_eq!(client.get("/items/one").send().status(), 400);
-        assert_eq!(client.get("/nowhere").send().header("X-Request-Id"), Some("1-3"));
+        assert_eq!(
+            (client.head("/items").send().status(), client.request("OPTIONS", "/items").send().status()),
+            (200, 204)
+        );
+        assert_eq!(client.get("/nowhere").send().header("X-Request-Id"), Some("1-5"));
     }
 
     #[test]
