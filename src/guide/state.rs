@@ -35,7 +35,8 @@
 //!
 //! A reload runs the program afresh, and its memory is empty. [`carry_over_json`](crate::Builder::carry_over_json) hands the
 //! state over at the moment when no handler runs: nobody sees it empty, and no write that was answered is lost. A field that
-//! is new is `#[serde(default)]`. A program that cannot read what it gets does not take over; the old one goes on.
+//! is new is `#[serde(default)]`. A program that cannot read what it gets does not take over; the old one goes on. There is one
+//! state, which may have others in it, and as JSON it has up to 16 MiB: what grows without end belongs on a disk.
 //!
 //! [`carry_over`](crate::Builder::carry_over) is the same with bytes and a version of your own. Both are for what may be lost
 //! in a crash: nothing is written to a disk.

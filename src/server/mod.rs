@@ -221,7 +221,10 @@ impl Builder {
     /// dies as the server, and its predecessor takes over again, what it has done meanwhile is lost with it. A predecessor
     /// of a version before this one saves when its successor serves already: then `restore` has to add. The version is the
     /// application's own, so that a successor can tell what it reads. More than 16 MiB is an error of the reload, which then does not happen, and so
-    /// is a `save` that panics or takes more than 2 s.
+    /// is a `save` that panics or takes more than 2 s. There is one: what is several states is carried over as one that has them.
+    ///
+    /// # Panics
+    /// The second time: what was to be carried over before would be lost. So does [`carry_over_json`](Builder::carry_over_json).
     ///
     /// ```
     /// use handover::{Carried, Server};
@@ -241,11 +244,13 @@ impl Builder {
     ///     .handler(move |_| format!("{}\n", visits.fetch_add(1, Ordering::Relaxed)));
     /// # let _ = server;
     /// ```
+    #[track_caller]
     pub fn carry_over(
         mut self,
         save: impl Fn() -> Carried + Send + Sync + 'static,
         restore: impl Fn(Carried) + Send + Sync + 'static,
     ) -> Builder {
+        assert!(self.carry.is_none(), "something is carried over already: put both into one state");
         self.carry = Some(Arc::new(Carry { save: Box::new(save), restore: Box::new(restore) }));
         self
     }
@@ -254,7 +259,7 @@ impl Builder {
     /// With the feature `json`, which is on.
     ///
     /// A program that has come to know another field says `#[serde(default)]` of it. One that cannot read what was handed over
-    /// does not become the server: the reload fails, and the predecessor goes on with its state.
+    /// does not become the server: the reload fails, and the predecessor goes on with its state. 16 MiB of JSON are the most.
     ///
     /// ```
     /// use handover::Server;
@@ -269,6 +274,7 @@ impl Builder {
     /// # let _ = server;
     /// ```
     #[cfg(feature = "json")]
+    #[track_caller]
     pub fn carry_over_json<T>(self, state: &Arc<Mutex<T>>) -> Builder
     where
         T: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,

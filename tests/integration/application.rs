@@ -8,8 +8,8 @@ use handover::{
 };
 use rustix::process::Signal;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// What a newcomer copies, with its tests.
@@ -398,6 +398,16 @@ fn a_test_server_that_is_dropped_cuts_what_is_under_way() {
     gate.wait();
     drop(server);
     gate.open();
+}
+
+/// The first of two states was not handed over, and nobody was told.
+#[test]
+fn a_second_state_to_carry_over_is_a_mistake_of_the_program() {
+    let (one, other) = (Arc::new(Mutex::new(1)), Arc::new(Mutex::new("two".to_owned())));
+    let both = || handover::Server::builder().carry_over_json(&one).carry_over_json(&other);
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(both)).err().expect("a panic");
+    let says = panic.downcast_ref::<&str>().copied();
+    assert_eq!(says, Some("something is carried over already: put both into one state"));
 }
 
 fn items() -> Command {
