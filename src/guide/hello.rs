@@ -9,6 +9,14 @@
 //! }
 //! ```
 //!
+//! In its `Cargo.toml`, with the repository of this library beside it:
+//!
+//! ```toml
+//! [dependencies]
+//! handover = { path = "../handover" }
+//! serde = { version = "1", features = ["derive"] } # for bodies as types
+//! ```
+//!
 //! A handler takes a request and answers something: text, bytes, a file, JSON. It runs on one of a few threads, and may
 //! block; a slow client holds memory and never a thread.
 //!

@@ -87,14 +87,17 @@
 //! fn authenticate(request: &mut Request, next: Next<'_>) -> Result<Response, Rejection> {
 //!     // A real one looks a session up.
 //!     let user = request.cookie("session").map(|session| User(session.to_owned()));
-//!     request.extensions_mut().insert(user.ok_or_else(|| Rejection::new(401, "log in first"))?);
+//!     request.extensions_mut().insert(user.ok_or_else(|| Rejection::new(403, "log in first"))?);
 //!     Ok(next.run(request))
 //! }
 //!
 //! let greet = |request: &mut Request| request.extensions().get::<User>().map(|User(name)| format!("hello {name}\n"));
 //! let client = Client::new(Router::new().get("/", greet).layer(authenticate));
-//! assert_eq!(client.get("/").send().status(), 401);
+//! assert_eq!(client.get("/").send().status(), 403);
 //! assert_eq!(client.get("/").header("Cookie", "session=ada").send().text(), "hello ada\n");
 //! ```
+//!
+//! A 401 says how to log in, in WWW-Authenticate (RFC 9110 §15.5.2): `([("WWW-Authenticate", "Bearer")], StatusCode(401))`. Where
+//! no scheme of HTTP asks, as here, it is 403.
 //!
 //! Next: [`state`](super::state).
