@@ -240,7 +240,7 @@ impl Reader<'_> {
             return Err(self.source.error(at, "a host needs a name: name = [\"example.org\", \"*.example.org\"]"));
         }
         if site.root.is_none() && site.site.routes.is_empty() {
-            return Err(self.source.error(at, "a host needs a root or a route: root = \"public\""));
+            return Err(self.source.error(at, "a host needs a root or a [[host.route]]: root = \"public\""));
         }
         let errors = site.errors();
         if let Some(entry) = table.iter().find(|entry| entry.key == "error_pages") {

@@ -579,7 +579,7 @@ fn mistakes_in_hosts_name_their_place_and_what_helps() {
         (host("'a'") + "frobnicate = 1\n", "5:1", "unknown key frobnicate, allowed are name, root, precompressed"),
         (host("'a'") + "workers = 4\n", "5:1", "workers is for the whole server, and stands above all [[host]]"),
         (host("'a'") + "[[host.push]]\nprefix = '/a'\n", "5:8", "push is for the whole server: [[push]]"),
-        ("[[host]]\nname = 'a'\n".into(), "2:1", "a host needs a root or a route: root = \"public\""),
+        ("[[host]]\nname = 'a'\n".into(), "2:1", "a host needs a root or a [[host.route]]: root = \"public\""),
         (
             "host = '0.0.0.0'\n".into(),
             "2:8",
