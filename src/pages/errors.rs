@@ -39,6 +39,8 @@ pub fn for_people(request: &Request, response: Response) -> Response {
     if !prefers_html(request.header_values("Accept")) {
         return body.into_response_with(status, headers);
     }
+    // Of two policies both hold (CSP, level 3), and one for other pages would take this one its look. It is the stricter one.
+    headers.retain(|header| !header.field.equiv("Content-Security-Policy"));
     headers.push(known_header("Content-Type", "text/html; charset=utf-8"));
     headers.push(known_header("Content-Security-Policy", &POLICY));
     let close = body.close;

@@ -525,6 +525,21 @@ fn who_prefers_html_is_told_of_errors_by_a_page() {
     served.stop();
 }
 
+/// Two policies stood there, of which both hold: by that of the site the page had no look.
+#[test]
+fn an_error_page_has_one_policy_also_where_the_site_has_its_own() {
+    let site = Site::new(&[("index.html", "home")]);
+    let mut served = site.serve("[headers]\nContent-Security-Policy = \"default-src 'self'\"\n");
+    let policies = |answer: &Answer| {
+        let all = answer.headers.iter().filter(|(name, _)| name == "Content-Security-Policy");
+        all.map(|(_, policy)| policy.split(';').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(policies(&served.get("/nothing", &[BROWSER])), ["default-src 'none'"]);
+    assert_eq!(policies(&served.get("/nothing", &[])), ["default-src 'self'"]);
+    assert_eq!(policies(&served.get("/", &[BROWSER])), ["default-src 'self'"]);
+    served.stop();
+}
+
 #[test]
 fn an_application_that_says_no_more_than_a_status_has_the_same_pages() {
     let router = Router::new()
