@@ -48,6 +48,8 @@ pub struct Request {
     /// Where in the path what is mounted at a prefix begins: behind it.
     rest: usize,
     remote: Option<SocketAddr>,
+    /// Whether it came over no connection.
+    made: bool,
     user: Option<Box<str>>,
     extensions: Extensions,
     body: RequestBody,
@@ -76,7 +78,9 @@ impl Request {
         let lines = head.iter().filter(|&&byte| byte == b'\n').count();
         let limits = HeadLimits { size: usize::from(u16::MAX), target: head.len(), fields: lines };
         let mut request = Request::empty();
-        (request.parse_ahead(head, &limits, None) == Some(head.len())).then_some(request)
+        let parsed = request.parse_ahead(head, &limits, None);
+        request.made = true;
+        (parsed == Some(head.len())).then_some(request)
     }
 
     /// This body instead of none; for the tests of a handler, as [`from_head`](Request::from_head).
@@ -97,6 +101,7 @@ impl Request {
             params: Vec::new(),
             rest: 0,
             remote: None,
+            made: false,
             user: None,
             extensions: Extensions::default(),
             body: RequestBody::empty(),
@@ -132,6 +137,7 @@ impl Request {
         self.params.clear();
         self.rest = 0;
         self.remote = remote;
+        self.made = false;
         self.user = None;
         self.release_extensions();
         self.body = RequestBody::empty();
@@ -396,6 +402,11 @@ impl Request {
     /// The client's address; `None` on a Unix socket.
     pub fn remote_addr(&self) -> Option<&SocketAddr> {
         self.remote.as_ref()
+    }
+
+    /// Whether it came by a Unix socket, and was not made here for one that came from elsewhere.
+    pub(crate) fn is_by_unix_socket(&self) -> bool {
+        self.remote.is_none() && !self.made
     }
 
     /// Says whose request it is: who has shown that, or claims it and is refused. The request log has the name, with that of
