@@ -197,6 +197,9 @@ pub(super) fn cannot_serve(path: &Path, errno: Errno) -> Error {
         Errno::NOENT => "there is no such directory; create it or name another".to_owned(),
         Errno::NOTDIR => "it is not a directory; name the directory that holds the files".to_owned(),
         Errno::ACCESS => "it may not be read; give this user read and search permission (chmod +rx)".to_owned(),
+        Errno::MFILE => {
+            "no more can be held open; raise what this process may have (ulimit -n, LimitNOFILE)".to_owned()
+        }
         errno => std::io::Error::from(errno).to_string(),
     };
     Error::usage(format_args!("cannot serve {path:?}: {reason}"))

@@ -662,6 +662,20 @@ fn an_argument_is_the_root_of_the_top() {
     assert_eq!(program.stop(), Some(0));
 }
 
+/// The system's own words say nothing of a limit.
+#[test]
+fn more_hosts_than_files_may_be_open_are_told_what_to_raise() {
+    let sites = Sites::new(SITES);
+    let host = |number: usize| format!("[[host]]\nname = 'h{number}'\nroot = 'one'\n");
+    sites.configure(&(0..60).map(host).collect::<String>());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 40; exec \"$0\" --check -c \"$1\""]);
+    let output = run_to_its_end(shell.arg(Program::handover_command().get_program()).arg(sites.path("handover.toml")));
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(said.contains("no more can be held open; raise what this process may have (ulimit -n"), "{said}");
+    assert_eq!(output.status.code(), Some(78));
+}
+
 /// Each root is open: where few files may be, fewer connections are taken, and none is taken that could not be answered.
 #[test]
 fn roots_of_many_hosts_leave_fewer_connections() {
