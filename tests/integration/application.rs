@@ -1,6 +1,6 @@
 //! What an application is written with: layers, extensions, answers, and the clients of its tests.
 
-use crate::common::{Gate, Mode, OnDisk, Program, Scratch, TestServer, run_to_its_end};
+use crate::common::{Gate, Mode, OnDisk, Program, Scratch, TestServer, eventually, run_to_its_end};
 use handover::test::{Client, Server};
 use handover::{
     Body, Carried, Config, Conversation, Handler, Hub, Incoming, IntoResponse, Json, Next, Redirect, Rejection,
@@ -181,6 +181,25 @@ fn a_layer_sees_and_replaces_the_fields_of_files_and_of_polls() {
             assert_eq!((answer.status, answer.header("X-Types"), types), (200, Some("1"), vec!["text/x"]), "{target}");
         }
     }
+}
+
+/// A poll that had waited said when it was answered beside what a layer had said.
+#[test]
+fn a_poll_that_waits_has_one_date() {
+    let hub = Hub::new();
+    let events = hub.namespace("events");
+    let router =
+        Router::new().mount_service("/events", events.service()).layer(|request: &mut Request, next: Next<'_>| {
+            ([("date", "Sun, 06 Nov 1994 08:49:37 GMT")], next.run(request))
+        });
+    let server = TestServer::start(handover::Server::builder().hub(&hub).service(router));
+    let mut client = server.client();
+    client.send("GET /events/a HTTP/1.1\r\nHost: test\r\nAccept: application/json\r\n\r\n");
+    eventually("it listens", || events.listeners("a") == 1);
+    events.publish("a", "x").expect("it serves");
+    let answer = client.answer();
+    let dates = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("date"));
+    assert_eq!((answer.status, dates.count()), (200, 1), "{answer:?}");
 }
 
 /// Hears everybody, and says nothing.

@@ -9,6 +9,7 @@ use super::closing::Expiry;
 use super::context::WorkerContext;
 use super::exchange::{Answer, End, Exchange};
 use super::pace::{Pace, Window};
+use super::respond::remove_date;
 use super::shared::Shared;
 use super::stream::SharedBody;
 use super::subscribed::Blocked;
@@ -141,10 +142,7 @@ impl Connection {
         let minor = work.request.head().0.minor;
         let mut head = work.out.split_off(start);
         // It is said when the head is sent.
-        let date = work.date.field();
-        if let Some(at) = head.windows(date.len()).position(|window| window == date) {
-            head.drain(at..at + date.len());
-        }
+        remove_date(&mut head);
         let Some((session, receiver)) = attach.take() else { return close(CloseReason::Internal) };
         work.answer.begins_to_last();
         let Some(mut exchange) = work.put_off_exchange() else {

@@ -13,10 +13,23 @@ use super::{Connection, Flow, close};
 use crate::api::{Body, IntoResponse, Kind, Response, Side, StreamFn};
 use crate::logging::rate_limit::log_rate_limited;
 use http1::Reject;
+use http1::is_same_name;
 use http1::response::{self, HeadOptions, InvalidResponse, ResponseFraming, encode_fields, finish_head, push_field};
 use std::fmt;
 use std::io::{self, Read};
 use tiny_http::{Method, StatusCode};
+
+/// Takes Date out of encoded fields, whoever has said it: behind a wait it is another.
+pub(super) fn remove_date(fields: &mut Vec<u8>) {
+    let mut at = 0;
+    while let Some(length) = fields[at..].iter().position(|&byte| byte == b'\n') {
+        let end = at + length + 1;
+        match fields[at..end].split(|&byte| byte == b':').next() {
+            Some(name) if is_same_name(name, b"date") => drop(fields.drain(at..end)),
+            _ => at = end,
+        }
+    }
+}
 
 impl Connection {
     /// Encodes the head, and goes on to the body.

@@ -10,6 +10,7 @@ use super::closing::Expiry;
 use super::context::WorkerContext;
 use super::exchange::{self, Answer, Exchange};
 use super::pace::{Pace, Window};
+use super::respond::remove_date;
 use super::shared::Shared;
 use super::stream::SharedBody;
 use super::transport::Moved;
@@ -148,10 +149,7 @@ impl Connection {
         if poll {
             head = std::mem::take(&mut work.out);
             // It is said when it is answered.
-            let date = work.date.field();
-            if let Some(at) = head.windows(date.len()).position(|window| window == date) {
-                head.drain(at..at + date.len());
-            }
+            remove_date(&mut head);
         } else {
             let framing = if minor == 0 { ResponseFraming::Close } else { ResponseFraming::Chunked };
             let keep_alive = keep_alive && minor > 0;
