@@ -21,7 +21,8 @@ pub(super) fn with_fields<N: AsRef<str>, V: AsRef<str>>(
     for (name, value) in fields {
         let Some(header) = field(name.as_ref(), value.as_ref()) else {
             let wrong = InvalidResponse::Field(name.as_ref().to_owned());
-            log_rate_limited!(error, "the handler's response cannot be sent: {wrong}");
+            let allowed = "allowed is a token, and ASCII without control characters";
+            log_rate_limited!(error, "the handler's response cannot be sent: {wrong}, {allowed}");
             return StatusCode(500).into_response();
         };
         own.push(header);
