@@ -312,7 +312,8 @@ impl Request {
         self.head.host.map(|host| ascii(host.in_bytes(&self.bytes)))
     }
 
-    /// The part of the path that the router's `{name}` matched, percent-decoded.
+    /// The part of the path that the router's `{name}` matched, percent-decoded. It may be `..` or have slashes, as `%2F`: as
+    /// the name of a file it is to be looked at first.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
