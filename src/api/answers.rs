@@ -4,6 +4,7 @@ use super::body::typed;
 use super::{Body, IntoResponse, Response};
 use crate::logging::rate_limit::log_rate_limited;
 use http1::response::{InvalidResponse, is_valid_field};
+use percent_encoding::{AsciiSet, utf8_percent_encode};
 use tiny_http::{Header, StatusCode};
 
 /// A field, if there can be one: the name a token, the value ASCII without control characters.
@@ -88,7 +89,9 @@ impl<T: Into<Body>> IntoResponse for Html<T> {
     }
 }
 
-/// Sends the client to another place. What is no field value, as one with a line end, is a logged 500.
+/// Sends the client to another place. What of it is not ASCII is percent-encoded (RFC 3987 §3.1), and all else is the
+/// handler's to encode: a location that a client has named leads anywhere (`//elsewhere`). What is no field value, as one with
+/// a line end, is a logged 500.
 ///
 /// ```
 /// use handover::{Redirect, Request, Router, test::Client};
@@ -124,7 +127,8 @@ impl Redirect {
 
 impl IntoResponse for Redirect {
     fn into_response(self) -> Response {
-        with_fields(StatusCode(self.status).into_response(), [("Location", self.location)])
+        let location = utf8_percent_encode(&self.location, &AsciiSet::EMPTY).to_string();
+        with_fields(StatusCode(self.status).into_response(), [("Location", location)])
     }
 }
 
@@ -154,6 +158,17 @@ mod tests {
             assert_eq!((response.status_code().0, fields(&response)), (500, Vec::new()), "{name:?}: {value:?}");
         }
         assert_eq!(Redirect::to("/a\r\nSet-Cookie: a=b").into_response().status_code().0, 500);
+    }
+
+    /// Whoever put a name in it had 500 for some users and not for others.
+    #[test]
+    fn a_redirect_to_what_is_not_ascii_is_encoded() {
+        for (location, encoded) in
+            [("/users/J\u{fc}rgen?a=\u{20ac}", "/users/J%C3%BCrgen?a=%E2%82%AC"), ("/a%20b?c#d e", "/a%20b?c#d e")]
+        {
+            let response = Redirect::to(location).into_response();
+            assert_eq!(fields(&response), [("Location".to_owned(), encoded.to_owned())]);
+        }
     }
 
     #[test]

@@ -218,7 +218,8 @@ impl Router {
         self
     }
 
-    /// What answers where no path matches, instead of a 404; see the example of [`route`](Router::route).
+    /// What answers where no path matches, instead of a 404; see the example of [`route`](Router::route). A closure is
+    /// [mounted](Router::mount) at `/`.
     pub fn fallback(mut self, handler: impl Handler) -> Router {
         self.fallback = Some(Box::new(handler));
         self.last = None;
