@@ -31,16 +31,17 @@ pub(super) fn with_fields<N: AsRef<str>, V: AsRef<str>>(
     let (status, mut headers) = (response.status_code(), response.headers().to_vec());
     let mut body = response.into_reader();
     headers.append(&mut body.take_fields());
-    // Each Set-Cookie is a field by itself (RFC 9110 §5.3): a layer's does not take away a handler's.
+    // Each Set-Cookie is a field by itself (RFC 9110 §5.3), and what a layer's answer hangs on does not change what its handler's
+    // does (§12.5.5): a cache that is not told of one of them gives somebody what is another's.
     headers.retain(|there| {
         let is_replaced = own.iter().any(|header: &Header| header.field == there.field);
-        !is_replaced || there.field.equiv("Set-Cookie")
+        !is_replaced || there.field.equiv("Set-Cookie") || there.field.equiv("Vary")
     });
     headers.append(&mut own);
     body.into_response_with(status.0, headers)
 }
 
-/// Fields instead of those of the same names that the answer has, but for Set-Cookie, of which all stay. A name that is no
+/// Fields instead of those of the same names that the answer has, but for Set-Cookie and Vary, of which all stay. A name that is no
 /// token, or a value that is not ASCII or has a control character, is a logged 500, and never a second response. What
 /// frames a message (Content-Length, Transfer-Encoding, Connection, Upgrade, Trailer) is the server's, and left out.
 ///
@@ -172,11 +173,21 @@ mod tests {
     }
 
     #[test]
-    fn a_field_takes_the_place_of_those_of_its_name_and_no_cookie_is_lost() {
-        let inner = (StatusCode(201), [("X-A", "1"), ("X-B", "2"), ("Set-Cookie", "a=1")], "body");
-        let outer = (vec![("x-a", "3"), ("x-a", "4"), ("set-cookie", "b=2")], inner).into_response();
+    fn a_field_takes_the_place_of_those_of_its_name_and_no_cookie_or_vary_is_lost() {
+        let inner =
+            (StatusCode(201), [("X-A", "1"), ("X-B", "2"), ("Set-Cookie", "a=1"), ("Vary", "Accept-Encoding")], "body");
+        let outer =
+            (vec![("x-a", "3"), ("x-a", "4"), ("set-cookie", "b=2"), ("Vary", "Origin")], inner).into_response();
         assert_eq!(outer.status_code().0, 201);
-        let wanted = [("X-B", "2"), ("Set-Cookie", "a=1"), ("x-a", "3"), ("x-a", "4"), ("set-cookie", "b=2")];
+        let wanted = [
+            ("X-B", "2"),
+            ("Set-Cookie", "a=1"),
+            ("Vary", "Accept-Encoding"),
+            ("x-a", "3"),
+            ("x-a", "4"),
+            ("set-cookie", "b=2"),
+            ("Vary", "Origin"),
+        ];
         assert_eq!(fields(&outer), wanted.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(outer.into_reader().content_type, Some("text/plain; charset=utf-8"));
     }
