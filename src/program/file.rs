@@ -16,9 +16,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
-const HOST_KEYS: [&str; 10] =
+pub(super) const HOST_KEYS: [&str; 10] =
     ["name", "root", "precompressed", "listing", "fallback", "headers", "mime", "cache", "error_pages", "route"];
-const PUSH_KEYS: [&str; 10] = [
+pub(super) const PUSH_KEYS: [&str; 10] = [
     "prefix",
     "publish",
     "subscribe",

@@ -9,6 +9,8 @@ mod document;
 mod file;
 mod file_text;
 pub mod flags;
+#[cfg(test)]
+mod manual;
 mod own_flags;
 pub mod passwd;
 pub mod privileges;

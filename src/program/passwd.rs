@@ -20,7 +20,7 @@ const LONGEST_PASSWORD: u64 = 72;
 /// Of a file that is new. Whoever runs the server has to be let in by its group, or own it.
 const MODE: u32 = 0o600;
 
-const HELP: &str = "\
+pub(super) const HELP: &str = "\
 Usage: handover passwd [--cost N] FILE USER
        handover passwd --delete FILE USER
 

@@ -36,7 +36,7 @@ const PID_FILE: u64 = 64;
 const LONGEST: usize = 2000;
 
 /// What `--help` says; `name` is the program that is asked to reload others of its kind.
-fn help(name: &str) -> String {
+pub(super) fn help(name: &str) -> String {
     format!(
         "\
 Usage: {name} reload --pid-file FILE [--wait[=SECS]]

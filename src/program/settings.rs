@@ -426,7 +426,7 @@ pub struct Setting {
     unset: &'static str,
     /// What people type who come from another server, or who think of its other name.
     elsewhere: &'static [&'static str],
-    kind: Kind,
+    pub(super) kind: Kind,
 }
 
 /// Under which title `--help` has a flag.
@@ -439,7 +439,7 @@ pub enum Group {
 }
 
 /// Where a value goes, and what it may be.
-enum Kind {
+pub(super) enum Kind {
     /// Of a file one of an array.
     Addresses,
     Number(fn(&mut Config) -> &mut usize, RangeInclusive<usize>),

@@ -27,7 +27,7 @@ pub const ROUTE_KEYS: [&str; 11] = [
     "headers",
     "auth",
 ];
-const AUTH_KEYS: [&str; 2] = ["realm", "file"];
+pub(super) const AUTH_KEYS: [&str; 2] = ["realm", "file"];
 pub const CACHE_KEYS: [&str; 2] = ["match", "control"];
 const REDIRECT_STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
 /// 302 rather than 301, which a browser remembers for good: one that was a mistake can be taken back.

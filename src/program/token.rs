@@ -14,7 +14,7 @@ use std::time::Duration;
 const NAME: &str = "token";
 const DEFAULT_EXPIRES: Duration = Duration::from_secs(3600);
 
-const HELP: &str = "\
+pub(super) const HELP: &str = "\
 Usage: handover token --key-file FILE [--subscribe TOPIC...]
                       [--publish TOPIC...] [--expires SECS] [--subject NAME]
 

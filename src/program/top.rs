@@ -33,7 +33,7 @@ const BEGIN: &str = "\x1b[H";
 const END_OF_LINE: &str = "\x1b[K\n";
 const END: &str = "\x1b[J";
 
-const HELP: &str = "\
+pub(super) const HELP: &str = "\
 Usage: handover top [ADDRESS] [--every SECS] [--once] [--token-file FILE]
 
 Shows a running server in the terminal: requests and how long answers take,
