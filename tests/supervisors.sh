@@ -15,7 +15,7 @@ lab=${LAB:-${CARGO_TARGET_DIR:-target}/release/examples/lab}
 # Longer than anything takes here, and short enough to see a hang.
 patience=30
 # The command in the files of contrib/, for which the lab is put in.
-shipped='/usr/local/bin/handover -l 0.0.0.0:8080 --user nobody /srv/www'
+shipped='/usr/local/bin/handover -c /etc/handover/handover.toml --reload exec --user nobody'
 
 fail() {
     echo "supervisors: ${supervisor:-}: $*" >&2
@@ -32,6 +32,17 @@ done
 lab=$(realpath "$lab")
 
 directory=$(mktemp -d)
+# As root the user is dropped, as the files say, and that one has to reach the program and write its pid file.
+user=
+if [ "$(id -u)" -eq 0 ]; then
+    user='--user nobody'
+    cp "$lab" "$directory/lab"
+    lab=$directory/lab
+    mkdir "$directory/pids"
+    chown nobody "$directory/pids"
+    chmod 755 "$directory"
+fi
+cp contrib/handover.toml "$directory/handover.toml"
 manager=
 load=
 cleanup() {
@@ -59,11 +70,12 @@ until_holds() {
     done
 }
 
-# install_file FILE TARGET: a file of contrib/ with the lab in the place of the program. With a pid file, since that must
-# not keep the server from its supervisor: a reload that changes the pid would.
+# install_file FILE TARGET: a file of contrib/ with the lab in the place of the program, and on a free port. With a pid file,
+# since that must not keep the server from its supervisor: a reload that changes the pid would.
 install_file() {
     grep -qF "$shipped" "$1" || fail "$1 does not have the command '$shipped'"
-    sed "s|$shipped|$lab -l 127.0.0.1:0 -w 2 --pid-file $2.pid|" "$1" >"$2"
+    local command="$lab -c $directory/handover.toml --reload exec $user -l 127.0.0.1:0 -w 2"
+    sed "s|$shipped|$command --pid-file ${directory}${user:+/pids}/$supervisor.pid|" "$1" >"$2"
 }
 
 is_listening() { grep -q 'listening on http://' "$log" 2>/dev/null; }
@@ -175,6 +187,7 @@ check() {
     until_holds is_listening || fail "the server did not start"
     url=$(sed -n 's/.*listening on \(http:[^ ]*\)$/\1/p' "$log" | head -n 1)
     pid=$("${supervisor}_pid_of")
+    [ -z "$user" ] || [ "$(stat -c %U "/proc/$pid")" = nobody ] || fail "it does not serve as nobody"
     is_generation 1 || fail "pid $pid does not serve $url: $(curl -sS "$url/pid" 2>&1)"
     start_load
     local reload
