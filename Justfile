@@ -53,6 +53,39 @@ fuzz TARGET="" SECONDS="60":
 loom *ARGS:
     cargo test --locked --release --manifest-path loom/Cargo.toml "$@"
 
+# Write the manual pages and the completions of contrib/ anew, from the settings
+manual:
+    HANDOVER_RENEW=1 cargo test --lib manual
+
+# A Debian package: of the release program, or of one that was built elsewhere: just deb [PROGRAM] [REVISION] (needs dpkg-dev)
+deb *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    [ $# -gt 0 ] || cargo build --locked --release --bin handover
+    packaging/deb/build "$@"
+
+# An OpenWrt package of a static program: just ipk armv7-unknown-linux-musleabihf PROGRAM [ARCHITECTURE]
+ipk *ARGS:
+    packaging/ipk/build "$@"
+
+# A tarball with checksum, of a static program that is built, or was elsewhere: just tarball [TARGET] [PROGRAM]
+tarball *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    target=${1:-$(uname -m)-unknown-linux-musl}
+    if [ $# -lt 2 ]; then
+        if [ ! -d "$(rustc --print target-libdir --target "$target")" ]; then
+            echo "just tarball: the toolchain has no $target: rustup target add $target, or give a program: just tarball $target PROGRAM" >&2
+            exit 1
+        fi
+        RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --bin handover --target "$target"
+    fi
+    packaging/tarball "$target" "${2:-${CARGO_TARGET_DIR:-target}/$target/release/handover}"
+
+# Lint manual pages, try completions, install, upgrade under load and remove the packages; installs what it needs with apt-get
+test-packages:
+    .ci/run packages
+
 # Format, lints and documentation, all without a warning
 check:
     cargo fmt --check

@@ -20,6 +20,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -333,6 +334,23 @@ def new_network():
     finally:
         _enter(here)
         os.close(here)
+
+
+def devices(folder):
+    """A /dev of its own, with what a program may need: what is done to it is done to no host."""
+    run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", folder)
+    numbers = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+    for name, number in numbers.items():
+        os.mknod(folder / name, stat.S_IFCHR, os.makedev(*number))
+        os.chmod(folder / name, 0o666)
+    # Of which systemd wants to be there whatever it makes private.
+    for name in ("pts", "shm", "mqueue", "hugepages"):
+        (folder / name).mkdir()
+    os.chmod(folder / "shm", 0o1777)
+    run("mount", "-t", "devpts", "-o", "newinstance,ptmxmode=666", "devpts", folder / "pts")
+    os.symlink("pts/ptmx", folder / "ptmx")
+    for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+        os.symlink(target, folder / name)
 
 
 class LongWay:
