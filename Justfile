@@ -160,6 +160,10 @@ bench-acceptor *ARGS:
     cargo build --release --examples
     python3 benches/acceptor.py "$@"
 
+# Size, memory and instructions by profile and features; --publish (needs valgrind): just bench-profiles [--publish] [PROFILE...]
+bench-profiles *ARGS:
+    python3 benches/profiles.py "$@"
+
 # What slow clients cost the others (needs python3)
 bench-slow:
     cargo build --release --bins --examples
