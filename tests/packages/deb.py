@@ -269,7 +269,7 @@ def with_systemd(first, second):
         check(root.text(CONFIG) == configured, "the upgrade has changed what was configured")
         generation = status()["generation"]
         check(generation == 3, f"generation {generation} behind two reloads")
-        said = f"systemd: upgraded from pid {before} to {after}, {clients}"
+        said = f"systemd: upgraded from pid {before} to {after}, {clients}, stops in and behind a reload cut nothing"
 
         # A reload that fails leaves the package installed and the old program serving.
         (root.path / CONFIG).write_text("workers = 0\n")
@@ -293,6 +293,13 @@ def with_systemd(first, second):
         check(harness.until(lambda: before not in host.processes()), "the predecessor does not end", host.why)
         stops_gracefully(host, "behind a probation")
         host.run("systemctl", "start", "handover")
+        # And systemd notices the end of one that it has not started.
+        before = host.main_pid()
+        host.run("systemctl", "reload", "handover")
+        check(harness.until(lambda: before not in host.processes()), "the predecessor does not end", host.why)
+        after = host.main_pid()
+        host.run("kill", "-KILL", after)
+        check(harness.until(lambda: host.main_pid() not in (0, after) and host.is_active()), "a crash is not noticed", host.why)
 
         host.run("dpkg", "--remove", "handover")
         check(is_refused(), "it serves although it was removed")
