@@ -27,5 +27,5 @@ mapfile -t kept < <(sed -n 's/^!//p' .dockerignore)
 tar -cf - ${kept[@]} | tar -C "$output/src" -xf -
 cd "$output/src"
 # Its own target directory: to be in the repository's would be to be given what was left out.
-RUSTFLAGS="-C target-feature=+crt-static" CARGO_TARGET_DIR=$output/target ${command/ --release/} --offline --target "$target" >&2
+CARGO_PROFILE_DEV_DEBUG=0 RUSTFLAGS="-C target-feature=+crt-static" CARGO_TARGET_DIR=$output/target ${command/ --release/} --offline --target "$target" >&2
 echo "$output/target/$target/debug/handover"

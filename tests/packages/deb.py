@@ -214,6 +214,16 @@ def is_refused():
     return True
 
 
+def rotates(root, host):
+    log = root.path / "var/log/handover/access.log"
+    check(harness.until(lambda: log.exists() and log.stat().st_size > 0), "there is no access log", host.why)
+    host.run("logrotate", "--force", "/etc/logrotate.d/handover")
+    check((log.parent / "access.log.1").stat().st_size > 0, "logrotate has moved nothing", host.why)
+    check(harness.until(log.exists), "the log was not opened anew", host.why)
+    Connection(PORT).ask("GET", "/")
+    check(harness.until(lambda: log.stat().st_size > 0), "nothing is written into the new log", host.why)
+
+
 def stops_gracefully(host, when):
     """systemd lets a request that is half here be finished, and sees a success."""
     connection = Connection(PORT)
@@ -278,13 +288,7 @@ def with_systemd(first, second):
         check(status()["generation"] == 3 and host.main_pid() == after, "a failed reload has changed the server")
         (root.path / CONFIG).write_text(configured)
 
-        log = root.path / "var/log/handover/access.log"
-        check(harness.until(lambda: log.exists() and log.stat().st_size > 0), "there is no access log")
-        host.run("logrotate", "--force", "/etc/logrotate.d/handover")
-        check((log.parent / "access.log.1").stat().st_size > 0, "logrotate has moved nothing")
-        check(harness.until(log.exists), "the log was not opened anew")
-        Connection(PORT).ask("GET", "/")
-        check(harness.until(lambda: log.stat().st_size > 0), "nothing is written into the new log")
+        rotates(root, host)
         host.run("systemctl", "reload", "handover")
         stops_gracefully(host, "in a probation")
         host.run("systemctl", "start", "handover")
@@ -325,6 +329,9 @@ def without_systemd(first, second):
         configured = configure(root)
         (root.path / PID_FILE).parent.mkdir()
         host.run("chown", "handover:", "/" + str(pathlib.Path(PID_FILE).parent))
+        # A small host has no procps.
+        for name in ("pgrep", "pkill"):
+            (root.path / "usr/bin" / name).unlink(missing_ok=True)
         # As an administrator would who has another service manager.
         server = harness.Server("-c", "/" + CONFIG, "--pid-file", "/" + PID_FILE, "--user", "handover", executable="/usr/bin/handover",
                                 listen=(), prefix=host.command())
@@ -336,6 +343,7 @@ def without_systemd(first, second):
         check(not lost, f"an upgrade without systemd: {clients}: {lost[:3]} {server.log()[-600:]}")
         check(status()["generation"] == 2, f"the upgrade reloaded nothing: {server.log()[-600:]}")
         said = f"without: upgraded, {clients}"
+        rotates(root, host)
         host.run("dpkg", "--purge", "handover")
         check(server.ended() == 0, f"the purge ended it with {server.child.poll()}: {server.log()[-600:]}")
         left = left_behind(root)
