@@ -54,10 +54,10 @@ manual_and_completions() {
     copy 644 contrib/completions/handover.fish "$share/fish/vendor_completions.d/handover.fish"
 }
 
-# packed FORMAT DIRECTORY NAMES...: a tar of them to stdout, compressed.
+# packed DIRECTORY NAMES...: a tar of them to stdout, compressed.
 packed() {
     local directory=$1
     shift
-    tar -C "$directory" --format="${TAR_FORMAT:-gnu}" --sort=name --owner=0 --group=0 --numeric-owner \
+    tar -C "$directory" --format=gnu --sort=name --owner=0 --group=0 --numeric-owner \
         --mtime="@$SOURCE_DATE_EPOCH" -cf - "$@" | gzip -9n
 }

@@ -186,7 +186,7 @@ def main():
         clients.have_asked()
         lost = clients.end()
         check(not lost, f"an upgrade: {clients}: {lost[:3]} {log.read_text()[-600:]}")
-        check(os.stat(f"/proc/{pid}/exe").st_ino not in (inode,), "the pid stays, and the program should be the new one")
+        check(os.stat(f"/proc/{pid}/exe").st_ino != inode, "the pid stays, and the program should be the new one")
         package.script(root, "prerm", upgrade=False)
         check(harness.until(lambda: not harness.alive(pid)), "a removal does not stop it")
         check(re.search(r"stopped: .*cut=0", log.read_text()), f"no clean stop: {log.read_text()[-600:]}")
