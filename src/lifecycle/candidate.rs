@@ -270,6 +270,11 @@ mod tests {
         assert_eq!(older, Ok(vec![1]), "the first ones, of which nothing was said");
         let failed = checked("echo nothing; echo first >&2; echo last >&2; exit 3");
         assert_eq!(failed, Err("the check failed with exit code 3: last".to_owned()));
+        let panics =
+            "echo first; echo; echo \"thread 'main' (7) panicked at src/main.rs:1:2:\"; echo no time; echo note: run";
+        let failed = checked(&format!("{{ {panics}; }} >&2; exit 101"));
+        let why = "thread 'main' (7) panicked at src/main.rs:1:2: no time";
+        assert_eq!(failed, Err(format!("the check failed with exit code 101: {why}")));
         // Ignored here, as in every program in Rust.
         assert_eq!(checked("kill -s PIPE $$"), Err("the check failed with signal 13: it said nothing".to_owned()));
     }

@@ -327,10 +327,18 @@ impl Check {
 }
 
 impl Checked {
-    /// The last that it said about why it failed; `None` if it did not fail.
-    pub fn complaint(&self) -> Option<&str> {
-        let said = || self.stderr.lines().rev().find(|line| !line.trim().is_empty());
-        (self.status.exit_status() != Some(0)).then(|| said().unwrap_or("it said nothing"))
+    /// What it said about why it failed: the last line, or where and by what it panicked, behind which there is a trace or
+    /// how to get one. `None` if it did not fail.
+    pub fn complaint(&self) -> Option<String> {
+        if self.status.exit_status() == Some(0) {
+            return None;
+        }
+        let mut lines = self.stderr.lines().map(str::trim).filter(|line| !line.is_empty());
+        if let Some(place) = lines.find(|line| line.starts_with("thread '") && line.contains(" panicked at ")) {
+            return Some(format!("{place} {}", lines.next().unwrap_or_default()));
+        }
+        let last = self.stderr.lines().rev().find(|line| !line.trim().is_empty());
+        Some(last.unwrap_or("it said nothing").to_owned())
     }
 
     /// What the program reads of what we could write.
