@@ -10,7 +10,7 @@ use handover::{
     Application, IntoResponse, Json, Method, Next, Rejection, Request, Response, Router, Server, StatusCode,
 };
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode, sync::Arc, sync::Mutex, time::Duration};
 
 #[derive(Default, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 
 fn routes(store: &Arc<Mutex<Store>>, token: Option<String>, photos: PathBuf) -> Router {
     let [list, add, one, remove] = [(); 4].map(|()| store.clone());
-    let answered = AtomicU64::new(0);
+    let answered = AtomicUsize::new(0);
     Router::new()
         .layer(move |request: &mut Request, next: Next<'_>| {
             let id = format!("{}-{}", handover::generation(), answered.fetch_add(1, Relaxed));

@@ -475,3 +475,20 @@ fn the_walk_goes_through_ten_files_at_most() {
         files.iter().filter(|file| !Path::new(env!("CARGO_MANIFEST_DIR")).join(file).is_file()).collect();
     assert!(gone.is_empty(), "the walk in ARCHITECTURE.md names {gone:?}");
 }
+
+/// Not every host that is built for has atomics of 64 bits: MIPS of 32 bits has none, and there `std` has no such type.
+#[test]
+fn no_atomic_of_64_bits_is_that_of_the_standard_library() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["src", "crates", "examples", "tests"].map(|folder| files_below(&root.join(folder)));
+    let mut wrong = Vec::new();
+    for file in folders.iter().flatten().filter(|file| !file.ends_with("tests/layers.rs")) {
+        let text = fs::read_to_string(file).expect("a source file");
+        // An import may stand over several lines; that of an example in a comment is one as well.
+        let imports = text.split("sync::").skip(1).filter_map(|rest| rest.split(';').next());
+        if imports.filter(|it| it.contains("atomic::")).any(|it| it.contains("AtomicU64") || it.contains("AtomicI64")) {
+            wrong.push(file.strip_prefix(root).expect("inside").display().to_string());
+        }
+    }
+    assert_eq!(wrong, [""; 0], "portable_atomic has them, and so has a number behind a lock");
+}

@@ -9,12 +9,13 @@
 
 use super::talk::{Closed, Conversations, Talker};
 use crate::lifecycle::state::{SavedSession, SavedWrite};
+use portable_atomic::AtomicU64;
 use pubsub::{Hub, Joined};
 use serde_bytes::ByteBuf;
 use sockjs::{Close, Form, Outcome, Refusal, Saved, Settings, Write};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use websocket::{CloseCode, Message};
 

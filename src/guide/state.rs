@@ -45,10 +45,10 @@
 //! that is the server, and in no other, so nothing is measured twice while a reload is on its way.
 //!
 //! ```
-//! use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+//! use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
 //! use std::time::Duration;
 //!
-//! let ticks = Arc::new(AtomicU64::new(0));
+//! let ticks = Arc::new(AtomicU32::new(0));
 //! let counted = ticks.clone();
 //! let server = handover::Server::builder()
 //!     .handler(move |_| format!("{}\n", ticks.load(Ordering::Relaxed)))

@@ -7,12 +7,13 @@ use crate::api::{
 };
 use crate::clock::Millis;
 use crate::lifecycle::state::Carried;
+use portable_atomic::AtomicU64;
 use pubsub::{Inbox, Message, Position, PublishError, SendError};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tiny_http::{Header, StatusCode};
 use websocket::{Handshake, Limits, Offer, Refusal};

@@ -228,16 +228,16 @@ impl Builder {
     ///
     /// ```
     /// use handover::{Carried, Server};
-    /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+    /// use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
     ///
-    /// let visits = Arc::new(AtomicU64::new(0));
+    /// let visits = Arc::new(AtomicU32::new(0));
     /// let (saved, restored) = (visits.clone(), visits.clone());
     /// let server = Server::builder()
     ///     .carry_over(
     ///         move || Carried { version: 1, bytes: saved.load(Ordering::Relaxed).to_le_bytes().to_vec() },
     ///         move |carried: Carried| {
     ///             if let (1, Ok(bytes)) = (carried.version, carried.bytes.try_into()) {
-    ///                 restored.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+    ///                 restored.store(u32::from_le_bytes(bytes), Ordering::Relaxed);
     ///             }
     ///         },
     ///     )

@@ -11,10 +11,11 @@ use crate::inbox::{ForClient, SendError};
 use crate::log::{AppendError, Limits, Log, MessageLog, Retention, TopicInfo};
 use crate::{BadTopic, Message, Position, Topic};
 use foldhash::fast::RandomState;
+use portable_atomic::AtomicU64;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What a hub may hold.
