@@ -21,6 +21,14 @@ test *ARGS:
 test-supervisors:
     .ci/run supervisors
 
+# Build the static program for small hosts and reload it under live clients: just small [--suite] [--dev] [TARGET…|all]
+small *ARGS:
+    tests/small/run.py "$@"
+
+# Boot machines with so many MB (64, 48, 32) that run it, x86_64 and ARM (needs qemu-system): just vm [--memory] [--keep] [MB…]
+vm *ARGS:
+    tests/vm/run.py "$@"
+
 # Run what needs root, namespaces, mounts or other programs; names pick some cases of tests/hosts
 test-hosts *ARGS:
     cargo build --release --bins --examples

@@ -320,10 +320,9 @@ fn umask() -> Option<libc::mode_t> {
 }
 
 fn set_timer(limit: Duration) -> io::Result<()> {
-    let value = libc::timeval {
-        tv_sec: limit.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-        tv_usec: limit.subsec_micros() as libc::suseconds_t,
-    };
+    // Of the C library's own types, which are of 32 bits on some hosts; their names are about to change with musl.
+    let value =
+        libc::timeval { tv_sec: limit.as_secs().min(i32::MAX as u64) as _, tv_usec: limit.subsec_micros() as _ };
     let timer = libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: value };
     // SAFETY: it is read, and nothing is written.
     match unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, ptr::null_mut()) } {
