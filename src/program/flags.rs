@@ -8,9 +8,10 @@ use super::own_flags::{OwnFlag, OwnSaid};
 use super::reload::reload_command_of;
 use super::settings::{Group, Only, SETTINGS, Setting, meant};
 use super::value::{Given, Value, ValueError};
-use crate::config::on_one_line;
+use crate::config::{on_one_line, size_text};
 use crate::lifecycle::way_back;
 use crate::logging::{self, early};
+use crate::sys::limits::make_room_for_stack;
 use crate::{Config, Error};
 use lexopt::{Arg, Parser};
 use std::ffi::OsString;
@@ -419,9 +420,20 @@ pub fn program_name() -> String {
     Path::new(&program).file_name().unwrap_or(PROGRAM.as_ref()).to_string_lossy().into_owned()
 }
 
+/// What the thread that starts everything takes of its stack at most, and as much again.
+const MAIN_STACK: u64 = 128 << 10;
+
 /// Reads this process's own command line, and says here what only asks for a text, or is wrong. `reload` of an application
 /// is done here too.
 pub fn from_process(line: &CommandLine) -> (Config, OwnSaid) {
+    if let Err(bytes) = make_room_for_stack(MAIN_STACK) {
+        let (has, needs) = (size_text(bytes), size_text(MAIN_STACK));
+        early::last_words(
+            &program_name(),
+            format_args!("the main thread may have a stack of {has}, and needs {needs} (see ulimit -s)"),
+        );
+        process::exit(1);
+    }
     if line.root == Root::Refused
         && let Some(exit_code) = reload_command_of(&program_name(), std::env::args_os())
     {

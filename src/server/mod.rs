@@ -695,7 +695,14 @@ impl Server {
             received,
         } = self;
         let directories = config.sites().flat_map(ConfiguredSite::directories).count() as u64;
-        raise_descriptor_limit(&mut config.limits, directories, inherited.predecessor.is_some());
+        let is_first = inherited.predecessor.is_none() && generation() == 1 && inherited.came_back.is_none();
+        let possible = raise_descriptor_limit(&mut config.limits, directories, inherited.predecessor.is_some());
+        // One that goes on with connections does so with what it has.
+        if possible < LEAST_DESCRIPTORS && is_first {
+            let wrong =
+                format!("only {possible} files may be open, and {LEAST_DESCRIPTORS} have to be (see ulimit -n)");
+            return Err(Error::runtime(format_args!("cannot serve"), io::Error::other(wrong)));
+        }
         let of = |listeners: &[Listener]| listeners.iter().map(|listener| listener.bound().clone()).collect();
         let announcement = Announcement {
             bound: of(&listeners),
@@ -844,10 +851,13 @@ impl Announcement {
 /// Descriptors besides those of connections: listeners, log, poller, files that are kept open, the application's own.
 const DESCRIPTOR_RESERVE: u64 = 128;
 
+/// With fewer nothing is served: a start has half of these open, and then there are the first connection and its file.
+const LEAST_DESCRIPTORS: u64 = 32;
+
 /// Raises the soft limit of descriptors for connections that each send a file of their own, the directories that are served,
 /// and a reserve; lowers the connections where not even they have one each. A successor gets the predecessor's connections
-/// besides its own.
-fn raise_descriptor_limit(limits: &mut Limits, directories: u64, succeeds: bool) {
+/// besides its own. Answers how many there may be.
+fn raise_descriptor_limit(limits: &mut Limits, directories: u64, succeeds: bool) -> u64 {
     use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
     // Of 32 bits on some hosts.
     #[allow(clippy::unnecessary_cast)]
@@ -856,7 +866,7 @@ fn raise_descriptor_limit(limits: &mut Limits, directories: u64, succeeds: bool)
         Ok(limit) => limit,
         Err(error) => {
             log::warn!("cannot read the limit of open files, going on as it is: {error}");
-            return;
+            return u64::MAX;
         }
     };
     let connections = limits.connections as u64;
@@ -880,4 +890,5 @@ fn raise_descriptor_limit(limits: &mut Limits, directories: u64, succeeds: bool)
         let line = format!("{possible} files may be open: of {connections} connections, {files} can send a file each");
         start_lines::say(Level::Info, line);
     }
+    possible
 }

@@ -169,7 +169,16 @@ impl Running {
         inherited: Inherited,
         context: ProcessContext,
     ) -> Result<Running, Error> {
-        let failed = |what: &str, error: io::Error| Error::runtime(format_args!("cannot start {what}"), error);
+        let failed = |what: &str, error: io::Error| {
+            // Threads are refused for want of memory for their stacks, or of processes.
+            let hint = match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::ENOMEM) => {
+                    " (fewer workers, or a smaller worker_stack; see ulimit -d, -v and -u)"
+                }
+                _ => "",
+            };
+            Error::runtime(format_args!("cannot start {what}{hint}"), error)
+        };
         let Inherited { inheritance, connections, hub, sessions, predecessor, came_back, waits_for_go, .. } = inherited;
         let first = predecessor.is_none() && generation() == 1;
         let kept = context.hub.as_ref().filter(|_| context.keeps_messages);

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod come_back;
 pub mod descriptors;
 pub mod landlock;
+pub mod limits;
 pub mod privileges;
 pub mod process;
 pub mod readiness;

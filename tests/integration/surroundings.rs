@@ -1,6 +1,6 @@
 //! What a process is given by whoever started it: a name, a disposition of SIGCHLD, children.
 
-use crate::common::{Mode, OnDisk, Program, Scratch, children, eventually};
+use crate::common::{Mode, OnDisk, Program, Scratch, children, eventually, run_to_its_end};
 use rustix::process::Signal;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
@@ -126,5 +126,39 @@ fn an_application_keeps_the_exit_status_of_its_children() {
     eventually("it has ended", zombie);
     program.reload();
     assert!(zombie(), "somebody has waited for it");
+    assert_eq!(program.stop(), Some(0));
+}
+
+/// The program, started by a shell that has set a limit before.
+fn limited(limit: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", &format!("ulimit {limit} && exec \"$@\""), "sh"])
+        .arg(Program::handover_command().get_program());
+    command.env_remove("RUST_LOG").args(["-l", "127.0.0.1:0"]);
+    command
+}
+
+/// One said it was ready and could accept nobody, another was ended by a signal.
+#[test]
+fn a_start_with_too_little_of_the_host_says_so_and_is_never_ready() {
+    let needed = [
+        ("-n 16", "cannot serve: only 16 files may be open, and 32 have to be (see ulimit -n)"),
+        ("-s 16", "the main thread may have a stack of 16K, and needs 128K (see ulimit -s)"),
+        ("-d 8192", "cannot start a worker (fewer workers, or a smaller worker_stack; see ulimit -d, -v and -u): "),
+    ];
+    for (limit, said) in needed {
+        let ended = run_to_its_end(limited(limit).args(["--workers", "64"]));
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert!(stderr.lines().any(|line| line.contains(&format!("handover: {said}"))), "{limit}: {stderr}");
+        assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stdout).as_ref()), (Some(1), ""), "{limit}");
+    }
+}
+
+#[test]
+fn a_soft_limit_of_the_stack_is_raised() {
+    let program = Program::start(&mut limited("-S -s 16"));
+    program.client().expect_alive("/");
+    program.reload();
     assert_eq!(program.stop(), Some(0));
 }

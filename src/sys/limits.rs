@@ -1,0 +1,40 @@
+//! What a process may have of the host (getrlimit(2)).
+
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+
+/// Sees to it that the stack of the first thread can grow to so many bytes: that limit is looked at each time it grows, and
+/// may be raised up to the hard one.
+///
+/// # Errors
+/// How many it can grow to, where that is less.
+pub fn make_room_for_stack(bytes: u64) -> Result<(), u64> {
+    // Of 32 bits on some hosts. One that cannot be read is none that we know of.
+    #[allow(clippy::unnecessary_cast)]
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_STACK).map(|(soft, hard)| (soft as u64, hard as u64)) else {
+        return Ok(());
+    };
+    if soft >= bytes {
+        return Ok(());
+    }
+    let raised = bytes.min(hard);
+    match setrlimit(Resource::RLIMIT_STACK, raised as rlim_t, hard as rlim_t) {
+        Ok(()) if raised == bytes => Ok(()),
+        Ok(()) => Err(raised),
+        Err(_) => Err(soft),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only up, so that no other test of this process is short of stack; more than anybody has is what there is.
+    #[test]
+    fn a_stack_has_the_room_that_it_may_have() {
+        assert_eq!(make_room_for_stack(16 << 10), Ok(()));
+        let (_, hard) = getrlimit(Resource::RLIMIT_STACK).expect("limits");
+        if let Some(more) = (hard as u64).checked_add(1).filter(|_| hard as u64 != u64::MAX) {
+            assert_eq!(make_room_for_stack(more), Err(hard as u64));
+        }
+    }
+}
