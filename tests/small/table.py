@@ -22,11 +22,12 @@ def cells(target):
     except FileNotFoundError:
         return [f"`{target.triple}`"] + ["not tried on the machine that wrote this"] * (len(HEAD) - 1)
     best = lambda what: min(row[mode][what] for mode in ("overlap", "exec"))
+    unoptimised = "not tried: it was built with --dev" if row["profile"] == "dev" else None
     return [
         f"`{row['triple']}`",
-        f"{row['size'] / 1024:,.0f} KiB",
-        f"{best('resident'):,} KiB" if row["native"] else UNDER.format(what="memory"),
-        f"{best('ready') * 1000:.0f} ms" if row["native"] else UNDER.format(what="time"),
+        unoptimised or f"{row['size'] / 1024:,.0f} KiB",
+        UNDER.format(what="memory") if not row["native"] else unoptimised or f"{best('resident'):,} KiB",
+        UNDER.format(what="time") if not row["native"] else unoptimised or f"{best('ready') * 1000:.0f} ms",
         f"{row['tests']} passed" if "tests" in row else "not tried" if row["native"] else "not tried: hours under an emulator",
         reloads(row["overlap"]),
         reloads(row["exec"]),
