@@ -20,7 +20,7 @@ def cells(target):
     try:
         row = json.loads(kept(target).read_text())
     except FileNotFoundError:
-        return [f"`{target.triple}`"] + ["not tried on the machine that wrote this"] * (len(HEAD) - 1)
+        return [f"`{target.triple}`"] + ["not tried: no run of it was kept"] * (len(HEAD) - 1)
     best = lambda what: min(row[mode][what] for mode in ("overlap", "exec"))
     unoptimised = "not tried: it was built with --dev" if row["profile"] == "dev" else None
     return [
