@@ -241,9 +241,8 @@ def output(machine, megabytes, trials):
 def write_table(rows):
     """With what others have kept before, in the order of their names."""
     kept = cache() / "machines.json"
-    commit = run("git", "-C", ROOT, "describe", "--always", "--dirty").strip()
     all_rows = json.loads(kept.read_text()) if kept.exists() else {}
-    all_rows.update({name: [*cells, f"{datetime.date.today()}, {commit}"] for name, cells in rows.items()})
+    all_rows.update({name: [*cells, str(datetime.date.today())] for name, cells in rows.items()})
     kept.write_text(json.dumps(all_rows))
     # Those of which there is an output.
     shown = [cells for name, cells in sorted(all_rows.items()) if (OUTPUTS / name).exists()]
