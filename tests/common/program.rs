@@ -417,6 +417,7 @@ pub struct Size {
     /// KiB of memory.
     pub resident: usize,
     /// What of it is no file's.
+    #[cfg_attr(not(target_env = "gnu"), allow(dead_code, reason = "only glibc is told to give it back"))]
     pub allocated: usize,
     /// The most that ever was, in the same unit.
     pub peak: usize,
