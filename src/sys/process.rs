@@ -68,6 +68,18 @@ impl Stat {
     }
 }
 
+/// By which path this process was executed, as the kernel has it (AT_EXECFN of getauxval(3)); empty where it says none. It is
+/// asked directly: rustix looks for that function by dlsym, which finds nothing in a static program.
+pub fn executed_path() -> &'static std::ffi::CStr {
+    // SAFETY: it takes any number.
+    let at = unsafe { libc::getauxval(libc::AT_EXECFN) };
+    if at == 0 {
+        return c"";
+    }
+    // SAFETY: a string that the kernel has put there for as long as the process runs this program.
+    unsafe { std::ffi::CStr::from_ptr(at as *const std::ffi::c_char) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
