@@ -45,6 +45,11 @@ const LEAST_CONNECTIONS: u64 = 16;
 /// What push gets where its share does not fit.
 const PUSH_LEAST: u64 = *PUSH_MEMORY.start();
 
+/// What threads take before the first request: the stacks and buffers of workers, and what all others do.
+pub fn threads(config: &Config) -> u64 {
+    (config.workers * (config.worker_stack + worker_buffers(&config.limits))) as u64 + THREADS
+}
+
 /// How a process's memory is divided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {

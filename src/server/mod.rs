@@ -14,7 +14,7 @@ mod stragglers;
 use crate::Error;
 use crate::api::{Closure, Handler, IntoResponse, Layered, Layers, Next, Request};
 use crate::config::site::ConfiguredSite;
-use crate::config::{AllowedPaths, Config, Limits, StatusAccess};
+use crate::config::{AllowedPaths, Config, Limits, StatusAccess, size_text};
 use crate::engine::memory::{self, Plan};
 use crate::generation::generation;
 use crate::lifecycle::Event;
@@ -30,6 +30,7 @@ use crate::logging::requests::RequestLog;
 use crate::logging::{self, Log, early, filters, start_lines};
 use crate::program::{check, flags, privileges};
 use crate::push::Hub;
+use crate::sys::limits::data_left;
 use crate::sys::privileges::{Identity, is_root};
 use crate::sys::regular_file::{self, is_exposed};
 use crate::sys::resident;
@@ -701,6 +702,16 @@ impl Server {
         if possible < LEAST_DESCRIPTORS && is_first {
             let wrong =
                 format!("only {possible} files may be open, and {LEAST_DESCRIPTORS} have to be (see ulimit -n)");
+            return Err(Error::runtime(format_args!("cannot serve"), io::Error::other(wrong)));
+        }
+        // Before there are any: what is refused in one that begins to work ends the process.
+        let needed = memory::threads(&config);
+        if let Some(left) = data_left().filter(|left| *left < needed && is_first) {
+            let (workers, needed, left) = (config.workers, size_text(needed), size_text(left));
+            let wrong = format!(
+                "{workers} workers take {needed} of memory, and {left} are left \
+                 (fewer workers, or a smaller worker_stack; see ulimit -d)"
+            );
             return Err(Error::runtime(format_args!("cannot serve"), io::Error::other(wrong)));
         }
         let of = |listeners: &[Listener]| listeners.iter().map(|listener| listener.bound().clone()).collect();
