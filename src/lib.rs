@@ -97,6 +97,8 @@ pub use program::application::{Application, Arguments};
 pub use program::flags::Parsed;
 /// The program's own: what it does that is no server.
 #[doc(hidden)]
+pub use program::flags::require_stack;
+#[doc(hidden)]
 pub use program::passwd::passwd_command;
 #[doc(hidden)]
 pub use program::reload::reload_command;

@@ -4,6 +4,13 @@ use handover::{Config, Ended, Error, Server, Site};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    handover::require_stack();
+    run()
+}
+
+// Apart from what is looked at before, which may be all that there is room for.
+#[inline(never)]
+fn run() -> ExitCode {
     let command = handover::reload_command(std::env::args_os());
     let command = command.or_else(|| handover::token_command(std::env::args_os()));
     let command = command.or_else(|| handover::top_command(std::env::args_os()));

@@ -426,6 +426,15 @@ const MAIN_STACK: u64 = 128 << 10;
 /// Reads this process's own command line, and says here what only asks for a text, or is wrong. `reload` of an application
 /// is done here too.
 pub fn from_process(line: &CommandLine) -> (Config, OwnSaid) {
+    require_stack();
+    read_own(line)
+}
+
+/// Ends the process where its first thread may not have the stack that a start takes.
+///
+/// It is asked before there is anything on that stack; what it does itself takes a few kilobytes.
+#[inline(never)]
+pub fn require_stack() {
     if let Err(bytes) = make_room_for_stack(MAIN_STACK) {
         let (has, needs) = (size_text(bytes), size_text(MAIN_STACK));
         early::last_words(
@@ -434,6 +443,10 @@ pub fn from_process(line: &CommandLine) -> (Config, OwnSaid) {
         );
         process::exit(1);
     }
+}
+
+#[inline(never)]
+fn read_own(line: &CommandLine) -> (Config, OwnSaid) {
     if line.root == Root::Refused
         && let Some(exit_code) = reload_command_of(&program_name(), std::env::args_os())
     {

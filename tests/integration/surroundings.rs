@@ -144,8 +144,7 @@ fn limited(limit: &str) -> Command {
 fn a_start_with_too_little_of_the_host_says_so_and_is_never_ready() {
     let needed = [
         ("-n 16", "cannot serve: only 16 files may be open, and 32 have to be (see ulimit -n)"),
-        // With less a program without optimisation may not come to say it.
-        ("-s 64", "the main thread may have a stack of 64K, and needs 128K (see ulimit -s)"),
+        ("-s 16", "the main thread may have a stack of 16K, and needs 128K (see ulimit -s)"),
         ("-d 8192", "cannot serve: 64 workers take "),
     ];
     for (limit, said) in needed {

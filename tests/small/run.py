@@ -22,6 +22,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import table
 from toolchain import ROOT, TARGETS, NotToBeHad, Toolchain, emulator_of, named
@@ -60,13 +61,14 @@ def smoke(program, mode, emulator, *more):
     return json.loads(lines[-1])
 
 
-def suite(toolchain, target):
-    """The integration tests: how many have passed."""
+def suite(toolchain, target, meanwhile):
+    """The integration tests: how many have passed. They wait more than they work, so something is built meanwhile."""
     programs = toolchain.build(target, "dev", "--bins", "--examples", "--test", "integration")
     # Most of them wait for processes that they have started, and not for a core.
     threads = str(2 * len(os.sched_getaffinity(0)))
     child = subprocess.Popen([programs["test:integration"]], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              text=True, env={**os.environ, "RUST_TEST_THREADS": threads})
+    meanwhile()
     began, passed = time.monotonic(), None
     for line in child.stdout:
         # What fails, and the line that counts: a thousand that passed are not to be read by anybody.
@@ -81,12 +83,17 @@ def suite(toolchain, target):
     return passed
 
 
-def trial(toolchain, target, arguments):
-    """Builds for a target and runs it; what was measured is kept for the table."""
+def build(toolchain, target, profile):
     began = time.monotonic()
-    profile = "dev" if arguments.dev else "release"
     program = toolchain.build(target, profile, "--bin", "handover")["handover"]
     print(f"small: {target.triple}: built in {time.monotonic() - began:.0f} s ({profile})", flush=True)
+    return program
+
+
+def trial(toolchain, target, arguments, meanwhile):
+    """Builds for a target and runs it; what was measured is kept for the table."""
+    profile = profile_of(arguments)
+    program = build(toolchain, target, profile)
     native = runs_here(program)
     row = {"triple": target.triple, "native": native, "size": program.stat().st_size, "profile": profile}
     for mode in MODES:
@@ -98,10 +105,14 @@ def trial(toolchain, target, arguments):
         print(f"small: {target.triple}: with the system calls of Linux 4.14 alone: {row['old']} reloads", flush=True)
     if arguments.suite:
         if native:
-            row["tests"] = suite(toolchain, target)
+            row["tests"] = suite(toolchain, target, meanwhile)
         else:
             print(f"small: {target.triple}: NOT TRIED: the integration tests, which would take hours under an emulator")
     table.keep(target, {**row, "measured": str(datetime.date.today())})
+
+
+def profile_of(arguments):
+    return "dev" if arguments.dev else "release"
 
 
 def main():
@@ -123,9 +134,18 @@ def main():
         not_tried = [(target, str(why)) for target in targets]
     except RuntimeError as wrong:
         sys.exit(f"small: {wrong}")
-    for target in targets if toolchain else []:
+    builder = ThreadPoolExecutor(1)
+    ahead = []
+    for number, target in enumerate(targets if toolchain else []):
+        # What it has built is there when its turn comes; what it could not is tried, and said, again.
+        wait(ahead)
+        following = targets[number + 1:number + 2]
+
+        def meanwhile():
+            ahead.extend(builder.submit(build, toolchain, target, profile_of(arguments)) for target in following)
+
         try:
-            trial(toolchain, target, arguments)
+            trial(toolchain, target, arguments, meanwhile)
         except NotToBeHad as why:
             not_tried.append((target, str(why)))
         except RuntimeError as wrong:
