@@ -25,7 +25,7 @@ test-supervisors:
 small *ARGS:
     tests/small/run.py "$@"
 
-# Boot machines with so many MB (64, 48, 32) that run it, x86_64 and ARM (needs qemu-system): just vm [--memory] [--keep] [MB…]
+# Boot machines with so many MB (64, 48, 32) that run it, x86_64 and ARM (needs qemu-system): just vm [--memory | --clocks] [--keep] [MB…]
 vm *ARGS:
     tests/vm/run.py "$@"
 

@@ -29,8 +29,9 @@ const SWITCH_TIMEOUT: Duration = Duration::from_secs(1);
 const PROMOTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// From a packet that is received to its event.
 const RECEIVING: Duration = Duration::from_millis(5);
-/// How long no connection may have moved, before the reload's deadline cuts what is left.
-const STILL_MOVES: Duration = Duration::from_millis(250);
+/// How long no connection may have moved, before the reload's deadline cuts what is left: longer than a busy host keeps a
+/// process waiting.
+const STILL_MOVES: Duration = Duration::from_secs(1);
 /// How long a successor that was told to stop on probation may take.
 const PROBATION_STOP: Duration = Duration::from_secs(5);
 /// How long a successor that has not said READY may take to answer a stop.

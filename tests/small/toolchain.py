@@ -150,9 +150,18 @@ class Toolchain:
             env=self.environment)
         return compiled
 
+    def compile(self, target, source):
+        """A static program of one file in C, for that target."""
+        program = self.cache / f"{source.stem}-{target.name}"
+        triple = re.sub(r"^armv7", "arm", target.triple).replace("-unknown", "")
+        run(self.cache / "linker/bin/python", "-m", "ziglang", "cc", "-target", triple, "-static", "-Os", "-s", source, "-o", program,
+            env=self.environment)
+        return program
+
     def build(self, target, profile, *what):
-        """Builds for that target; answers the programs by name, that of a test as `test:NAME`."""
-        command = ["cargo-zigbuild", "rustc" if target.stub else "zigbuild", "--locked", "--profile", profile, "--target",
+        """Builds for that target; answers the programs by name, that of a test as `test:NAME`. Tests that run meanwhile have
+        the processors first."""
+        command = ["nice", "-n", "19", "cargo-zigbuild", "rustc" if target.stub else "zigbuild", "--locked", "--profile", profile, "--target",
                    target.triple, "--message-format", "json-render-diagnostics", "-Zbuild-std=std,panic_unwind,test", *what]
         if target.stub:
             command += ["--", f"-Clink-arg={self.stub_of(target)}"]

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Boots machines with little memory that run the static program, and nothing else but busybox: Debian's kernel under QEMU.
 
-    tests/vm/run.py [--keep] [--only arm|x86_64|x86_64-user-mode] [--memory] [MB]...
+    tests/vm/run.py [--keep] [--only arm|x86_64|x86_64-user-mode] [--memory | --clocks] [MB]...
 
 MB is 64, 48 and 32 unless it is said, or what that kernel needs. Each machine starts the server, keeps clients and subscribers through two reloads in
 each mode, and stops it; tests/vm/init is what runs in there. With --memory it is the machine whose memory runs out: a
-neighbour takes it all, and then the kernel kills the server, that a supervisor starts again. --keep writes what the machines
+neighbour takes it all, and then the kernel kills the server, that a supervisor starts again. With --clocks it is one whose clock jumps: 1970, 2040, back, 2100, with a reload in each year. --keep writes what the machines
 said to docs/vm/ and the table to docs/small-hosts.md.
 
 It needs Debian's packages (kernels, busybox-static; they are unpacked and not installed) and qemu-system-x86, qemu-system-arm,
@@ -165,12 +165,12 @@ def archive(files):
     return bytes(packed)
 
 
-def first_files(machine, program):
+def first_files(machine, program, clock):
     kernel, busybox = packages_of(machine)
     directories = ["bin", "dev", "proc", "sys", "tmp", "site", "run", "run/handover"]
     files = [(name, 0o040755, b"") for name in directories]
     files += [(name, 0o100755, path.read_bytes()) for name, path in
-              [("bin/busybox", busybox), ("handover", program), ("init", HERE / "init")]]
+              [("bin/busybox", busybox), ("bin/clock", clock), ("handover", program), ("init", HERE / "init")]]
     files += [("site/index.html", 0o100644, b"small\n"), ("run/handover/handover.toml", 0o100644, CONFIG)]
     packed = cache() / f"machine-{machine.name}.cpio"
     # While it is unpacked both are in memory.
@@ -199,9 +199,9 @@ def boot(machine, kernel, packed, megabytes, trials, accelerator):
         child.wait()
 
 
-def trial(machine, program, megabytes, trials):
+def trial(machine, program, clock, megabytes, trials):
     """The lines of the machine, whether it passed, and how it ran."""
-    kernel, packed = first_files(machine, program)
+    kernel, packed = first_files(machine, program, clock)
     for accelerator in machine.accelerators():
         said, ended = boot(machine, kernel, packed, megabytes, trials, accelerator)
         lines = [line for line in re.sub(r"\x1b\S*|\r", "", said.decode(errors="replace")).splitlines() if line.strip()]
@@ -224,6 +224,9 @@ def row(machine, megabytes, trials, lines, passed, accelerator):
 
     name = f"[{machine.name}, {megabytes} MB](vm/{output(machine, megabytes, trials)}), {accelerator}"
     left = figure(r"vm: \S+, Linux \S+, .* all, (\d+ kB) left")
+    if trials == "clocks":
+        done = "goes on through 1970, 2040, 2000, 2100, 2106 and 2026, 6 reloads in each mode: none lost, none twice"
+        return [name, left, "", "", "", "", done if passed else "FAILED"]
     if trials == "memory":
         return [name, left, "", "", "", "", "goes on when a neighbour is killed; killed, it is started again" if passed else "FAILED"]
     if not passed:
@@ -235,7 +238,7 @@ def row(machine, megabytes, trials, lines, passed, accelerator):
 
 
 def output(machine, megabytes, trials):
-    return f"{machine.name}-{megabytes}{'-memory' if trials == 'memory' else ''}.txt"
+    return f"{machine.name}-{megabytes}{'' if trials == 'reload' else f'-{trials}'}.txt"
 
 
 def write_table(rows):
@@ -255,7 +258,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("megabytes", nargs="*", type=int, metavar="MB")
     parser.add_argument("--only", choices=[machine.name for machine in MACHINES])
-    parser.add_argument("--memory", action="store_true", help="let the memory run out")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--memory", dest="trials", action="store_const", const="memory", default="reload", help="let the memory run out")
+    other.add_argument("--clocks", dest="trials", action="store_const", const="clocks", help="let the clock jump")
     parser.add_argument("--program", type=pathlib.Path, help="a static one that is built already, of the machine's kind")
     parser.add_argument("--keep", action="store_true", help="write docs/vm/ and docs/small-hosts.md")
     arguments = parser.parse_args()
@@ -266,13 +271,15 @@ def main():
     rows, failed = {}, 0
     try:
         for machine in wanted:
-            program = arguments.program or Toolchain().build(machine.target, "release", "--bin", "handover")["handover"]
+            toolchain = Toolchain()
+            program = arguments.program or toolchain.build(machine.target, "release", "--bin", "handover")["handover"]
+            clock = toolchain.compile(machine.target, HERE / "clock.c")
             sizes = arguments.megabytes or machine.sizes
-            trials = [("memory" if arguments.memory else "reload", megabytes) for megabytes in sizes]
-            if arguments.keep and not arguments.memory:
-                trials.append(("memory", sizes[0]))
+            trials = [(arguments.trials, megabytes) for megabytes in sizes]
+            if arguments.keep and arguments.trials == "reload":
+                trials += [("memory", sizes[0]), ("clocks", sizes[0])]
             for kind, megabytes in trials:
-                lines, passed, accelerator = trial(machine, program, megabytes, kind)
+                lines, passed, accelerator = trial(machine, program, clock, megabytes, kind)
                 for line in lines if not passed else (line for line in lines if line.startswith("vm: ")):
                     print(f"    {line}")
                 print(f"vm: {machine.name}, {megabytes} MB, {kind}, {accelerator}: {'passed' if passed else 'FAILED'}", flush=True)
