@@ -15,7 +15,6 @@ and what tests/small builds with. A machine that is not done in time is switched
 import argparse
 import datetime
 import gzip
-import json
 import os
 import pathlib
 import re
@@ -242,11 +241,13 @@ def output(machine, megabytes, trials):
 
 
 def write_table(rows):
-    """With what others have kept before, in the order of their names."""
-    kept = cache() / "machines.json"
-    all_rows = json.loads(kept.read_text()) if kept.exists() else {}
-    all_rows.update({name: [*cells, str(datetime.date.today())] for name, cells in rows.items()})
-    kept.write_text(json.dumps(all_rows))
+    """Beside what stands there, in the order of their names."""
+    commit = run("git", "-C", ROOT, "describe", "--always", "--dirty").strip()
+    text = table.PAGE.read_text()
+    lines = text[text.index(BEGIN):text.index(END)].splitlines()
+    before = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines if line.startswith("| [")]
+    all_rows = {re.search(r"\(vm/([^)]+)\)", cells[0])[1]: cells for cells in before}
+    all_rows.update({name: [*cells, f"{datetime.date.today()}, {commit}"] for name, cells in rows.items()})
     # Those of which there is an output.
     shown = [cells for name, cells in sorted(all_rows.items()) if (OUTPUTS / name).exists()]
     head = ["machine", "memory before it starts", "resident at rest", "resident with clients", "start to ready",
