@@ -3,6 +3,7 @@
 use super::before;
 use super::child::{Child, How};
 use super::configuration;
+use crate::sys::process::executed_path;
 use crate::sys::working_directory;
 use http1::number::decimal;
 use rustix::fs::{Mode, OFlags};
@@ -166,7 +167,7 @@ impl Program {
             self.image = running.map(OwnedFd::from);
             return self;
         }
-        let mut executed = absolute(Path::new(OsStr::from_bytes(crate::sys::process::executed_path().to_bytes())));
+        let mut executed = absolute(executed_path());
         if is_of_a_descriptor(&executed)
             && let Some(path) = env::var_os(PATH)
         {
@@ -194,8 +195,7 @@ impl Program {
 
     /// A program that was executed by its descriptor has that one's number for its name, as ps(1) and /proc show it.
     fn named(self) -> Program {
-        let executed = Path::new(OsStr::from_bytes(crate::sys::process::executed_path().to_bytes())).to_owned();
-        if let Some(name) = self.path.file_name().filter(|_| is_of_a_descriptor(&executed)) {
+        if let Some(name) = self.path.file_name().filter(|_| is_of_a_descriptor(executed_path())) {
             // Where it is refused the name is a number; of a name that is too long the kernel takes the beginning.
             let _ = rustix::thread::set_name(&c_string(name.to_owned()));
         }

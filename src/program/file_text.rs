@@ -99,6 +99,20 @@ impl<'t> FileText<'t> {
         }
     }
 
+    /// The values of a table that has these keys and no other, in their order.
+    pub fn values<'v, const N: usize>(
+        &self,
+        key: &str,
+        value: &'v Value<'v>,
+        keys: &[&str; N],
+    ) -> Result<[Option<&'v Value<'v>>; N], Error> {
+        let table = self.table(key, value)?;
+        if let Some(entry) = table.iter().find(|entry| !keys.contains(&entry.key)) {
+            return Err(self.unknown(entry, keys));
+        }
+        Ok(keys.map(|key| table.iter().find(|entry| entry.key == key).map(|entry| entry.value)))
+    }
+
     /// Remembers where a setting stands, for what can only be seen later.
     pub fn note(&mut self, key: &str, value: &Value) {
         let place = self.position(value.span().start);

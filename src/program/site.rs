@@ -176,12 +176,7 @@ impl SiteTable {
     }
 
     fn cache_rule(&mut self, source: &FileText<'_>, value: &Value) -> Result<(), Error> {
-        let table = source.table("cache", value)?;
-        if let Some(entry) = table.iter().find(|entry| !CACHE_KEYS.contains(&entry.key)) {
-            return Err(source.unknown(entry, &CACHE_KEYS));
-        }
-        let find = |key: &str| table.iter().find(|entry| entry.key == key).map(|entry| entry.value);
-        let (Some(names), Some(control)) = (find("match"), find("control")) else {
+        let [Some(names), Some(control)] = source.values("cache", value, &CACHE_KEYS)? else {
             let help = "a cache rule needs match and control: match = \"*.js\", control = \"max-age=3600\"";
             return Err(source.error(value.span().start, help));
         };
@@ -210,7 +205,6 @@ impl SiteTable {
     }
 }
 
-/// Reads an entry of the table, if it says something of a site. Error pages are for [`error_pages`](Self::error_pages).
 /// `auth` of a route or of push.
 pub fn auth(source: &FileText<'_>, value: &Value) -> Result<Auth, Error> {
     let allowed = "allowed is { realm = \"…\", file = \"…\" }, or false";
@@ -219,12 +213,7 @@ pub fn auth(source: &FileText<'_>, value: &Value) -> Result<Auth, Error> {
         DeValue::Table(_) => {}
         _ => return Err(source.refuse("auth", value, allowed)),
     }
-    let table = source.table("auth", value)?;
-    if let Some(entry) = table.iter().find(|entry| !AUTH_KEYS.contains(&entry.key)) {
-        return Err(source.unknown(entry, &AUTH_KEYS));
-    }
-    let find = |key: &str| table.iter().find(|entry| entry.key == key).map(|entry| entry.value);
-    let (Some(realm), Some(file)) = (find("realm"), find("file")) else {
+    let [Some(realm), Some(file)] = source.values("auth", value, &AUTH_KEYS)? else {
         let help = "auth needs realm and file: auth = { realm = \"the house\", file = \"users\" }";
         return Err(source.error(value.span().start, help));
     };

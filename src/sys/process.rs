@@ -3,7 +3,10 @@
 use super::clock::Clock;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use rustix::param::{clock_ticks_per_second, page_size};
+use std::ffi::{CStr, OsStr, c_char};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// What it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,14 +73,15 @@ impl Stat {
 
 /// By which path this process was executed, as the kernel has it (AT_EXECFN of getauxval(3)); empty where it says none. It is
 /// asked directly: rustix looks for that function by dlsym, which finds nothing in a static program.
-pub fn executed_path() -> &'static std::ffi::CStr {
+pub fn executed_path() -> &'static Path {
     // SAFETY: it takes any number.
     let at = unsafe { libc::getauxval(libc::AT_EXECFN) };
     if at == 0 {
-        return c"";
+        return Path::new("");
     }
     // SAFETY: a string that the kernel has put there for as long as the process runs this program.
-    unsafe { std::ffi::CStr::from_ptr(at as *const std::ffi::c_char) }
+    let path = unsafe { CStr::from_ptr(at as *const c_char) };
+    Path::new(OsStr::from_bytes(path.to_bytes()))
 }
 
 #[cfg(test)]
