@@ -157,7 +157,8 @@ def main():
         table.write()
     tried = len(targets) - len(not_tried)
     print(f"small: {tried - len(failed)} passed, {len(failed)} failed, {len(not_tried)} not tried")
-    sys.exit(1 if failed else 0)
+    # A run in which nothing was tried has shown nothing.
+    sys.exit(1 if failed or not tried else 0)
 
 
 if __name__ == "__main__":
