@@ -68,6 +68,15 @@ struct Written {
     file: File,
 }
 
+/// Whose turn it is to put a pid file into its place.
+#[derive(Debug)]
+enum Turn {
+    /// It is there: nothing had to be replaced.
+    Done,
+    /// Ours, as long as the old file is held. `None` where none can be.
+    Ours(Option<File>),
+}
+
 impl Legacy {
     /// Reads what [`PidFile::legacy`] wrote. `own` takes a descriptor that is open.
     pub fn read(text: &OsStr, own: impl FnOnce(RawFd) -> Option<File>) -> Legacy {
@@ -191,13 +200,22 @@ impl PidFile {
     /// Of two that start at the same moment one gets it: they take turns at what stands there, and where nothing does, a
     /// rename that replaces nothing decides.
     fn put(&self, temporary: &Path, path: &Path) -> io::Result<()> {
+        match self.turn(temporary, path)? {
+            Turn::Done => Ok(()),
+            // It is over when the new file is in its place: whoever waits for it looks at the place again.
+            Turn::Ours(_held) => fs::rename(temporary, path),
+        }
+    }
+
+    /// Waits for the turn to replace what stands in that place.
+    fn turn(&self, temporary: &Path, path: &Path) -> io::Result<Turn> {
         for tries in 1.. {
             let there = match open_there(path, OFlags::RDONLY) {
                 Ok(there) => there,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
                         Err(Errno::EXIST) if tries < TRIES => continue,
-                        Ok(()) => return Ok(()),
+                        Ok(()) => return Ok(Turn::Done),
                         // Not every file system can.
                         Err(_) => break,
                     }
@@ -214,10 +232,10 @@ impl PidFile {
                 continue;
             }
             if is_at(&there, path) || tries >= TRIES {
-                break;
+                return Ok(Turn::Ours(Some(there)));
             }
         }
-        fs::rename(temporary, path)
+        Ok(Turn::Ours(None))
     }
 
     /// The process of another server that holds the file in that place.
@@ -582,6 +600,21 @@ mod tests {
         fs::rename(&other, &path).expect("put there");
         drop(stale);
         assert!(late.join().expect("it ends").expect_err("held").is_bind());
+    }
+
+    /// It was given up just before the rename: then another looked at the old file, and replaced the new one.
+    #[test]
+    fn a_turn_lasts_until_the_file_is_in_its_place() {
+        let directory = Directory::new("turn");
+        let path = directory.0.join("pid");
+        fs::write(&path, "1 stale\n").expect("an old file");
+        let stale = File::open(&path).expect("the old file");
+        let free = || flock(&stale, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK);
+        let one = PidFile::new(Some(path.clone()), None, None, None);
+        let turn = one.turn(&directory.0.join("new"), &path).expect("its turn");
+        assert!(matches!(turn, Turn::Ours(Some(_))) && !free());
+        drop(turn);
+        assert!(free());
     }
 
     #[test]
