@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import gc
 import hashlib
+import itertools
 import os
 import pathlib
 import random
@@ -35,7 +36,16 @@ def check(what, holds, detail=""):
 
 
 def equal(what, found, expected):
-    return check(what, found == expected, f"{_short(found)} and not {_short(expected)}")
+    return check(what, found == expected, _difference(found, expected))
+
+
+def _difference(found, expected):
+    if not (isinstance(found, list) and isinstance(expected, list) and len(found) + len(expected) > 20):
+        return f"{_short(found)} and not {_short(expected)}"
+    pairs = itertools.zip_longest(found, expected, fillvalue="nothing")
+    at = next((at for at, (one, other) in enumerate(pairs) if one != other), 0)
+    both = f"{_short(found[at:at + 10])} and not {_short(expected[at:at + 10])}"
+    return f"of {len(found)} and not {len(expected)}, from the one with index {at} on: {both}"
 
 
 def _short(value):

@@ -294,12 +294,13 @@ def through_a_kill(mode, server, publisher, subscribers):
     with publisher.turn:
         last = publisher.published
         hear(f"{when}, the last", subscribers, lambda subscriber: subscriber.numbers()[-1:] == [last])
-    for subscriber in subscribers:
-        heard = subscriber.seen["heard"]
-        equal(f"{subscriber.name}, {when}: one gap", subscriber.gaps(), 1)
-        at = heard.index("gap")
-        equal(f"{subscriber.name}, {when}: it was said before anything else", heard[:at], list(range(1, before + 1)))
-        equal(f"{subscriber.name}, {when}: then each once", heard[at + 1:], list(range(behind + 1, last + 1)))
+        # One of them is looked at as it is now, and not as it was when it was asked.
+        for subscriber in subscribers:
+            heard = subscriber.seen["heard"]
+            equal(f"{subscriber.name}, {when}: one gap", subscriber.gaps(), 1)
+            at = heard.index("gap")
+            equal(f"{subscriber.name}, {when}: it was said before anything else", heard[:at], list(range(1, before + 1)))
+            equal(f"{subscriber.name}, {when}: then each once", heard[at + 1:], list(range(behind + 1, last + 1)))
 
 
 def across(mode, browser, site, directory):
