@@ -38,7 +38,7 @@ impl Hub {
         let written = i64::from_le_bytes(time.try_into().map_err(|_| "it is damaged")?);
         // A clock that was set back says nothing of how long ago that was.
         let older = wall_clock().saturating_sub(written).max(0).saturating_mul(1000);
-        self.inner().read_from(log, boot_time(), older).map_err(|wrong| wrong.to_string())?;
+        let _ = self.inner().read_from(log, boot_time(), older).map_err(|wrong| wrong.to_string())?;
         self.inner().begin_epoch(new_epoch());
         Ok(true)
     }

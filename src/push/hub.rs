@@ -4,7 +4,7 @@ use super::token_keys::TokenKeys;
 use crate::api::{Conversations, Sessions};
 use crate::clock::boot_time;
 use crate::config::PushConfig;
-use pubsub::{HubLimits, Limits, Message, Position, PublishError, Retention, Topic, TopicFigures};
+use pubsub::{BadWritten, HubLimits, Limits, Message, Position, PublishError, Retention, Topic, TopicFigures};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -101,6 +101,15 @@ impl Hub {
         limits.message = push.max_message.unwrap_or(limits.message);
         self.inner.set_limits(limits);
         self.inner.set_most_subscribers(push.subscribers(connections));
+    }
+
+    /// Goes on with what a predecessor has written down.
+    pub(crate) fn go_on_with(&self, written: &[u8]) -> Result<(), BadWritten> {
+        // It followed a bus, and others do: here begins something else.
+        if self.inner.read_from(written, boot_time(), 0)? {
+            self.inner.begin_epoch(new_epoch());
+        }
+        Ok(())
     }
 
     pub(crate) fn inner(&self) -> &pubsub::Hub {

@@ -9,7 +9,7 @@ use super::stragglers::Stragglers;
 use super::{Carry, Ended, figures};
 use crate::Error;
 use crate::api::{Handler, Sessions};
-use crate::clock::{Millis, boot_time};
+use crate::clock::Millis;
 use crate::config::{AllowedPaths, Config, ReloadMode};
 use crate::engine::acceptor::{Acceptor, Command, Holders, Jobs, WAKER};
 use crate::engine::connection::{Budget, Connection, Durations, Restored, Role, Shared, Stats};
@@ -479,7 +479,7 @@ impl Running {
         let Some(hub) = &self.context.hub else { return };
         // What is asked of us for the predecessor waits for the word that this process publishes.
         hub.inner().freeze();
-        if let Err(wrong) = hub.inner().read_from(written, boot_time(), 0) {
+        if let Err(wrong) = hub.go_on_with(written) {
             let why = format!("its messages cannot be read: {wrong}");
             log::error!("{why}");
             self.tell_predecessor(&Message::Failed(why));
@@ -998,7 +998,7 @@ fn begin_hub<'c>(
     hub.configure(&config.push, config.memory, config.limits.connections);
     if let Some(written) = inherited {
         let what = "the messages of the predecessor cannot be read";
-        if let Err(wrong) = hub.inner().read_from(written, boot_time(), 0) {
+        if let Err(wrong) = hub.go_on_with(written) {
             if way_back::is_armed() {
                 return Err(Error::runtime(format_args!("{what}"), io::Error::other(wrong)));
             }

@@ -6,7 +6,8 @@
 //!
 //! Order of locks: a subscriber's own, then the hub's. Nothing is sent under the hub's.
 
-use crate::idempotency::{self, Keys, Used};
+use crate::follow::{Begun, Bus, Follower};
+use crate::idempotency::{Keys, Used};
 use crate::inbox::{ForClient, SendError};
 use crate::log::{AppendError, Limits, Log, MessageLog, Retention, TopicInfo};
 use crate::{BadTopic, Message, Position, Topic};
@@ -17,6 +18,10 @@ use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+/// How long a publication through a bus is waited for; the bus itself ends it before.
+const BUS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a hub may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ struct Inner {
     thawed: Condvar,
     /// Who publishes instead of this process.
     elsewhere: Mutex<Option<Arc<Elsewhere>>>,
+    /// What publications go through.
+    bus: Mutex<Option<Arc<dyn Bus>>>,
     /// Who has its clients.
     clients_elsewhere: Mutex<Option<Arc<ClientsElsewhere>>>,
 }
@@ -65,6 +72,8 @@ type Wake = dyn Fn() + Send + Sync;
 pub(crate) struct State {
     pub(crate) log: Log,
     pub(crate) keys: Keys,
+    /// Where the log follows a bus.
+    pub(crate) follower: Option<Follower>,
     phase: Phase,
     /// Messages, by this process.
     published: u64,
@@ -92,7 +101,8 @@ pub(crate) enum Phase {
     Gone,
 }
 
-/// Why something was not published. But for [`Unknown`](PublishError::Unknown), nothing has happened then.
+/// Why something was not published. But for [`Unknown`](PublishError::Unknown) and
+/// [`Unanswered`](PublishError::Unanswered), nothing has happened then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -111,6 +121,10 @@ pub enum PublishError {
     Unknown,
     /// The key was used for something else.
     KeyReused,
+    /// The bus of several hosts is down.
+    Unavailable,
+    /// The bus was asked and has not answered in time: it may have been published or not.
+    Unanswered,
 }
 
 impl fmt::Display for PublishError {
@@ -124,6 +138,10 @@ impl fmt::Display for PublishError {
                 f.write_str("another process is the server now and has not answered: it may have been published or not")
             }
             PublishError::KeyReused => f.write_str("the Idempotency-Key was used for another message"),
+            PublishError::Unavailable => f.write_str("the bus is down, and nothing was published"),
+            PublishError::Unanswered => {
+                f.write_str("the bus has not answered in time: outcome unknown, it may have been published or not")
+            }
         }
     }
 }
@@ -177,6 +195,7 @@ impl Hub {
             published: 0,
             log: Log::new(epoch, limits.log),
             keys: Keys::default(),
+            follower: None,
             phase: Phase::Before,
             waiting: HashMap::default(),
             marked: Vec::new(),
@@ -195,6 +214,7 @@ impl Hub {
             phase: Mutex::new(Phase::Before),
             thawed: Condvar::new(),
             elsewhere: Mutex::new(None),
+            bus: Mutex::new(None),
             clients_elsewhere: Mutex::new(None),
         }))
     }
@@ -316,6 +336,24 @@ impl Hub {
         self.0.clients_elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn bus_slot(&self) -> MutexGuard<'_, Option<Arc<dyn Bus>>> {
+        self.0.bus.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn thawed(&self) -> &Condvar {
+        &self.0.thawed
+    }
+
+    /// Has it published by who does that instead of this process.
+    pub(crate) fn publish_elsewhere(
+        &self,
+        messages: Vec<(Topic, Message)>,
+        key: Option<Key<'_>>,
+    ) -> Result<Published, PublishError> {
+        let elsewhere = self.elsewhere().clone().ok_or(PublishError::HandedOver)?;
+        elsewhere(messages, key)
+    }
+
     fn elsewhere(&self) -> MutexGuard<'_, Option<Arc<Elsewhere>>> {
         self.0.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -327,7 +365,7 @@ impl Hub {
     }
 
     /// The log once it is this process's to write to.
-    fn open_state(&self) -> Result<RwLockWriteGuard<'_, State>, PublishError> {
+    pub(crate) fn open_state(&self) -> Result<RwLockWriteGuard<'_, State>, PublishError> {
         loop {
             let state = self.write();
             match state.phase {
@@ -341,7 +379,7 @@ impl Hub {
         }
     }
 
-    /// Publishes a message at that time.
+    /// Publishes a message at that time. Through a bus that blocks until it has come back, for some seconds at most.
     ///
     /// # Errors
     /// See [`PublishError`].
@@ -373,12 +411,16 @@ impl Hub {
     where
         M: AsRef<[(Topic, Message)]> + IntoIterator<Item = (Topic, Message)>,
     {
+        let bus = self.bus_slot().clone();
+        if let Some(bus) = bus {
+            return match self.give(&*bus, these.into_iter().collect(), key)? {
+                Begun::Ended(outcome) => outcome,
+                Begun::Waits(ticket) => ticket.wait(BUS_PATIENCE),
+            };
+        }
         let mut state = match self.open_state() {
             Ok(state) => state,
-            Err(PublishError::HandedOver) => {
-                let elsewhere = self.elsewhere().clone().ok_or(PublishError::HandedOver)?;
-                return elsewhere(these.into_iter().collect(), key);
-            }
+            Err(PublishError::HandedOver) => return self.publish_elsewhere(these.into_iter().collect(), key),
             Err(error) => return Err(error),
         };
         let messages = these.as_ref();
@@ -386,38 +428,24 @@ impl Hub {
         if messages.iter().any(|(_, message)| message.data().len() > most) {
             return Err(PublishError::TooLarge { most });
         }
-        let listening = |state: &State, topic| state.waiting.get(topic).map_or(0, |waiting| waiting.tokens.len());
-        let key = match (key, messages) {
-            (Some(Key { principal, key }), [(first, _), ..]) => {
-                let topic = if messages.len() == 1 { first.name() } else { "" };
-                let key = [first.namespace(), principal, topic, key].join("\n");
-                let said = messages.iter().flat_map(|(topic, message)| {
-                    [topic.name().as_bytes(), message.event().unwrap_or_default().as_bytes(), message.data()]
-                });
-                let hash = idempotency::hash(said);
-                match state.keys.get(&key, now) {
-                    Some(used) if used.hash != hash => return Err(PublishError::KeyReused),
-                    Some(used) => {
-                        let position = used.position;
-                        let subscribers = messages.iter().map(|(topic, _)| listening(&state, topic)).sum();
-                        return Ok(Published { position, subscribers, repeated: true });
-                    }
-                    None => Some((key, hash)),
-                }
+        let listening =
+            |state: &State, topic: &Topic| state.waiting.get(topic).map_or(0, |waiting| waiting.tokens.len());
+        let key = key.and_then(|key| key.of(messages));
+        if let Some((key, hash)) = &key
+            && let Some(used) = state.keys.get(key, now)
+        {
+            if used.hash != *hash {
+                return Err(PublishError::KeyReused);
             }
-            _ => None,
-        };
+            let position = used.position;
+            let subscribers = messages.iter().map(|(topic, _)| listening(&state, topic)).sum();
+            return Ok(Published { position, subscribers, repeated: true });
+        }
         let (mut marks, mut subscribers, count) = (false, 0, messages.len());
         for (topic, message) in these {
             state.log.append(&topic, message, now)?;
-            let State { waiting, marked, .. } = &mut *state;
-            if let Some(waiting) = waiting.get_mut(&topic) {
-                subscribers += waiting.tokens.len();
-                if !mem::replace(&mut waiting.marked, true) {
-                    marked.push(topic);
-                    marks = true;
-                }
-            }
+            subscribers += listening(&state, &topic);
+            marks |= state.mark(topic);
         }
         state.published += count as u64;
         let position = state.log.position();
@@ -432,7 +460,7 @@ impl Hub {
     }
 
     /// There is news, if that was not said before.
-    fn tell(&self) {
+    pub(crate) fn tell(&self) {
         if self.0.news.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -517,14 +545,21 @@ impl Hub {
         self.write().log.expire(now);
     }
 
-    /// Begins another epoch: this process goes on without another's last state.
+    /// Begins another epoch: this process goes on without another's last state. One that follows a bus reads there what it
+    /// does not know, in the epoch of that.
     pub fn begin_epoch(&self, epoch: u64) {
-        self.write().log.begin_epoch(epoch);
+        let mut state = self.write();
+        if state.follower.is_none() {
+            state.log.begin_epoch(epoch);
+        }
     }
 
     /// The same where the other has published, or may have, and that is gone: whoever listens is told.
     pub fn begin_epoch_behind_a_hole(&self, epoch: u64) {
-        self.write().log.begin_epoch_behind_a_hole(epoch);
+        let mut state = self.write();
+        if state.follower.is_none() {
+            state.log.begin_epoch_behind_a_hole(epoch);
+        }
     }
 
     /// Messages that were published here, in all; and how many times a subscriber was told that something is missing.
@@ -573,6 +608,30 @@ impl fmt::Debug for Hub {
 }
 
 impl State {
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// There is something for those that wait for a topic. Answers whether that was not said before.
+    pub(crate) fn mark(&mut self, topic: Topic) -> bool {
+        let State { waiting, marked, .. } = self;
+        let Some(waiting) = waiting.get_mut(&topic) else { return false };
+        let is_first = !mem::replace(&mut waiting.marked, true);
+        if is_first {
+            marked.push(topic);
+        }
+        is_first
+    }
+
+    /// The same for all.
+    pub(crate) fn mark_all(&mut self) {
+        let State { waiting, marked, .. } = self;
+        let others = waiting
+            .iter_mut()
+            .filter_map(|(topic, waiting)| (!mem::replace(&mut waiting.marked, true)).then(|| topic.clone()));
+        marked.extend(others);
+    }
+
     /// From here on news of these topics are told to that token.
     pub(crate) fn enter(&mut self, topics: &[Topic], token: usize) {
         for topic in topics {

@@ -32,7 +32,7 @@ fn read(bytes: &[u8]) -> Option<Hub> {
     let limits = HubLimits { log: Limits { memory: 1 << 20, ..Limits::default() }, subscribers: 9 };
     let hub = Hub::new(1, limits);
     hub.add_namespace(&"n".into(), Retention { history: 1000, age: i64::MAX, retain: true });
-    hub.read_from(bytes, 0, 0).ok().map(|()| hub)
+    hub.read_from(bytes, 0, 0).ok().map(|_| hub)
 }
 
 /// A log with something of everything, to begin with.

@@ -29,6 +29,7 @@
 //! ```
 
 mod encoding;
+mod follow;
 mod hub;
 mod idempotency;
 mod inbox;
@@ -38,10 +39,12 @@ mod log;
 mod message;
 mod position;
 mod subscription;
+mod ticket;
 mod topic;
 mod written;
 
 pub use encoding::RETRY;
+pub use follow::{Begun, Bus, Followed, Publication, Read, Rebase};
 pub use hub::{Full, Hub, HubLimits, Key, PublishError, Published, TopicFigures};
 pub use idempotency::{KEY_LENGTH, KEYS, LIFETIME as KEY_LIFETIME};
 pub use inbox::{ForClient, Inbox, SavedInbox, SendError};
@@ -49,5 +52,6 @@ pub use log::{AppendError, Batch, Delivery, Limits, Log, MessageLog, Resume, Ret
 pub use message::{BadEvent, Message};
 pub use position::{BadPosition, Position};
 pub use subscription::{Begin, End, Form, Joined, Pulled, Saved, Subscription, lost_answer, push_farewell};
+pub use ticket::{Outcome, Ticket};
 pub use topic::{BadTopic, Topic};
 pub use written::BadWritten;

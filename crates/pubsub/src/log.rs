@@ -1,5 +1,6 @@
 //! The log.
 
+use crate::follow::AHEAD;
 use crate::{Message, Position, Topic};
 use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -89,6 +90,8 @@ pub struct Log {
     /// Offsets, in their order, at which another has published what nobody here knows.
     pub(crate) holes: VecDeque<u64>,
     pub(crate) limits: Limits,
+    /// Whether it follows a bus, so that somebody may bring a position that this log has not come to.
+    pub(crate) follows: bool,
     retention: HashMap<Arc<str>, Retention, RandomState>,
     /// By offset: of which topic what is kept is.
     pub(crate) order: BTreeMap<u64, Topic>,
@@ -218,6 +221,7 @@ impl Log {
             lineage: VecDeque::new(),
             holes: VecDeque::new(),
             limits,
+            follows: false,
             retention: HashMap::default(),
             order: BTreeMap::new(),
             topics: HashMap::default(),
@@ -367,7 +371,7 @@ impl Log {
         }
     }
 
-    fn drop_message(&mut self, offset: u64) {
+    pub(crate) fn drop_message(&mut self, offset: u64) {
         let Some(topic) = self.order.remove(&offset) else { return };
         let Some(kept) = self.topics.get_mut(&topic) else { return };
         // Mostly the oldest; a retained one may have younger ones before it.
@@ -492,7 +496,7 @@ impl Log {
     }
 
     /// Shows what these topics have behind a cursor, in its order, until `takes` refuses one. Answers the cursor behind
-    /// what was taken; if that is all there is, behind everything.
+    /// what was taken; if that is all there is, behind everything. One that is ahead of the log stays there.
     pub(crate) fn visit<'l>(
         &'l self,
         cursor: u64,
@@ -515,7 +519,7 @@ impl Log {
                 }
                 reached = stored.offset;
             }
-            return self.next - 1;
+            return cursor.max(self.next - 1);
         }
         // Each topic's are in order: merged, the next is the least of their heads.
         let distinct = topics.iter().enumerate().filter(|(at, topic)| !topics[..*at].contains(topic));
@@ -534,7 +538,7 @@ impl Log {
                 None => drop(heads.swap_remove(at)),
             }
         }
-        self.next - 1
+        cursor.max(self.next - 1)
     }
 
     /// The form of that number of a message that is kept.
@@ -569,7 +573,11 @@ impl MessageLog for Log {
     fn resume(&self, position: Position, topics: &[Topic]) -> Resume {
         // Up to where both know the same: of an earlier epoch another may have published more.
         let known = match position.epoch == self.epoch {
-            true => (position.offset < self.next).then_some(position.offset),
+            true => {
+                // Another host has read that already, and here it comes.
+                let ahead = if self.follows { AHEAD } else { 0 };
+                (position.offset < self.next.saturating_add(ahead)).then_some(position.offset)
+            }
             false => {
                 let old = self.lineage.iter().rfind(|old| old.epoch == position.epoch);
                 old.map(|old| old.offset.min(position.offset))

@@ -14,6 +14,8 @@ use std::fmt;
 use std::sync::Arc;
 
 const VERSION: u8 = 1;
+/// Of a log that follows a bus: behind it stands what was read of that.
+const FOLLOWING: u8 = 2;
 /// No log has come further, so that what is published behind it has numbers.
 const FURTHEST: u64 = 1 << 62;
 
@@ -29,7 +31,9 @@ pub enum BadWritten {
 impl fmt::Display for BadWritten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BadWritten::Version(version) => write!(f, "it has version {version}, this program reads {VERSION}"),
+            BadWritten::Version(version) => {
+                write!(f, "it has version {version}, this program reads {VERSION} and {FOLLOWING}")
+            }
             BadWritten::Malformed => f.write_str("it is damaged, or no history of handover's"),
         }
     }
@@ -118,20 +122,29 @@ impl Hub {
             keys: keys.collect(),
             holes: log.holes.iter().copied().collect(),
         };
-        postcard::to_allocvec(&(VERSION, written)).expect("a vector takes all, and each list knows its length")
+        let all = match &state.follower {
+            Some(follower) if follower.has_read => {
+                let marks: Vec<(u64, u64)> = follower.marks.iter().copied().collect();
+                postcard::to_allocvec(&(FOLLOWING, written, marks))
+            }
+            _ => postcard::to_allocvec(&(VERSION, written)),
+        };
+        all.expect("a vector takes all, and each list knows its length")
     }
 
     /// Goes on with what was written down, in its epoch, instead of what is here. Everything is `older` than it says by so
-    /// many milliseconds.
+    /// many milliseconds. Answers whether it followed a bus, which this one does not: others go on in that epoch, so it needs
+    /// another.
     ///
     /// # Errors
     /// What is not as it would be written; nothing has happened then.
-    pub fn read_from(&self, bytes: &[u8], now: i64, older: i64) -> Result<(), BadWritten> {
+    pub fn read_from(&self, bytes: &[u8], now: i64, older: i64) -> Result<bool, BadWritten> {
         let (version, fields) = bytes.split_first().ok_or(BadWritten::Malformed)?;
-        if *version != VERSION {
-            return Err(BadWritten::Version(*version));
-        }
-        let (written, rest) = postcard::take_from_bytes(fields).map_err(|_| BadWritten::Malformed)?;
+        let (followed, (written, marks, rest)) = match *version {
+            VERSION => (false, take(fields).map(|(written, rest)| (written, Vec::new(), rest))?),
+            FOLLOWING => (true, take(fields).map(|((written, marks), rest)| (written, marks, rest))?),
+            other => return Err(BadWritten::Version(other)),
+        };
         if !rest.is_empty() {
             return Err(BadWritten::Malformed);
         }
@@ -144,8 +157,16 @@ impl Hub {
         let topics: Vec<Topic> = state.log.topics.keys().cloned().collect();
         topics.iter().for_each(|topic| state.log.trim(topic, now));
         state.log.expire(now);
-        Ok(())
+        state.log.follows = state.follower.is_some();
+        if let Some(follower) = &mut state.follower {
+            (follower.has_read, follower.marks) = (followed, marks.into());
+        }
+        Ok(followed && state.follower.is_none())
     }
+}
+
+fn take<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Result<(T, &'b [u8]), BadWritten> {
+    postcard::take_from_bytes(bytes).map_err(|_| BadWritten::Malformed)
 }
 
 /// `None` where the pieces do not fit together.
@@ -292,7 +313,7 @@ mod tests {
             assert!(other.read_from(&written[..cut], 0, 0).is_err(), "cut at {cut}");
         }
         assert_eq!(other.read_from(&[&written[..], b"x"].concat(), 0, 0), Err(BadWritten::Malformed));
-        assert_eq!(other.read_from(&[2, 0], 0, 0), Err(BadWritten::Version(2)));
+        assert_eq!(other.read_from(&[3, 0], 0, 0), Err(BadWritten::Version(3)));
         assert_eq!(other.position(), Position { epoch: 9, offset: 0 });
         // Whatever a byte becomes, it is read or refused.
         for at in 0..written.len() {

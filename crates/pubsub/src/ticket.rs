@@ -1,0 +1,143 @@
+//! A publication on its way through a bus, and whoever waits for what becomes of it.
+
+use crate::hub::{Hub, PublishError, Published};
+use crate::{Position, Topic};
+use std::fmt;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What became of a publication.
+pub type Outcome = Result<Published, PublishError>;
+
+/// A publication that is under way. It has one outcome, whoever comes first: the bus, or who waits for it no longer.
+pub struct Ticket {
+    topics: Vec<Topic>,
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    outcome: Option<Outcome>,
+    /// Whether it has left, so that nobody knows what becomes of it.
+    sent: bool,
+    /// Who is called when it has ended.
+    waits: Option<(Hub, usize)>,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ticket({:?})", self.outcome())
+    }
+}
+
+impl Ticket {
+    /// For a publication to these topics, each as often as it has a message.
+    pub fn new(topics: Vec<Topic>) -> Ticket {
+        Ticket { topics, state: Mutex::default(), ended: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics half-way while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It leaves now. `false` if nobody waits for it any more: then it must not.
+    pub fn leaves(&self) -> bool {
+        let mut state = self.state();
+        state.sent |= state.outcome.is_none();
+        state.outcome.is_none()
+    }
+
+    /// What became of it, as soon as that is known.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.state().outcome
+    }
+
+    /// It was published.
+    pub fn published(&self, hub: &Hub, position: Position, repeated: bool) {
+        let subscribers = self.topics.iter().map(|topic| hub.listeners(topic)).sum();
+        self.end(Ok(Published { position, subscribers, repeated }));
+    }
+
+    /// That became of it, unless it is known already.
+    pub fn end(&self, outcome: Outcome) {
+        let mut state = self.state();
+        if state.outcome.is_some() {
+            return;
+        }
+        state.outcome = Some(outcome);
+        let waits = state.waits.take();
+        drop(state);
+        self.ended.notify_all();
+        if let Some((hub, token)) = waits {
+            hub.call(token);
+        }
+    }
+
+    /// Nobody waits any more: it did not leave and will not, or nobody knows.
+    pub fn give_up(&self) -> Outcome {
+        let sent = self.state().sent;
+        self.end(Err(if sent { PublishError::Unanswered } else { PublishError::Unavailable }));
+        self.outcome().unwrap_or(Err(PublishError::Unanswered))
+    }
+
+    /// From here on the hub names that token when it has ended, unless it has.
+    pub fn enter(&self, hub: &Hub, token: usize) -> Option<Outcome> {
+        let mut state = self.state();
+        if state.outcome.is_none() {
+            state.waits = Some((hub.clone(), token));
+        }
+        state.outcome
+    }
+
+    /// Waits for what becomes of it, at most so long.
+    pub fn wait(&self, most: Duration) -> Outcome {
+        let undecided = |state: &mut State| state.outcome.is_none();
+        let (state, _) =
+            self.ended.wait_timeout_while(self.state(), most, undecided).unwrap_or_else(PoisonError::into_inner);
+        let outcome = state.outcome;
+        drop(state);
+        outcome.unwrap_or_else(|| self.give_up())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HubLimits, Limits};
+    use std::sync::Arc;
+
+    fn hub() -> Hub {
+        Hub::new(7, HubLimits { log: Limits::default(), subscribers: 2 })
+    }
+
+    #[test]
+    fn it_has_one_outcome() {
+        let ticket = Ticket::new(Vec::new());
+        assert_eq!((ticket.outcome(), ticket.leaves()), (None, true));
+        assert_eq!(ticket.give_up(), Err(PublishError::Unanswered));
+        ticket.published(&hub(), Position { epoch: 7, offset: 1 }, false);
+        assert_eq!(ticket.outcome(), Some(Err(PublishError::Unanswered)));
+        // What has not left does not leave behind that.
+        let ticket = Ticket::new(Vec::new());
+        assert_eq!(ticket.wait(Duration::ZERO), Err(PublishError::Unavailable));
+        assert!(!ticket.leaves());
+    }
+
+    #[test]
+    fn who_waits_is_called_once_or_told_at_once() {
+        let (hub, ticket) = (hub(), Arc::new(Ticket::new(Vec::new())));
+        assert_eq!(ticket.enter(&hub, 5), None);
+        let waits = {
+            let ticket = ticket.clone();
+            std::thread::spawn(move || ticket.wait(Duration::from_secs(60)))
+        };
+        ticket.published(&hub, Position { epoch: 7, offset: 1 }, true);
+        assert!(waits.join().expect("its outcome").is_ok_and(|published| published.repeated));
+        let mut called = Vec::new();
+        hub.take_news(|token| called.push(token));
+        assert_eq!(called, [5]);
+        assert!(ticket.enter(&hub, 6).is_some() && !hub.has_news());
+    }
+}
