@@ -77,9 +77,10 @@ pub use api::{
     Response, Router,
 };
 pub use config::{
-    AllowedPaths, Config, ConfigFile, DEFAULT_EXEC_STALL, DEFAULT_LISTEN, DEFAULT_RELOAD_DEADLINE,
-    DEFAULT_RELOAD_PROBATION, DEFAULT_STOP_DEADLINE, DEFAULT_WORKER_STACK, DEFAULT_WORKERS, HostConfig, Limits,
-    LogFormat, MAX_CONNECTIONS, MAX_WORKERS, PushConfig, ReloadMode, RequestLogFormat, SiteConfig, StatusAccess,
+    AllowedPaths, BusConfig, BusDown, BusUrl, Config, ConfigFile, DEFAULT_EXEC_STALL, DEFAULT_LISTEN,
+    DEFAULT_RELOAD_DEADLINE, DEFAULT_RELOAD_PROBATION, DEFAULT_STOP_DEADLINE, DEFAULT_WORKER_STACK, DEFAULT_WORKERS,
+    HostConfig, Limits, LogFormat, MAX_CONNECTIONS, MAX_WORKERS, PushConfig, ReloadMode, RequestLogFormat, SiteConfig,
+    StatusAccess,
 };
 pub use error::Error;
 pub use generation::generation;

@@ -24,6 +24,7 @@ _handover() {
         ,--access-log) _handover_names -f ;;
         ,--pid-file) _handover_names -f ;;
         ,--history-file) _handover_names -f ;;
+        ,--bus) : ;;
         ,--stop-deadline) : ;;
         ,--lame-duck) : ;;
         ,--reload) _handover_words -W 'auto overlap exec' ;;
@@ -72,7 +73,7 @@ _handover() {
             ;;
         *)
             case $current in
-                -*) _handover_words -W '-c --config -l --listen -w --workers --listing --no-status-routes --user --log-file --log-level --access-log --pid-file --history-file --stop-deadline --lame-duck --reload --reload-probation --reload-deadline --exec-stall --memory --max-connections --max-connections-per-ip --max-body --head-timeout --idle-timeout --write-timeout --queue-timeout --check -V --version -h --help' ;;
+                -*) _handover_words -W '-c --config -l --listen -w --workers --listing --no-status-routes --user --log-file --log-level --access-log --pid-file --history-file --bus --stop-deadline --lame-duck --reload --reload-probation --reload-deadline --exec-stall --memory --max-connections --max-connections-per-ip --max-body --head-timeout --idle-timeout --write-timeout --queue-timeout --check -V --version -h --help' ;;
                 *)
                     _handover_names -d
                     if [ "$COMP_CWORD" -eq 1 ]; then

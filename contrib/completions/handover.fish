@@ -27,6 +27,7 @@ complete -c handover -n '__handover_is ""' -l log-level -x -a 'off error warn in
 complete -c handover -n '__handover_is ""' -l access-log -r -F -d 'a line for each request to FILE, or - for stdout'
 complete -c handover -n '__handover_is ""' -l pid-file -r -F -d 'write the process id to FILE'
 complete -c handover -n '__handover_is ""' -l history-file -r -F -d 'a stop writes there what push keeps, and the next start reads it'
+complete -c handover -n '__handover_is ""' -l bus -x -d 'share messages with other hosts through this Redis'
 complete -c handover -n '__handover_is ""' -l stop-deadline -x -d 'wait that long for requests under way'
 complete -c handover -n '__handover_is ""' -l lame-duck -x -d 'before that, serve on with /-/ready at 503'
 complete -c handover -n '__handover_is ""' -l reload -x -a 'auto overlap exec' -d 'overlap (two processes) or exec (one); auto is exec unless there is NOTIFY_SOCKET'

@@ -4,7 +4,7 @@ use super::session::Session;
 use super::talk::Converse;
 use crate::clock::Millis;
 use crate::logging::rate_limit::log_rate_limited;
-use pubsub::Subscription;
+use pubsub::{Outcome, Subscription, Ticket};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -74,6 +74,19 @@ pub(crate) enum Kind {
     Conversation(Box<Converse>),
     /// What a session has for it.
     Session(Box<Attach>),
+    /// What is answered to the outcome of a publication.
+    Later(Box<Later>),
+}
+
+/// What is answered to an outcome: bytes, with a status and fields of their own.
+pub(crate) type AnswerTo = Arc<dyn Fn(Outcome) -> Response + Send + Sync>;
+
+/// A response that is known when a publication has an outcome.
+pub(crate) struct Later {
+    pub ticket: Arc<Ticket>,
+    /// Which tells of that.
+    pub hub: pubsub::Hub,
+    pub answer_to: AnswerTo,
 }
 
 /// A response that a session has frames for.
@@ -200,6 +213,11 @@ impl Body {
         Kind::Session(Box::new(attach)).into()
     }
 
+    /// What is known later.
+    pub(crate) fn later(later: Later) -> Body {
+        Kind::Later(Box::new(later)).into()
+    }
+
     /// Ends the connection after this response.
     pub fn with_close(mut self) -> Body {
         self.close = true;
@@ -212,7 +230,7 @@ impl Body {
         match self.kind {
             Kind::Subscription(_) | Kind::Session(_) => Some(200),
             Kind::Conversation(_) => Some(101),
-            Kind::Bytes { .. } | Kind::File { .. } | Kind::Reader { .. } | Kind::Stream(_) => None,
+            Kind::Bytes { .. } | Kind::File { .. } | Kind::Reader { .. } | Kind::Stream(_) | Kind::Later(_) => None,
         }
     }
 
@@ -222,7 +240,7 @@ impl Body {
             Kind::Bytes { bytes, at } => Some((bytes.len() - at) as u64),
             Kind::File { offset, end, .. } => Some(end - offset),
             Kind::Reader { length, .. } => *length,
-            Kind::Stream(_) | Kind::Subscription(_) | Kind::Conversation(_) | Kind::Session(_) => None,
+            Kind::Stream(_) | Kind::Subscription(_) | Kind::Conversation(_) | Kind::Session(_) | Kind::Later(_) => None,
         }
     }
 
@@ -327,7 +345,7 @@ impl Read for Body {
                 Ok(read)
             }
             Kind::Reader { reader, .. } => reader.read(buf),
-            Kind::Stream(_) | Kind::Subscription(_) | Kind::Conversation(_) | Kind::Session(_) => {
+            Kind::Stream(_) | Kind::Subscription(_) | Kind::Conversation(_) | Kind::Session(_) | Kind::Later(_) => {
                 Err(io::Error::new(io::ErrorKind::Unsupported, "a pushed body can only be sent, not read"))
             }
         }

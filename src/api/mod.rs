@@ -15,7 +15,7 @@ mod session;
 mod talk;
 
 pub use answers::{Html, Redirect};
-pub(crate) use body::{Attach, Bytes, Kind, StreamFn, Subscribe, known_header};
+pub(crate) use body::{AnswerTo, Attach, Bytes, Kind, Later, StreamFn, Subscribe, known_header};
 pub use body::{Body, IntoResponse, Response};
 pub use extensions::Extensions;
 #[cfg(feature = "json")]

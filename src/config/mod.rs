@@ -1,14 +1,17 @@
 //! The values of settings, their defaults and where these come from. How they are read is `crate::program`.
 //!
-//! `site` is what a file says of the site, `host` of those for some names alone, `push` what it says of push.
+//! `site` is what a file says of the site, `host` of those for some names alone, `push` what it says of push, and `bus` of
+//! that between several hosts.
 
 mod allowed_paths;
+pub mod bus;
 mod cache;
 pub mod host;
 pub mod push;
 pub mod site;
 
 pub use allowed_paths::AllowedPaths;
+pub use bus::{BUS_LENGTH, BusConfig, BusDown, BusUrl};
 pub use host::HostConfig;
 pub use push::PushConfig;
 pub use site::SiteConfig;
@@ -293,6 +296,8 @@ pub struct Config {
     pub file: Option<ConfigFile>,
     /// Check the settings, print what would run, bind nothing.
     pub check: bool,
+    /// A check connects to the bus as well.
+    pub check_bus: bool,
     /// Answer `/-/healthy` and `/-/ready`. Default true.
     pub status_routes: bool,
     /// Who may see `/-/metrics`, `/-/status` and `/-/status.json`, if there are routes of that kind. Default `Local`.
@@ -346,6 +351,7 @@ impl Default for Config {
             access_log_format: RequestLogFormat::default(),
             file: None,
             check: false,
+            check_bus: false,
             status_routes: true,
             status: StatusAccess::default(),
             status_token_file: None,
@@ -391,6 +397,7 @@ impl Config {
     pub(crate) fn secret_files(&self) -> Vec<(&'static str, &PathBuf)> {
         let keys = once_each(self.push.namespaces.iter().filter_map(|namespace| namespace.token_key_file.as_ref()));
         let keys = keys.into_iter().map(|path| ("key file", path));
+        let keys = keys.chain(self.push.bus.password_file.iter().map(|path| ("password file", path)));
         let keys = keys.chain(self.status_token_file.iter().map(|path| ("token file", path)));
         keys.chain(self.password_files().into_iter().map(|path| ("file of users", path))).collect()
     }
@@ -419,6 +426,7 @@ impl Config {
                 format_args!("max_subscribers is too large, allowed is three quarters of max_connections: {allowed}"),
             ));
         }
+        self.validate_bus()?;
         match self.push.message_beyond_room(self.memory) {
             // It would be all that is kept, and more.
             Some((message, room)) => Err(self.error(
@@ -431,6 +439,28 @@ impl Config {
             )),
             None => Ok(()),
         }
+    }
+
+    fn validate_bus(&self) -> Result<(), Error> {
+        let bus = &self.push.bus;
+        if let Some(wrong) = bus.wrong_prefix() {
+            return Err(self.error("bus_prefix", format_args!("{wrong}")));
+        }
+        let Some(url) = &bus.url else { return Ok(()) };
+        if !cfg!(feature = "redis") {
+            let what =
+                "bus: this program has no bus; it was built without the feature redis (cargo build --features redis)";
+            return Err(self.error("bus", format_args!("{what}")));
+        }
+        if url.as_str().starts_with("rediss:") && !cfg!(feature = "redis-tls") {
+            let what = "bus: this program speaks no TLS with Redis; it was built without the feature redis-tls";
+            return Err(self.error("bus", format_args!("{what}")));
+        }
+        if self.push.history_file.is_some() {
+            let what = "history_file is for one host: with a bus Redis keeps what push keeps; leave one of them out";
+            return Err(self.error("history_file", format_args!("{what}")));
+        }
+        Ok(())
     }
 
     fn out_of_range(&self, key: &str, field: &str, value: u64, low: u64, high: u64) -> Error {

@@ -1,5 +1,6 @@
 //! What a configuration says of push.
 
+use super::bus::BusConfig;
 use super::site::Auth;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ pub struct PushConfig {
     pub max_subscribers: Option<NonZeroU32>,
     /// Where a graceful stop writes the messages that are kept, for the next start.
     pub history_file: Option<PathBuf>,
+    /// Through what messages go, where several hosts serve them.
+    pub bus: BusConfig,
     pub(crate) namespaces: Vec<NamespaceConfig>,
     /// Whether there is a hub.
     pub(crate) used: bool,

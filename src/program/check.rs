@@ -15,8 +15,20 @@ use std::fmt::{self, Write};
 use std::path::Path;
 
 /// The lines that the table of settings fills.
-const LINES: [&str; 11] =
-    ["user", "status", "limits", "timeouts", "stop", "reload", "log", "log file", "access log", "pid file", "workers"];
+const LINES: [&str; 12] = [
+    "user",
+    "status",
+    "bus",
+    "limits",
+    "timeouts",
+    "stop",
+    "reload",
+    "log",
+    "log file",
+    "access log",
+    "pid file",
+    "workers",
+];
 
 /// Why this user cannot make and remove files in the directory of that one.
 pub fn cannot_write_beside(path: &Path) -> Option<String> {

@@ -188,7 +188,7 @@ impl CommandLine {
         let CommandLine { name, root, .. } = self;
         let mut config = Config { announce: true, ..Config::default() };
         let mut file: Option<PathBuf> = None;
-        let (mut all_said, mut own_said) = (Vec::new(), Vec::new());
+        let (mut all_said, mut own_said, mut check_bus) = (Vec::new(), Vec::new(), false);
         let mut parser = Parser::from_args(args);
         while let Some(argument) = parser.next().map_err(unexpected)? {
             let setting = match argument {
@@ -218,6 +218,15 @@ impl CommandLine {
                 Some(takes) => Some(self.value(&mut parser, setting.name, takes)?),
                 None => None,
             };
+            if setting.only() == Some(Only::Check)
+                && let Some(more) = parser.optional_value()
+            {
+                check_bus = more == "bus";
+                if !check_bus {
+                    let what = "--check takes no value but bus, which connects to that as well";
+                    return Err(Error::usage(format_args!("{what}; {more:?} was given")));
+                }
+            }
             let said = match (setting.only(), value) {
                 (Some(Only::Help), _) => return Ok((Parsed::Help(self.help()), own_said)),
                 (Some(Only::Version), _) => return Ok((Parsed::Version(self.version() + "\n"), own_said)),
@@ -235,11 +244,12 @@ impl CommandLine {
             said.apply(&mut config)?;
             all_said.push(said);
         }
+        config.check_bus = check_bus;
         let Some(file) = file else { return Ok((Parsed::Run(config), own_said)) };
         // Only now, so that a wrong flag is the first thing to hear of, and `--help` needs no file that is right.
         let application = (*root == Root::Refused).then_some(name.as_str());
         let mut from_file = file::load(&file, application)?;
-        from_file.announce = true;
+        (from_file.announce, from_file.check_bus) = (true, check_bus);
         if !config.listen.is_empty() {
             from_file.listen.clear();
         }
@@ -620,7 +630,9 @@ mod tests {
 
     #[test]
     fn a_switch_takes_no_value() {
-        assert_eq!(refused("--check=yes"), "--check takes no value, but \"yes\" was given");
+        assert_eq!(refused("--listing=yes"), "--listing takes no value, but \"yes\" was given");
+        assert!(refused("--check=yes").starts_with("--check takes no value but bus"));
+        assert!(!config("--check").check_bus && config("--check=bus").check_bus && config("--check=bus").check);
     }
 
     #[test]

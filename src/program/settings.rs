@@ -6,8 +6,8 @@ use super::value::{Value, ValueError};
 use crate::closest::closest;
 use crate::config::push::{MAX_MESSAGE, PUSH_MEMORY};
 use crate::config::{
-    BODY_RATE, BUFFERED_BODY, Config, DEFAULT_LISTEN, HEAD_SIZE, HEADER_COUNT, LogFormat, MAX_CONNECTIONS, MAX_WORKERS,
-    ReloadMode, RequestLogFormat, StatusAccess, WORKER_STACK, size_text,
+    BODY_RATE, BUFFERED_BODY, BUS_LENGTH, BusDown, Config, DEFAULT_LISTEN, HEAD_SIZE, HEADER_COUNT, LogFormat,
+    MAX_CONNECTIONS, MAX_WORKERS, ReloadMode, RequestLogFormat, StatusAccess, WORKER_STACK, size_text,
 };
 use crate::logging::filters;
 use std::num::NonZeroU32;
@@ -140,6 +140,26 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Path(|config| &mut config.push.history_file),
         ..ROW
     },
+    Setting {
+        name: "bus",
+        group: Group::Serving,
+        help: Some("share messages with other hosts through this Redis"),
+        check: Some(("bus", "{}")),
+
+        elsewhere: &["redis", "redis-url", "bus-url", "broker"],
+        kind: Kind::Url,
+        ..ROW
+    },
+    Setting {
+        name: "bus-prefix",
+        check: Some(("bus", ", keys {}")),
+        unset: "handover",
+        kind: Kind::Word(|config| &mut config.push.bus.prefix),
+        ..ROW
+    },
+    Setting { name: "bus-max-length", kind: Kind::Number(|config| &mut config.push.bus.max_length, BUS_LENGTH), ..ROW },
+    Setting { name: "bus-down", kind: Kind::Down, ..ROW },
+    Setting { name: "bus-password-file", kind: Kind::Path(|config| &mut config.push.bus.password_file), ..ROW },
     Setting {
         name: "landlock",
         group: Group::Serving,
@@ -457,10 +477,15 @@ pub(super) enum Kind {
     Path(fn(&mut Config) -> &mut Option<PathBuf>),
     /// Of somebody, or a number.
     Name(fn(&mut Config) -> &mut Option<String>),
+    Word(fn(&mut Config) -> &mut Option<String>),
     PathOrStdout(fn(&mut Config) -> &mut Option<PathBuf>),
     Mode,
     Level,
     LogFormat,
+    /// Where a bus is.
+    Url,
+    /// What happens while it is down.
+    Down,
     Format,
     Status,
     /// The flag `--NAME` switches it on.
@@ -509,7 +534,9 @@ impl Setting {
             Kind::Level => Some("LEVEL"),
             Kind::LogFormat | Kind::Format => Some("FORMAT"),
             Kind::Status => Some("WHO"),
-            Kind::Name(_) => Some("NAME"),
+            Kind::Url => Some("URL"),
+            Kind::Down => Some("WHAT"),
+            Kind::Name(_) | Kind::Word(_) => Some("NAME"),
             Kind::On(_) | Kind::Off(_) | Kind::Only(_) => None,
         }
     }
@@ -543,13 +570,15 @@ impl Setting {
             Kind::MaybeRoom(place, allowed) => *place(config) = Some(value.size(allowed)? as usize),
             Kind::Seconds(place, least) => *place(config) = value.seconds(*least)?,
             Kind::Path(place) => *place(config) = Some(value.path()?),
-            Kind::Name(place) => *place(config) = Some(value.name()?),
+            Kind::Name(place) | Kind::Word(place) => *place(config) = Some(value.name()?),
             Kind::PathOrStdout(place) => *place(config) = Some(value.path_or_stdout()?),
             Kind::Mode => config.reload = value.one_of(&ReloadMode::ALL)?,
             Kind::Level => config.log_level = Some(value.log_level()?),
             Kind::LogFormat => config.log_format = value.one_of(&LogFormat::ALL)?,
             Kind::Format => config.access_log_format = value.one_of(&RequestLogFormat::ALL)?,
             Kind::Status => config.status = value.one_of(&StatusAccess::ALL)?,
+            Kind::Url => config.push.bus.url = Some(value.bus_url()?),
+            Kind::Down => config.push.bus.down = value.one_of(&BusDown::ALL)?,
             Kind::On(place) | Kind::Off(place) => *place(config) = value.boolean()?,
             Kind::Only(_) => {}
         }
@@ -582,12 +611,14 @@ impl Setting {
             Kind::Path(place) | Kind::PathOrStdout(place) => {
                 place(config).as_ref().map(|path| path.display().to_string())
             }
-            Kind::Name(place) => place(config).clone(),
+            Kind::Name(place) | Kind::Word(place) => place(config).clone(),
             Kind::Mode => name(&ReloadMode::ALL, config.reload),
             Kind::Level => Some(config.log_level.as_deref().unwrap_or(filters::DEFAULT).to_owned()),
             Kind::LogFormat => name(&LogFormat::ALL, config.log_format),
             Kind::Format => name(&RequestLogFormat::ALL, config.access_log_format),
             Kind::Status => name(&StatusAccess::ALL, config.status),
+            Kind::Url => config.push.bus.url.as_ref().map(ToString::to_string),
+            Kind::Down => name(&BusDown::ALL, config.push.bus.down),
             Kind::On(place) | Kind::Off(place) => Some(place(config).to_string()),
             Kind::Only(_) => None,
         }
@@ -673,11 +704,14 @@ mod tests {
             Kind::Path(_) => (plain(&["/a/b"]), Vec::new()),
             Kind::PathOrStdout(_) => (plain(&["/a/b", "-"]), Vec::new()),
             Kind::Name(_) => (plain(&["nobody", "65534"]), Vec::new()),
+            Kind::Word(_) => (plain(&["news", "a.b-c"]), Vec::new()),
             Kind::Mode => (plain(&["auto", "overlap", "exec"]), vec!["never".to_owned()]),
             Kind::Level => (plain(&["off", "trace", "warn,handover::site=debug"]), vec!["never".to_owned()]),
             Kind::LogFormat => (plain(&["text", "json"]), vec!["never".to_owned()]),
             Kind::Format => (plain(&["combined", "json"]), vec!["never".to_owned()]),
             Kind::Status => (plain(&["local", "anyone", "nobody"]), vec!["never".to_owned()]),
+            Kind::Url => (plain(&["redis://127.0.0.1:6379/1", "redis+unix:///run/redis.sock"]), Vec::new()),
+            Kind::Down => (plain(&["refuse", "wait"]), vec!["never".to_owned()]),
             Kind::On(_) => (vec![sample("", true, true)], Vec::new()),
             Kind::Off(_) => (vec![sample("", false, false)], Vec::new()),
             Kind::Only(_) => (Vec::new(), Vec::new()),
@@ -726,6 +760,12 @@ mod tests {
         let defaults = all(Config::default());
         for (row, setting) in SETTINGS.iter().enumerate() {
             let (good, bad) = samples(setting);
+            // Where the program has no bus there is nothing to say of one.
+            if matches!(setting.kind, Kind::Url) && !cfg!(feature = "redis") {
+                let error = from_file(setting, &good[0].toml).expect_err("no bus").to_string();
+                assert!(error.contains("bus: this program has no bus"), "{error}");
+                continue;
+            }
             for Sample { argument, toml, shown } in good {
                 let mut config = from_file(setting, &toml).expect(setting.name);
                 assert_eq!(setting.text(&mut config), shown, "{} = {toml}", setting.name);

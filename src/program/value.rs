@@ -1,6 +1,6 @@
 //! A value on its way into the settings: text of an argument, or what a file has.
 
-use crate::config::size_text;
+use crate::config::{BusUrl, size_text};
 use crate::listener::Address;
 use crate::logging::filters;
 use http1::number::decimal;
@@ -148,6 +148,14 @@ impl Value<'_> {
             Given::String(text) => Some(text),
             _ => None,
         }
+    }
+
+    /// Where a bus is.
+    pub fn bus_url(&self) -> Result<BusUrl, ValueError> {
+        let Some(word) = self.word() else {
+            return Err(ValueError::Value("allowed is an address in quotes: \"redis://127.0.0.1\"".into()));
+        };
+        BusUrl::parse(word).map_err(ValueError::Value)
     }
 
     /// A level of the log, or what `RUST_LOG` takes besides.

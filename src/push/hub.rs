@@ -100,6 +100,7 @@ impl Hub {
         limits.memory = push.memory(memory).unwrap_or(limits.memory);
         limits.message = push.max_message.unwrap_or(limits.message);
         self.inner.set_limits(limits);
+        self.inner.set_follows(push.bus.url.is_some());
         self.inner.set_most_subscribers(push.subscribers(connections));
     }
 

@@ -9,9 +9,12 @@
 //! - `question` reads what a client asks for: topics, where to begin, in which form.
 //! - `access` says who may, and by which token; `token` reads and makes those, and `token_keys` has the keys and their file.
 //! - `origin` says which pages may read, and which clients are of this host.
+//! - `bus` is what messages go through where several hosts serve them.
 //! - `history` is the log as a file, from one start to the next.
 
 mod access;
+#[cfg_attr(not(feature = "redis"), path = "no_bus.rs")]
+pub(crate) mod bus;
 mod conversation;
 pub mod history;
 mod hub;

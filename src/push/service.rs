@@ -5,10 +5,12 @@ use super::hub::Namespace;
 use super::origin::{allow_origin, allow_preflight};
 use super::question::{self, Question, TOPICS, Wrong, strictly_decoded};
 use super::token::Claims;
-use crate::api::{Body, Converse, Handler, IntoResponse, Listener, Request, Response, Side, Subscribe, known_header};
+use crate::api::{
+    AnswerTo, Body, Converse, Handler, IntoResponse, Later, Listener, Request, Response, Side, Subscribe, known_header,
+};
 use crate::clock::{Millis, boot_time};
 use http1::response::{push_decimal, push_field};
-use pubsub::{Form, Key, Message, PublishError, Subscription, Topic};
+use pubsub::{Begun, Form, Key, Message, Outcome, PublishError, Published, Subscription, Topic};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -30,6 +32,7 @@ const LISTENERS_MESSAGE: usize = 64 << 10;
 const FULL_RETRIES: std::ops::Range<u32> = 5_000..15_000;
 
 /// See [`Namespace::service`].
+#[derive(Clone)]
 pub(super) struct Service {
     namespace: Namespace,
     /// Whether others put fields onto its answers, so that its own must be there to be replaced.
@@ -201,19 +204,31 @@ impl Service {
         let principal = claims.map_or("", Claims::principal);
         let key = key.as_deref().map(|key| Key { principal, key });
         let (hub, event) = (self.namespace.hub.inner(), question.event.as_deref());
-        let publish_to = |topic: &str, data| {
-            let (topic, message) = self.message(claims, topic, event, data)?;
-            hub.publish(&topic, message, boot_time(), key).map_err(refused)
-        };
-        let published = match (topic, &question.topics[..]) {
+        let one = |topic: &str, data| Ok(vec![self.message(claims, topic, event, data)?]);
+        let messages = match (topic, &question.topics[..]) {
             ("", []) if event.is_some() => {
                 return Err(Wrong::new(400, "event= is for one topic: of a batch each line says its own"));
             }
-            ("", []) => hub.publish_all(self.batch(claims, &body)?, boot_time(), key).map_err(refused)?,
-            ("", [topic]) => publish_to(topic, body)?,
-            (topic, []) => publish_to(topic, body)?,
+            ("", []) => self.batch(claims, &body)?,
+            ("", [topic]) => one(topic, body)?,
+            (topic, []) => one(topic, body)?,
             (..) => return Err(Wrong::new(400, "one topic is published to at a time, or a batch without one")),
         };
+        match hub.begin_publishing(messages, boot_time(), key) {
+            Begun::Ended(outcome) => Ok(self.published(outcome.map_err(refused)?)),
+            Begun::Waits(ticket) => {
+                let service = self.clone();
+                let answer_to: AnswerTo = Arc::new(move |outcome: Outcome| match outcome {
+                    Ok(published) => service.published(published),
+                    Err(error) => refused(error).into_response(),
+                });
+                Ok(Body::later(Later { ticket, hub: hub.clone(), answer_to }).into_response())
+            }
+        }
+    }
+
+    /// Where it stands, and who listens.
+    fn published(&self, published: Published) -> Response {
         let mut text = Vec::with_capacity(96);
         text.extend_from_slice(b"{\"id\":\"");
         push_decimal(&mut text, published.position.epoch);
@@ -222,7 +237,7 @@ impl Service {
         text.extend_from_slice(b"\",\"subscribers\":");
         push_decimal(&mut text, published.subscribers as u64);
         text.extend_from_slice(b"}\n");
-        Ok(self.described(text.into(), true))
+        self.described(text.into(), true)
     }
 
     fn message(
@@ -397,5 +412,182 @@ impl Handler for Service {
 
     fn allow(&self, _: &Request) -> Option<String> {
         Some(METHODS.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::push::{Hub, Publishers};
+    use crate::test::Server;
+    use crate::{Next, Request, Router};
+    use pubsub::{Begun, Bus, BusFigures, Position, Publication, PublishError};
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpStream;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    /// A bus that says what the test says.
+    struct Scripted {
+        given: crossbeam_channel::Sender<Publication>,
+        up: AtomicBool,
+    }
+
+    impl Bus for Scripted {
+        fn publish(&self, publication: Publication) {
+            self.given.send(publication).expect("the test is there");
+        }
+
+        fn is_up(&self) -> bool {
+            self.up.load(Ordering::SeqCst)
+        }
+
+        fn figures(&self) -> BusFigures {
+            BusFigures::default()
+        }
+
+        fn end(&self) {}
+    }
+
+    struct Fixture {
+        hub: Hub,
+        bus: Arc<Scripted>,
+        given: crossbeam_channel::Receiver<Publication>,
+        server: Server,
+    }
+
+    impl Fixture {
+        /// With one worker.
+        fn new() -> Fixture {
+            let (sender, given) = crossbeam_channel::unbounded();
+            let (hub, bus) = (Hub::new(), Arc::new(Scripted { given: sender, up: AtomicBool::new(true) }));
+            hub.inner().set_bus(bus.clone());
+            let events = hub.namespace("n").publishers(Publishers::Anyone).origins(["http://page"]);
+            let router = Router::new()
+                .layer(|request: &mut Request, next: Next<'_>| ([("X-Layer", "there")], next.run(request)))
+                .mount_service("/events", events.service())
+                .get("/hello", |_: &mut Request| "hello");
+            let server =
+                Server::start(crate::Server::builder().workers(1).hub(&hub).service(router)).expect("a server");
+            Fixture { hub, bus, given, server }
+        }
+
+        fn ask(&self, request: &str) -> BufReader<TcpStream> {
+            let mut client = TcpStream::connect(self.server.address()).expect("a connection");
+            client.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+            client.write_all(request.as_bytes()).expect("room");
+            BufReader::new(client)
+        }
+
+        fn next(&self) -> Publication {
+            self.given.recv_timeout(Duration::from_secs(20)).expect("a publication")
+        }
+    }
+
+    fn answer(client: &mut BufReader<TcpStream>) -> (String, String) {
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            client.read_line(&mut line).expect("a line");
+            if line == "\r\n" {
+                break;
+            }
+            if let Some(value) = line.strip_prefix("Content-Length: ") {
+                length = value.trim().parse().expect("a length");
+            }
+            head.push_str(&line);
+        }
+        let mut body = vec![0; length];
+        client.read_exact(&mut body).expect("its content");
+        (head, String::from_utf8(body).expect("text"))
+    }
+
+    fn post(more: &str) -> String {
+        format!("POST /events/t HTTP/1.1\r\nHost: x\r\n{more}Content-Length: 1\r\n\r\nx")
+    }
+
+    const HELLO: &str = "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n";
+    const AT: Position = Position { epoch: 7, offset: 5 };
+
+    #[test]
+    fn a_publication_that_waits_for_its_bus_holds_no_worker() {
+        let fixture = Fixture::new();
+        let mut publishers: Vec<_> = (0..20).map(|_| fixture.ask(&(post("") + HELLO))).collect();
+        let publications: Vec<_> = publishers.iter().map(|_| fixture.next()).collect();
+        let mut other = fixture.ask(HELLO);
+        assert_eq!(answer(&mut other).1, "hello");
+        for publication in publications {
+            publication.ticket.published(fixture.hub.inner(), AT, false);
+        }
+        for publisher in &mut publishers {
+            let (head, body) = answer(publisher);
+            assert!(head.starts_with("HTTP/1.1 200") && head.contains("\r\nDate: "), "{head}");
+            assert_eq!(body, "{\"id\":\"7-5\",\"subscribers\":0}\n");
+            // What came behind it waited for that.
+            assert_eq!(answer(publisher).1, "hello");
+        }
+    }
+
+    #[test]
+    fn what_others_put_onto_the_answer_is_on_it_whatever_it_becomes() {
+        let fixture = Fixture::new();
+        let outcomes = [
+            (None, "HTTP/1.1 200", "{\"id\":\"7-5\""),
+            (Some(PublishError::Unavailable), "HTTP/1.1 503", "nothing was published"),
+            (Some(PublishError::Unanswered), "HTTP/1.1 503", "outcome unknown"),
+            (Some(PublishError::KeyReused), "HTTP/1.1 422", "another message"),
+        ];
+        for (error, status, text) in outcomes {
+            let mut client = fixture.ask(&post("Origin: http://page\r\nIdempotency-Key: k\r\n"));
+            let publication = fixture.next();
+            assert!(publication.key.is_some());
+            match error {
+                None => publication.ticket.published(fixture.hub.inner(), AT, false),
+                Some(error) => publication.ticket.end(Err(error)),
+            }
+            let (head, body) = answer(&mut client);
+            assert!(head.starts_with(status) && body.contains(text), "{head}{body}");
+            assert!(
+                head.contains("X-Layer: there") && head.contains("Access-Control-Allow-Origin: http://page"),
+                "{head}"
+            );
+            assert_eq!(head.matches("\r\nDate: ").count(), 1, "{head}");
+            assert_eq!(head.contains("Retry-After"), status.ends_with("503"), "{head}");
+        }
+    }
+
+    #[test]
+    fn who_goes_takes_nothing_with_him_and_http_1_0_is_answered() {
+        let fixture = Fixture::new();
+        drop(fixture.ask(&post("")));
+        let gone = fixture.next();
+        let mut old = fixture.ask(&post("").replace("HTTP/1.1", "HTTP/1.0"));
+        fixture.next().ticket.published(fixture.hub.inner(), AT, false);
+        gone.ticket.published(fixture.hub.inner(), AT, false);
+        assert!(answer(&mut old).0.contains("Connection: close"));
+        assert_eq!(old.read(&mut [0]).expect("its end"), 0);
+        assert_eq!(answer(&mut fixture.ask(HELLO)).1, "hello");
+    }
+
+    #[test]
+    fn a_server_whose_bus_is_down_is_not_ready() {
+        let fixture = Fixture::new();
+        assert_eq!(fixture.server.get("/-/ready").send().text(), "ready\n");
+        fixture.bus.up.store(false, Ordering::SeqCst);
+        let answer = fixture.server.get("/-/ready").send();
+        assert_eq!((answer.status(), answer.text()), (503, "bus down\n"));
+        assert_eq!(fixture.server.get("/hello").send().text(), "hello");
+    }
+
+    /// The library's own way waits on its thread.
+    #[test]
+    fn a_thread_that_publishes_waits_for_its_bus() {
+        let fixture = Fixture::new();
+        let events = fixture.hub.namespace("n");
+        let publisher = std::thread::spawn(move || events.publish("t", "x"));
+        fixture.next().ticket.published(fixture.hub.inner(), AT, false);
+        assert_eq!(publisher.join().expect("its end"), Ok(AT));
+        let begun = fixture.hub.inner().begin_publishing(Vec::new(), 0, None);
+        assert!(matches!(begun, Begun::Waits(_)), "{begun:?}");
     }
 }

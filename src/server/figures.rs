@@ -27,7 +27,8 @@ struct Figures {
 
 /// A thread that publishes them, if there is anybody who could ask.
 pub fn publisher(hub: &Hub, status: &Status) -> Option<impl Fn(&Background) + use<>> {
-    if !hub.inner().has_namespace(FIGURES) {
+    // What this host does is nothing for the others of a bus.
+    if !hub.inner().has_namespace(FIGURES) || hub.inner().follows() {
         return None;
     }
     let (hub, status, began) = (hub.clone(), status.clone(), Instant::now());

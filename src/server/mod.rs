@@ -29,7 +29,7 @@ use crate::listener::{Address, Bound, Listener};
 use crate::logging::requests::RequestLog;
 use crate::logging::{self, Log, early, filters, start_lines};
 use crate::program::{check, flags, privileges};
-use crate::push::Hub;
+use crate::push::{Hub, bus};
 use crate::sys::limits::data_left;
 use crate::sys::privileges::{Identity, is_root};
 use crate::sys::regular_file::{self, is_exposed};
@@ -390,7 +390,10 @@ impl Builder {
         let keeps_messages = hub.is_some();
         // The page's stream needs one, and a server that checks itself has no page.
         let hub = hub.or_else(|| access.is_possible().then(status::hub_of_its_own));
-        let status = Status::new(access, hub.as_ref(), keeps_messages);
+        let bus =
+            bus::Settings::of(&config).map_err(|what| config.error("bus_password_file", format_args!("{what}")))?;
+        // The stream of the page is this host's, and on a bus it would be everybody's.
+        let status = Status::new(access, hub.as_ref().filter(|_| bus.is_none()), keeps_messages);
         let memory = Plan::apply(&mut config)?;
         let identity = privileges::identity(&config)?;
         config.check |= program::is_check();
@@ -485,6 +488,7 @@ impl Builder {
             carry,
             background,
             hub,
+            bus,
             keeps_messages,
             allowed,
             status,
@@ -550,6 +554,8 @@ pub struct Server {
     carry: Option<Arc<Carry>>,
     background: BackgroundThreads,
     hub: Option<Hub>,
+    /// Through what its messages go, where several hosts serve them.
+    bus: Option<bus::Settings>,
     /// Whether that is the application's, and no page's alone.
     keeps_messages: bool,
     /// What requests may open; `None` is whatever the process may.
@@ -683,6 +689,7 @@ impl Server {
             carry,
             background,
             hub,
+            bus,
             keeps_messages,
             allowed,
             status,
@@ -729,6 +736,7 @@ impl Server {
             carry,
             background,
             hub,
+            bus: bus.filter(|_| keeps_messages),
             keeps_messages,
             allowed,
             status,
@@ -779,9 +787,19 @@ impl Server {
         if let Some(before) = Before::of_this_check() {
             privileges::can_succeed(&before, &self.config, &self.addresses)?;
         }
+        let asked = self.bus.as_ref().filter(|_| self.config.check_bus).map(bus::Settings::try_out).transpose();
+        let asked = asked.map_err(|why| self.config.error("bus", format_args!("cannot use the bus: {why}")))?;
+        if self.config.check_bus && asked.is_none() {
+            return Err(Error::usage(format_args!(
+                "--check=bus: there is no bus to ask; say where it is with --bus URL"
+            )));
+        }
         let mut report = check::report(&self.config, self.memory.as_ref(), &self.addresses, &self.handler.describe());
         if let Some(allowed) = &self.allowed {
             report.push_str(&format!("landlock   requests can open {allowed}, if the kernel has Landlock\n"));
+        }
+        if let Some(asked) = asked {
+            report.push_str(&format!("{:<10} {asked}\n", "bus"));
         }
         let list =
             |versions: RangeInclusive<u32>| versions.map(|version| version.to_string()).collect::<Vec<_>>().join(",");

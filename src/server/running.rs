@@ -30,7 +30,7 @@ use crate::lifecycle::{Event, FromPredecessor, Phase};
 use crate::listener::{Bound, Listener, Origin, WeakListener};
 use crate::logging::requests::RequestLog;
 use crate::logging::{Log, early};
-use crate::push::{Hub, history};
+use crate::push::{Hub, bus, history};
 use crate::sys::landlock::Confinement;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::cell::Cell;
@@ -80,6 +80,8 @@ pub struct ProcessContext {
     pub status: Status,
     pub log: Option<Arc<Log>>,
     pub request_log: Option<Arc<RequestLog>>,
+    /// Until it has begun.
+    pub bus: Option<bus::Settings>,
     pub pid_file: PidFile,
     pub notifier: Notifier,
     pub signals: Option<SignalThread>,
@@ -181,6 +183,7 @@ impl Running {
         };
         let Inherited { inheritance, connections, hub, sessions, predecessor, came_back, waits_for_go, .. } = inherited;
         let first = predecessor.is_none() && generation() == 1;
+        let is_cold = first && came_back.is_none();
         let kept = context.hub.as_ref().filter(|_| context.keeps_messages);
         let read = begin_hub(config, kept, hub.as_deref(), first)?;
         if let Some(own) = context.hub.as_ref().filter(|_| !context.keeps_messages) {
@@ -296,6 +299,10 @@ impl Running {
         }
         let publishers = (context.hub.as_ref(), context.log.as_ref());
         status.begins(Sources::new(config, &shared, (commands.clone(), to_acceptor.clone()), publishers));
+        // Before the first client comes for what the others have.
+        if let (Some(hub), Some(bus)) = (&context.hub, context.bus.take()) {
+            bus.start(hub.inner(), is_cold);
+        }
         // Before the connections that have them.
         take_sessions_over(sessions, (shared.hub.as_ref(), &shared.sessions));
         let restored = restore(connections, (shared.hub.as_ref(), &shared.sessions))?;
@@ -760,6 +767,9 @@ impl Running {
         let history = self.history_file.take().zip(self.context.hub.take());
         let keeps = self.promoted && self.handed_over_to.is_none() && self.context.keeps_messages;
         let history = history.filter(|_| keeps);
+        if let Some(hub) = &self.shared.hub {
+            hub.end_bus();
+        }
         let (signals, shared) = (self.context.signals.take(), self.shared.clone());
         let (log, request_log) = (self.context.log.take(), self.context.request_log.take());
         let counters = self.counters();

@@ -126,7 +126,7 @@ fn send(request: &Request, response: Response) -> Vec<u8> {
 
 /// Whether somebody has to be connected for it.
 fn is_of_a_server(body: &Body) -> bool {
-    matches!(body.kind, Kind::Subscription(_) | Kind::Conversation(_) | Kind::Session(_))
+    matches!(body.kind, Kind::Subscription(_) | Kind::Conversation(_) | Kind::Session(_) | Kind::Later(_))
 }
 
 /// What is sent of it, and whether that is all.

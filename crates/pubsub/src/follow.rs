@@ -11,6 +11,7 @@ use crate::ticket::{Outcome, Ticket};
 use crate::{Message, Position, Topic};
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 /// Marks of the last messages that are kept, so that it can be found how far two histories are the same.
 const MARKS: usize = 1024;
@@ -21,6 +22,32 @@ pub(crate) const AHEAD: u64 = 1 << 16;
 pub trait Bus: Send + Sync {
     /// Takes a publication, without waiting for anything. What becomes of it is said to its ticket.
     fn publish(&self, publication: Publication);
+
+    /// Whether messages go through it.
+    fn is_up(&self) -> bool;
+
+    /// What it says of itself.
+    fn figures(&self) -> BusFigures;
+
+    /// Its server ends.
+    fn end(&self);
+}
+
+/// What a bus says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BusFigures {
+    /// Whether it is as it should be.
+    pub up: bool,
+    /// How many messages it has that this host has not read.
+    pub lag: u64,
+    /// How many times it was connected to again.
+    pub reconnects: u64,
+    /// How many times it was not the one that was followed, or had lost something.
+    pub losses: u64,
+    /// Subscribers of all hosts.
+    pub subscribers: u64,
+    /// How many hosts there are.
+    pub hosts: u64,
 }
 
 /// Messages on their way to a bus: all of them, or none, and nothing of others between.
@@ -118,6 +145,24 @@ impl Hub {
         state.log.follows = follows;
     }
 
+    /// Whether it has a bus that is down, or that has said nothing yet.
+    pub fn is_cut_off(&self) -> bool {
+        self.bus_slot().as_ref().is_some_and(|bus| !bus.is_up())
+    }
+
+    /// What its bus says of itself, if it has one.
+    pub fn bus_figures(&self) -> Option<BusFigures> {
+        let bus = self.bus_slot().clone()?;
+        Some(bus.figures())
+    }
+
+    /// Its server ends: from here on it has no bus.
+    pub fn end_bus(&self) {
+        if let Some(bus) = self.bus_slot().take() {
+            bus.end();
+        }
+    }
+
     /// Whether it follows a bus.
     pub fn follows(&self) -> bool {
         self.read().follower.is_some()
@@ -176,17 +221,21 @@ impl Hub {
         *self.phase() != Phase::Gone
     }
 
-    /// Waits until this process is the one that publishes. `false` if that is another one by then.
-    pub fn wait_until_open(&self) -> bool {
-        let waits = |phase: &mut Phase| matches!(phase, Phase::Before | Phase::Frozen);
-        let phase = self.thawed().wait_while(self.phase(), waits).unwrap_or_else(PoisonError::into_inner);
+    /// Waits until this process is the one that publishes, at most so long. Answers whether it is.
+    pub fn wait_until_open(&self, most: Duration) -> bool {
+        let waits = |phase: &mut Phase| *phase != Phase::Open;
+        let waited = self.thawed().wait_timeout_while(self.phase(), most, waits);
+        let (phase, _) = waited.unwrap_or_else(PoisonError::into_inner);
         *phase == Phase::Open
     }
 
     /// Puts what was read behind what was read before. `false` if another process has the log.
     pub fn follow(&self, messages: Vec<Followed>, now: i64) -> bool {
         let Some(mut state) = self.following_state() else { return false };
-        let marks = messages.into_iter().fold(false, |marks, message| state.take(message, now) || marks);
+        let mut marks = false;
+        for message in messages {
+            marks |= state.take(message, now);
+        }
         state.log.make_room();
         drop(state);
         if marks {
@@ -301,6 +350,16 @@ mod tests {
         fn publish(&self, publication: Publication) {
             self.0.lock().expect("whole").push(publication);
         }
+
+        fn is_up(&self) -> bool {
+            true
+        }
+
+        fn figures(&self) -> BusFigures {
+            BusFigures::default()
+        }
+
+        fn end(&self) {}
     }
 
     fn hub() -> Hub {
@@ -457,6 +516,6 @@ mod tests {
         assert_eq!(hub.position().offset, 0);
         hub.hand_over();
         assert!(!reads.join().expect("its answer") && hub.position().offset == 0);
-        assert!(!hub.may_follow() && !hub.wait_until_open() && !hub.rebase(rebase(9, Vec::new()), 0));
+        assert!(!hub.may_follow() && !hub.wait_until_open(Duration::ZERO) && !hub.rebase(rebase(9, Vec::new()), 0));
     }
 }

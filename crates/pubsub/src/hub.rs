@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-/// How long a publication through a bus is waited for; the bus itself ends it before.
-const BUS_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a publication through a bus is waited for.
+pub const BUS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a hub may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -565,6 +565,10 @@ impl Hub {
     /// Messages that were published here, in all; and how many times a subscriber was told that something is missing.
     pub fn counted(&self) -> (u64, usize) {
         (self.read().published, self.0.gaps.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn count_published(&self, messages: usize) {
+        self.write().published += messages as u64;
     }
 
     pub(crate) fn count_gaps(&self, gaps: usize) {

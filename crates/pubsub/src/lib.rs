@@ -44,8 +44,8 @@ mod topic;
 mod written;
 
 pub use encoding::RETRY;
-pub use follow::{Begun, Bus, Followed, Publication, Read, Rebase};
-pub use hub::{Full, Hub, HubLimits, Key, PublishError, Published, TopicFigures};
+pub use follow::{Begun, Bus, BusFigures, Followed, Publication, Read, Rebase};
+pub use hub::{BUS_PATIENCE, Full, Hub, HubLimits, Key, PublishError, Published, TopicFigures};
 pub use idempotency::{KEY_LENGTH, KEYS, LIFETIME as KEY_LIFETIME};
 pub use inbox::{ForClient, Inbox, SavedInbox, SendError};
 pub use log::{AppendError, Batch, Delivery, Limits, Log, MessageLog, Resume, Retention, Start, TopicInfo};

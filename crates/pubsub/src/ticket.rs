@@ -57,6 +57,9 @@ impl Ticket {
     /// It was published.
     pub fn published(&self, hub: &Hub, position: Position, repeated: bool) {
         let subscribers = self.topics.iter().map(|topic| hub.listeners(topic)).sum();
+        if !repeated {
+            hub.count_published(self.topics.len());
+        }
         self.end(Ok(Published { position, subscribers, repeated }));
     }
 

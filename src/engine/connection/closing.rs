@@ -97,6 +97,7 @@ impl Connection {
             }
             State::Conversing(_) => self.expire_conversation(shared, now),
             State::Attached(_) => self.expire_attached(shared, now, date),
+            State::Awaiting(_) => Expiry::Deliver,
             State::Lingering { reason, .. } | State::Refused { reason, .. } => Expiry::Close(*reason),
         }
     }
@@ -210,7 +211,7 @@ impl Connection {
     pub fn has_read(&self) -> bool {
         match self.state {
             State::ReadingBody(_) => true,
-            State::Subscribed(_) | State::Attached(_) => false,
+            State::Subscribed(_) | State::Attached(_) | State::Awaiting(_) => false,
             _ => !self.input.is_empty(),
         }
     }
@@ -294,6 +295,7 @@ impl Connection {
                 format!("{} {} (it waited to stream)", push.request.method(), push.request.shown_url())
             }
             State::Writing(writing) => format!("{} (its response was not taken)", named(writing.line())),
+            State::Awaiting(awaiting) => format!("{} (it waited for the bus)", named(awaiting.line())),
         };
         Some(Unfinished { what, age: now.since(self.begun.unwrap_or(now)) })
     }

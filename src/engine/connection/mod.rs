@@ -9,6 +9,8 @@
 //!   │                        │                       │     nothing came and nothing waits: park
 //!   │                        │                       ├─▶ Attached ─ended─▶ ReadingHead or Lingering
 //!   │                        │                       │     its session has nothing: park
+//!   │                        │                       ├─▶ Awaiting ─outcome known─▶ Writing, ReadingHead or Lingering
+//!   │                        │                       │     not yet: park
 //!   │                        │                       └─▶ AwaitingPermit ─▶ (stream)
 //!   └─ limits ▶ 4xx          ├─ limits ▶ 4xx                                  ▲
 //!                            └─ outgrows its buffer: parked and collected ────┘
@@ -20,6 +22,7 @@
 //! belong to the worker ([`WorkerContext`]) and are lent for a turn.
 
 mod attached;
+mod awaiting;
 mod budget;
 mod close_reason;
 mod closing;
@@ -59,6 +62,7 @@ use crate::clock::Millis;
 use crate::config::Limits;
 use crate::engine::slot::{self, Parking};
 use attached::Attached;
+use awaiting::Awaiting;
 use conversing::Conversing;
 use dispatch::Push;
 use exchange::{Answer, End, Ended, Exchange};
@@ -121,6 +125,8 @@ enum State {
     Conversing(Box<Conversing>),
     /// A response that a session of SockJS has frames for, and waits for them.
     Attached(Box<Attached>),
+    /// A response that is known when a bus has said what became of a publication.
+    Awaiting(Box<Awaiting>),
     /// The last answer is out and FIN was sent: what still comes is thrown away until the client closes too.
     Lingering { reason: CloseReason, until: Millis, limit: Millis },
 }
@@ -138,6 +144,7 @@ impl State {
             State::Subscribed(subscribed) => subscribed.held(),
             State::Conversing(conversing) => conversing.held(),
             State::Attached(attached) => attached.held(),
+            State::Awaiting(awaiting) => awaiting.held(),
         }
     }
 }
@@ -226,6 +233,7 @@ impl Connection {
                 State::Subscribed(subscribed) => self.serve_subscriber(work, turn, subscribed),
                 State::Conversing(conversing) => self.serve_conversation(work, turn, conversing),
                 State::Attached(attached) => self.serve_session(work, turn, attached),
+                State::Awaiting(awaiting) => self.serve_awaiting(work, turn, awaiting),
                 State::Lingering { reason, until, limit } => self.linger(work, turn, reason, until, limit),
                 State::Refused { push, reason, until, limit } => {
                     self.end_refused(work, turn, push, reason, (until, limit))
@@ -293,6 +301,7 @@ impl Connection {
             State::Subscribed(subscribed) => Some((subscribed.exchange.take()?, subscribed.answer)),
             State::Conversing(conversing) => Some((conversing.exchange.take()?, conversing.answer)),
             State::Attached(attached) => Some((attached.exchange.take()?, attached.answer)),
+            State::Awaiting(awaiting) => Some((awaiting.exchange.take()?, awaiting.answer)),
             State::Lingering { .. } => None,
         }
     }
@@ -307,6 +316,7 @@ impl Connection {
             | State::Subscribed(_)
             | State::Conversing(_)
             | State::Attached(_)
+            | State::Awaiting(_)
             | State::Lingering { .. } => None,
         }
     }
@@ -387,7 +397,7 @@ impl Connection {
     /// There is no memory for it to wait in. A request that nobody has executed is told to come again.
     fn shed(&mut self, work: &mut WorkerContext) -> Flow {
         let answers = match &self.state {
-            State::Writing(_) | State::Conversing(_) | State::Attached(_) => true,
+            State::Writing(_) | State::Conversing(_) | State::Attached(_) | State::Awaiting(_) => true,
             State::Subscribed(subscribed) => !subscribed.subscription.form().poll,
             _ => false,
         };

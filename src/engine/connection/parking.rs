@@ -69,6 +69,7 @@ impl Connection {
                 // Heartbeats are its session's.
                 None => (Parked { on_wake: true, ..nothing }, Millis::NEVER, now),
             },
+            State::Awaiting(awaiting) => (Parked { on_wake: true, ..nothing }, awaiting.until, now),
             // After the last answer nothing is on the way.
             State::Lingering { until, .. } => (Parked { shed: Some(Shed::Idle), ..reads }, *until, now),
             // Only a worker may end it, which is on its way.

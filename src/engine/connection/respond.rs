@@ -61,6 +61,9 @@ impl Connection {
         if let Some(fields) = &content.fields {
             work.out.extend_from_slice(fields);
         }
+        if let Kind::Later(later) = content.kind {
+            return self.await_outcome(work, turn, *later, body, start);
+        }
         let (head, _) = work.request.head();
         let (minor, is_head) = (head.minor, head.method == Method::Head);
         let framing = response::framing(status.0, content.len(), minor);
@@ -123,7 +126,7 @@ impl Connection {
             Kind::Bytes { bytes, at } => ResponseBody::Bytes { bytes, at },
             Kind::File { file, offset, end } => ResponseBody::file(file, offset, end),
             // To HEAD, which was answered above.
-            Kind::Subscription(_) | Kind::Conversation(_) | Kind::Session(_) => ResponseBody::None,
+            Kind::Subscription(_) | Kind::Conversation(_) | Kind::Session(_) | Kind::Later(_) => ResponseBody::None,
             Kind::Reader { reader, length } => ResponseBody::Reader { reader, left: length, delimiter, ended: false },
         };
         self.finish_head(work, turn, source, keep_alive, body)

@@ -158,6 +158,7 @@ impl Shared {
         let (status, text) = match path {
             b"/-/healthy" => (200, "healthy\n"),
             b"/-/ready" if !self.phase.is_ready() => (503, "stopping\n"),
+            b"/-/ready" if self.hub.as_ref().is_some_and(Hub::is_cut_off) => (503, "bus down\n"),
             b"/-/ready" if stuck => (503, "busy\n"),
             b"/-/ready" => (200, "ready\n"),
             _ => return self.status.get().map(|status| status.answer(request)),

@@ -11,7 +11,7 @@ mod roff;
 mod tables;
 
 use super::settings::{Kind, Only, Setting};
-use crate::config::{LogFormat, ReloadMode, RequestLogFormat, StatusAccess, size_text};
+use crate::config::{BusDown, LogFormat, ReloadMode, RequestLogFormat, StatusAccess, size_text};
 use crate::program::value::MAX_SECONDS;
 use std::fs;
 use std::path::Path;
@@ -68,6 +68,7 @@ fn words(setting: &Setting) -> Option<Vec<&'static str>> {
         Kind::LogFormat => Some(names(&LogFormat::ALL)),
         Kind::Format => Some(names(&RequestLogFormat::ALL)),
         Kind::Status => Some(names(&StatusAccess::ALL)),
+        Kind::Down => Some(names(&BusDown::ALL)),
         Kind::Level => Some(vec!["off", "error", "warn", "info", "debug", "trace"]),
         _ => None,
     }
@@ -100,9 +101,11 @@ fn allowed(setting: &Setting) -> String {
         Kind::Path(_) => "path".to_owned(),
         Kind::PathOrStdout(_) => "path, or \"-\"".to_owned(),
         Kind::Name(_) => "name or number".to_owned(),
+        Kind::Word(_) => "name".to_owned(),
+        Kind::Url => "redis://[USER@]HOST[:PORT][/DB], the same with rediss, or redis+unix:///PATH".to_owned(),
         Kind::Level => "level, or TARGET=LEVEL".to_owned(),
         Kind::On(_) | Kind::Off(_) => "true or false".to_owned(),
-        Kind::Mode | Kind::LogFormat | Kind::Format | Kind::Status => {
+        Kind::Mode | Kind::LogFormat | Kind::Format | Kind::Status | Kind::Down => {
             words(setting).expect("it has some").iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
         }
         Kind::Only(_) => String::new(),

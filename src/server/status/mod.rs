@@ -223,6 +223,12 @@ impl StatusRoutes for Status {
             return no_store("the server begins or ends\n".into_response().with_status_code(503));
         };
         let (text, content_type) = match path {
+            // With a bus there is no stream of this host's own: each sample is a short one, and a browser comes for the next.
+            path if path == EVENTS.as_bytes() => {
+                let sample = serde_json::to_string(&now.sample(false)).unwrap_or_default();
+                let wait = EACH.as_millis();
+                (format!("retry: {wait}\n\ndata: {sample}\n\nevent: again\ndata\n\n"), "text/event-stream")
+            }
             path if path == METRICS.as_bytes() => (metrics::page(&now), metrics::CONTENT_TYPE),
             _ => (serde_json::to_string(&now.whole()).unwrap_or_default() + "\n", "application/json"),
         };

@@ -13,6 +13,7 @@ use crate::logging::Log;
 use crate::push::Hub;
 use crate::sys::process::ProcessFigures;
 use crossbeam_channel::{Sender, bounded};
+use pubsub::BusFigures;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -123,6 +124,7 @@ pub struct Now {
     pub subscribers_limit: usize,
     pub log_bytes: usize,
     pub log_limit: usize,
+    pub bus: Option<BusFigures>,
     pub process: Option<ProcessFigures>,
 }
 
@@ -161,7 +163,7 @@ impl Now {
         Some(Now {
             generation: generation(),
             uptime: sources.began.elapsed(),
-            ready: shared.phase.is_ready(),
+            ready: shared.phase.is_ready() && !hub.is_some_and(pubsub::Hub::is_cut_off),
             totals,
             own_counters: shared.handler.counters().into_iter().map(|(name, _)| name).collect(),
             reloads,
@@ -175,6 +177,7 @@ impl Now {
             subscribers_limit: sources.subscribers_limit,
             log_bytes: kept.map_or(0, pubsub::Hub::bytes),
             log_limit: kept.map_or(0, |hub| hub.limits().memory),
+            bus: hub.and_then(pubsub::Hub::bus_figures),
             process,
         })
     }
@@ -211,6 +214,7 @@ impl Now {
             open_files: self.process.map(|process| process.open_files),
             threads: self.threads.iter().filter(|thread| idle || thread.request.is_some()).collect(),
             reloads: self.totals.sum(super::totals::RELOADS),
+            bus: self.bus.map(Bus::from),
         }
     }
 
@@ -267,6 +271,25 @@ pub struct Sample<'n> {
     open_files: Option<u64>,
     threads: Vec<&'n Thread>,
     reloads: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bus: Option<Bus>,
+}
+
+/// See [`BusFigures`].
+#[derive(Serialize)]
+struct Bus {
+    up: bool,
+    lag: u64,
+    reconnects: u64,
+    losses: u64,
+    subscribers: u64,
+    hosts: u64,
+}
+
+impl From<BusFigures> for Bus {
+    fn from(BusFigures { up, lag, reconnects, losses, subscribers, hosts }: BusFigures) -> Bus {
+        Bus { up, lag, reconnects, losses, subscribers, hosts }
+    }
 }
 
 /// See [`Now::whole`].

@@ -1,0 +1,269 @@
+//! The thread that follows the stream into the log.
+//!
+//! Once a second, and whenever it has connected, it looks whether that still is the stream that it has followed: the same epoch,
+//! not behind what was read, and in the place of the last message that message. A Redis that was emptied, or that a replica
+//! without the last writes has replaced, is not. Then another epoch begins, for all hosts, and everybody who listens is told.
+
+use super::redis::{Entry, Failure, Link, Standing};
+use super::{Bus, Side};
+use crate::clock::boot_time;
+use crate::push::hub::new_epoch;
+use pubsub::{Followed, Position, Read, Rebase};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a message that the other connection knows of may take to this one.
+const LATE: Duration = Duration::from_secs(3);
+/// How often is tried to agree with the others, before it is said that it does not work.
+const ATTEMPTS: usize = 8;
+
+/// Until the server has ended.
+pub fn run(bus: &Bus, alone: bool) {
+    let mut alone = alone;
+    while !bus.is_over() {
+        let Some(link) = bus.connect(|| bus.is_over(), |standing, reason| standing.reader = Side::Down(reason)) else {
+            break;
+        };
+        // Before it is this process's, nothing may be read; but that there is a connection is known.
+        bus.wait_until_ours(alone);
+        match (Reader { bus, link, behind: None }).follow() {
+            Ok(()) => {
+                // Another process has it, and may give it back.
+                bus.is_read_elsewhere();
+                alone = false;
+            }
+            Err(failure) => bus.set(|standing| standing.reader = Side::Down(failure.reason())),
+        }
+    }
+}
+
+struct Reader<'b> {
+    bus: &'b Bus,
+    link: Link,
+    /// Since when the other connection knows of more than this one has heard.
+    behind: Option<Instant>,
+}
+
+impl Reader<'_> {
+    /// Follows, as long as this process has the log.
+    fn follow(&mut self) -> Result<(), Failure> {
+        loop {
+            let Some(read) = self.agree()? else { return Ok(()) };
+            self.bus.has_read(read);
+            self.bus.set(|standing| standing.reader = Side::Up);
+            self.behind = None;
+            let mut look = Instant::now() + LOOK;
+            let (mut read, mut seen) = (read, read.offset);
+            // Until somebody has to look closer.
+            while !self.bus.is_over() {
+                let (entries, reached) = self.link.read_behind(seen)?;
+                let known = entries.iter().take_while(|entry| entry.epoch == read.epoch).count();
+                let others = entries.len() > known;
+                let nothing = entries.is_empty();
+                if let Some(last) = entries[..known].last().map(|entry| entry.message.offset) {
+                    let now = boot_time();
+                    let messages =
+                        entries.into_iter().take(known).map(|Entry { message, .. }| Followed { time: now, ..message });
+                    if !self.bus.hub.follow(messages.collect(), now) {
+                        return Ok(());
+                    }
+                    read.offset = last;
+                    self.bus.has_read(read);
+                } else if !self.bus.hub.may_follow() {
+                    return Ok(());
+                }
+                if others || self.is_late(read, nothing)? {
+                    break;
+                }
+                // Also behind what nobody of ours has put there.
+                seen = reached.unwrap_or(seen);
+                if Instant::now() >= look {
+                    look = Instant::now() + LOOK;
+                    let standing = self.link.look(read.offset)?;
+                    if !is_the_same(&standing, &self.bus.hub.has_read()) {
+                        break;
+                    }
+                }
+            }
+            if self.bus.is_over() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the other connection knows of another epoch. One that has known for long of messages which do not come here says
+    /// that this connection is dead.
+    fn is_late(&mut self, read: Position, nothing: bool) -> Result<bool, Failure> {
+        let remote = self.bus.standing().remote.as_ref().map(|remote| (remote.epoch, remote.offset));
+        let Some((epoch, offset)) = remote else { return Ok(false) };
+        if epoch != read.epoch {
+            // It may have been asked before the one that we know began.
+            let standing = self.link.look(read.offset)?;
+            return Ok(!is_the_same(&standing, &self.bus.hub.has_read()));
+        }
+        if offset <= read.offset || !nothing {
+            self.behind = None;
+            return Ok(false);
+        }
+        match *self.behind.get_or_insert_with(Instant::now) {
+            since if since.elapsed() > LATE => Err(Failure::Lost("messages are published and do not come".into())),
+            _ => Ok(false),
+        }
+    }
+
+    /// Sees to it that the log and the stream are one, whatever has happened. Answers how far the log has come; `None` if another
+    /// process has it.
+    fn agree(&mut self) -> Result<Option<Position>, Failure> {
+        for _ in 0..ATTEMPTS {
+            let read = self.bus.hub.has_read();
+            let heard = self.bus.hub.position();
+            let standing = self.link.look(heard.offset)?;
+            let Ok(epoch) = standing.epoch.parse::<u64>() else {
+                // Whoever ticks begins one; so do we.
+                self.link.tick(
+                    new_epoch(),
+                    read.position.map_or(0, |read| read.offset),
+                    &self.bus.settings.host,
+                    0,
+                    LOOK,
+                )?;
+                continue;
+            };
+            match plan(&standing, epoch, &read, heard) {
+                Plan::GoOn => return Ok(Some(heard)),
+                Plan::Renew { same } => {
+                    let same = same.map_or_else(|| self.agreed(&read), Ok)?;
+                    self.link.renew(&standing.epoch, new_epoch(), heard.offset, same)?;
+                }
+                Plan::Rebase { keep, lineage, lost } => {
+                    let Some(rebase) = self.rebase(&standing, epoch, keep, lineage, lost)? else { continue };
+                    let last = rebase.last;
+                    if lost {
+                        self.bus.figures.epochs.fetch_add(1, Ordering::Relaxed);
+                        log::warn!(
+                            "bus: it is not the stream that was followed up to {heard}, or has lost something; going on at \
+                             {epoch}-{last}, and all subscribers are told of a gap"
+                        );
+                    }
+                    if !self.bus.hub.rebase(rebase, boot_time()) {
+                        return Ok(None);
+                    }
+                    return Ok(Some(Position { epoch, offset: last }));
+                }
+            }
+        }
+        Err(Failure::Refused("the hosts do not agree on an epoch".into()))
+    }
+
+    /// How far what was read is what is there.
+    fn agreed(&mut self, read: &Read) -> Result<u64, Failure> {
+        let Some((first, _)) = read.marks.first() else { return Ok(0) };
+        let there = self.link.tail(first.saturating_sub(1), usize::MAX)?;
+        let marks: std::collections::HashMap<u64, u64> =
+            there.iter().map(|entry| (entry.message.offset, entry.message.mark)).collect();
+        let same = read.marks.iter().rfind(|(offset, mark)| marks.get(offset) == Some(mark));
+        Ok(same.map_or(0, |(offset, _)| *offset))
+    }
+
+    /// What the log goes on with. `None` if it has moved on meanwhile.
+    fn rebase(
+        &mut self,
+        standing: &Standing,
+        epoch: u64,
+        keep: u64,
+        lineage: Vec<Position>,
+        lost: bool,
+    ) -> Result<Option<Rebase>, Failure> {
+        let mut entries = self.link.tail(keep, self.bus.settings.memory)?;
+        // What another epoch has, which began since we looked.
+        let foreign = |entry: &Entry| entry.epoch != epoch && entry.message.offset > standing.base;
+        if entries.iter().any(foreign) {
+            return Ok(None);
+        }
+        let last = entries.last().map_or(0, |entry| entry.message.offset).max(standing.offset);
+        let oldest = entries.first().map_or(last + 1, |entry| entry.message.offset);
+        // All that lies between is gone, or there is no room for it.
+        let behind = if oldest > keep + 1 && oldest > standing.base.max(keep) + 1 { oldest - 1 } else { 0 };
+        let floor = if lost { behind.max(standing.base).max(keep) } else { behind };
+        if keep == 0 {
+            let retained = self.link.retained()?;
+            let before = retained.into_iter().filter(|entry| entry.message.offset < oldest);
+            entries.splice(0..0, before.collect::<Vec<_>>());
+        }
+        let now = boot_time();
+        let messages = entries.into_iter().map(|Entry { time, message, .. }| {
+            let age = standing.now.saturating_sub(time).max(0);
+            Followed { time: now.saturating_sub(age), ..message }
+        });
+        Ok(Some(Rebase { epoch, lineage, keep, floor, last, messages: messages.collect() }))
+    }
+}
+
+/// Whether that is the stream of which so much was read.
+fn is_the_same(standing: &Standing, read: &Read) -> bool {
+    let Some(position) = read.position else { return false };
+    let mark = read.marks.last().filter(|(offset, _)| *offset == position.offset).map(|(_, mark)| *mark);
+    standing.epoch == position.epoch.to_string()
+        && standing.offset >= position.offset
+        && match (mark, standing.mark) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            // What is not there any more was trimmed, if what is there came later.
+            (Some(_), None) => standing.first > position.offset,
+            // In our last place was none, or we do not know which.
+            (None, _) => true,
+        }
+        && standing.first <= position.offset + 1
+}
+
+/// What is to be done to be one with the stream.
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    /// Nothing.
+    GoOn,
+    /// Begin another epoch, since this one has two histories, or is behind what was heard of another. `same`: how far it is
+    /// the same everywhere, where that is known.
+    Renew { same: Option<u64> },
+    /// Take over what is there, behind what is kept. `lost`: something may be missing.
+    Rebase { keep: u64, lineage: Vec<Position>, lost: bool },
+}
+
+fn plan(standing: &Standing, epoch: u64, read: &Read, heard: Position) -> Plan {
+    let Some(position) = read.position else {
+        // A cold host reads the tail; one that was a log of its own goes on behind that.
+        return match heard.offset {
+            0 => Plan::Rebase { keep: 0, lineage: standing.lineage.clone(), lost: false },
+            heard if standing.base < heard => Plan::Renew { same: Some(standing.offset) },
+            heard => Plan::Rebase { keep: heard, lineage: standing.lineage.clone(), lost: true },
+        };
+    };
+    if epoch == position.epoch {
+        return match () {
+            () if is_the_same(standing, read) => Plan::GoOn,
+            // Trimmed behind a host that was too slow: the same stream, with a gap.
+            () if standing.offset >= position.offset && standing.first > position.offset + 1 => {
+                Plan::Rebase { keep: position.offset, lineage: Vec::new(), lost: false }
+            }
+            () => Plan::Renew { same: None },
+        };
+    }
+    let mut lineage = standing.lineage.clone();
+    match lineage.iter_mut().rfind(|known| known.epoch == position.epoch) {
+        // Somebody has found where it parted.
+        Some(known) => {
+            known.offset = known.offset.min(position.offset);
+            let keep = known.offset;
+            match standing.base < position.offset {
+                true => Plan::Renew { same: Some(standing.offset) },
+                false => Plan::Rebase { keep, lineage, lost: true },
+            }
+        }
+        // It was emptied, and nobody knows what was before.
+        None if standing.base < position.offset => Plan::Renew { same: Some(standing.offset) },
+        None => {
+            lineage.push(position);
+            Plan::Rebase { keep: position.offset, lineage, lost: true }
+        }
+    }
+}
