@@ -469,7 +469,10 @@ mod tests {
                 .get("/hello", |_: &mut Request| "hello");
             let server =
                 Server::start(crate::Server::builder().workers(1).hub(&hub).service(router)).expect("a server");
-            Fixture { hub, bus, given, server }
+            let fixture = Fixture { hub, bus, given, server };
+            // Before it serves nothing is published.
+            assert_eq!(fixture.server.get("/hello").send().text(), "hello");
+            fixture
         }
 
         fn ask(&self, request: &str) -> BufReader<TcpStream> {

@@ -25,14 +25,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Publications that wait for the writer at a time, and bytes of data in them.
 const WAITING: usize = 10_000;
 const WAITING_BYTES: usize = 16 << 20;
-/// Between two attempts to connect: twice as long each time, and somewhere between half of that and all.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Between two attempts: twice as long each time, and somewhere between half of that and all.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// What has worked for so long has worked.
+const WORKS: Duration = Duration::from_secs(5);
 /// How long a start waits for the first word of it.
 const START_PATIENCE: Duration = Duration::from_secs(2);
 /// Until it is looked again whether the log is this process's.
@@ -129,6 +131,26 @@ pub struct Bus {
     /// For marks of messages, each another one.
     marks: AtomicU64,
     figures: Figures,
+}
+
+/// How long to wait before the next attempt: also where one connects, and is refused then.
+#[derive(Default)]
+struct Attempts {
+    last: Option<(Instant, Duration)>,
+}
+
+impl Attempts {
+    fn wait(&mut self) {
+        let now = Instant::now();
+        let pause = match self.last {
+            Some((began, pause)) if now.duration_since(began) < WORKS => pause,
+            _ => Duration::ZERO,
+        };
+        // So that those of many hosts do not come together.
+        let part = 500 + new_epoch() % 500;
+        thread::sleep(pause * u32::try_from(part).unwrap_or(1000) / 1000);
+        self.last = Some((Instant::now(), (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE)));
+    }
 }
 
 /// A publication on its way.
@@ -247,9 +269,9 @@ impl Bus {
     }
 
     /// A connection, as soon as there is one; `None` when the server has ended.
-    fn connect(&self, is_over: impl Fn() -> bool, down: impl Fn(&mut Standing, String)) -> Option<redis::Link> {
-        let mut pause = FIRST_PAUSE;
-        while !is_over() {
+    fn connect(&self, attempts: &mut Attempts, down: impl Fn(&mut Standing, String)) -> Option<redis::Link> {
+        while !self.is_over() {
+            attempts.wait();
             match redis::Link::open(&self.settings) {
                 Ok(link) => {
                     self.figures.connections.fetch_add(1, Ordering::Relaxed);
@@ -257,10 +279,6 @@ impl Bus {
                 }
                 Err(failure) => self.set(|standing| down(standing, failure.reason())),
             }
-            // So that those of many hosts do not come together.
-            let part = 500 + new_epoch() % 500;
-            thread::sleep(pause * u32::try_from(part).unwrap_or(1000) / 1000);
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         None
     }

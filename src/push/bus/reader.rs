@@ -5,7 +5,7 @@
 //! without the last writes has replaced, is not. Then another epoch begins, for all hosts, and everybody who listens is told.
 
 use super::redis::{Entry, Failure, Link, Standing};
-use super::{Bus, Side};
+use super::{Attempts, Bus, Side};
 use crate::clock::boot_time;
 use crate::push::hub::new_epoch;
 use pubsub::{Followed, Position, Read, Rebase};
@@ -21,11 +21,8 @@ const ATTEMPTS: usize = 8;
 
 /// Until the server has ended.
 pub fn run(bus: &Bus, alone: bool) {
-    let mut alone = alone;
-    while !bus.is_over() {
-        let Some(link) = bus.connect(|| bus.is_over(), |standing, reason| standing.reader = Side::Down(reason)) else {
-            break;
-        };
+    let (mut alone, mut attempts) = (alone, Attempts::default());
+    while let Some(link) = bus.connect(&mut attempts, |standing, reason| standing.reader = Side::Down(reason)) {
         // Before it is this process's, nothing may be read; but that there is a connection is known.
         bus.wait_until_ours(alone);
         match (Reader { bus, link, behind: None }).follow() {
@@ -265,5 +262,84 @@ fn plan(standing: &Standing, epoch: u64, read: &Read, heard: Position) -> Plan {
             lineage.push(position);
             Plan::Rebase { keep: position.offset, lineage, lost: true }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: u64 = 9;
+
+    fn at(epoch: u64, offset: u64) -> Position {
+        Position { epoch, offset }
+    }
+
+    /// A host that has read up to there, with a mark for each of the last two.
+    fn read(offset: u64) -> Read {
+        Read { position: Some(at(OURS, offset)), marks: vec![(offset - 1, 1), (offset, 2)] }
+    }
+
+    fn standing(epoch: u64, offset: u64, mark: Option<u64>) -> Standing {
+        let (first, last) = (1, offset);
+        Standing { epoch: epoch.to_string(), offset, first, last, mark, ..Standing::default() }
+    }
+
+    fn planned(standing: &Standing, read: &Read) -> Plan {
+        let epoch = standing.epoch.parse().expect("a number");
+        plan(standing, epoch, read, read.position.unwrap_or(at(1, 0)))
+    }
+
+    #[test]
+    fn who_comes_back_to_the_same_stream_goes_on() {
+        assert_eq!(planned(&standing(OURS, 10, Some(2)), &read(10)), Plan::GoOn);
+        assert_eq!(planned(&standing(OURS, 500, Some(2)), &read(10)), Plan::GoOn);
+        // Its last message was trimmed, and nothing behind it.
+        let trimmed = Standing { first: 11, ..standing(OURS, 500, None) };
+        assert_eq!(planned(&trimmed, &read(10)), Plan::GoOn);
+    }
+
+    #[test]
+    fn what_was_trimmed_behind_a_slow_host_is_a_gap_in_the_same_epoch() {
+        let trimmed = Standing { first: 300, ..standing(OURS, 500, None) };
+        assert_eq!(planned(&trimmed, &read(10)), Plan::Rebase { keep: 10, lineage: Vec::new(), lost: false });
+    }
+
+    #[test]
+    fn a_stream_that_has_lost_something_gets_another_epoch() {
+        // A replica without the last writes; the same, and others have come since; one that was emptied by hand.
+        let emptied = Standing { first: 0, last: 0, ..standing(OURS, 10, None) };
+        for wrong in [standing(OURS, 7, None), standing(OURS, 12, Some(3)), emptied] {
+            assert_eq!(planned(&wrong, &read(10)), Plan::Renew { same: None }, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn in_another_epoch_what_is_the_same_everywhere_stays() {
+        let (base, lineage) = (1_000_000, vec![at(OURS, 8)]);
+        let other = Standing { base, lineage: lineage.clone(), ..standing(12, base + 3, None) };
+        assert_eq!(planned(&other, &read(10)), Plan::Rebase { keep: 8, lineage, lost: true });
+        // Who has read less than that knows no more.
+        let lineage = vec![at(OURS, 5)];
+        assert_eq!(planned(&other, &read(5)), Plan::Rebase { keep: 5, lineage, lost: true });
+        // Emptied: nobody knows of what was before, and nothing has its places.
+        let emptied = Standing { base, ..standing(12, base + 3, None) };
+        assert_eq!(planned(&emptied, &read(10)), Plan::Rebase { keep: 10, lineage: vec![at(OURS, 10)], lost: true });
+        // But where its places are ours already, others begin behind both.
+        let begun_by_a_cold_host = standing(12, 3, None);
+        assert_eq!(planned(&begun_by_a_cold_host, &read(10)), Plan::Renew { same: Some(3) });
+    }
+
+    #[test]
+    fn a_cold_host_reads_the_tail() {
+        let lineage = vec![at(3, 8)];
+        let there = Standing { lineage: lineage.clone(), ..standing(OURS, 500, None) };
+        assert_eq!(planned(&there, &Read::default()), Plan::Rebase { keep: 0, lineage, lost: false });
+        // One that was a log of its own.
+        assert_eq!(plan(&there, OURS, &Read::default(), at(1, 30)), Plan::Renew { same: Some(500) });
+        let behind = Standing { base: 1_000_000, ..there };
+        let Plan::Rebase { keep: 30, lost: true, .. } = plan(&behind, OURS, &Read::default(), at(1, 30)) else {
+            panic!("it goes on behind its own");
+        };
     }
 }

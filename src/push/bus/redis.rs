@@ -138,7 +138,12 @@ impl Link {
     }
 
     fn look_at_version(&mut self) -> Result<(), Failure> {
-        let info = text(self.ask(redis::cmd("INFO").arg("server"))?).ok_or_else(unexpected)?;
+        let info = match self.ask(redis::cmd("INFO").arg("server")) {
+            Ok(info) => text(info).ok_or_else(unexpected)?,
+            // Not every user may ask that.
+            Err(Failure::Refused(_)) => return Ok(()),
+            Err(lost) => return Err(lost),
+        };
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default().trim();
         let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         match major {

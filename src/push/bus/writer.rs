@@ -1,7 +1,7 @@
 //! The thread that publishes, and that says once a second that this host is there.
 
 use super::redis::{Failure, Link, Placed};
-use super::{Bus, Outgoing, Side};
+use super::{Attempts, Bus, Outgoing, Side};
 use crate::config::BusDown;
 use crate::push::hub::new_epoch;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -19,10 +19,8 @@ const LIFETIME: Duration = Duration::from_secs(5);
 /// Until the server has ended.
 pub fn run(bus: &Bus, publications: &Receiver<Outgoing>, alone: bool) {
     let mut writer = Writer { bus, publications, held: Vec::new(), alone };
-    while !bus.is_over() {
-        let Some(link) = bus.connect(|| bus.is_over(), |standing, reason| standing.writer = Side::Down(reason)) else {
-            break;
-        };
+    let mut attempts = Attempts::default();
+    while let Some(link) = bus.connect(&mut attempts, |standing, reason| standing.writer = Side::Down(reason)) {
         // Before it is this process's, it must not begin an epoch: what was heard is not known.
         bus.wait_until_ours(alone);
         let failure = writer.serve(link);
