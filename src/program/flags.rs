@@ -629,6 +629,14 @@ mod tests {
     }
 
     #[test]
+    fn a_password_in_an_address_is_not_shown() {
+        for wrong in ["redis://me:secret@host", "redis://:secret@host:0", "http://me:secret@host"] {
+            let error = refused(&format!("--bus {wrong}"));
+            assert!(error.starts_with("--bus: ") && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_switch_takes_no_value() {
         assert_eq!(refused("--listing=yes"), "--listing takes no value, but \"yes\" was given");
         assert!(refused("--check=yes").starts_with("--check takes no value but bus"));

@@ -155,7 +155,8 @@ impl Value<'_> {
         let Some(word) = self.word() else {
             return Err(ValueError::Value("allowed is an address in quotes: \"redis://127.0.0.1\"".into()));
         };
-        BusUrl::parse(word).map_err(ValueError::Value)
+        // What could have a password in it is not shown.
+        BusUrl::parse(word).map_err(if word.contains('@') { ValueError::Whole } else { ValueError::Value })
     }
 
     /// A level of the log, or what `RUST_LOG` takes besides.

@@ -95,6 +95,7 @@ impl Settings {
     pub fn try_out(&self) -> Result<String, String> {
         let mut link = redis::Link::open(self).map_err(redis::Failure::reason)?;
         let standing = link.look(0).map_err(redis::Failure::reason)?;
+        link.read_behind(standing.offset, false).map_err(redis::Failure::reason)?;
         Ok(match &*standing.epoch {
             "" => "answers, and nothing was published".into(),
             epoch => format!("answers, and stands at {epoch}-{}", standing.offset),

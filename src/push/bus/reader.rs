@@ -49,13 +49,17 @@ impl Reader<'_> {
         loop {
             let Some(read) = self.agree()? else { return Ok(()) };
             self.bus.has_read(read);
-            self.bus.set(|standing| standing.reader = Side::Up);
             self.behind = None;
             let mut look = Instant::now() + LOOK;
-            let (mut read, mut seen) = (read, read.offset);
+            let (mut read, mut seen, mut waits) = (read, read.offset, false);
             // Until somebody has to look closer.
             while !self.bus.is_over() {
-                let (entries, reached) = self.link.read_behind(seen)?;
+                let (entries, reached) = self.link.read_behind(seen, waits)?;
+                if !waits {
+                    // Not before it has read: one that may be asked how it stands may still refuse that.
+                    self.bus.set(|standing| standing.reader = Side::Up);
+                    waits = true;
+                }
                 let known = entries.iter().take_while(|entry| entry.epoch == read.epoch).count();
                 let others = entries.len() > known;
                 let nothing = entries.is_empty();

@@ -28,8 +28,12 @@ pub enum Failure {
 
 impl Failure {
     fn of(error: &RedisError) -> Failure {
-        let text = one_line(&error.to_string());
+        let text = match (error.code(), error.detail()) {
+            (Some(code), Some(detail)) => one_line(&format!("{code} {detail}")),
+            _ => one_line(&error.to_string()),
+        };
         match error.kind() {
+            ErrorKind::Parse => Failure::Lost("what answers there does not speak as Redis does".into()),
             // It has the scripts no more: a new connection brings them.
             ErrorKind::Server(ServerErrorKind::NoScript) => Failure::Lost(text),
             ErrorKind::Server(_) | ErrorKind::Extension => Failure::Refused(text),
@@ -260,10 +264,13 @@ impl Link {
         .ok_or_else(unexpected)
     }
 
-    /// Waits a while for what is behind that offset. Answers the offset of the last one as well, be it one of ours or not.
-    pub fn read_behind(&mut self, offset: u64) -> Result<(Vec<Entry>, Option<u64>), Failure> {
+    /// Waits a while for what is behind that offset, unless it is to look only. Answers the offset of the last one as well, be it one of ours or not.
+    pub fn read_behind(&mut self, offset: u64, waits: bool) -> Result<(Vec<Entry>, Option<u64>), Failure> {
         let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(COUNT).arg("BLOCK").arg(BLOCK.as_millis() as u64);
+        command.arg("COUNT").arg(COUNT);
+        if waits {
+            command.arg("BLOCK").arg(BLOCK.as_millis() as u64);
+        }
         command.arg("STREAMS").arg(&self.keys[0]).arg(format!("{offset}-0"));
         let Some(streams) = array(self.ask(&command)?) else { return Err(unexpected()) };
         let Some(stream) = streams.into_iter().next() else { return Ok((Vec::new(), None)) };
