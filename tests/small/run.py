@@ -2,7 +2,7 @@
 """Builds the static program for small hosts and runs it: started, served, reloaded in both modes under live clients,
 stopped.
 
-    tests/small/run.py [--suite] [--dev] [--table] [TARGET]...
+    tests/small/run.py [--suite] [--dev] [--build] [--table] [TARGET]...
 
 A TARGET is one of x86_64, aarch64, armv7, riscv64, i686, mipsel; `all` is all of them, and writes the table of
 docs/small-hosts.md. With --table others write it too: of each target with what was last measured of it. Without a TARGET it is x86_64 and armv7. It builds what is released, with --dev what is quicker to build.
@@ -10,11 +10,14 @@ With --suite (of itself with `all`) the integration tests run as well, built for
 that. Others run under QEMU, whose programs this kernel has to execute by themselves, since a reload executes one: binfmt_misc
 in a user namespace, Linux 6.7. It needs Debian's packages, python3-venv, mount and unshare, and installs nothing.
 
+With --build what would run is built, and no more. One of these waits for another in the same cache.
+
 What this host cannot get or do is NOT TRIED, with the reason, and does not count as passed.
 """
 
 import argparse
 import datetime
+import fcntl
 import json
 import os
 import pathlib
@@ -25,7 +28,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import table
-from toolchain import ROOT, TARGETS, NotToBeHad, Toolchain, emulator_of, named
+from toolchain import ROOT, TARGETS, NotToBeHad, Toolchain, cache, emulator_of, named
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODES = ("overlap", "exec")
@@ -61,9 +64,13 @@ def smoke(program, mode, emulator, *more):
     return json.loads(lines[-1])
 
 
+def suite_programs(toolchain, target):
+    return toolchain.build(target, "dev", "--bins", "--examples", "--test", "integration")
+
+
 def suite(toolchain, target, meanwhile):
     """The integration tests: how many have passed. They wait more than they work, so something is built meanwhile."""
-    programs = toolchain.build(target, "dev", "--bins", "--examples", "--test", "integration")
+    programs = suite_programs(toolchain, target)
     # Most of them wait for processes that they have started, and not for a core.
     threads = str(2 * len(os.sched_getaffinity(0)))
     child = subprocess.Popen([programs["test:integration"]], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -115,10 +122,19 @@ def profile_of(arguments):
     return "dev" if arguments.dev else "release"
 
 
+def turn():
+    """Two would build into one place."""
+    cache().mkdir(parents=True, exist_ok=True)
+    lock = open(cache() / "lock", "w", encoding="utf-8")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET", default=["x86_64", "armv7"])
     parser.add_argument("--dev", action="store_true", help="not optimised")
+    parser.add_argument("--build", action="store_true", help="build what would run, and no more")
     parser.add_argument("--table", action="store_true", help="write the table of docs/small-hosts.md")
     parser.add_argument("--suite", action="store_true", help="run the integration tests where the kernel executes them")
     arguments = parser.parse_args()
@@ -126,6 +142,8 @@ def main():
     targets = list(TARGETS.values()) if everything else [named(name) for name in arguments.targets]
     arguments.suite |= everything
     failed, not_tried = [], []
+    # Held until this process ends.
+    _alone = turn()
     try:
         toolchain = Toolchain()
     except NotToBeHad as why:
@@ -141,6 +159,12 @@ def main():
         wait(ahead)
         following = targets[number + 1:number + 2]
 
+        if arguments.build:
+            program = build(toolchain, target, profile_of(arguments))
+            if arguments.suite and runs_here(program):
+                suite_programs(toolchain, target)
+            continue
+
         def meanwhile():
             ahead.extend(builder.submit(build, toolchain, target, profile_of(arguments)) for target in following)
 
@@ -153,6 +177,8 @@ def main():
             failed.append(target)
     for target, why in not_tried:
         print(f"small: {target.triple}: NOT TRIED: {why}", flush=True)
+    if arguments.build:
+        sys.exit(0 if toolchain else 1)
     if everything or arguments.table:
         table.write()
     tried = len(targets) - len(not_tried)
