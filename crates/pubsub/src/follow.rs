@@ -203,6 +203,13 @@ impl Hub {
         Ok(Begun::Waits(ticket))
     }
 
+    /// How far the bus was read: the offset of the last message, 0 for nothing.
+    pub fn heard(&self) -> u64 {
+        let state = self.read();
+        let has_read = state.follower.as_ref().is_some_and(|follower| follower.has_read);
+        if has_read { state.log.position().offset } else { 0 }
+    }
+
     /// What was read of the bus.
     pub fn has_read(&self) -> Read {
         let state = self.read();
@@ -495,6 +502,7 @@ mod tests {
         assert_eq!(second.has_read(), first.has_read());
         let position = Some(Position { epoch: 9, offset: 2 });
         assert_eq!(second.has_read(), Read { position, marks: vec![(1, 10), (2, 20)] });
+        assert_eq!((second.heard(), hub().heard()), (2, 0));
         assert!(!hears(&mut subscribe(&second, from(9, 3))).contains("@gap"));
         // Who follows no more must not go on in an epoch in which others do.
         let alone = Hub::new(1, HubLimits { log: Limits::default(), subscribers: 10 });

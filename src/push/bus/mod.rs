@@ -259,7 +259,11 @@ impl Bus {
             match (up, &standing.writer, &standing.reader) {
                 (Some(true), ..) => log::info!("bus: connected to {}", self.settings.url),
                 (Some(false), Side::Down(reason), _) | (Some(false), _, Side::Down(reason)) => {
-                    log::warn!("bus: down: {reason}; subscribers stay, and publications are refused until it is back");
+                    let become_of = match self.settings.down {
+                        BusDown::Refuse => "are refused until it is back",
+                        BusDown::Wait => "wait a while for it",
+                    };
+                    log::warn!("bus: down: {reason}; subscribers stay, and publications {become_of}");
                 }
                 _ => {}
             }
@@ -288,8 +292,9 @@ impl Bus {
     fn placed(&self, ticket: &Arc<Ticket>, position: Position, repeated: bool) {
         let mut unread = self.unread();
         let is_here = unread.read.is_some_and(|read| read.epoch == position.epoch && read.offset >= position.offset);
-        // What was published before has been read before, or is known to be lost.
-        if !is_here && !repeated && self.hub.may_follow() {
+        // What was published in an epoch before has been read, or is known to be lost.
+        let comes = !repeated || unread.read.is_some_and(|read| read.epoch == position.epoch);
+        if !is_here && comes && self.hub.may_follow() {
             unread.tickets.entry(position.offset).or_default().push((ticket.clone(), position));
             return;
         }

@@ -123,13 +123,7 @@ impl Reader<'_> {
             let standing = self.link.look(heard.offset)?;
             let Ok(epoch) = standing.epoch.parse::<u64>() else {
                 // Whoever ticks begins one; so do we.
-                self.link.tick(
-                    new_epoch(),
-                    read.position.map_or(0, |read| read.offset),
-                    &self.bus.settings.host,
-                    0,
-                    LOOK,
-                )?;
+                self.link.tick(new_epoch(), self.bus.hub.heard(), &self.bus.settings.host, 0, LOOK)?;
                 continue;
             };
             match plan(&standing, epoch, &read, heard) {

@@ -68,7 +68,7 @@ impl Writer<'_> {
         if !self.bus.is_ours(self.alone) {
             return Ok(());
         }
-        let heard = self.bus.hub.has_read().position.map_or(0, |position| position.offset);
+        let heard = self.bus.hub.heard();
         let (host, subscribers) = (&self.bus.settings.host, self.bus.hub.subscribers());
         let ticked = link.tick(new_epoch(), heard, host, subscribers, LIFETIME)?;
         self.bus.set(|standing| {
@@ -116,7 +116,7 @@ impl Writer<'_> {
         if batch.is_empty() {
             return Ok(());
         }
-        let heard = self.bus.hub.has_read().position.map_or(0, |position| position.offset);
+        let heard = self.bus.hub.heard();
         let how = (self.bus.settings.max_length, KEY_LIFETIME);
         let mut lost = link.send_publications(batch.iter(), new_epoch(), heard, how).err();
         for Outgoing { ticket, .. } in batch {
