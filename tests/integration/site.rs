@@ -3,10 +3,11 @@
 
 use crate::common::{Answer, Mode, PATIENCE, Program, RawClient, Scratch, TestServer};
 use handover::{Header, IntoResponse, Request, Router, Server, StatusCode};
+use rustix::fs::{Nsecs, Timespec, Timestamps, futimens};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// A directory with a configuration file and, in `public`, files.
 struct Site(Scratch);
@@ -33,8 +34,11 @@ impl Site {
 
     /// Says when a file was changed, in seconds after a time that is long over.
     fn modified(&self, name: &str, seconds: f64) {
-        let time = UNIX_EPOCH + Duration::from_secs(1_600_000_000) + Duration::from_secs_f64(seconds);
-        File::options().write(true).open(self.path(name)).expect("a file").set_modified(time).expect("a time");
+        // The standard library's own way has 32 bits for it where a processor has.
+        let since = Duration::from_secs(1_600_000_000) + Duration::from_secs_f64(seconds);
+        let time = Timespec { tv_sec: since.as_secs() as i64, tv_nsec: since.subsec_nanos() as Nsecs };
+        let file = File::options().write(true).open(self.path(name)).expect("a file");
+        futimens(file, &Timestamps { last_access: time, last_modification: time }).expect("a time");
     }
 
     /// Waits until these are old enough to be kept.
