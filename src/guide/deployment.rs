@@ -45,6 +45,14 @@
 //! nothing was lost, 3 where the deadline has cut requests, each of which is in the log, and 4 where it was stopped at once.
 //! Behind a balancer `--lame-duck SECS` goes on serving for a while with `/-/ready` at 503.
 //!
+//! # On several hosts
+//!
+//! With the feature `redis` and a [`BusConfig`](crate::BusConfig) hubs of several hosts are one: what is published in one is heard
+//! in all. [`Namespace::publish`](crate::Namespace::publish) then waits for its message to come back, for 5 seconds at most, and
+//! says [`Unavailable`](crate::PublishError::Unavailable) where nothing was published, and
+//! [`Unanswered`](crate::PublishError::Unanswered) where nobody knows. A session of SockJS, the client of a conversation and what
+//! waits for it stay on the host that they came to.
+//!
 //! # As which user, and with how much
 //!
 //! `--user NAME` binds as root and serves as another user for good; [`Builder::confine`](crate::Builder::confine) lets handlers

@@ -256,10 +256,12 @@ impl Namespace {
         self
     }
 
-    /// Publishes, from any thread. Who listens hears it; who comes back later as well, as long as it is kept.
+    /// Publishes, from any thread. Who listens hears it; who comes back later as well, as long as it is kept. With a bus
+    /// ([`BusConfig`](crate::BusConfig)) it blocks until the message has come back through that, for 5 seconds at most.
     ///
     /// # Errors
-    /// A topic or message that is none, and a server that does not serve: before it runs, and once a successor does.
+    /// A topic or message that is none, a server that does not serve, before it runs and once a successor does, and a bus that
+    /// is down or does not answer.
     pub fn publish(&self, topic: &str, message: impl Into<Message>) -> Result<Position, PublishError> {
         let published = self.hub.inner.publish(&self.topic(topic)?, message.into(), boot_time(), None);
         published.map(|published| published.position)
