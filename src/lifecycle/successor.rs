@@ -113,8 +113,9 @@ impl Successor {
         let order = (spoken.words >= SWITCHES).then_some(Message::Order { switch });
         let sent = link.send_within(&greeting, &descriptors, PATIENCE);
         match sent.and_then(|()| order.map_or(Ok(()), |order| link.send_within(&order, &[], PATIENCE))) {
-            // It has ended already. Who waits for its word is told so, and how it ended.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            // It has ended already, with or without having read the first of these. Who waits for its word is told so, and
+            // how it ended.
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
             sent => sent?,
         }
         let listen = move || {
