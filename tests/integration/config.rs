@@ -375,6 +375,8 @@ fn all_on(example: &str) -> String {
         Some(setting) if setting.starts_with("user") || setting.starts_with("group") => String::new(),
         // It goes with tokens alone, and has to be there; `push_tokens.rs` has it.
         Some(setting) if setting.starts_with("token_key_file") => String::new(),
+        // A program of one host has no bus, and with it nothing of it is there to be on.
+        Some(setting) if setting.starts_with("bus") => String::new(),
         Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting.to_owned(),
         _ => line.to_owned(),
     };
