@@ -53,9 +53,9 @@ def _short(value):
     return text if len(text) <= 200 else text[:200] + "…"
 
 
-def result():
+def result(group="clients"):
     """The last line, and the exit code."""
-    print(f"clients: {len(_passed)} passed, {len(_failed)} failed", flush=True)
+    print(f"{group}: {len(_passed)} passed, {len(_failed)} failed", flush=True)
     return 1 if _failed or not _passed else 0
 
 
