@@ -280,6 +280,7 @@ class Load:
         # How long has been published, and since when it is.
         self.longest_post, self.published_for, self.since = 0.0, 0.0, None
         self.first_strange = None
+        self.last_turn, self.longest_turn = time.monotonic(), 0.0
 
     # Sockets and timers.
 
@@ -313,6 +314,9 @@ class Load:
 
     def turn(self, longest=0.05):
         now = time.monotonic()
+        # What clients waited for because of themselves: a machine that did something else, or a long look.
+        self.longest_turn = max(self.longest_turn, now - self.last_turn)
+        self.last_turn = now
         while self.timers and self.timers[0][0] <= now:
             heapq.heappop(self.timers)[2]()
         wait = min(longest, max(0.0, self.timers[0][0] - time.monotonic())) if self.timers else longest
@@ -409,14 +413,15 @@ class Load:
             name: latencies[min(len(latencies) - 1, int(len(latencies) * part))] / 1e6
             for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
         } if latencies else {}
-        longest = self.longest_post
+        longest, turn = self.longest_post, self.longest_turn
         if mark:
-            self.latencies, self.longest_post = [], 0.0
+            self.latencies, self.longest_post, self.longest_turn = [], 0.0, 0.0
         return {
             **counts, "open": self.opened, "subscribers": len(self.subscribers), "reconnects": self.reconnects,
             "losses": self.losses, "beats": self.beats, "published": published, "posts": self.posts,
             "failures": self.failures, "longest_post": longest, "latency_ms": latency, "strange": self.first_strange,
             "rate": published / took, "deliveries_per_second": self.deliveries / took, "cpu": time.process_time(),
+            "longest_turn": turn,
         }
 
 

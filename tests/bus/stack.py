@@ -42,11 +42,11 @@ def has_bus():
 class Host(Server):
     """One of the hosts: a process, or two while it reloads, on an address that stays."""
 
-    def __init__(self, directory, bus, *flags, mode="exec", program="handover", heartbeat=HEARTBEAT):
+    def __init__(self, directory, bus, *flags, mode="exec", program="handover", heartbeat=HEARTBEAT, config=True):
         self.place = pathlib.Path(directory)
         self.place.mkdir()
         arguments = ["--reload", mode, "--reload-probation", "0.2", "--lame-duck", LAME_DUCK, "--stop-deadline", 10]
-        if program == "handover":
+        if program == "handover" and config:
             config = self.place / "handover.toml"
             config.write_text(CONFIG.format(heartbeat=heartbeat))
             arguments += ["-c", config]
@@ -258,14 +258,15 @@ class Stack:
 
 
 def said(look):
-    """One line of figures."""
+    """One line of figures. Before the load is over, what is missing may be on its way."""
     latency = look["latency_ms"] or {"p50": 0, "p99": 0, "max": 0}
     return (
         f"{look['subscribers']} subscribers, {look['published']} messages published at {look['rate']:.0f}/s, "
         f"{look['deliveries_per_second']:.0f} deliveries/s, {look['delivered']} delivered; missing {look['missing']}, "
         f"twice {look['doubled']}, out of order {look['misordered']}, in a gap that was said {look['gapped']}, "
         f"reconnects {look['reconnects']} {look['losses'] or ''}; POSTs {look['posts']}, longest {look['longest_post'] * 1000:.0f} ms; "
-        f"p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms, longest {latency['max']:.0f} ms"
+        f"p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms, longest {latency['max']:.0f} ms, "
+        f"of which the load itself {look['longest_turn'] * 1000:.0f} ms"
     )
 
 
