@@ -6,6 +6,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import sys
 import threading
 
 from harness import free_port, until
@@ -53,17 +54,19 @@ class Connection:
 class Redis:
     """Without `save` points: what is on its disk is what `persistent` or a test has it write."""
 
-    def __init__(self, directory, *flags, persistent=False, port=None):
+    def __init__(self, directory, *flags, persistent=False, port=None, environment=None, password=None):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir()
         self.port = port or free_port()
+        self.environment = {**os.environ, **(environment or {})}
+        self.password = password
         self.flags = ["--appendonly", "yes" if persistent else "no", "--appendfsync", "always", *map(str, flags)]
         self.start()
 
     def start(self, wait=True):
         command = ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--dir", self.directory, "--save", ""]
         command += ["--logfile", self.directory / "log", *self.flags]
-        self.child = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
+        self.child = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, env=self.environment)
         if wait and not until(self.answers):
             raise RuntimeError(f"redis-server did not start: {self.log()[-400:]}")
 
@@ -79,18 +82,21 @@ class Redis:
     def ask(self, *words):
         connection = Connection(self.port)
         try:
+            if self.password:
+                connection.ask("AUTH", self.password)
             return connection.ask(*words)
         finally:
             connection.close()
 
     def kill(self):
+        """The end that it cannot prepare for; also at the end of a test, since TERM is refused while it writes its first file."""
         self.child.kill()
         self.child.wait()
 
-    def stop(self):
-        self.child.send_signal(signal.SIGCONT)
-        self.child.terminate()
-        self.child.wait(20)
+    def is_written(self):
+        """A file begins anew in the background after a replica has got all."""
+        told = self.ask("INFO", "persistence").decode()
+        return "aof_rewrite_in_progress:0" in told and "aof_rewrite_scheduled:0" in told
 
     @contextlib.contextmanager
     def frozen(self):
@@ -103,6 +109,22 @@ class Redis:
 
     def keys(self):
         return sorted(key.decode() for key in self.ask("KEYS", "*"))
+
+
+class Clock:
+    """The wall clock of a Redis, which is moved while it runs: clock.c."""
+
+    def __init__(self, directory):
+        self.library, self.file = directory / "clock.so", directory / "clock"
+        source = pathlib.Path(__file__).with_name("clock.c")
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", source, "-o", self.library], check=True)
+        self.file.write_bytes(bytes(8))
+        self.environment = {"LD_PRELOAD": str(self.library), "BUS_CLOCK": str(self.file)}
+
+    def move(self, seconds):
+        """Not a new file: the one that is there is in its memory."""
+        with open(self.file, "r+b") as file:
+            file.write(seconds.to_bytes(8, sys.byteorder, signed=True))
 
 
 class Stranger:

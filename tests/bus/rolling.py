@@ -109,7 +109,7 @@ def checks(directory, modes=("exec", "overlap"), **more):
         for mode in modes:
             parts(mode, redis, directory, **more)
     finally:
-        redis.stop()
+        redis.kill()
 
 
 def one_host(directory):
