@@ -38,6 +38,20 @@ test-hosts *ARGS:
 test-clients:
     .ci/run clients
 
+# Three servers with Redis between them behind HAProxy, reloaded, stopped and killed under load; installs them with apt-get
+test-bus:
+    .ci/run bus
+
+# What is heard when the bus fails in each way of tests/bus/faults.py; writes docs/bus-faults.md (needs redis-server, haproxy, cc)
+bus-faults *ARGS:
+    cargo build --locked --release --features redis --bin handover --target-dir "${CARGO_TARGET_DIR:-target}/bus"
+    tests/bus/run.py faults --write docs/bus-faults.md "$@"
+
+# Start Redis, three servers and HAProxy, publish, reload all and print the counts; --stay waits (needs redis-server, haproxy)
+bus-demo *ARGS:
+    cargo build --locked --release --features redis --bin handover --target-dir "${CARGO_TARGET_DIR:-target}/bus"
+    tests/bus/demo.py "$@"
+
 # Run every command of the README in a fresh clone, also those that take minutes with --long (needs git, curl, wrk, ip, unshare)
 test-readme *ARGS:
     tests/readme_commands.py "$@"

@@ -171,7 +171,7 @@ def who_is_local(directory):
     """HAProxy stands on the host itself, and its clients are not of this host all the same."""
     file = directory / "local.toml"
     file.write_text(LOCAL)
-    host = Host(directory / "local", None, "-c", file, program="handover", config=False)
+    host = Host(directory / "local", None, "-c", file, config=False)
     proxy = None
     try:
         proxy = HaProxy(directory / "local-proxy", [host])

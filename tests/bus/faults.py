@@ -17,9 +17,9 @@ import subprocess
 import threading
 import time
 
-from harness import RELEASE, alive, check, equal, free_port, guarded, until
+from harness import alive, check, equal, free_port, guarded, until
 from redis_server import Clock, Connection, Redis, RedisError, Stranger
-from stack import HEARTBEAT, NAMES, RATE, Host, Stack, said
+from stack import HEARTBEAT, NAMES, PROGRAM, RATE, Host, Stack, said
 
 # What one second of a fault's load is, which is an event and not a time.
 SECOND = RATE
@@ -343,7 +343,7 @@ class Refused:
     """A program that is to end at once, with what it said."""
 
     def __init__(self, *arguments):
-        command = [RELEASE / "handover", "-l", "127.0.0.1:0", *arguments]
+        command = [PROGRAM, "-l", "127.0.0.1:0", *arguments]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=20)
         self.code, self.said = done.returncode, (done.stderr + done.stdout).strip()
 

@@ -9,7 +9,7 @@
     tests/bus/run.py load             the load by itself, with one host; and that it finds what is missing. Needs no bus
 
 It needs redis-server and haproxy (.ci/run bus installs them) and a program with the feature `redis`:
-cargo build --release --features redis. What it starts it ends by pid, and all it writes is in a temporary directory.
+cargo build --release --features redis --bin handover --target-dir target/bus, or what BUS_PROGRAM names. What it starts it ends by pid, and all it writes is in a temporary directory.
 Each thing that has to hold is a line, ok or FAILED.
 """
 
@@ -27,7 +27,7 @@ import balancer  # noqa: E402
 import faults  # noqa: E402
 import rolling  # noqa: E402
 import tally  # noqa: E402
-from stack import has_bus  # noqa: E402
+from stack import BUILD, PROGRAM, has_bus  # noqa: E402
 
 # Several times what each takes; so nothing that hangs is waited for without an end.
 DEADLINE = 1500
@@ -71,10 +71,10 @@ def main():
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in faults.FAULTS]:
         sys.exit(f"bus: no fault named {unknown[0]}; there are: {' '.join(faults.FAULTS)}")
-    if not (harness.RELEASE / "handover").exists():
-        sys.exit(f"bus: there is no {harness.RELEASE / 'handover'}; build it: cargo build --release --features redis")
+    if not PROGRAM.exists():
+        sys.exit(f"bus: there is no {PROGRAM}; build it: {BUILD}")
     if options.group not in WITHOUT_A_BUS and not has_bus():
-        sys.exit("bus: the program was built without the feature `redis`: cargo build --release --features redis")
+        sys.exit(f"bus: the program was built without the feature `redis`: {BUILD}")
     # So that what is started here is ended here, also when we are.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"FAILED  bus: not done after {DEADLINE} s"))

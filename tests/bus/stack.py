@@ -18,6 +18,9 @@ from harness import RELEASE, ROOT, Server, check, equal, free_port, until
 
 HERE = pathlib.Path(__file__).resolve().parent
 HAPROXY = ROOT / "contrib/haproxy/haproxy.cfg"
+# In a directory of its own, since what others test in `target/release` is the program without the feature.
+PROGRAM = pathlib.Path(os.environ.get("BUS_PROGRAM", RELEASE.parent / "bus/release/handover")).resolve()
+BUILD = "cargo build --release --features redis --bin handover --target-dir target/bus"
 NAMES = "abc"
 # Longer than HAProxy's `inter` and what a check takes.
 LAME_DUCK = 3
@@ -35,18 +38,18 @@ RATE = 500
 
 def has_bus():
     """Whether the program was built with the feature `redis`."""
-    said = subprocess.run([RELEASE / "handover", "--help"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
     return "--bus " in said
 
 
 class Host(Server):
     """One of the hosts: a process, or two while it reloads, on an address that stays."""
 
-    def __init__(self, directory, bus, *flags, mode="exec", program="handover", heartbeat=HEARTBEAT, config=True):
+    def __init__(self, directory, bus, *flags, mode="exec", program=PROGRAM, heartbeat=HEARTBEAT, config=True):
         self.place = pathlib.Path(directory)
         self.place.mkdir()
         arguments = ["--reload", mode, "--reload-probation", "0.2", "--lame-duck", LAME_DUCK, "--stop-deadline", 10]
-        if program == "handover" and config:
+        if program == PROGRAM and config:
             config = self.place / "handover.toml"
             config.write_text(CONFIG.format(heartbeat=heartbeat))
             arguments += ["-c", config]
