@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Several hosts with Redis between them: three servers, HAProxy, 600 subscribers and 500 messages/s, all on loopback.
 
-    tests/bus/run.py                  what .ci/run bus does: rolling reload, stop and kill, and some of the faults
+    tests/bus/run.py                  what .ci/run bus does: HAProxy's file, rolling reload, stop and kill, some of the faults
     tests/bus/run.py rolling          the first of them in both modes of a reload
     tests/bus/run.py faults [NAME …]  each fault of faults.py, or those that are named
     tests/bus/run.py faults --write docs/bus-faults.md     and writes what was heard as a table
@@ -25,6 +25,7 @@ sys.path[1:1] = [str(HERE), str(HERE.parent / "clients")]
 import harness  # noqa: E402  (the path above is needed first)
 import balancer  # noqa: E402
 import faults  # noqa: E402
+import kubernetes  # noqa: E402
 import rolling  # noqa: E402
 import tally  # noqa: E402
 from stack import BUILD, PROGRAM, has_bus  # noqa: E402
@@ -55,6 +56,8 @@ def run_balancer(directory, options):
 
 def run_ci(directory, options):
     harness.equal("the tally tells each fault from the others", tally.self_test(), [])
+    balancer.checks(directory)
+    kubernetes.checks(directory)
     rolling.checks(directory, modes=("exec",))
     faults.checks(directory, CHOSEN)
 

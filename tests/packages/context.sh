@@ -13,7 +13,10 @@ fail() {
 [ "$(head -n 1 .dockerignore | cut -c1)" = '#' ] && [ "$(sed -n '/^[^#]/p' .dockerignore | head -n 1)" = '*' ] ||
     fail ".dockerignore does not begin by leaving out everything"
 command=$(sed -n 's/^RUN \(cargo build .*\)$/\1/p' contrib/docker/Dockerfile)
-[ "$command" = "cargo build --release --locked --bin handover" ] || fail "the Dockerfile builds by '$command'"
+# shellcheck disable=SC2016
+[ "$command" = 'cargo build --release --locked --bin handover --features=$FEATURES' ] || fail "the Dockerfile builds by '$command'"
+# As it is where nobody says which.
+command=${command% --features=*}
 grep -qx 'COPY --from=build /src/target/release/handover /usr/local/bin/handover' contrib/docker/Dockerfile ||
     fail "the Dockerfile copies something else than what it builds"
 
