@@ -132,6 +132,11 @@ bench-peers *ARGS:
 bench-push *ARGS:
     python3 benches/push/run.py "$@"
 
+# From publication to delivery, CPU a message and the most there can be: a log of its own, a bus, nchan with Redis (needs redis-server)
+bench-bus *ARGS:
+    cargo build --locked --release --features redis --bin handover --target-dir "${CARGO_TARGET_DIR:-target}/bus"
+    tests/bus/bench.py "$@"
+
 # Instructions a request outside the kernel, also for lighttpd and nginx (needs valgrind, python3)
 instructions *ARGS:
     python3 benches/peers/instructions.py "$@"

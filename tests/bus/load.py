@@ -40,7 +40,6 @@ CONNECTING = 100
 BEHIND = 0.25
 # Whoever hears nothing for so long has nothing more.
 SILENCE = 4.0
-MOST_LATENCIES = 400_000
 
 
 def key_of(publisher, topic):
@@ -132,8 +131,8 @@ class Subscriber:
         load = self.load
         if self.tally.message(int(publisher) * 100_000 + int(topic), int(number)):
             load.deliveries += 1
-            if len(load.latencies) < MOST_LATENCIES:
-                load.latencies.append(now - int(sent))
+            tenths = (now - int(sent)) // 100_000
+            load.latencies[tenths] = load.latencies.get(tenths, 0) + 1
         return None
 
     def lost(self, why):
@@ -276,7 +275,8 @@ class Load:
         # One for all: to make one of this size costs more than to read what has come.
         self.buffer = bytearray(131_072)
         self.opened = self.beats = self.deliveries = self.failures = self.reconnects = 0
-        self.losses, self.posts, self.published, self.latencies = {}, {}, {}, []
+        # How many took so many tenths of a millisecond.
+        self.losses, self.posts, self.published, self.latencies = {}, {}, {}, {}
         # How long has been published, and since when it is.
         self.longest_post, self.published_for, self.since = 0.0, 0.0, None
         self.first_strange = None
@@ -408,14 +408,10 @@ class Load:
                 counts[name] += count
         published = sum(self.published.values())
         took = max(0.001, self.published_for + (time.monotonic() - self.since if self.publishing else 0))
-        latencies = sorted(self.latencies)
-        latency = {
-            name: latencies[min(len(latencies) - 1, int(len(latencies) * part))] / 1e6
-            for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
-        } if latencies else {}
+        latency = quantiles(self.latencies)
         longest, turn = self.longest_post, self.longest_turn
         if mark:
-            self.latencies, self.longest_post, self.longest_turn = [], 0.0, 0.0
+            self.latencies, self.longest_post, self.longest_turn = {}, 0.0, 0.0
         return {
             **counts, "open": self.opened, "subscribers": len(self.subscribers), "reconnects": self.reconnects,
             "losses": self.losses, "beats": self.beats, "published": published, "posts": self.posts,
@@ -423,6 +419,17 @@ class Load:
             "rate": published / took, "deliveries_per_second": self.deliveries / took, "cpu": time.process_time(),
             "longest_turn": turn,
         }
+
+
+def quantiles(tenths):
+    """In milliseconds."""
+    parts, said, seen = [("p50", 0.5), ("p99", 0.99), ("max", 1.0)], {}, 0
+    total = sum(tenths.values())
+    for value in sorted(tenths):
+        seen += tenths[value]
+        while parts and seen >= total * parts[0][1]:
+            said[parts.pop(0)[0]] = value / 10
+    return said
 
 
 def topics_of(number, many, each):

@@ -34,6 +34,7 @@ def reloads(what, stack):
 def stops(what, stack):
     """TERM to each in turn, and its start when it has gone."""
     load = stack.load
+    load.look(mark=True)
     for host in stack.hosts:
         name, pid, before = stack.name(host), host.pid(), load.look()
         had = stack.proxy.sessions()[name]
@@ -64,7 +65,7 @@ def stops(what, stack):
 
 def kill(what, stack, host):
     """And its start, when its clients are with the others."""
-    load, name, before = stack.load, stack.name(host), stack.load.look()
+    load, name, before = stack.load, stack.name(host), stack.load.look(mark=True)
     had = stack.proxy.sessions()[name]
     host.kill()
     begun = time.monotonic()
