@@ -169,9 +169,7 @@ def time_outs(directory):
 
 def who_is_local(directory):
     """HAProxy stands on the host itself, and its clients are not of this host all the same."""
-    file = directory / "local.toml"
-    file.write_text(LOCAL)
-    host = Host(directory / "local", None, "-c", file, config=False)
+    host = Host(directory / "local", None, LOCAL, push=False)
     proxy = None
     try:
         proxy = HaProxy(directory / "local-proxy", [host])

@@ -24,6 +24,8 @@ from stack import HEARTBEAT, NAMES, PROGRAM, RATE, Host, Stack, said
 # What one second of a fault's load is, which is an event and not a time.
 SECOND = RATE
 FROZEN = 10
+# The stream of the default prefix.
+LOG = "{handover}:log"
 POSTS = 100
 
 
@@ -260,15 +262,13 @@ def slow_host(stack, redis):
     """One host is stopped for as long as it takes to trim what it has not read."""
     fault = Fault(stack, "One host stopped (SIGSTOP) until what it has not read is trimmed")
     host = stack.hosts[2]
-    length = int(redis.ask("XLEN", "handover:log"))
-    redis.ask("XTRIM", "handover:log", "MAXLEN", 1000)
     os.kill(host.pid(), signal.SIGSTOP)
     try:
         fault.load.more(3 * SECOND)
-        redis.ask("XTRIM", "handover:log", "MAXLEN", 100)
+        trimmed = redis.ask("XTRIM", LOG, "MAXLEN", 100)
     finally:
         os.kill(host.pid(), signal.SIGCONT)
-    check(f"{fault.what}: there was something to trim", length > 100, length)
+    check(f"{fault.what}: there was something to trim", trimmed > SECOND, trimmed)
     fault.hosts_are(ready=True)
     until(lambda: stack.proxy.state()["c"] == "UP")
     fault.over(gaps=True)
@@ -278,21 +278,21 @@ def two_deployments(stack, redis):
     """Another three hosts in the same Redis, with a prefix of their own, and their own load."""
     fault = Fault(stack, "Two deployments in one Redis")
     other = Stack(
-        stack.directory / "other", f"redis://127.0.0.1:{redis.port}", flags=("--bus-prefix", "other"), rate=100, subscribers=60,
+        stack.directory / "other", f"redis://127.0.0.1:{redis.port}", settings='bus_prefix = "other"', rate=100, subscribers=60,
     )
     try:
         fault.load.more(SECOND)
         keys = redis.keys()
         check(f"{fault.what}: each key begins with the prefix of one", keys and all(
-            key.startswith(("handover:", "other:")) for key in keys
-        ) and {"handover:log", "other:log"} <= set(keys), keys[:10])
+            key.startswith(("{handover}:", "{other}:")) for key in keys
+        ) and {LOG, "{other}:log"} <= set(keys), keys[:10])
         look = other.load.over()
         equal(f"{fault.what}: the other hears its own, all and once", (
             look["missing"], look["doubled"], look["foreign"], look["gaps"], look["delivered"] > 0,
         ), (0, 0, 0, 0, True))
     finally:
         other.close()
-    redis.ask("DEL", *[key for key in redis.keys() if key.startswith("other:")])
+    redis.ask("DEL", *[key for key in redis.keys() if key.startswith("{other}:")])
     fault.over(gaps=False, failures=False)
 
 
@@ -348,9 +348,11 @@ class Refused:
         self.code, self.said = done.returncode, (done.stderr + done.stdout).strip()
 
 
-def check_bus(url, *flags):
+def check_bus(directory, url, settings=""):
     """What --check=bus says of it."""
-    return Refused("--check=bus", "--bus", url, *flags)
+    config = directory / "check.toml"
+    config.write_text(settings + "\n[[push]]\nprefix = \"/events\"\n")
+    return Refused("--check=bus", "--bus", url, "-c", config)
 
 
 def publishes(host):
@@ -358,11 +360,12 @@ def publishes(host):
     return status, "Retry-After" in fields, body.strip()
 
 
-def starts_without(what, url, directory, repair, *flags):
+def starts_without(what, url, directory, repair, settings=""):
     """A bus that cannot be used at a start: the host serves all the same, says so, and is there when it can."""
-    checked = check_bus(url, *flags)
+    directory.parent.mkdir(exist_ok=True)
+    checked = check_bus(directory.parent, url, settings)
     check(f"{what}: --check=bus finds it", checked.code != 0 and checked.said, (checked.code, checked.said[-200:]))
-    host = Host(directory, url, *flags)
+    host = Host(directory, url, settings)
     try:
         down = until(lambda: any(line.startswith("down: ") for line in host.bus_lines()), 10)
         why = next((line for line in host.bus_lines() if line.startswith("down: ")), "nothing")
@@ -378,8 +381,8 @@ def starts_without(what, url, directory, repair, *flags):
         repair()
         check(f"{what}: it goes on when that is mended", until(host.ready), host.bus_lines()[-3:])
         equal(f"{what}: and publishes", publishes(host)[0], 200)
-        heard = b""
-        while b"data: 1\n" not in heard:
+        heard, patience = b"", time.monotonic() + 10
+        while b"data: 1\n" not in heard and time.monotonic() < patience:
             piece = stream.recv(65536)
             if not piece:
                 break
@@ -449,13 +452,13 @@ def wrong_urls(directory):
 
 def credentials(directory):
     redis = Redis(directory / "redis", "--requirepass", "right", password="right")
-    redis.ask("ACL", "SETUSER", "bus", "on", ">other", "~handover:*", "&*", "+@all")
+    redis.ask("ACL", "SETUSER", "bus", "on", ">other", "~{handover}:*", "&*", "+@all")
     url = f"redis://127.0.0.1:{redis.port}"
     password = directory / "password"
     password.write_text("wrong\n")
     password.chmod(0o600)
     try:
-        missing = check_bus(url)
+        missing = check_bus(directory, url)
         check("no password where one is wanted: --check=bus says so", missing.code != 0, missing.said)
 
         def repair():
@@ -463,11 +466,12 @@ def credentials(directory):
             redis.ask("CONFIG", "SET", "requirepass", "wrong")
             redis.password = "wrong"
 
-        starts_without("A wrong password", url, directory / "host", repair, "--bus-password-file", password)
+        of_file = f'bus_password_file = "{password}"'
+        starts_without("A wrong password", url, directory / "host", repair, of_file)
         password.write_text("other\n")
-        user = check_bus(f"redis://bus@127.0.0.1:{redis.port}/3", "--bus-password-file", password)
+        user = check_bus(directory, f"redis://bus@127.0.0.1:{redis.port}/3", of_file)
         equal("a user, a password from a file and a database: --check=bus is content", user.code, 0)
-        nowhere = Refused("--bus", url, "--bus-password-file", directory / "none")
+        nowhere = check_bus(directory, url, of_file.replace("password\"", "none\""))
         check("a password file that is not there: an error of the configuration", nowhere.code in (2, 78), (nowhere.code, nowhere.said[-200:]))
     finally:
         redis.kill()
@@ -491,11 +495,11 @@ def too_old(directory):
 
 def another_type(directory):
     redis = Redis(directory / "redis")
-    redis.ask("SET", "handover:log", "something else")
+    redis.ask("SET", LOG, "something else")
     try:
         starts_without(
             "The stream's key has another type", f"redis://127.0.0.1:{redis.port}", directory / "host",
-            lambda: redis.ask("DEL", "handover:log"),
+            lambda: redis.ask("DEL", LOG),
         )
     finally:
         redis.kill()
@@ -588,7 +592,7 @@ def many_posts_wait(directory):
     """With Redis stopped and 100 POSTs that wait, GETs of the same host are answered as before."""
     what = f"Redis stopped and {POSTS} POSTs that wait: GETs"
     redis = Redis(directory / "redis")
-    host = Host(directory / "host", f"redis://127.0.0.1:{redis.port}", "--bus-down", "wait")
+    host = Host(directory / "host", f"redis://127.0.0.1:{redis.port}", 'bus_down = "wait"')
     try:
         check(f"{what}: the host is ready", until(host.ready), host.bus_lines())
         equal(f"{what}: a POST is answered before", publishes(host)[0], 200)

@@ -12,17 +12,16 @@ FILE = ROOT / "contrib/kubernetes/deployment.yaml"
 def checks(directory):
     text = FILE.read_text()
     arguments = re.findall(r"^            - (--\S+)$", text, re.M)
-    equal("kubernetes: its arguments are found", len(arguments), 5)
-    config = directory / "handover.toml"
-    config.write_text(re.search(r"^  handover.toml: \|\n((?:    .*\n)+)", text, re.M)[1])
+    equal("kubernetes: its arguments are found", len(arguments), 3)
     password = directory / "password"
     password.write_text("secret\n")
     password.chmod(0o440)
-    given = [
-        argument.replace("/etc/handover/handover.toml", str(config)).replace("/run/secrets/handover-bus/password", str(password))
-        for argument in arguments
-    ]
-    equal("kubernetes: the files are at those places", sum(argument not in given for argument in arguments), 2)
+    settings = re.search(r"^  handover.toml: \|\n((?:    .*\n|\n)+)", text, re.M)[1]
+    check("kubernetes: the password is a file", "/run/secrets/handover-bus/password" in settings, settings)
+    config = directory / "handover.toml"
+    config.write_text(settings.replace("/run/secrets/handover-bus/password", str(password)))
+    given = [argument.replace("/etc/handover/handover.toml", str(config)) for argument in arguments]
+    equal("kubernetes: the configuration is at that place", sum(argument not in given for argument in arguments), 1)
     for path in ("/etc/handover", "/run/secrets/handover-bus"):
         check(f"kubernetes: {path} is mounted", f"mountPath: {path}," in text)
     # As the image begins, and with --check, which connects to nothing.

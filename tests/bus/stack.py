@@ -45,13 +45,14 @@ def has_bus():
 class Host(Server):
     """One of the hosts: a process, or two while it reloads, on an address that stays."""
 
-    def __init__(self, directory, bus, *flags, mode="exec", program=PROGRAM, heartbeat=HEARTBEAT, config=True):
+    def __init__(self, directory, bus, settings="", *flags, mode="exec", program=PROGRAM, heartbeat=HEARTBEAT, push=True):
+        """`settings` are lines of the configuration, above `[[push]]`."""
         self.place = pathlib.Path(directory)
         self.place.mkdir()
         arguments = ["--reload", mode, "--reload-probation", "0.2", "--lame-duck", LAME_DUCK, "--stop-deadline", 10]
-        if program == PROGRAM and config:
+        if program == PROGRAM:
             config = self.place / "handover.toml"
-            config.write_text(CONFIG.format(heartbeat=heartbeat))
+            config.write_text(settings + (CONFIG.format(heartbeat=heartbeat) if push else ""))
             arguments += ["-c", config]
         if bus:
             arguments += ["--bus", bus]
@@ -215,13 +216,13 @@ class Load:
 class Stack:
     """Hosts behind HAProxy, with the load on them that is running."""
 
-    def __init__(self, directory, bus=None, many=3, mode="exec", flags=(), change=lambda text: text, rate=RATE, **load):
+    def __init__(self, directory, bus=None, many=3, mode="exec", settings="", change=lambda text: text, rate=RATE, **load):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir()
         self.hosts, self.proxy, self.load = [], None, None
         try:
             for name in NAMES[:many]:
-                self.hosts.append(Host(self.directory / name, bus, *flags, mode=mode))
+                self.hosts.append(Host(self.directory / name, bus, settings, mode=mode))
             self.proxy = HaProxy(self.directory / "haproxy", self.hosts, change)
             if not self.proxy.all_up():
                 raise RuntimeError(f"haproxy sees {self.proxy.state()}")
