@@ -53,6 +53,11 @@ def _short(value):
     return text if len(text) <= 200 else text[:200] + "…"
 
 
+def failures():
+    """What has failed so far."""
+    return list(_failed)
+
+
 def result(group="clients"):
     """The last line, and the exit code."""
     print(f"{group}: {len(_passed)} passed, {len(_failed)} failed", flush=True)
