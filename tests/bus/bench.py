@@ -40,6 +40,8 @@ from stack import BUILD, Host, has_bus  # noqa: E402
 
 # So many hear each message, and so many POSTs are on their way at once in all, where it is to be as many as there can be.
 SUBSCRIBERS, CONNECTIONS = 10, 48
+# A share of the machine, as in benches/push.
+DISTURBED = 0.08
 EVENTS = ["--subscribe", "/events/{topic}", "--publish", "/events/{topic}"]
 QUERY = ["--subscribe", "/subscribe?topic={topic}", "--publish", "/publish?topic={topic}"]
 NCHAN = """load_module {module};
@@ -171,6 +173,22 @@ def at_rate(setup, options):
     return {"p50": said["latency"]["median"], "p99": said["latency"]["p99"], **{who: seconds / messages * 1e6 for who, seconds in took.items()}}
 
 
+def with_others(measure):
+    """Also how many cores went to processes that are none of this."""
+    def measured(setup, options):
+        begun, busy = time.monotonic(), machine_busy()
+        own = own_cpu() + sum(setup.cpu().values())
+        figures = measure(setup, options)
+        own = own_cpu() + sum(setup.cpu().values()) - own
+        return {**figures, "others": max(0.0, (machine_busy() - busy - own) / (time.monotonic() - begun))}
+    return measured
+
+
+def own_cpu():
+    """Of this one, and of the load that has ended."""
+    return sum(os.times()[:4])
+
+
 def as_many_as_can_be(setup, options):
     """POSTs to all servers at once, without subscribers."""
     each = CONNECTIONS // len(setup.servers)
@@ -233,7 +251,7 @@ def main():
         try:
             for number in range(options.rounds):
                 for name in names[number % len(names):] + names[:number % len(names)]:
-                    for kind, measure in (("rate", at_rate), ("most", as_many_as_can_be)):
+                    for kind, measure in (("rate", with_others(at_rate)), ("most", with_others(as_many_as_can_be))):
                         setup = Setup(pathlib.Path(temporary) / f"{name}-{kind}-{number}", name)
                         try:
                             found[name][kind].append(measure(setup, options))
@@ -253,12 +271,20 @@ def rounded(figures):
 
 def table(found, options):
     def middle(name, kind, key):
-        values = [sample[key] for sample in found[name][kind]]
+        samples = found[name][kind]
+        quiet = [sample for sample in samples if sample["others"] <= DISTURBED * os.cpu_count()]
+        values = [sample[key] for sample in quiet or samples]
         return statistics.median(values) if values else float("nan")
+
+    def disturbed(name):
+        both = [sample for kind in ("rate", "most") for sample in found[name][kind]]
+        many = sum(sample["others"] > DISTURBED * os.cpu_count() for sample in both)
+        return f" ({many} of {len(both)} disturbed)" if many else ""
 
     lines = [
         f"Medians of {options.rounds} rounds of {options.seconds:g} s. {SUBSCRIBERS} subscribers of one topic at {options.rate} messages/s; then, "
-        f"without subscribers, {CONNECTIONS} POSTs on their way all the time, over all hosts.", "",
+        f"without subscribers, {CONNECTIONS} POSTs on their way all the time, over all hosts. Rounds in which others took more than "
+        f"{DISTURBED:.0%} of the machine are disturbed, and not counted where there are better ones.", "",
         "| | publication to delivery, median, p99 | CPU a message at that rate: hosts, Redis | publications/s at most | "
         "cores then: hosts, Redis, machine | CPU a publication then: hosts, Redis |",
         "|---|---|---|---|---|---|",
@@ -266,7 +292,7 @@ def table(found, options):
     for name in found:
         rate, most = (lambda key: middle(name, "rate", key)), (lambda key: middle(name, "most", key))
         lines.append(
-            f"| {name} | {rate('p50') / 1000:.2f} ms, {rate('p99') / 1000:.2f} ms | {rate('hosts'):.0f} µs, {rate('redis'):.0f} µs | "
+            f"| {name}{disturbed(name)} | {rate('p50') / 1000:.2f} ms, {rate('p99') / 1000:.2f} ms | {rate('hosts'):.0f} µs, {rate('redis'):.0f} µs | "
             f"{most('rate'):,.0f} | {most('hosts_cores'):.2f}, {most('redis_cores'):.2f}, {most('machine_cores'):.2f} | "
             f"{most('hosts'):.0f} µs, {most('redis'):.0f} µs |"
         )
