@@ -261,12 +261,12 @@ class Stack:
             host.ended_well()
 
 
-def said(look):
-    """One line of figures. Before the load is over, what is missing may be on its way."""
+def said(look, over=True):
+    """One line of figures. Before the load is over, what has not come is on its way or missing, and nobody knows yet."""
     latency = look["latency_ms"] or {"p50": 0, "p99": 0, "max": 0}
     return (
         f"{look['subscribers']} subscribers, {look['published']} messages published at {look['rate']:.0f}/s, "
-        f"{look['deliveries_per_second']:.0f} deliveries/s, {look['delivered']} delivered; missing {look['missing']}, "
+        f"{look['deliveries_per_second']:.0f} deliveries/s, {look['delivered']} delivered; {'missing' if over else 'not there yet'} {look['missing']}, "
         f"twice {look['doubled']}, out of order {look['misordered']}, in a gap that was said {look['gapped']}, "
         f"reconnects {look['reconnects']} {look['losses'] or ''}; POSTs {look['posts']}, longest {look['longest_post'] * 1000:.0f} ms; "
         f"p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms, longest {latency['max']:.0f} ms, "
