@@ -77,6 +77,10 @@ impl Totals {
         }
         if let Some(hub) = hub {
             let (published, gaps) = hub.inner().counted();
+            if let Some(bus) = hub.inner().bus_figures() {
+                totals.count("handover_bus_reconnects_total", bus.reconnects);
+                totals.count("handover_bus_losses_total", bus.losses);
+            }
             totals.count("handover_push_messages_published_total", published);
             totals.count("handover_push_gaps_total", gaps as u64);
         }
