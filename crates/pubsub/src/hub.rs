@@ -423,6 +423,10 @@ impl Hub {
             Err(PublishError::HandedOver) => return self.publish_elsewhere(these.into_iter().collect(), key),
             Err(error) => return Err(error),
         };
+        if state.follower.is_some() {
+            // Its bus has ended with its server: here alone it would have the place of another.
+            return Err(PublishError::NotServing);
+        }
         let messages = these.as_ref();
         let most = state.log.limits.message;
         if messages.iter().any(|(_, message)| message.data().len() > most) {

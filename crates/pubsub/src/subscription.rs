@@ -1,6 +1,7 @@
 //! A subscriber: topics and a cursor, and how it gets what lies behind that.
 
 use crate::encoding;
+use crate::follow::AHEAD;
 use crate::hub::{Full, Hub, State};
 use crate::log::{Log, MessageLog, Resume, Start, Stored};
 use crate::{Position, Topic};
@@ -63,8 +64,29 @@ pub struct Subscription {
     /// Topics that were added when the log was further than the cursor, and where it was then: what they had before is not
     /// for this one.
     recent: Recent,
+    /// Where its client was, in an epoch that the log may come to: mostly none.
+    sought: Option<Box<Sought>>,
     /// Whether it is one of those of whom there may be so many; if not, whoever has it is.
     counted: bool,
+}
+
+/// A place in another epoch than that in which it was asked for.
+struct Sought {
+    asked_in: u64,
+    place: Position,
+}
+
+impl Sought {
+    /// Behind all that a log has that has read nothing of its bus yet.
+    fn end_of_first(state: &State) -> Option<Box<Sought>> {
+        let is_cold = state.follower.as_ref().is_some_and(|follower| !follower.has_read);
+        let place = state.log.at(u64::MAX);
+        is_cold.then(|| Box::new(Sought { asked_in: place.epoch, place }))
+    }
+
+    fn of(log: &Log, place: Position) -> Option<Box<Sought>> {
+        log.may_come_to(place.epoch).then(|| Box::new(Sought { asked_in: log.epoch, place }))
+    }
 }
 
 /// See [`Subscription`]; mostly there are none.
@@ -230,7 +252,9 @@ impl Joined {
     /// Where that one stands behind this, if this is for it.
     fn reached_by(&self, one: &Subscription) -> Option<(u64, u64)> {
         let of = self.of.as_ref()?;
-        let (Topics::One(topic), None, None) = (&one.topics, &one.opening, &one.recent.0) else { return None };
+        let (Topics::One(topic), None, None, None) = (&one.topics, &one.opening, &one.recent.0, &one.sought) else {
+            return None;
+        };
         let is_for_it = of.place == (one.cursor, one.told)
             && of.form == one.form
             && of.topic.is(topic)
@@ -254,17 +278,23 @@ impl Subscription {
         state.log.subscribe(&topics);
         let topics = Topics::new(topics.iter().map(|topic| state.log.shared(topic)).collect());
         let log = &state.log;
-        let mut last = Vec::new();
+        let (mut last, mut sought) = (Vec::new(), None);
         let (cursor, gap) = match begin {
             Begin::At(Start::Last) => {
                 last = log.last(&topics);
                 (log.position().offset, None)
             }
-            Begin::At(start) => (log.start(&topics, start), None),
-            Begin::From(position) => match log.resume(position, &topics) {
-                Resume::Complete { cursor } => (cursor, None),
-                Resume::Gap { cursor } => (cursor, Some(Some(position))),
-            },
+            Begin::At(start) => {
+                sought = if start == Start::Now { Sought::end_of_first(&state) } else { None };
+                (log.start(&topics, start), None)
+            }
+            Begin::From(position) => {
+                sought = Sought::of(log, position);
+                match log.resume(position, &topics) {
+                    Resume::Complete { cursor } => (cursor, None),
+                    Resume::Gap { cursor } => (cursor, Some(Some(position))),
+                }
+            }
             Begin::Unknown => (log.start(&topics, Start::Oldest), Some(None)),
         };
         // What is gone before the beginning was told, or was never asked for.
@@ -272,7 +302,7 @@ impl Subscription {
         drop(state);
         let opening = Some(Box::new(Opening { gap, last }));
         let (recent, counted) = (Recent::default(), true);
-        Ok(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, opening, recent, counted })
+        Ok(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, opening, recent, sought, counted })
     }
 
     /// A subscriber of what a topic has from now on, which is part of one that is counted. It has nothing to say at its
@@ -281,6 +311,7 @@ impl Subscription {
         let mut state = hub.write();
         state.log.subscribe(slice::from_ref(topic));
         let (topics, cursor) = (Topics::One(state.log.shared(topic)), state.log.position().offset);
+        let sought = Sought::end_of_first(&state);
         drop(state);
         let (recent, counted) = (Recent::default(), false);
         Subscription {
@@ -292,6 +323,7 @@ impl Subscription {
             form,
             opening: None,
             recent,
+            sought,
             counted,
         }
     }
@@ -359,6 +391,7 @@ impl Subscription {
             form,
             opening: None,
             recent: Recent::default(),
+            sought: None,
             counted: true,
         };
         for (name, from) in recent {
@@ -482,7 +515,7 @@ impl Subscription {
         }
         joined.forget();
         let (hub, place) = (self.hub.clone(), (self.cursor, self.told));
-        let is_first = !self.has_begun() || self.recent.0.is_some();
+        let is_first = !self.has_begun() || self.recent.0.is_some() || self.sought.is_some();
         let state = hub.read();
         joined.pulled = self.join(&state.log, &mut joined.bytes, &mut joined.ends);
         if let (Topics::One(topic), false) = (&self.topics, is_first) {
@@ -494,8 +527,26 @@ impl Subscription {
         joined.pulled
     }
 
+    /// The log may have come to the epoch from which its client came: what that has heard it does not hear again. If it has come
+    /// to another one, what that had at that time is from before, or has come meanwhile: answers that something may be missing.
+    fn find(&mut self, log: &Log) -> bool {
+        let Some(sought) = self.sought.as_deref_mut().filter(|sought| sought.asked_in != log.epoch) else {
+            return false;
+        };
+        let Position { epoch, offset } = sought.place;
+        let is_there = epoch == log.epoch;
+        let most = if is_there { log.next.saturating_add(AHEAD) } else { log.joined };
+        self.cursor = self.cursor.max(offset.min(most));
+        sought.asked_in = log.epoch;
+        if is_there || offset == u64::MAX {
+            self.sought = None;
+        }
+        !is_there
+    }
+
     /// Appends that, and notes where each event ends; the opening and what belongs to it are one.
     fn join(&mut self, log: &Log, out: &mut Vec<u8>, ends: &mut Vec<End>) -> Pulled {
+        let may_have_missed = self.find(log);
         let Subscription { topics, cursor, told, opening, recent, .. } = self;
         let (form, topics) = (self.form, &**topics);
         let mut pulled = Pulled::default();
@@ -531,7 +582,7 @@ impl Subscription {
                 return pulled;
             }
         }
-        if has_missed(log, topics, (*cursor, *told), recent) {
+        if may_have_missed || has_missed(log, topics, (*cursor, *told), recent) {
             let from = log.at(*cursor);
             *cursor = log.start(topics, Start::Oldest).max(*cursor);
             *told = log.floor(topics);
@@ -599,9 +650,11 @@ impl Subscription {
 
     /// The answer to a poll, if there is something to say; or in any case. And how many messages are in it.
     pub fn answer(&mut self, in_any_case: bool) -> Option<(Vec<u8>, usize)> {
-        let Subscription { hub, topics, cursor, told, opening, .. } = self;
+        let hub = self.hub.clone();
         let state = hub.read();
         let log = &state.log;
+        let may_have_missed = self.find(log);
+        let Subscription { topics, cursor, told, opening, .. } = self;
         let mut out = b"{\"messages\":[".to_vec();
         let (mut messages, began) = (0, out.len());
         let push = |out: &mut Vec<u8>, object: &[u8]| {
@@ -624,7 +677,7 @@ impl Subscription {
                 push(&mut out, object);
             }
         }
-        if has_missed(log, topics, (*cursor, *told), &Recent::default()) {
+        if may_have_missed || has_missed(log, topics, (*cursor, *told), &Recent::default()) {
             gap = true;
             *told = log.floor(topics);
         }
@@ -652,7 +705,7 @@ impl Subscription {
             return None;
         }
         out.extend_from_slice(format!("],\"last\":\"{}\",\"gap\":{gap}}}\n", log.at(*cursor)).as_bytes());
-        make_room(hub, state);
+        make_room(&hub, state);
         hub.count_gaps(usize::from(gap));
         Some((out, messages))
     }
