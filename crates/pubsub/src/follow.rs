@@ -156,10 +156,12 @@ impl Hub {
         Some(bus.figures())
     }
 
-    /// Its server ends: from here on it has no bus.
+    /// Its server ends: from here on it has no bus, and publishes nothing: in this log alone that would have the place of another.
     pub fn end_bus(&self) {
-        if let Some(bus) = self.bus_slot().take() {
+        let bus = self.bus_slot().take();
+        if let Some(bus) = bus {
             bus.end();
+            self.close();
         }
     }
 

@@ -423,10 +423,6 @@ impl Hub {
             Err(PublishError::HandedOver) => return self.publish_elsewhere(these.into_iter().collect(), key),
             Err(error) => return Err(error),
         };
-        if state.follower.is_some() {
-            // Its bus has ended with its server: here alone it would have the place of another.
-            return Err(PublishError::NotServing);
-        }
         let messages = these.as_ref();
         let most = state.log.limits.message;
         if messages.iter().any(|(_, message)| message.data().len() > most) {
@@ -498,6 +494,13 @@ impl Hub {
 
     pub(crate) fn phase(&self) -> MutexGuard<'_, Phase> {
         self.0.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its server has ended: nobody publishes here, and nobody waits for that, unless another process does so instead.
+    pub(crate) fn close(&self) {
+        if *self.phase() != Phase::Gone {
+            self.set_phase(Phase::Before);
+        }
     }
 
     pub(crate) fn wait_until_thawed(&self) {

@@ -62,27 +62,31 @@ local function publish()
   local last = last_id()
   if last > offset then offset = last end
   local time = now()
-  local is_there = false
+  local is_there, first = false, offset
   local done, wrong = pcall(function()
     for at = 8, #ARGV, 7 do
       offset = offset + 1
-      local namespace, topic, has_event, event, data = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-      local fields = {'p', epoch, 'm', time, 'k', ARGV[at + 6], 'n', namespace, 't', topic, 'd', data}
-      if has_event == '1' then
+      local fields = {'p', epoch, 'm', time, 'k', ARGV[at + 6], 'n', ARGV[at], 't', ARGV[at + 1], 'd', ARGV[at + 4]}
+      if ARGV[at + 2] == '1' then
         fields[#fields + 1] = 'e'
-        fields[#fields + 1] = event
+        fields[#fields + 1] = ARGV[at + 3]
       end
       redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], number(offset) .. '-0', unpack(fields))
       is_there = true
       redis.call('HSET', state, 'offset', number(offset))
-      if ARGV[at + 5] == '1' then
-        local name = #namespace .. ':' .. namespace .. topic
-        local length = has_event == '1' and #event or -1
-        redis.call('HSET', retained, name, table.concat({number(offset), time, ARGV[at + 6], length}, ' ') .. '\n' .. event .. data)
-      end
     end
+    -- As soon as it is there: who tries again must not publish it again, whatever fails below.
     if ARGV[6] ~= '' then
       redis.call('SET', key, ARGV[6] .. ' ' .. epoch .. ' ' .. number(offset), 'EX', ARGV[5])
+    end
+    for at = 8, #ARGV, 7 do
+      first = first + 1
+      if ARGV[at + 5] == '1' then
+        local namespace, event = ARGV[at], ARGV[at + 3]
+        local length = ARGV[at + 2] == '1' and #event or -1
+        local head = table.concat({number(first), time, ARGV[at + 6], length}, ' ')
+        redis.call('HSET', retained, #namespace .. ':' .. namespace .. ARGV[at + 1], head .. '\n' .. event .. ARGV[at + 4])
+      end
     end
   end)
   if not done then

@@ -204,10 +204,15 @@ fn what_is_in_the_stream_is_not_said_to_be_nowhere() {
     host.publish("a", "1");
     redis.ask::<()>(&["DEL", RETAINED]);
     redis.ask::<()>(&["SET", RETAINED, "something else"]);
-    let outcome = host.try_publish("a", "2");
+    let key = Some(Key { principal: "", key: "k" });
+    let outcome = host.begin("a", "2", key).wait(pubsub::BUS_PATIENCE);
     let length: u64 = redis.ask(&["XLEN", STREAM]);
     let expected = if length == 1 { PublishError::Unavailable } else { PublishError::Unanswered };
-    assert_eq!(outcome.map(|published| published.position), Err(expected), "{length} messages are there");
+    assert_eq!(outcome, Err(expected), "{length} messages are there");
+    host.is_up();
+    let again = host.begin("a", "2", key).wait(pubsub::BUS_PATIENCE);
+    assert!(again.is_ok_and(|published| published.repeated));
+    assert_eq!(redis.ask::<u64>(&["XLEN", STREAM]), 2);
 }
 
 /// Somebody has copied it from elsewhere.
@@ -409,4 +414,32 @@ fn who_comes_before_a_cold_host_has_read_anything_hears_nothing_of_before() {
     // It may have read of the Redis before its history was back.
     let rest = hears(&mut back).data;
     assert!(rest == ["3", "next"] || rest == ["next"], "{rest:?}");
+}
+
+/// A process may run one server after the other.
+#[test]
+fn no_thread_outlives_its_server() {
+    let Some(mut redis) = Redis::started("end") else { return };
+    let gone = |host: Host, what: &str| {
+        let bus = Arc::downgrade(&host.1);
+        drop(host);
+        until(what, || bus.upgrade().is_none());
+    };
+    let served = redis.host();
+    served.publish("a", "1");
+    gone(served, "while it is up");
+    let frozen = redis.host();
+    frozen.0.freeze();
+    gone(frozen, "while its log is written down");
+    let handed_over = redis.host();
+    handed_over.0.hand_over();
+    gone(handed_over, "when another process has the log");
+    let hung = redis.host();
+    let pid = redis.server.as_ref().expect("it runs").id().to_string();
+    Command::new("kill").args(["-STOP", &pid]).status().expect("stopped");
+    let waits = hung.begin("a", "2", None);
+    gone(hung, "while it says nothing");
+    assert_eq!(waits.wait(pubsub::BUS_PATIENCE), Err(PublishError::Unanswered));
+    redis.stop();
+    gone(redis.host_that(BusDown::Wait), "while there is none");
 }

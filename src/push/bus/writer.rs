@@ -141,13 +141,14 @@ impl Writer<'_> {
                 Ok(Placed::At(position)) => self.bus.placed(ticket, position, false),
                 Ok(Placed::Repeated(position)) => self.bus.placed(ticket, position, true),
                 Ok(Placed::Partly(reason)) => {
-                    ticket.end(Err(PublishError::Unanswered));
                     self.bus.set(|standing| standing.writer = Side::Down(reason));
+                    ticket.end(Err(PublishError::Unanswered));
                 }
                 Ok(Placed::Reused) => ticket.end(Err(PublishError::KeyReused)),
                 Err(Failure::Refused(reason)) => {
-                    ticket.end(Err(PublishError::Unavailable));
+                    // Before who hears of it looks whether it is up again.
                     self.bus.set(|standing| standing.writer = Side::Down(reason));
+                    ticket.end(Err(PublishError::Unavailable));
                 }
                 Err(failure) => {
                     ticket.end(Err(PublishError::Unanswered));
