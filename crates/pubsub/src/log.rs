@@ -94,6 +94,10 @@ pub struct Log {
     pub(crate) follows: bool,
     /// How far it was when it went on in another's epoch.
     pub(crate) joined: u64,
+    /// How many times it was seen that the bus is still in this epoch.
+    pub(crate) looks: u64,
+    /// Up to which of these somebody waits for another epoch.
+    pub(crate) sought_until: u64,
     retention: HashMap<Arc<str>, Retention, RandomState>,
     /// By offset: of which topic what is kept is.
     pub(crate) order: BTreeMap<u64, Topic>,
@@ -225,6 +229,8 @@ impl Log {
             limits,
             follows: false,
             joined: 0,
+            looks: 0,
+            sought_until: 0,
             retention: HashMap::default(),
             order: BTreeMap::new(),
             topics: HashMap::default(),

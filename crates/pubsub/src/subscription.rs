@@ -1,7 +1,6 @@
 //! A subscriber: topics and a cursor, and how it gets what lies behind that.
 
 use crate::encoding;
-use crate::follow::AHEAD;
 use crate::hub::{Full, Hub, State};
 use crate::log::{Log, MessageLog, Resume, Start, Stored};
 use crate::{Position, Topic};
@@ -70,10 +69,22 @@ pub struct Subscription {
     counted: bool,
 }
 
-/// A place in another epoch than that in which it was asked for.
+/// A place in an epoch that the log may come to.
 struct Sought {
+    /// In which it was asked for, and until which look at the bus there is hope.
     asked_in: u64,
+    until: u64,
     place: Position,
+}
+
+/// What has come of it.
+enum Found {
+    /// There is none, or it was found.
+    All,
+    /// Something may be missing.
+    Missed,
+    /// There is nothing to say yet.
+    Waits,
 }
 
 impl Sought {
@@ -81,11 +92,20 @@ impl Sought {
     fn end_of_first(state: &State) -> Option<Box<Sought>> {
         let is_cold = state.follower.as_ref().is_some_and(|follower| !follower.has_read);
         let place = state.log.at(u64::MAX);
-        is_cold.then(|| Box::new(Sought { asked_in: place.epoch, place }))
+        is_cold.then(|| Box::new(Sought { asked_in: place.epoch, until: 0, place }))
     }
 
-    fn of(log: &Log, place: Position) -> Option<Box<Sought>> {
-        log.may_come_to(place.epoch).then(|| Box::new(Sought { asked_in: log.epoch, place }))
+    fn of(log: &mut Log, place: Position) -> Option<Box<Sought>> {
+        if !log.may_come_to(place.epoch) {
+            return None;
+        }
+        log.sought_until = log.looks + 2;
+        Some(Box::new(Sought { asked_in: log.epoch, until: log.sought_until, place }))
+    }
+
+    /// Where its client is, if that has a place.
+    fn place(&self) -> Option<Position> {
+        (self.place.offset < u64::MAX).then_some(self.place)
     }
 }
 
@@ -277,8 +297,11 @@ impl Subscription {
         let mut state = hub.write();
         state.log.subscribe(&topics);
         let topics = Topics::new(topics.iter().map(|topic| state.log.shared(topic)).collect());
-        let log = &state.log;
         let (mut last, mut sought) = (Vec::new(), None);
+        if let Begin::From(position) = begin {
+            sought = Sought::of(&mut state.log, position);
+        }
+        let log = &state.log;
         let (cursor, gap) = match begin {
             Begin::At(Start::Last) => {
                 last = log.last(&topics);
@@ -288,13 +311,11 @@ impl Subscription {
                 sought = if start == Start::Now { Sought::end_of_first(&state) } else { None };
                 (log.start(&topics, start), None)
             }
-            Begin::From(position) => {
-                sought = Sought::of(log, position);
-                match log.resume(position, &topics) {
-                    Resume::Complete { cursor } => (cursor, None),
-                    Resume::Gap { cursor } => (cursor, Some(Some(position))),
-                }
-            }
+            Begin::From(position) => match log.resume(position, &topics) {
+                Resume::Complete { cursor } => (cursor, None),
+                // What is missing is said when it is known.
+                Resume::Gap { cursor } => (cursor, sought.is_none().then_some(Some(position))),
+            },
             Begin::Unknown => (log.start(&topics, Start::Oldest), Some(None)),
         };
         // What is gone before the beginning was told, or was never asked for.
@@ -527,26 +548,48 @@ impl Subscription {
         joined.pulled
     }
 
-    /// The log may have come to the epoch from which its client came: what that has heard it does not hear again. If it has come
-    /// to another one, what that had at that time is from before, or has come meanwhile: answers that something may be missing.
-    fn find(&mut self, log: &Log) -> bool {
-        let Some(sought) = self.sought.as_deref_mut().filter(|sought| sought.asked_in != log.epoch) else {
-            return false;
-        };
-        let Position { epoch, offset } = sought.place;
-        let is_there = epoch == log.epoch;
-        let most = if is_there { log.next.saturating_add(AHEAD) } else { log.joined };
-        self.cursor = self.cursor.max(offset.min(most));
-        sought.asked_in = log.epoch;
-        if is_there || offset == u64::MAX {
+    /// The log may have come to the epoch from which its client came: what that has heard it does not hear again. Until it is
+    /// known whether it does, it hears nothing: also what comes in the epoch before that it may have heard.
+    fn find(&mut self, log: &Log) -> Found {
+        let Some(sought) = self.sought.as_deref() else { return Found::All };
+        let Some(place) = sought.place() else {
+            if sought.asked_in == log.epoch {
+                return Found::All;
+            }
+            // What was there when it was first read came before, or meanwhile.
+            self.cursor = self.cursor.max(log.joined);
             self.sought = None;
+            return Found::Missed;
+        };
+        if log.may_come_to(place.epoch) && log.looks < sought.until {
+            return Found::Waits;
         }
-        !is_there
+        self.sought = None;
+        match log.resume(place, &self.topics) {
+            Resume::Complete { cursor } => {
+                self.cursor = cursor;
+                Found::All
+            }
+            Resume::Gap { cursor } => {
+                self.cursor = cursor;
+                Found::Missed
+            }
+        }
     }
 
     /// Appends that, and notes where each event ends; the opening and what belongs to it are one.
     fn join(&mut self, log: &Log, out: &mut Vec<u8>, ends: &mut Vec<End>) -> Pulled {
-        let may_have_missed = self.find(log);
+        let found = self.find(log);
+        if let (Found::Waits, Some(place)) = (&found, self.sought.as_ref().and_then(|sought| sought.place())) {
+            let mut pulled = Pulled::default();
+            if self.opening.take().is_some() {
+                push_opening(out, place, self.form);
+                ends.push(End { at: out.len(), cursor: self.cursor, messages: 0 });
+                pulled.some = !out.is_empty();
+            }
+            return pulled;
+        }
+        let may_have_missed = matches!(found, Found::Missed);
         let Subscription { topics, cursor, told, opening, recent, .. } = self;
         let (form, topics) = (self.form, &**topics);
         let mut pulled = Pulled::default();
@@ -630,9 +673,15 @@ impl Subscription {
         pulled
     }
 
+    /// Where it is: where its client was, as long as the log may come to that.
+    fn position(&self) -> Position {
+        let place = self.sought.as_ref().and_then(|sought| sought.place());
+        place.unwrap_or_else(|| self.hub.read().log.at(self.cursor))
+    }
+
     /// Appends where it is, for a client that hears nothing else.
     pub fn push_heartbeat(&self, out: &mut Vec<u8>) {
-        let position = self.hub.read().log.at(self.cursor);
+        let position = self.position();
         let mut text = String::new();
         match self.form {
             Form { websocket: true, json: false, .. } => return,
@@ -653,7 +702,11 @@ impl Subscription {
         let hub = self.hub.clone();
         let state = hub.read();
         let log = &state.log;
-        let may_have_missed = self.find(log);
+        let found = self.find(log);
+        if let (Found::Waits, Some(place)) = (&found, self.sought.as_ref().and_then(|sought| sought.place())) {
+            return in_any_case.then(|| (empty_answer(place, false), 0));
+        }
+        let may_have_missed = matches!(found, Found::Missed);
         let Subscription { topics, cursor, told, opening, .. } = self;
         let mut out = b"{\"messages\":[".to_vec();
         let (mut messages, began) = (0, out.len());
@@ -713,7 +766,7 @@ impl Subscription {
     /// The answer to a poll that ends where nothing can be looked up any more: no messages, and where it was, so that its
     /// client misses nothing.
     pub fn empty_answer(&self) -> Vec<u8> {
-        empty_answer(self.hub.read().log.at(self.cursor), false)
+        empty_answer(self.position(), false)
     }
 }
 

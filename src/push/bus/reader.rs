@@ -92,6 +92,7 @@ impl Reader<'_> {
                     if !is_the_same(&standing, &self.bus.hub.has_read()) {
                         break;
                     }
+                    self.bus.hub.confirm();
                 }
             }
             if self.bus.is_over() {
