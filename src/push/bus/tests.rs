@@ -443,3 +443,136 @@ fn no_thread_outlives_its_server() {
     redis.stop();
     gone(redis.host_that(BusDown::Wait), "while there is none");
 }
+
+/// A client that comes back where it was, now to one host and now to another.
+struct Client {
+    subscription: Subscription,
+    last: String,
+    /// Numbers of messages, and gaps, each with the number that was published last by then.
+    heard: Vec<Result<u32, u32>>,
+}
+
+impl Client {
+    fn comes_back(&mut self, host: &Host, now: u32) {
+        let begin = self.last.parse().map_or(Begin::At(Start::Now), Begin::From);
+        self.subscription = host.subscribe("a", begin);
+        self.listens(now);
+    }
+
+    fn listens(&mut self, now: u32) {
+        let mut joined = Joined::default();
+        loop {
+            let pulled = self.subscription.pull(&mut joined);
+            for line in std::str::from_utf8(joined.bytes()).expect("text").lines() {
+                match line.split_once(": ") {
+                    Some(("id", id)) => id.clone_into(&mut self.last),
+                    Some(("event", "@gap")) => self.heard.push(Err(now)),
+                    Some(("data", data)) => self.heard.extend(data.parse().ok().map(Ok)),
+                    _ => {}
+                }
+            }
+            if !pulled.more {
+                return;
+            }
+        }
+    }
+
+    /// Each message that was published is there once, or a gap was said since, before anything that came later.
+    fn has_heard(&self, published: &[u32], what: &str) {
+        let numbers: Vec<u32> = self.heard.iter().flatten().copied().collect();
+        for number in &numbers {
+            let times = numbers.iter().filter(|other| *other == number).count();
+            assert_eq!(times, 1, "{number} was heard so often: {:?}; {what}", self.heard);
+        }
+        for number in published.iter().filter(|number| !numbers.contains(number)) {
+            let behind = self.heard.iter().position(|one| one.is_ok_and(|one| one > *number));
+            let mut before = self.heard[..behind.unwrap_or(self.heard.len())].iter();
+            let is_said = before.any(|one| one.is_err_and(|by_then| by_then >= *number));
+            assert!(is_said, "{number} is missing in silence: {:?}; {what}", self.heard);
+        }
+    }
+}
+
+fn whatever_happens(redis: &Redis, seed: u64) {
+    let mut state = seed;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    redis.ask::<()>(&["FLUSHALL"]);
+    let mut hosts: Vec<Host> = (0..3).map(|_| redis.host()).collect();
+    hosts.iter().for_each(Host::is_up);
+    let begin = |host: &Host| Client {
+        subscription: host.subscribe("a", Begin::At(Start::Now)),
+        last: String::new(),
+        heard: Vec::new(),
+    };
+    let mut clients: Vec<Client> = hosts.iter().chain(&hosts).map(begin).collect();
+    clients.iter_mut().for_each(|client| client.listens(0));
+    let (mut published, mut faults, mut old) = (Vec::new(), Vec::new(), None);
+    for number in 1..=150_u32 {
+        if hosts[random(3)].try_publish("a", &number.to_string()).is_ok() {
+            published.push(number);
+        }
+        for client in &mut clients {
+            match random(6) {
+                0 => client.comes_back(&hosts[random(3)], number),
+                1..4 => client.listens(number),
+                _ => {}
+            }
+        }
+        if number % 10 != 0 {
+            continue;
+        }
+        let fault = random(9);
+        faults.push((number, fault));
+        let there = |name: &str| redis.ask::<bool>(&["EXISTS", name]);
+        match fault {
+            0 => redis.ask::<()>(&["FLUSHALL"]),
+            1 => redis.ask::<()>(&["DEL", [STREAM, STATE, RETAINED][random(3)]]),
+            2 => _ = redis.ask::<u64>(&["XTRIM", STREAM, "MAXLEN", "0"]),
+            3 if there(STREAM) && there(STATE) => old = Some(redis.dump(&[STREAM, STATE])),
+            4 => old.iter().for_each(|old| redis.put_back(old)),
+            5 => old.iter().for_each(|old| redis.put_back(&old[random(2)..][..1])),
+            6 => _ = redis.ask::<String>(&["XADD", STREAM, "*", "x", "y"]),
+            7 => _ = redis.ask::<u64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]),
+            _ => {
+                let which = random(3);
+                hosts[which] = redis.host();
+                // Those of the one before come back somewhere.
+                let alive: Vec<&Hub> = hosts.iter().map(|host| &host.0).collect();
+                for client in &mut clients {
+                    if !alive.iter().any(|hub| hub.is(client.subscription.hub())) {
+                        client.comes_back(&hosts[random(3)], number);
+                    }
+                }
+            }
+        }
+    }
+    let what = format!("seed {seed}, faults {faults:?}");
+    hosts.iter().for_each(Host::is_up);
+    thread::sleep(Duration::from_millis(2500));
+    let last = loop {
+        hosts.iter().for_each(Host::is_up);
+        if let Ok(last) = hosts[0].try_publish("a", "1000") {
+            break last.position;
+        }
+    };
+    published.push(1000);
+    hosts.iter().for_each(|host| host.reads(last.offset));
+    thread::sleep(Duration::from_millis(1500));
+    for client in &mut clients {
+        client.listens(1000);
+        client.has_heard(&published, &what);
+    }
+}
+
+/// `SEEDS=20 FROM=1 cargo test --features redis --lib bus::tests::nothing_is_heard -- --ignored`
+#[test]
+#[ignore = "each seed takes seconds, and what several faults at once come to depends on who reads first"]
+fn nothing_is_heard_twice_and_nothing_is_missing_in_silence() {
+    let Some(redis) = Redis::started("whatever") else { return };
+    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(2);
+    let from = std::env::var("FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(1);
+    (from..from + seeds).for_each(|seed| whatever_happens(&redis, seed));
+}
