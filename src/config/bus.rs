@@ -10,6 +10,7 @@ pub const BUS_LENGTH: std::ops::RangeInclusive<usize> = 1000..=100_000_000;
 /// The names of its keys begin with it.
 const PREFIX: &str = "handover";
 const LONGEST_PREFIX: usize = 64;
+const PASSWORD: &str = "a password is not for an address: it stands in the file of bus_password_file";
 const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+unix", "unix"];
 
 /// Through which bus messages go, where several hosts serve them (feature `redis`).
@@ -100,7 +101,11 @@ impl BusUrl {
             return Err(allowed.into());
         }
         if scheme.ends_with("unix") {
-            let path = rest.split('?').next().unwrap_or_default();
+            let (path, question) = rest.split_once('?').unwrap_or((rest, ""));
+            let known = |one: &str| one.is_empty() || one.starts_with("db=") || one.starts_with("user=");
+            if !question.split('&').all(known) {
+                return Err(format!("behind the path is allowed ?db=NUMBER&user=NAME; {PASSWORD}"));
+            }
             return match path.starts_with('/') && path.len() > 1 {
                 true => Ok(BusUrl(text.to_owned())),
                 false => Err("a Unix socket's path begins with /: redis+unix:///run/redis/redis.sock".into()),
@@ -110,7 +115,7 @@ impl BusUrl {
         let host = match authority.rsplit_once('@') {
             // Everybody on the host sees it in a list of processes, and it would be in the log.
             Some((user, _)) if user.contains(':') => {
-                return Err("a password is not for an address: it stands in the file of bus_password_file".into());
+                return Err(PASSWORD.into());
             }
             Some((_, host)) => host,
             None => authority,
@@ -152,6 +157,7 @@ mod tests {
             "redis://[::1]:6379/0",
             "redis://[::1]",
             "redis+unix:///run/redis/redis.sock",
+            "unix:///run/redis?db=1&user=me",
         ] {
             assert_eq!(BusUrl::parse(good).map(|url| url.to_string()).as_deref(), Ok(good));
         }
@@ -169,6 +175,8 @@ mod tests {
             ("redis://host/0?protocol=resp3", "the number of a database"),
             ("redis://me:secret@host", "bus_password_file"),
             ("redis://:secret@host", "bus_password_file"),
+            ("redis+unix:///run/redis?pass=secret", "bus_password_file"),
+            ("unix:///run/redis?db=1&p%61ss=secret", "bus_password_file"),
             ("redis+unix://run/redis", "begins with /"),
         ] {
             let wrong = BusUrl::parse(bad).expect_err(bad);

@@ -73,6 +73,9 @@ impl Files {
     }
 }
 
+/// Publishes, and says what became of it.
+pub type Publishing = Box<dyn FnOnce() -> Result<PublishedAt, String> + Send>;
+
 /// What the predecessor says about connections: for whoever takes them over.
 pub trait Arrivals: Send + 'static {
     /// A connection that can go on here.
@@ -85,7 +88,9 @@ pub trait Arrivals: Send + 'static {
     /// So many are its own.
     fn learn(&self, holds: Holds);
     /// Publishes for it, once this process does.
-    fn publish(&self, publication: Publication) -> Result<PublishedAt, String>;
+    fn publish(&self, publication: Publication) -> Publishing;
+    /// Whether that may wait for others than this process.
+    fn publishing_waits(&self) -> bool;
     /// What it has counted, in answer to that question, or as one of its last words.
     fn counted(&self, number: u64, figures: SavedFigures);
     /// Does that for a client that has come from it.
@@ -256,7 +261,12 @@ fn listen<A: Arrivals>(
             }
             Message::Publish { id, publication } => {
                 let publication = Publication::read(&publication.open(&mut descriptors)?)?;
-                let answer = Message::Published { id, outcome: arrivals.publish(publication) };
+                let publish = arrivals.publish(publication);
+                if arrivals.publishing_waits() {
+                    publish_beside(link, id, publish);
+                    continue;
+                }
+                let answer = Message::Published { id, outcome: publish() };
                 reply(link, &answer, arriving, arrivals, Patience::new(PATIENCE));
                 continue;
             }
@@ -298,6 +308,22 @@ fn listen<A: Arrivals>(
         let _ = events.send(Event::Predecessor(word));
     }
     Ok(())
+}
+
+/// Publishes on a thread of its own: a bus may take seconds, and what else the predecessor says waits for nobody.
+/// There are no more of these than it has threads that publish.
+fn publish_beside(link: &Link, id: u64, publish: Publishing) {
+    let link = link.clone();
+    let run = move || {
+        let answer = Message::Published { id, outcome: publish() };
+        if let Err(error) = link.send_within(&answer, &[], PATIENCE) {
+            log::debug!("the predecessor hears no answer: {error}");
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("publishes".into()).stack_size(STACK).spawn(run) {
+        // It hears nothing, and knows that it does not know.
+        log::error!("no thread to publish for the predecessor: {error}");
+    }
 }
 
 /// Says so as soon as there is room. If the predecessor reads nothing for long, what it knows to be acknowledged is run
@@ -349,9 +375,10 @@ fn restore<A: Arrivals>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lifecycle::link::payload;
     use std::sync::mpsc;
 
-    struct Ports(mpsc::Sender<u16>);
+    struct Ports(mpsc::SyncSender<u16>);
 
     impl Arrivals for Ports {
         type Restored = u16;
@@ -366,8 +393,17 @@ mod tests {
 
         fn learn(&self, _: Holds) {}
 
-        fn publish(&self, _: Publication) -> Result<PublishedAt, String> {
-            Err("nothing is published here".into())
+        fn publish(&self, _: Publication) -> Publishing {
+            let adopt = self.0.clone();
+            Box::new(move || {
+                // Its channel is full until somebody looks, as a bus is that stands still.
+                let _ = adopt.send(1);
+                Err("nothing is published here".into())
+            })
+        }
+
+        fn publishing_waits(&self) -> bool {
+            true
         }
 
         fn do_for_client(&self, _: u64, _: ForClient) -> Result<(), Undone> {
@@ -386,7 +422,7 @@ mod tests {
         while ours.send(&Message::Ack(acked), &[]).expect("an open link") == Sent::Yes {
             acked += 1;
         }
-        let (sender, adopted) = mpsc::channel();
+        let (sender, adopted) = mpsc::sync_channel(3);
         let answer = thread::spawn(move || {
             let mut arriving = Arriving(vec![(1, 11), (2, 12), (3, 13)]);
             let patience = Patience::new(Duration::from_millis(50));
@@ -401,5 +437,25 @@ mod tests {
         assert!(matches!(theirs.receive(), Ok(Some(Packet { message: Message::Ack(3), .. }))));
         answer.join().expect("its assertions");
         assert!(adopted.recv().is_err());
+    }
+
+    #[test]
+    fn what_a_bus_does_not_publish_yet_keeps_nothing_waiting_that_is_said_behind_it() {
+        let (theirs, ours) = Link::pair().expect("a pair");
+        let ours = Link::of(ours).expect("a link");
+        let (sender, stands_still) = mpsc::sync_channel(0);
+        let (events, heard) = crossbeam_channel::unbounded();
+        let listens = thread::spawn(move || listen(&ours, &events, &Ports(sender), &mut Arriving(Vec::new())).is_ok());
+        let nothing = Publication { messages: Vec::new(), key: None };
+        let (publication, _) = payload(nothing.written().expect("its bytes")).expect("it is small");
+        theirs.send(&Message::Publish { id: 7, publication }, &[]).expect("room");
+        theirs.send(&Message::ListenersClosed, &[]).expect("room");
+        let next = heard.recv_timeout(Duration::from_secs(20));
+        assert!(matches!(next, Ok(Event::Predecessor(FromPredecessor::ListenersClosed))));
+        assert_eq!(stands_still.recv(), Ok(1));
+        let answer = theirs.receive();
+        assert!(matches!(answer, Ok(Some(Packet { message: Message::Published { id: 7, outcome: Err(_) }, .. }))));
+        drop(theirs);
+        listens.join().expect("its end");
     }
 }

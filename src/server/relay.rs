@@ -8,7 +8,7 @@ use crate::engine::acceptor::Command;
 use crate::engine::connection::{Connection, Restored};
 use crate::engine::pool::worker::AcceptorHandle;
 use crate::lifecycle::link::{ForClient, Holds, Publication, PublishedAt, Undone};
-use crate::lifecycle::predecessor::Arrivals;
+use crate::lifecycle::predecessor::{Arrivals, Publishing};
 use crate::lifecycle::state::{COUNTS, SavedFigures, Snapshot, encode};
 use crate::lifecycle::successor::Answers;
 use crossbeam_channel::Sender;
@@ -82,9 +82,13 @@ impl Arrivals for Relay {
         self.tell(Command::Learn(holds));
     }
 
-    fn publish(&self, publication: Publication) -> Result<PublishedAt, String> {
-        let hub = self.hub.as_ref().ok_or("there is no hub here")?;
-        publish_for(hub, publication, boot_time())
+    fn publish(&self, publication: Publication) -> Publishing {
+        let hub = self.hub.clone();
+        Box::new(move || publish_for(hub.as_ref().ok_or("there is no hub here")?, publication, boot_time()))
+    }
+
+    fn publishing_waits(&self) -> bool {
+        self.hub.as_ref().is_some_and(Hub::follows)
     }
 
     fn do_for_client(&self, client: u64, what: ForClient) -> Result<(), Undone> {

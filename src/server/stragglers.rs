@@ -145,6 +145,11 @@ impl Stragglers {
                 Ok(Published { position: Position { epoch, offset }, subscribers, repeated })
             }
             Ok(Ok(Err(why))) => {
+                // A bus may have it, or have refused it.
+                let known = [PublishError::Unanswered, PublishError::Unavailable, PublishError::KeyReused];
+                if let Some(error) = known.into_iter().find(|known| known.to_string() == why) {
+                    return Err(error);
+                }
                 log::warn!("the successor did not publish for us: {why}");
                 Err(PublishError::HandedOver)
             }
@@ -284,6 +289,27 @@ mod tests {
         drop(successor.join().expect("its answer"));
         answers.join().expect("its end");
         assert_eq!(old.publish(&topic, Message::new("x"), 0, None), Err(PublishError::HandedOver));
+    }
+
+    /// Who hears that nothing has happened publishes it again.
+    #[test]
+    fn what_the_bus_of_the_successor_may_have_is_not_said_to_be_nowhere() {
+        let (ours, theirs) = Link::pair().expect("a pair");
+        let (theirs, stragglers) = (Link::of(theirs).expect("a link"), Stragglers::default());
+        let old = hub();
+        stragglers.begin(&old, ours.clone());
+        for error in [PublishError::Unanswered, PublishError::Unavailable] {
+            let (answering, link) = (stragglers.clone(), theirs.clone());
+            let successor = std::thread::spawn(move || {
+                let Ok(Some(Packet { message: Word::Publish { id, .. }, .. })) = link.receive() else {
+                    panic!("a publication");
+                };
+                answering.answered(id, Err(error.to_string()));
+            });
+            let topic = Topic::new("n", "t").expect("a topic");
+            assert_eq!(old.publish(&topic, Message::new("x"), 0, None), Err(error));
+            successor.join().expect("its end");
+        }
     }
 
     struct Silent;

@@ -156,10 +156,12 @@ impl Hub {
         Some(bus.figures())
     }
 
-    /// Its server ends: from here on it has no bus.
+    /// Its server ends: from here on it has no bus, and publishes nothing: in this log alone that would have the place of another.
     pub fn end_bus(&self) {
-        if let Some(bus) = self.bus_slot().take() {
+        let bus = self.bus_slot().take();
+        if let Some(bus) = bus {
             bus.end();
+            self.close();
         }
     }
 
@@ -251,6 +253,21 @@ impl Hub {
         true
     }
 
+    /// The bus is still in the epoch of this log. Who waits for another one waits in vain, after two of these: the first may have
+    /// been under way when he came.
+    pub fn confirm(&self) {
+        let mut state = self.write();
+        state.log.looks += 1;
+        let waits = state.log.looks <= state.log.sought_until;
+        if waits {
+            state.mark_all();
+        }
+        drop(state);
+        if waits {
+            self.tell();
+        }
+    }
+
     /// Goes on with what the bus has. Everybody who listens looks at the log then. `false` if another process has it.
     pub fn rebase(&self, rebase: Rebase, now: i64) -> bool {
         let Some(mut state) = self.following_state() else { return false };
@@ -264,6 +281,7 @@ impl Hub {
         }
         state.log.raise_floors(floor);
         state.log.next = state.log.next.max(last + 1);
+        state.log.joined = state.log.next - 1;
         state.log.make_room();
         state.mark_all();
         drop(state);
@@ -417,6 +435,7 @@ mod tests {
     fn what_is_published_has_its_place_when_it_has_come_back() {
         let (hub, bus) = (hub(), Arc::new(Kept::default()));
         hub.set_bus(bus.clone());
+        hub.rebase(rebase(9, Vec::new()), 0);
         let mut one = subscribe(&hub, Begin::At(Start::Now));
         one.enter(3);
         hears(&mut one);
@@ -426,7 +445,7 @@ mod tests {
         assert!(ticket.outcome().is_none() && hears(&mut one).is_empty());
         let given = bus.0.lock().expect("whole").pop().expect("a publication");
         assert_eq!(given.key.as_ref().map(|(key, _)| key.as_str()), Some("n\np\na\nk"));
-        assert!(hub.rebase(rebase(9, vec![message(41, "x")]), 0));
+        assert!(hub.follow(vec![message(41, "x")], 0));
         given.ticket.published(&hub, Position { epoch: 9, offset: 41 }, false);
         let published = ticket.wait(std::time::Duration::ZERO).expect("published");
         assert_eq!((published.position, published.subscribers), (Position { epoch: 9, offset: 41 }, 1));
@@ -453,7 +472,13 @@ mod tests {
         assert_eq!(data(&hears(&mut ahead)), ["four"]);
         // Nobody has read so much more.
         assert!(hears(&mut subscribe(&hub, from(9, 4 + AHEAD + 1))).contains("@gap"));
-        assert!(hears(&mut subscribe(&hub, from(8, 2))).contains("@gap"), "another epoch");
+        let mut strange = subscribe(&hub, from(8, 2));
+        strange.enter(1);
+        for known in [false, false, true] {
+            assert_eq!(hears(&mut strange).contains("@gap"), known, "another epoch");
+            hub.confirm();
+        }
+        assert!(hub.has_news());
     }
 
     #[test]
@@ -488,10 +513,64 @@ mod tests {
         // Who comes back is told, and hears nothing twice.
         let heard = hears(&mut subscribe(&hub, from(9, 2)));
         assert!(heard.contains("@gap") && data(&heard) == ["old 3", "new 4", "next"], "{heard}");
+        // It may be the other history of which it has heard five.
         let heard = hears(&mut subscribe(&hub, from(9, 5)));
-        assert!(heard.contains("@gap") && data(&heard) == ["new 4", "next"], "{heard}");
+        assert!(heard.contains("@gap") && data(&heard) == ["next"], "{heard}");
         let heard = hears(&mut subscribe(&hub, from(10, 1000)));
         assert!(!heard.contains("@gap") && data(&heard) == ["next"], "{heard}");
+    }
+
+    /// One has lost something and goes on; this one has not read of that yet.
+    #[test]
+    fn who_comes_from_an_epoch_that_is_not_known_here_yet_hears_nothing_twice() {
+        let hub = hub();
+        hub.rebase(rebase(9, vec![message(1, "one"), message(2, "two")]), 0);
+        let mut back = subscribe(&hub, from(10, 1001));
+        back.enter(1);
+        let heard = hears(&mut back);
+        assert!(heard.contains("id: 10-1001\n") && !heard.contains("@gap"), "{heard}");
+        // What was here before that epoch it may have heard as well.
+        hub.follow(vec![message(3, "three")], 0);
+        assert!(data(&hears(&mut back)).is_empty());
+        let there = Rebase { keep: 2, floor: 1000, ..rebase(10, vec![message(1001, "heard"), message(1002, "new")]) };
+        hub.rebase(there, 0);
+        assert_eq!(data(&hears(&mut back)), ["new"]);
+        hub.follow(vec![message(1003, "next")], 0);
+        assert_eq!(data(&hears(&mut back)), ["next"]);
+    }
+
+    #[test]
+    fn who_comes_before_anything_was_read_hears_what_comes_then() {
+        let hub = hub();
+        let mut new = subscribe(&hub, Begin::At(Start::Now));
+        let mut back = subscribe(&hub, from(9, 1));
+        let mut strange = subscribe(&hub, from(8, 5));
+        let mut all = subscribe(&hub, Begin::At(Start::Oldest));
+        for one in [&mut new, &mut back, &mut strange, &mut all] {
+            hears(one);
+        }
+        hub.rebase(rebase(9, vec![message(1, "one"), message(2, "two")]), 0);
+        hub.follow(vec![message(3, "three")], 0);
+        // Of two nobody knows whether it came before or meanwhile.
+        let heard = hears(&mut new);
+        assert!(heard.contains("@gap") && data(&heard) == ["three"], "{heard}");
+        assert!(hears(&mut strange).is_empty());
+        (0..2).for_each(|_| hub.confirm());
+        assert!(hears(&mut strange).contains("@gap"));
+        hub.follow(vec![message(4, "four")], 0);
+        assert_eq!(data(&hears(&mut strange)), ["four"]);
+        let heard = hears(&mut back);
+        assert!(!heard.contains("@gap") && data(&heard) == ["two", "three", "four"], "{heard}");
+        assert_eq!(data(&hears(&mut all)), ["one", "two", "three", "four"]);
+    }
+
+    #[test]
+    fn nothing_is_published_beside_a_bus_that_has_ended() {
+        let (hub, bus) = (hub(), Arc::new(Kept::default()));
+        hub.set_bus(bus);
+        hub.end_bus();
+        assert_eq!(hub.publish(&topic("a"), Message::new("x"), 0, None), Err(PublishError::NotServing));
+        assert_eq!(hub.position().offset, 0);
     }
 
     #[test]

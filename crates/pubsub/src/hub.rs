@@ -496,6 +496,13 @@ impl Hub {
         self.0.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Its server has ended: nobody publishes here, and nobody waits for that, unless another process does so instead.
+    pub(crate) fn close(&self) {
+        if *self.phase() != Phase::Gone {
+            self.set_phase(Phase::Before);
+        }
+    }
+
     pub(crate) fn wait_until_thawed(&self) {
         let frozen = |phase: &mut Phase| *phase == Phase::Frozen;
         drop(self.0.thawed.wait_while(self.phase(), frozen).unwrap_or_else(PoisonError::into_inner));

@@ -92,6 +92,12 @@ pub struct Log {
     pub(crate) limits: Limits,
     /// Whether it follows a bus, so that somebody may bring a position that this log has not come to.
     pub(crate) follows: bool,
+    /// How far it was when it went on in another's epoch.
+    pub(crate) joined: u64,
+    /// How many times it was seen that the bus is still in this epoch.
+    pub(crate) looks: u64,
+    /// Up to which of these somebody waits for another epoch.
+    pub(crate) sought_until: u64,
     retention: HashMap<Arc<str>, Retention, RandomState>,
     /// By offset: of which topic what is kept is.
     pub(crate) order: BTreeMap<u64, Topic>,
@@ -222,6 +228,9 @@ impl Log {
             holes: VecDeque::new(),
             limits,
             follows: false,
+            joined: 0,
+            looks: 0,
+            sought_until: 0,
             retention: HashMap::default(),
             order: BTreeMap::new(),
             topics: HashMap::default(),
@@ -463,6 +472,11 @@ impl Log {
         self.topics.keys().filter(move |topic| topic.namespace() == namespace)
     }
 
+    /// Whether nothing is known of that epoch: one that follows a bus may hear of it later.
+    pub(crate) fn may_come_to(&self, epoch: u64) -> bool {
+        self.follows && epoch != self.epoch && !self.lineage.iter().any(|old| old.epoch == epoch)
+    }
+
     /// Where a new subscriber of these topics begins.
     pub fn start(&self, topics: &[Topic], start: Start) -> u64 {
         let of = |pick: fn(&VecDeque<Stored>) -> Option<&Stored>| {
@@ -584,6 +598,8 @@ impl MessageLog for Log {
             }
         };
         let oldest = self.start(topics, Start::Oldest);
+        // The places of a bus grow, whatever becomes of it: what it has heard, here or elsewhere, lies before its own.
+        let heard = if self.follows { position.offset.min(self.next - 1) } else { 0 };
         match known {
             Some(known) if known == position.offset && self.floor(topics) <= known => {
                 Resume::Complete { cursor: known }
@@ -591,10 +607,10 @@ impl MessageLog for Log {
             // What it has heard it does not hear again. Where it had heard more there may be a hole, which is said by this.
             Some(known) => {
                 let hole = self.hole_behind(known).filter(|hole| *hole == known + 1 && known < position.offset);
-                Resume::Gap { cursor: oldest.max(hole.unwrap_or(known)) }
+                Resume::Gap { cursor: oldest.max(hole.unwrap_or(known)).max(heard) }
             }
             // Whatever it was, it is not of here.
-            None => Resume::Gap { cursor: oldest },
+            None => Resume::Gap { cursor: oldest.max(heard) },
         }
     }
 

@@ -63,8 +63,50 @@ pub struct Subscription {
     /// Topics that were added when the log was further than the cursor, and where it was then: what they had before is not
     /// for this one.
     recent: Recent,
+    /// Where its client was, in an epoch that the log may come to: mostly none.
+    sought: Option<Box<Sought>>,
     /// Whether it is one of those of whom there may be so many; if not, whoever has it is.
     counted: bool,
+}
+
+/// A place in an epoch that the log may come to.
+struct Sought {
+    /// In which it was asked for, and until which look at the bus there is hope.
+    asked_in: u64,
+    until: u64,
+    place: Position,
+}
+
+/// What has come of it.
+enum Found {
+    /// There is none, or it was found.
+    All,
+    /// Something may be missing.
+    Missed,
+    /// There is nothing to say yet.
+    Waits,
+}
+
+impl Sought {
+    /// Behind all that a log has that has read nothing of its bus yet.
+    fn end_of_first(state: &State) -> Option<Box<Sought>> {
+        let is_cold = state.follower.as_ref().is_some_and(|follower| !follower.has_read);
+        let place = state.log.at(u64::MAX);
+        is_cold.then(|| Box::new(Sought { asked_in: place.epoch, until: 0, place }))
+    }
+
+    fn of(log: &mut Log, place: Position) -> Option<Box<Sought>> {
+        if !log.may_come_to(place.epoch) {
+            return None;
+        }
+        log.sought_until = log.looks + 2;
+        Some(Box::new(Sought { asked_in: log.epoch, until: log.sought_until, place }))
+    }
+
+    /// Where its client is, if that has a place.
+    fn place(&self) -> Option<Position> {
+        (self.place.offset < u64::MAX).then_some(self.place)
+    }
 }
 
 /// See [`Subscription`]; mostly there are none.
@@ -230,7 +272,9 @@ impl Joined {
     /// Where that one stands behind this, if this is for it.
     fn reached_by(&self, one: &Subscription) -> Option<(u64, u64)> {
         let of = self.of.as_ref()?;
-        let (Topics::One(topic), None, None) = (&one.topics, &one.opening, &one.recent.0) else { return None };
+        let (Topics::One(topic), None, None, None) = (&one.topics, &one.opening, &one.recent.0, &one.sought) else {
+            return None;
+        };
         let is_for_it = of.place == (one.cursor, one.told)
             && of.form == one.form
             && of.topic.is(topic)
@@ -253,17 +297,24 @@ impl Subscription {
         let mut state = hub.write();
         state.log.subscribe(&topics);
         let topics = Topics::new(topics.iter().map(|topic| state.log.shared(topic)).collect());
+        let (mut last, mut sought) = (Vec::new(), None);
+        if let Begin::From(position) = begin {
+            sought = Sought::of(&mut state.log, position);
+        }
         let log = &state.log;
-        let mut last = Vec::new();
         let (cursor, gap) = match begin {
             Begin::At(Start::Last) => {
                 last = log.last(&topics);
                 (log.position().offset, None)
             }
-            Begin::At(start) => (log.start(&topics, start), None),
+            Begin::At(start) => {
+                sought = if start == Start::Now { Sought::end_of_first(&state) } else { None };
+                (log.start(&topics, start), None)
+            }
             Begin::From(position) => match log.resume(position, &topics) {
                 Resume::Complete { cursor } => (cursor, None),
-                Resume::Gap { cursor } => (cursor, Some(Some(position))),
+                // What is missing is said when it is known.
+                Resume::Gap { cursor } => (cursor, sought.is_none().then_some(Some(position))),
             },
             Begin::Unknown => (log.start(&topics, Start::Oldest), Some(None)),
         };
@@ -272,7 +323,7 @@ impl Subscription {
         drop(state);
         let opening = Some(Box::new(Opening { gap, last }));
         let (recent, counted) = (Recent::default(), true);
-        Ok(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, opening, recent, counted })
+        Ok(Subscription { hub: hub.clone(), topics, token: None, cursor, told, form, opening, recent, sought, counted })
     }
 
     /// A subscriber of what a topic has from now on, which is part of one that is counted. It has nothing to say at its
@@ -281,6 +332,7 @@ impl Subscription {
         let mut state = hub.write();
         state.log.subscribe(slice::from_ref(topic));
         let (topics, cursor) = (Topics::One(state.log.shared(topic)), state.log.position().offset);
+        let sought = Sought::end_of_first(&state);
         drop(state);
         let (recent, counted) = (Recent::default(), false);
         Subscription {
@@ -292,6 +344,7 @@ impl Subscription {
             form,
             opening: None,
             recent,
+            sought,
             counted,
         }
     }
@@ -359,6 +412,7 @@ impl Subscription {
             form,
             opening: None,
             recent: Recent::default(),
+            sought: None,
             counted: true,
         };
         for (name, from) in recent {
@@ -482,7 +536,7 @@ impl Subscription {
         }
         joined.forget();
         let (hub, place) = (self.hub.clone(), (self.cursor, self.told));
-        let is_first = !self.has_begun() || self.recent.0.is_some();
+        let is_first = !self.has_begun() || self.recent.0.is_some() || self.sought.is_some();
         let state = hub.read();
         joined.pulled = self.join(&state.log, &mut joined.bytes, &mut joined.ends);
         if let (Topics::One(topic), false) = (&self.topics, is_first) {
@@ -494,8 +548,48 @@ impl Subscription {
         joined.pulled
     }
 
+    /// The log may have come to the epoch from which its client came: what that has heard it does not hear again. Until it is
+    /// known whether it does, it hears nothing: also what comes in the epoch before that it may have heard.
+    fn find(&mut self, log: &Log) -> Found {
+        let Some(sought) = self.sought.as_deref() else { return Found::All };
+        let Some(place) = sought.place() else {
+            if sought.asked_in == log.epoch {
+                return Found::All;
+            }
+            // What was there when it was first read came before, or meanwhile.
+            self.cursor = self.cursor.max(log.joined);
+            self.sought = None;
+            return Found::Missed;
+        };
+        if log.may_come_to(place.epoch) && log.looks < sought.until {
+            return Found::Waits;
+        }
+        self.sought = None;
+        match log.resume(place, &self.topics) {
+            Resume::Complete { cursor } => {
+                self.cursor = cursor;
+                Found::All
+            }
+            Resume::Gap { cursor } => {
+                self.cursor = cursor;
+                Found::Missed
+            }
+        }
+    }
+
     /// Appends that, and notes where each event ends; the opening and what belongs to it are one.
     fn join(&mut self, log: &Log, out: &mut Vec<u8>, ends: &mut Vec<End>) -> Pulled {
+        let found = self.find(log);
+        if let (Found::Waits, Some(place)) = (&found, self.sought.as_ref().and_then(|sought| sought.place())) {
+            let mut pulled = Pulled::default();
+            if self.opening.take().is_some() {
+                push_opening(out, place, self.form);
+                ends.push(End { at: out.len(), cursor: self.cursor, messages: 0 });
+                pulled.some = !out.is_empty();
+            }
+            return pulled;
+        }
+        let may_have_missed = matches!(found, Found::Missed);
         let Subscription { topics, cursor, told, opening, recent, .. } = self;
         let (form, topics) = (self.form, &**topics);
         let mut pulled = Pulled::default();
@@ -531,7 +625,7 @@ impl Subscription {
                 return pulled;
             }
         }
-        if has_missed(log, topics, (*cursor, *told), recent) {
+        if may_have_missed || has_missed(log, topics, (*cursor, *told), recent) {
             let from = log.at(*cursor);
             *cursor = log.start(topics, Start::Oldest).max(*cursor);
             *told = log.floor(topics);
@@ -579,9 +673,15 @@ impl Subscription {
         pulled
     }
 
+    /// Where it is: where its client was, as long as the log may come to that.
+    fn position(&self) -> Position {
+        let place = self.sought.as_ref().and_then(|sought| sought.place());
+        place.unwrap_or_else(|| self.hub.read().log.at(self.cursor))
+    }
+
     /// Appends where it is, for a client that hears nothing else.
     pub fn push_heartbeat(&self, out: &mut Vec<u8>) {
-        let position = self.hub.read().log.at(self.cursor);
+        let position = self.position();
         let mut text = String::new();
         match self.form {
             Form { websocket: true, json: false, .. } => return,
@@ -599,9 +699,15 @@ impl Subscription {
 
     /// The answer to a poll, if there is something to say; or in any case. And how many messages are in it.
     pub fn answer(&mut self, in_any_case: bool) -> Option<(Vec<u8>, usize)> {
-        let Subscription { hub, topics, cursor, told, opening, .. } = self;
+        let hub = self.hub.clone();
         let state = hub.read();
         let log = &state.log;
+        let found = self.find(log);
+        if let (Found::Waits, Some(place)) = (&found, self.sought.as_ref().and_then(|sought| sought.place())) {
+            return in_any_case.then(|| (empty_answer(place, false), 0));
+        }
+        let may_have_missed = matches!(found, Found::Missed);
+        let Subscription { topics, cursor, told, opening, .. } = self;
         let mut out = b"{\"messages\":[".to_vec();
         let (mut messages, began) = (0, out.len());
         let push = |out: &mut Vec<u8>, object: &[u8]| {
@@ -624,7 +730,7 @@ impl Subscription {
                 push(&mut out, object);
             }
         }
-        if has_missed(log, topics, (*cursor, *told), &Recent::default()) {
+        if may_have_missed || has_missed(log, topics, (*cursor, *told), &Recent::default()) {
             gap = true;
             *told = log.floor(topics);
         }
@@ -652,7 +758,7 @@ impl Subscription {
             return None;
         }
         out.extend_from_slice(format!("],\"last\":\"{}\",\"gap\":{gap}}}\n", log.at(*cursor)).as_bytes());
-        make_room(hub, state);
+        make_room(&hub, state);
         hub.count_gaps(usize::from(gap));
         Some((out, messages))
     }
@@ -660,7 +766,7 @@ impl Subscription {
     /// The answer to a poll that ends where nothing can be looked up any more: no messages, and where it was, so that its
     /// client misses nothing.
     pub fn empty_answer(&self) -> Vec<u8> {
-        empty_answer(self.hub.read().log.at(self.cursor), false)
+        empty_answer(self.position(), false)
     }
 }
 

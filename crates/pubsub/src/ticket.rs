@@ -65,10 +65,16 @@ impl Ticket {
 
     /// That became of it, unless it is known already.
     pub fn end(&self, outcome: Outcome) {
+        let _ = self.end_as(|_| outcome);
+    }
+
+    /// What becomes of it depends on how far it is. Answers what has become of it.
+    fn end_as(&self, outcome: impl FnOnce(&State) -> Outcome) -> Outcome {
         let mut state = self.state();
-        if state.outcome.is_some() {
-            return;
+        if let Some(outcome) = state.outcome {
+            return outcome;
         }
+        let outcome = outcome(&state);
         state.outcome = Some(outcome);
         let waits = state.waits.take();
         drop(state);
@@ -76,13 +82,13 @@ impl Ticket {
         if let Some((hub, token)) = waits {
             hub.call(token);
         }
+        outcome
     }
 
     /// Nobody waits any more: it did not leave and will not, or nobody knows.
     pub fn give_up(&self) -> Outcome {
-        let sent = self.state().sent;
-        self.end(Err(if sent { PublishError::Unanswered } else { PublishError::Unavailable }));
-        self.outcome().unwrap_or(Err(PublishError::Unanswered))
+        // Looked at and ended in one step: it may be leaving at this moment.
+        self.end_as(|state| Err(if state.sent { PublishError::Unanswered } else { PublishError::Unavailable }))
     }
 
     /// From here on the hub names that token when it has ended, unless it has.
@@ -126,6 +132,33 @@ mod tests {
         let ticket = Ticket::new(Vec::new());
         assert_eq!(ticket.wait(Duration::ZERO), Err(PublishError::Unavailable));
         assert!(!ticket.leaves());
+    }
+
+    /// Whoever is told that nothing was published publishes it again.
+    #[test]
+    fn what_leaves_while_its_publisher_gives_up_is_not_said_to_have_stayed() {
+        let tickets: Vec<Ticket> =
+            (0..if cfg!(miri) { 50 } else { 100_000 }).map(|_| Ticket::new(Vec::new())).collect();
+        let at = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let leave = scope.spawn(|| {
+                let leaves = |(number, ticket): (usize, &Ticket)| {
+                    while at.load(std::sync::atomic::Ordering::Acquire) < number {
+                        std::hint::spin_loop();
+                    }
+                    ticket.leaves()
+                };
+                tickets.iter().enumerate().map(leaves).collect::<Vec<bool>>()
+            });
+            for (number, ticket) in tickets.iter().enumerate() {
+                at.store(number, std::sync::atomic::Ordering::Release);
+                let _ = ticket.give_up();
+            }
+            for (left, ticket) in leave.join().expect("whether they left").into_iter().zip(&tickets) {
+                let expected = if left { PublishError::Unanswered } else { PublishError::Unavailable };
+                assert_eq!(ticket.outcome(), Some(Err(expected)));
+            }
+        });
     }
 
     #[test]

@@ -162,11 +162,18 @@ pub struct Outgoing {
     pub bytes: usize,
 }
 
+/// Where a publication is, and whether it was there before it was asked for.
+struct OnItsWay {
+    ticket: Arc<Ticket>,
+    position: Position,
+    repeated: bool,
+}
+
 #[derive(Default)]
 struct Unread {
     /// How far the log has come, and in which epoch.
     read: Option<Position>,
-    tickets: BTreeMap<u64, Vec<(Arc<Ticket>, Position)>>,
+    tickets: BTreeMap<u64, Vec<OnItsWay>>,
 }
 
 /// What was last known of both connections.
@@ -295,7 +302,11 @@ impl Bus {
         // What was published in an epoch before has been read, or is known to be lost.
         let comes = !repeated || unread.read.is_some_and(|read| read.epoch == position.epoch);
         if !is_here && comes && self.hub.may_follow() {
-            unread.tickets.entry(position.offset).or_default().push((ticket.clone(), position));
+            unread.tickets.entry(position.offset).or_default().push(OnItsWay {
+                ticket: ticket.clone(),
+                position,
+                repeated,
+            });
             return;
         }
         drop(unread);
@@ -311,16 +322,15 @@ impl Bus {
         let mut ends = std::mem::replace(&mut unread.tickets, later);
         if !same {
             // Of an epoch that is over nobody knows which of them are still there.
-            let over =
-                |tickets: &mut Vec<(Arc<Ticket>, Position)>| tickets.iter().any(|(_, at)| at.epoch != read.epoch);
+            let over = |tickets: &mut Vec<OnItsWay>| tickets.iter().any(|one| one.position.epoch != read.epoch);
             let offsets: Vec<u64> =
                 unread.tickets.iter_mut().filter_map(|(offset, tickets)| over(tickets).then_some(*offset)).collect();
             ends.extend(offsets.into_iter().filter_map(|offset| unread.tickets.remove_entry(&offset)));
         }
         drop(unread);
-        for (ticket, position) in ends.into_values().flatten() {
+        for OnItsWay { ticket, position, repeated } in ends.into_values().flatten() {
             match position.epoch == read.epoch {
-                true => ticket.published(&self.hub, position, false),
+                true => ticket.published(&self.hub, position, repeated),
                 false => ticket.end(Err(PublishError::Unanswered)),
             }
         }
@@ -329,8 +339,8 @@ impl Bus {
     /// Another process has the log: what is in the stream is read there.
     fn is_read_elsewhere(&self) {
         let tickets = std::mem::take(&mut self.unread().tickets);
-        for (ticket, position) in tickets.into_values().flatten() {
-            ticket.published(&self.hub, position, false);
+        for OnItsWay { ticket, position, repeated } in tickets.into_values().flatten() {
+            ticket.published(&self.hub, position, repeated);
         }
     }
 
@@ -400,3 +410,6 @@ impl PubsubBus for Bus {
         self.over.store(true, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_secs(3);
 /// How often is tried to agree with the others, before it is said that it does not work.
 const ATTEMPTS: usize = 8;
+/// In how many places is looked for where two histories part.
+const COMPARED: u64 = 2048;
 
 /// Until the server has ended.
 pub fn run(bus: &Bus, alone: bool) {
@@ -75,7 +77,11 @@ impl Reader<'_> {
                 } else if !self.bus.hub.may_follow() {
                     return Ok(());
                 }
-                if others || self.is_late(read, nothing)? {
+                if others {
+                    self.see_who_they_are(read)?;
+                    break;
+                }
+                if self.is_late(read, nothing)? {
                     break;
                 }
                 // Also behind what nobody of ours has put there.
@@ -86,11 +92,22 @@ impl Reader<'_> {
                     if !is_the_same(&standing, &self.bus.hub.has_read()) {
                         break;
                     }
+                    self.bus.hub.confirm();
                 }
             }
             if self.bus.is_over() {
                 return Ok(());
             }
+        }
+    }
+
+    /// Entries of another epoch come: because that has begun, or because somebody has copied them there. Nobody reads behind
+    /// these, so then another begins.
+    fn see_who_they_are(&mut self, read: Position) -> Result<(), Failure> {
+        let standing = self.link.look(read.offset)?;
+        match is_the_same(&standing, &self.bus.hub.has_read()) {
+            true => self.link.renew(&standing.epoch, new_epoch(), read.offset, read.offset),
+            false => Ok(()),
         }
     }
 
@@ -117,6 +134,7 @@ impl Reader<'_> {
     /// Sees to it that the log and the stream are one, whatever has happened. Answers how far the log has come; `None` if another
     /// process has it.
     fn agree(&mut self) -> Result<Option<Position>, Failure> {
+        let mut mixed = None;
         for _ in 0..ATTEMPTS {
             let read = self.bus.hub.has_read();
             let heard = self.bus.hub.position();
@@ -129,11 +147,17 @@ impl Reader<'_> {
             match plan(&standing, epoch, &read, heard) {
                 Plan::GoOn => return Ok(Some(heard)),
                 Plan::Renew { same } => {
-                    let same = same.map_or_else(|| self.agreed(&read), Ok)?;
+                    let same = same.map_or_else(|| self.agreed(&read, heard), Ok)?;
                     self.link.renew(&standing.epoch, new_epoch(), heard.offset, same)?;
                 }
                 Plan::Rebase { keep, lineage, lost } => {
-                    let Some(rebase) = self.rebase(&standing, epoch, keep, lineage, lost)? else { continue };
+                    let Some(rebase) = self.rebase(&standing, epoch, keep, lineage, lost)? else {
+                        // Once that may be because another has begun meanwhile.
+                        if mixed.replace(epoch) == Some(epoch) {
+                            self.link.renew(&standing.epoch, new_epoch(), standing.offset, standing.offset)?;
+                        }
+                        continue;
+                    };
                     let last = rebase.last;
                     if lost {
                         self.bus.figures.epochs.fetch_add(1, Ordering::Relaxed);
@@ -152,14 +176,16 @@ impl Reader<'_> {
         Err(Failure::Refused("the hosts do not agree on an epoch".into()))
     }
 
-    /// How far what was read is what is there.
-    fn agreed(&mut self, read: &Read) -> Result<u64, Failure> {
-        let Some((first, _)) = read.marks.first() else { return Ok(0) };
-        let there = self.link.tail(first.saturating_sub(1), usize::MAX)?;
-        let marks: std::collections::HashMap<u64, u64> =
-            there.iter().map(|entry| (entry.message.offset, entry.message.mark)).collect();
-        let same = read.marks.iter().rfind(|(offset, mark)| marks.get(offset) == Some(mark));
-        Ok(same.map_or(0, |(offset, _)| *offset))
+    /// How far nothing in the stream is other than what was read: what is missing there is nobody else's. Further back than
+    /// there are marks nobody knows, and it counts as the same, so that nobody hears it again.
+    fn agreed(&mut self, read: &Read, heard: Position) -> Result<u64, Failure> {
+        let Some((first, _)) = read.marks.first() else { return Ok(heard.offset) };
+        // The marks of what is retained are from far back, and between them is what was never read here.
+        let from = (*first).max(heard.offset.saturating_sub(COMPARED));
+        let there = self.link.tail(from.saturating_sub(1), Some(heard.offset), usize::MAX)?;
+        let marks: std::collections::HashMap<u64, u64> = read.marks.iter().copied().collect();
+        let other = |entry: &&Entry| marks.get(&entry.message.offset).is_some_and(|mark| *mark != entry.message.mark);
+        Ok(there.iter().find(other).map_or(heard.offset, |entry| entry.message.offset - 1))
     }
 
     /// What the log goes on with. `None` if it has moved on meanwhile.
@@ -171,7 +197,7 @@ impl Reader<'_> {
         lineage: Vec<Position>,
         lost: bool,
     ) -> Result<Option<Rebase>, Failure> {
-        let mut entries = self.link.tail(keep, self.bus.settings.memory)?;
+        let mut entries = self.link.tail(keep, None, self.bus.settings.memory)?;
         // What another epoch has, which began since we looked.
         let foreign = |entry: &Entry| entry.epoch != epoch && entry.message.offset > standing.base;
         if entries.iter().any(foreign) {
@@ -181,10 +207,11 @@ impl Reader<'_> {
         let oldest = entries.first().map_or(last + 1, |entry| entry.message.offset);
         // All that lies between is gone, or there is no room for it.
         let behind = if oldest > keep + 1 && oldest > standing.base.max(keep) + 1 { oldest - 1 } else { 0 };
-        let floor = if lost { behind.max(standing.base).max(keep) } else { behind };
-        if keep == 0 {
+        // A cold host does not know what was lost before this epoch, only that something may have been.
+        let floor = if lost || keep == 0 { behind.max(standing.base).max(keep) } else { behind };
+        if lost || keep == 0 || behind > 0 {
             let retained = self.link.retained()?;
-            let before = retained.into_iter().filter(|entry| entry.message.offset < oldest);
+            let before = retained.into_iter().filter(|entry| (keep + 1..oldest).contains(&entry.message.offset));
             entries.splice(0..0, before.collect::<Vec<_>>());
         }
         let now = boot_time();

@@ -13,6 +13,8 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 pub const BLOCK: Duration = Duration::from_secs(1);
 /// Entries that are asked for at a time.
 const COUNT: usize = 500;
+/// Names of namespaces that are kept.
+const NAMESPACES: usize = 1024;
 /// The first that has streams, and scripts that may ask for the time.
 const OLDEST: u32 = 5;
 const SCRIPTS: &str = include_str!("scripts.lua");
@@ -94,6 +96,8 @@ pub enum Placed {
     At(Position),
     Repeated(Position),
     Reused,
+    /// It has failed when something of it was there already.
+    Partly(String),
 }
 
 /// An entry of the stream.
@@ -259,6 +263,7 @@ impl Link {
             Some("published") => position().map(Placed::At),
             Some("repeated") => position().map(Placed::Repeated),
             Some("reused") => Some(Placed::Reused),
+            Some("partly") => fields.get(1).map(|reason| Placed::Partly(one_line(reason))),
             _ => None,
         }
         .ok_or_else(unexpected)
@@ -280,9 +285,10 @@ impl Link {
         Ok((entries.into_iter().filter_map(|entry| self.entry(entry)).collect(), last))
     }
 
-    /// The last entries behind that offset, in their order: so many bytes of data, about.
-    pub fn tail(&mut self, behind: u64, most: usize) -> Result<Vec<Entry>, Failure> {
-        let (mut entries, mut bytes, mut end) = (Vec::new(), 0, "+".to_owned());
+    /// The last entries behind that offset and up to the other, in their order: so many bytes of data, about.
+    pub fn tail(&mut self, behind: u64, end: Option<u64>, most: usize) -> Result<Vec<Entry>, Failure> {
+        let up_to = |offset: u64| format!("{offset}-18446744073709551615");
+        let (mut entries, mut bytes, mut end) = (Vec::new(), 0, end.map_or_else(|| "+".to_owned(), up_to));
         loop {
             let mut command = redis::cmd("XREVRANGE");
             command.arg(&self.keys[0]).arg(&end).arg(format!("{}-0", behind + 1)).arg("COUNT").arg(COUNT);
@@ -297,7 +303,7 @@ impl Link {
             }
             match oldest {
                 Some(oldest) if count == COUNT && bytes < most && oldest > behind + 1 => {
-                    end = format!("{}-18446744073709551615", oldest - 1);
+                    end = up_to(oldest - 1);
                 }
                 _ => break,
             }
@@ -363,6 +369,10 @@ impl Link {
         let namespace = match self.namespaces.get(namespace) {
             Some(known) => known.clone(),
             None => {
+                // Others may put any there.
+                if self.namespaces.len() >= NAMESPACES {
+                    self.namespaces.clear();
+                }
                 let name: Arc<str> = namespace.into();
                 self.namespaces.insert(namespace.to_owned(), name.clone());
                 name

@@ -5,6 +5,7 @@
 local log, state, retained, hosts, key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local JUMP = 1048576
 local KNOWN = 64
+local FURTHEST = 2 ^ 52
 
 local function number(text)
   return string.format('%.0f', text)
@@ -21,11 +22,25 @@ local function last_entry()
   return last and tonumber(string.match(last[1], '^%d+')) or 0
 end
 
+-- What the next one has to be behind, also where the last one is not there any more. Somebody else may have put one so far up
+-- that Lua cannot count there: behind that Redis takes none, and says so.
+local function last_id()
+  if redis.call('EXISTS', log) == 0 then return 0 end
+  local info = redis.call('XINFO', 'STREAM', log)
+  for at = 1, #info, 2 do
+    if info[at] == 'last-generated-id' then
+      local last = tonumber(string.match(info[at + 1], '^%d+'))
+      return last < FURTHEST and last or 0
+    end
+  end
+  return last_entry()
+end
+
 -- Epoch and offset; where there are none they begin behind all that anybody has heard, as far as that is known here.
 local function begun(candidate, heard)
   local found = redis.call('HMGET', state, 'epoch', 'offset')
   if found[1] and found[2] then return found[1], tonumber(found[2]) end
-  local last = math.max(tonumber(heard), last_entry())
+  local last = math.max(tonumber(heard), last_id())
   if last > 0 then last = last + JUMP end
   redis.call('HSET', state, 'epoch', candidate, 'offset', number(last), 'base', number(last), 'lineage', '')
   return candidate, last
@@ -44,27 +59,40 @@ local function publish()
   end
   local epoch, offset = begun(ARGV[2], ARGV[3])
   -- A stream that somebody has put back has more than the state says.
-  local last = last_entry()
+  local last = last_id()
   if last > offset then offset = last end
   local time = now()
-  for at = 8, #ARGV, 7 do
-    offset = offset + 1
-    local namespace, topic, has_event, event, data = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-    local fields = {'p', epoch, 'm', time, 'k', ARGV[at + 6], 'n', namespace, 't', topic, 'd', data}
-    if has_event == '1' then
-      fields[#fields + 1] = 'e'
-      fields[#fields + 1] = event
+  local is_there, first = false, offset
+  local done, wrong = pcall(function()
+    for at = 8, #ARGV, 7 do
+      offset = offset + 1
+      local fields = {'p', epoch, 'm', time, 'k', ARGV[at + 6], 'n', ARGV[at], 't', ARGV[at + 1], 'd', ARGV[at + 4]}
+      if ARGV[at + 2] == '1' then
+        fields[#fields + 1] = 'e'
+        fields[#fields + 1] = ARGV[at + 3]
+      end
+      redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], number(offset) .. '-0', unpack(fields))
+      is_there = true
+      redis.call('HSET', state, 'offset', number(offset))
     end
-    redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], number(offset) .. '-0', unpack(fields))
-    redis.call('HSET', state, 'offset', number(offset))
-    if ARGV[at + 5] == '1' then
-      local name = #namespace .. ':' .. namespace .. topic
-      local length = has_event == '1' and #event or -1
-      redis.call('HSET', retained, name, table.concat({number(offset), time, ARGV[at + 6], length}, ' ') .. '\n' .. event .. data)
+    -- As soon as it is there: who tries again must not publish it again, whatever fails below.
+    if ARGV[6] ~= '' then
+      redis.call('SET', key, ARGV[6] .. ' ' .. epoch .. ' ' .. number(offset), 'EX', ARGV[5])
     end
-  end
-  if ARGV[6] ~= '' then
-    redis.call('SET', key, ARGV[6] .. ' ' .. epoch .. ' ' .. number(offset), 'EX', ARGV[5])
+    for at = 8, #ARGV, 7 do
+      first = first + 1
+      if ARGV[at + 5] == '1' then
+        local namespace, event = ARGV[at], ARGV[at + 3]
+        local length = ARGV[at + 2] == '1' and #event or -1
+        local head = table.concat({number(first), time, ARGV[at + 6], length}, ' ')
+        redis.call('HSET', retained, #namespace .. ':' .. namespace .. ARGV[at + 1], head .. '\n' .. event .. ARGV[at + 4])
+      end
+    end
+  end)
+  if not done then
+    -- What a script has done stays done when it fails: then nobody may be told that it was not.
+    if not is_there then error(wrong, 0) end
+    return {'partly', type(wrong) == 'table' and wrong.err or tostring(wrong)}
   end
   return {'published', epoch, number(offset)}
 end
@@ -110,7 +138,7 @@ end
 local function renew()
   local found = redis.call('HMGET', state, 'epoch', 'offset', 'lineage')
   if found[1] ~= ARGV[2] then return 0 end
-  local base = math.max(tonumber(found[2]) or 0, tonumber(ARGV[4]), last_entry()) + JUMP
+  local base = math.max(tonumber(found[2]) or 0, tonumber(ARGV[4]), last_id()) + JUMP
   local lineage = {}
   for one in string.gmatch((found[3] or '') .. ' ' .. ARGV[2] .. ':' .. ARGV[5], '%S+') do lineage[#lineage + 1] = one end
   while #lineage > KNOWN do table.remove(lineage, 1) end

@@ -24,9 +24,13 @@ pub fn run(bus: &Bus, publications: &Receiver<Outgoing>, alone: bool) {
         // Before it is this process's, it must not begin an epoch: what was heard is not known.
         bus.wait_until_ours(alone);
         let failure = writer.serve(link);
+        if bus.is_over() {
+            break;
+        }
         bus.set(|standing| standing.writer = Side::Down(failure.reason()));
         writer.refuse_what_waits();
     }
+    writer.refuse_all();
 }
 
 struct Writer<'b> {
@@ -80,12 +84,17 @@ impl Writer<'_> {
 
     /// Whether what comes is sent now.
     fn sends(&self) -> bool {
-        matches!(self.bus.standing().writer, Side::Up)
+        let standing = self.bus.standing();
+        // What nobody reads back has no answer.
+        matches!(standing.writer, Side::Up) && !matches!(standing.reader, Side::Down(_))
     }
 
     /// Sends what there is, or waits for some until then.
     fn publish(&mut self, link: &mut Link, until: Instant) -> Result<(), Failure> {
         if !self.sends() {
+            if self.bus.standing().up == Some(false) {
+                self.refuse_what_waits();
+            }
             // Those that wait do so until their time is over, of which they know themselves.
             std::thread::sleep(Duration::from_millis(20).min(until.saturating_duration_since(Instant::now())));
             return Ok(());
@@ -94,6 +103,10 @@ impl Writer<'_> {
             match self.publications.recv_deadline(until) {
                 Ok(one) => self.held.push(one),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            // That may have changed while nothing came.
+            if !self.sends() {
+                return Ok(());
             }
         }
         let more = BATCH.saturating_sub(self.held.len());
@@ -127,10 +140,15 @@ impl Writer<'_> {
             match link.placed() {
                 Ok(Placed::At(position)) => self.bus.placed(ticket, position, false),
                 Ok(Placed::Repeated(position)) => self.bus.placed(ticket, position, true),
+                Ok(Placed::Partly(reason)) => {
+                    self.bus.set(|standing| standing.writer = Side::Down(reason));
+                    ticket.end(Err(PublishError::Unanswered));
+                }
                 Ok(Placed::Reused) => ticket.end(Err(PublishError::KeyReused)),
                 Err(Failure::Refused(reason)) => {
-                    ticket.end(Err(PublishError::Unavailable));
+                    // Before who hears of it looks whether it is up again.
                     self.bus.set(|standing| standing.writer = Side::Down(reason));
+                    ticket.end(Err(PublishError::Unavailable));
                 }
                 Err(failure) => {
                     ticket.end(Err(PublishError::Unanswered));
@@ -143,9 +161,12 @@ impl Writer<'_> {
 
     /// It is down: what waits is told so, unless it may go on waiting.
     fn refuse_what_waits(&mut self) {
-        if self.bus.settings.down == BusDown::Wait {
-            return;
+        if self.bus.settings.down == BusDown::Refuse {
+            self.refuse_all();
         }
+    }
+
+    fn refuse_all(&mut self) {
         let held = std::mem::take(&mut self.held);
         for one in held.into_iter().chain(self.publications.try_iter()) {
             self.bus.waiting_bytes.fetch_sub(one.bytes, Ordering::AcqRel);
