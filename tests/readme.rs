@@ -186,7 +186,14 @@ fn what_the_text_names_is_there() {
     // What runs only where it is named.
     stages.extend(run.lines().filter_map(|line| line.strip_prefix("stage_")?.split_once("()").map(|(name, _)| name)));
     let mut wrong = Vec::new();
-    for document in ["README.md", "ARCHITECTURE.md", "contrib/README.md", "docs/design.md", "docs/measurements.md", "docs/several-hosts.md"] {
+    for document in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "contrib/README.md",
+        "docs/design.md",
+        "docs/measurements.md",
+        "docs/several-hosts.md",
+    ] {
         let text = read(document);
         for code in text.split('`').skip(1).step_by(2) {
             let missing = match code.split_whitespace().collect::<Vec<_>>()[..] {

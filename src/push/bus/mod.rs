@@ -141,6 +141,13 @@ struct Attempts {
 }
 
 impl Attempts {
+    /// Whether there is nothing to say before the next attempt has failed as well: what has worked for long has ended, as a
+    /// connection does that somebody else closes.
+    fn may_be_silent(&self, failure: &redis::Failure) -> bool {
+        let is_long = self.last.is_none_or(|(began, _)| began.elapsed() >= WORKS);
+        is_long && matches!(failure, redis::Failure::Broken(_))
+    }
+
     fn wait(&mut self) {
         let now = Instant::now();
         let pause = match self.last {

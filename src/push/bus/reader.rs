@@ -33,6 +33,7 @@ pub fn run(bus: &Bus, alone: bool) {
                 bus.is_read_elsewhere();
                 alone = false;
             }
+            Err(failure) if attempts.may_be_silent(&failure) => {}
             Err(failure) => bus.set(|standing| standing.reader = Side::Down(failure.reason())),
         }
     }

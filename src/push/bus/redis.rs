@@ -24,8 +24,10 @@ const SCRIPTS: &str = include_str!("scripts.lua");
 pub enum Failure {
     /// It has said no: nothing has happened.
     Refused(String),
-    /// The connection has broken, or says nothing: what was asked may have happened.
+    /// The connection is of no use, or says nothing: what was asked may have happened.
     Lost(String),
+    /// The same where it has ended, or this process stood still: another may be as good as ever.
+    Broken(String),
 }
 
 impl Failure {
@@ -40,6 +42,7 @@ impl Failure {
             ErrorKind::Server(ServerErrorKind::NoScript) => Failure::Lost(text),
             ErrorKind::Server(_) | ErrorKind::Extension => Failure::Refused(text),
             ErrorKind::AuthenticationFailed => Failure::Refused(text),
+            _ if error.is_connection_dropped() || is_interrupted(error) => Failure::Broken(text),
             _ if error.is_timeout() => Failure::Lost(format!("no answer within {} s", PATIENCE.as_secs())),
             _ => Failure::Lost(text),
         }
@@ -47,9 +50,14 @@ impl Failure {
 
     pub fn reason(self) -> String {
         match self {
-            Failure::Refused(reason) | Failure::Lost(reason) => reason,
+            Failure::Refused(reason) | Failure::Lost(reason) | Failure::Broken(reason) => reason,
         }
     }
+}
+
+fn is_interrupted(error: &RedisError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|error| error.kind() == std::io::ErrorKind::Interrupted)
 }
 
 fn one_line(text: &str) -> String {

@@ -27,6 +27,9 @@ pub fn run(bus: &Bus, publications: &Receiver<Outgoing>, alone: bool) {
         if bus.is_over() {
             break;
         }
+        if attempts.may_be_silent(&failure) {
+            continue;
+        }
         bus.set(|standing| standing.writer = Side::Down(failure.reason()));
         writer.refuse_what_waits();
     }

@@ -25,7 +25,11 @@ const GROWING: &[(&str, &str, &str)] = &[
     ("handover_push_messages_delivered_total", "counter", "Messages that were sent to subscribers, one for each."),
     ("handover_push_gaps_total", "counter", "Subscribers that were told that messages are missing."),
     ("handover_bus_reconnects_total", "counter", "How many times the bus was connected to again."),
-    ("handover_bus_losses_total", "counter", "How many times the bus was not what was followed, or had lost something."),
+    (
+        "handover_bus_losses_total",
+        "counter",
+        "How many times the bus was not what was followed, or had lost something.",
+    ),
     ("handover_access_log_written_bytes_total", "counter", "Bytes of the access log that were written."),
     (DROPPED_LINES, "counter", "Lines of the access log that could not be written."),
     ("handover_log_written_bytes_total", "counter", "Bytes of the log that were written."),
