@@ -34,7 +34,7 @@ pub trait Bus: Send + Sync {
 }
 
 /// What a bus says of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BusFigures {
     /// Whether it is as it should be.
     pub up: bool,
@@ -44,10 +44,8 @@ pub struct BusFigures {
     pub reconnects: u64,
     /// How many times it was not the one that was followed, or had lost something.
     pub losses: u64,
-    /// Subscribers of all hosts.
-    pub subscribers: u64,
-    /// How many hosts there are.
-    pub hosts: u64,
+    /// How many subscribers each host has that has said lately that it is there.
+    pub hosts: Vec<(String, u64)>,
 }
 
 /// Messages on their way to a bus: all of them, or none, and nothing of others between.

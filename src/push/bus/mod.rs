@@ -15,7 +15,7 @@ mod redis;
 mod writer;
 
 use super::hub::new_epoch;
-use crate::config::{BusConfig, BusDown, BusUrl, Config};
+use crate::config::{BusConfig, BusDown, BusUrl, Config, DEFAULT_LISTEN};
 use crate::sys::regular_file;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use portable_atomic::AtomicU64;
@@ -65,8 +65,14 @@ impl Settings {
         let Some(url) = url.clone() else { return Ok(None) };
         let password = password_file.as_deref().map(read_password).transpose()?;
         let memory = config.push.room(config.memory);
-        let name = rustix::system::uname();
-        let host = format!("{}-{}", name.nodename().to_string_lossy(), std::process::id());
+        // The same through reloads, so that no host is counted twice.
+        let address = match config.listen.first() {
+            Some(address) => address.to_string(),
+            None => DEFAULT_LISTEN.to_owned(),
+        };
+        let host = format!("{} {address}", rustix::system::uname().nodename().to_string_lossy());
+        // Where the kernel has chosen the port, nothing else tells two of this machine apart.
+        let host = if address.ends_with(":0") { format!("{host} {}", std::process::id()) } else { host };
         let (max_length, down) = (*max_length, *down);
         Ok(Some(Settings {
             url,
@@ -408,8 +414,7 @@ impl PubsubBus for Bus {
             // The first of each of the two is none.
             reconnects: self.figures.connections.load(Ordering::Relaxed).saturating_sub(2),
             losses: self.figures.epochs.load(Ordering::Relaxed),
-            subscribers: remote.as_ref().map_or(0, |remote| remote.subscribers),
-            hosts: remote.map_or(0, |remote| remote.hosts),
+            hosts: remote.map_or_else(Vec::new, |remote| remote.hosts),
         }
     }
 

@@ -93,9 +93,8 @@ pub struct Standing {
 pub struct Ticked {
     pub epoch: u64,
     pub offset: u64,
-    /// Of all hosts, and how many these are.
-    pub subscribers: u64,
-    pub hosts: u64,
+    /// How many subscribers each host has.
+    pub hosts: Vec<(String, u64)>,
 }
 
 /// What came of a publication.
@@ -225,9 +224,10 @@ impl Link {
         let mut call = self.call(None);
         call.arg("tick").arg(candidate).arg(heard).arg(host).arg(subscribers).arg(lifetime.as_millis() as u64);
         let fields = texts(self.ask(&call)?).ok_or_else(unexpected)?;
-        let numbers: Vec<u64> = fields.iter().filter_map(|field| field.parse().ok()).collect();
-        let [epoch, offset, subscribers, hosts] = numbers[..] else { return Err(unexpected()) };
-        Ok(Ticked { epoch, offset, subscribers, hosts })
+        let [epoch, offset, hosts @ ..] = &fields[..] else { return Err(unexpected()) };
+        let number = |text: &String| text.parse().map_err(|_| unexpected());
+        let hosts = hosts.chunks_exact(2).filter_map(|pair| Some((pair[0].clone(), pair[1].parse().ok()?)));
+        Ok(Ticked { epoch: number(epoch)?, offset: number(offset)?, hosts: hosts.collect() })
     }
 
     /// Another epoch instead of that one, which is the same everywhere up to there.

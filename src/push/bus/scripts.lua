@@ -97,23 +97,24 @@ local function publish()
   return {'published', epoch, number(offset)}
 end
 
--- ARGV: candidate, heard, host, subscribers, milliseconds after which a host is forgotten.
+-- ARGV: candidate, heard, host, subscribers, milliseconds after which a host is forgotten. Answers how many each has.
 local function tick()
   local epoch, offset = begun(ARGV[2], ARGV[3])
   local time = now()
   redis.call('HSET', hosts, ARGV[4], time .. ' ' .. ARGV[5])
-  local sum, count = 0, 0
+  local there = {epoch, number(offset)}
   local all = redis.call('HGETALL', hosts)
   for at = 1, #all, 2 do
     local seen, subscribers = string.match(all[at + 1], '^(%d+) (%d+)$')
     local age = seen and math.abs(time - seen)
     if age and age <= tonumber(ARGV[6]) then
-      sum, count = sum + subscribers, count + 1
+      there[#there + 1] = all[at]
+      there[#there + 1] = subscribers
     else
       redis.call('HDEL', hosts, all[at])
     end
   end
-  return {epoch, number(offset), number(sum), number(count)}
+  return there
 end
 
 -- ARGV: the offset that the host has come to. How things stand, and what is in that place.

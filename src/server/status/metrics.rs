@@ -132,11 +132,17 @@ fn gauges(now: &Now) -> Vec<Gauge> {
         gauge("handover_push_log_bytes", "Memory that messages take.", one(&now.log_bytes));
         gauge("handover_push_log_limit_bytes", "How much that may be.", one(&now.log_limit));
     }
-    if let Some(bus) = now.bus {
+    if let Some(bus) = &now.bus {
         gauge("handover_bus_up", "Whether messages go through the bus.", one(&u8::from(bus.up)));
         gauge("handover_bus_lag_messages", "Messages of the bus that this host has not read.", one(&bus.lag));
-        gauge("handover_bus_hosts", "Hosts that have said lately that they are there.", one(&bus.hosts));
-        gauge("handover_bus_subscribers", "Subscribers of all these.", one(&bus.subscribers));
+        let label = |name: &str| name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let hosts =
+            bus.hosts.iter().map(|(name, number)| (format!("{{host=\"{}\"}}", label(name)), number.to_string()));
+        gauge(
+            "handover_bus_subscribers",
+            "Subscribers of each host that has said lately that it is there.",
+            hosts.collect(),
+        );
     }
     if let Some(last) = now.reloads.last() {
         gauge("handover_reload_last_timestamp_seconds", "When the last reload was over.", one(&last.at));

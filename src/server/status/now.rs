@@ -214,7 +214,7 @@ impl Now {
             open_files: self.process.map(|process| process.open_files),
             threads: self.threads.iter().filter(|thread| idle || thread.request.is_some()).collect(),
             reloads: self.totals.sum(super::totals::RELOADS),
-            bus: self.bus.map(Bus::from),
+            bus: self.bus.as_ref().map(Bus::from),
         }
     }
 
@@ -272,22 +272,27 @@ pub struct Sample<'n> {
     threads: Vec<&'n Thread>,
     reloads: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    bus: Option<Bus>,
+    bus: Option<Bus<'n>>,
 }
 
 /// See [`BusFigures`].
 #[derive(Serialize)]
-struct Bus {
+struct Bus<'n> {
     up: bool,
     lag: u64,
     reconnects: u64,
     losses: u64,
+    /// Of all hosts.
     subscribers: u64,
-    hosts: u64,
+    /// Of each.
+    hosts: BTreeMap<&'n str, u64>,
 }
 
-impl From<BusFigures> for Bus {
-    fn from(BusFigures { up, lag, reconnects, losses, subscribers, hosts }: BusFigures) -> Bus {
+impl<'n> From<&'n BusFigures> for Bus<'n> {
+    fn from(BusFigures { up, lag, reconnects, losses, hosts }: &'n BusFigures) -> Bus<'n> {
+        let (up, lag, reconnects, losses) = (*up, *lag, *reconnects, *losses);
+        let subscribers = hosts.iter().map(|(_, number)| number).sum();
+        let hosts = hosts.iter().map(|(name, number)| (name.as_str(), *number)).collect();
         Bus { up, lag, reconnects, losses, subscribers, hosts }
     }
 }
