@@ -1175,9 +1175,10 @@ fn what_waits_for_a_worker_is_not_begun_once_a_reload_has_cut_what_runs() {
         let scratch = Scratch::new();
         let limits = ["-w", "1", "--reload-deadline", "0.5", "--exec-stall", "0.1", "--queue-timeout", "60"];
         let (program, on_disk) = replaceable_lab(Mode::Exec, &scratch, &limits);
-        // Each is shorter than what was cut has to notice.
+        // Each is shorter than what was cut has to notice, and the fourth is in its middle when the deadline cuts it: at 600 ms one
+        // of 150 had just ended, or not.
         let mut clients: Vec<RawClient> = (0..15).map(|_| program.client()).collect();
-        clients.iter_mut().for_each(|client| _ = client.get("/sleep/150"));
+        clients.iter_mut().for_each(|client| _ = client.get("/sleep/170"));
         if executes {
             program.reload();
         } else {
@@ -1186,7 +1187,7 @@ fn what_waits_for_a_worker_is_not_begun_once_a_reload_has_cut_what_runs() {
             program.logged("reload failed, serving on: cannot execute");
         }
         let answered = clients.iter_mut().filter_map(|client| client.try_answer(false).ok()).count();
-        let cut = program.log().iter().filter(|line| line.contains("cut GET /sleep/150 after")).count();
+        let cut = program.log().iter().filter(|line| line.contains("cut GET /sleep/170 after")).count();
         assert_eq!((answered, cut), (clients.len() - 1, 1), "{executes}: {:#?}", program.log());
         assert_eq!(program.stop(), Some(0));
     }
