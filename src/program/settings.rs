@@ -145,7 +145,6 @@ pub const SETTINGS: &[Setting] = &[
         group: Group::Serving,
         help: Some("share messages with other hosts through this Redis"),
         check: Some(("bus", "{}")),
-
         elsewhere: &["redis", "redis-url", "bus-url", "broker"],
         kind: Kind::Url,
         ..ROW

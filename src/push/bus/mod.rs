@@ -15,7 +15,7 @@ mod redis;
 mod writer;
 
 use super::hub::new_epoch;
-use crate::config::{BusConfig, BusDown, BusUrl, Config, DEFAULT_LISTEN};
+use crate::config::{BusConfig, BusDown, BusUrl, Config};
 use crate::sys::regular_file;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use portable_atomic::AtomicU64;
@@ -39,6 +39,8 @@ const WORKS: Duration = Duration::from_secs(5);
 const START_PATIENCE: Duration = Duration::from_secs(2);
 /// Until it is looked again whether the log is this process's.
 const POLL: Duration = Duration::from_millis(100);
+/// A host that has not ticked for so long is none.
+const LIFETIME: Duration = Duration::from_secs(5);
 /// The longest file with a password that is read.
 const LONGEST_PASSWORD: u64 = 4096;
 
@@ -66,10 +68,8 @@ impl Settings {
         let password = password_file.as_deref().map(read_password).transpose()?;
         let memory = config.push.room(config.memory);
         // The same through reloads, so that no host is counted twice.
-        let address = match config.listen.first() {
-            Some(address) => address.to_string(),
-            None => DEFAULT_LISTEN.to_owned(),
-        };
+        let addresses = config.addresses().map_err(|error| error.to_string())?;
+        let address = addresses.first().map_or_else(String::new, ToString::to_string);
         let host = format!("{} {address}", rustix::system::uname().nodename().to_string_lossy());
         // Where the kernel has chosen the port, nothing else tells two of this machine apart.
         let host = if address.ends_with(":0") { format!("{host} {}", std::process::id()) } else { host };
@@ -306,6 +306,11 @@ impl Bus {
             }
         }
         None
+    }
+
+    /// Says that this host is there, and begins an epoch where there is none.
+    fn tick(&self, link: &mut redis::Link) -> Result<redis::Ticked, redis::Failure> {
+        link.tick(new_epoch(), self.hub.heard(), &self.settings.host, self.hub.subscribers(), LIFETIME)
     }
 
     /// It is in the stream. Whoever waits for it is told when it has come back.

@@ -142,7 +142,7 @@ impl Reader<'_> {
             let standing = self.link.look(heard.offset)?;
             let Ok(epoch) = standing.epoch.parse::<u64>() else {
                 // Whoever ticks begins one; so do we.
-                self.link.tick(new_epoch(), self.bus.hub.heard(), &self.bus.settings.host, 0, LOOK)?;
+                self.bus.tick(&mut self.link)?;
                 continue;
             };
             match plan(&standing, epoch, &read, heard) {

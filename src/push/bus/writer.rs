@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 const BATCH: usize = 128;
 /// Between two ticks.
 const TICK: Duration = Duration::from_secs(1);
-/// A host that has not ticked for so long is none.
-const LIFETIME: Duration = Duration::from_secs(5);
 
 /// Until the server has ended.
 pub fn run(bus: &Bus, publications: &Receiver<Outgoing>, alone: bool) {
@@ -75,9 +73,7 @@ impl Writer<'_> {
         if !self.bus.is_ours(self.alone) {
             return Ok(());
         }
-        let heard = self.bus.hub.heard();
-        let (host, subscribers) = (&self.bus.settings.host, self.bus.hub.subscribers());
-        let ticked = link.tick(new_epoch(), heard, host, subscribers, LIFETIME)?;
+        let ticked = self.bus.tick(link)?;
         self.bus.set(|standing| {
             standing.writer = Side::Up;
             standing.remote = Some(ticked);
