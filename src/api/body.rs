@@ -4,6 +4,7 @@ use super::session::Session;
 use super::talk::Converse;
 use crate::clock::Millis;
 use crate::logging::rate_limit::log_rate_limited;
+use http1::response::{Said, push_field};
 use pubsub::{Outcome, Subscription, Ticket};
 use std::borrow::Cow;
 use std::fs::File;
@@ -247,6 +248,14 @@ impl Body {
     /// Whether it is known to have no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == Some(0)
+    }
+
+    /// Appends the fields that go with it, behind those of its response, which are `said`.
+    pub(crate) fn push_fields(&self, out: &mut Vec<u8>, said: Said) {
+        if let Some(content_type) = self.content_type.filter(|_| !said.content_type) {
+            push_field(out, b"Content-Type", content_type.as_bytes());
+        }
+        out.extend_from_slice(self.fields.as_deref().unwrap_or_default());
     }
 
     /// The fields that were prepared for it, one by one, for who looks for one or puts another in its place.

@@ -10,7 +10,6 @@ use http1::framing::BodyFraming;
 use http1::head::Scanner;
 use http1::response::{
     HeadOptions, LAST_CHUNK, ResponseFraming, encode_fields, encode_plain, finish_head, framing, push_chunk_size,
-    push_field,
 };
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -97,10 +96,7 @@ fn send(request: &Request, response: Response) -> Vec<u8> {
         Err(_) => return send(request, StatusCode(500).into_response()),
     };
     let body: Body = response.into_reader();
-    if let Some(content_type) = body.content_type.filter(|_| !said.content_type) {
-        push_field(&mut out, b"Content-Type", content_type.as_bytes());
-    }
-    out.extend_from_slice(body.fields.as_deref().unwrap_or_default());
+    body.push_fields(&mut out, said);
     let framing = framing(status.0, body.len(), minor);
     finish_head(&mut out, &HeadOptions { framing, keep_alive: !body.close, client_minor: minor });
     if is_head || status.0 == 205 || framing == ResponseFraming::None {

@@ -145,11 +145,10 @@ impl Connection {
         remove_date(&mut head);
         let Some((session, receiver)) = attach.take() else { return close(CloseReason::Internal) };
         work.answer.begins_to_last();
-        let Some(mut exchange) = work.put_off_exchange() else {
+        let Some(exchange) = work.put_off_without_request() else {
             session.lost(receiver, work.now.0);
             return close(CloseReason::Cut);
         };
-        exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
         session.enter(receiver, work.token);
         work.answer.delivers(0);
         let attached = Attached {

@@ -15,7 +15,7 @@ use super::{Connection, Flow, State, close};
 use crate::api::{AnswerTo, Body, Later, Response};
 use crate::clock::{DateCache, Millis};
 use crate::lifecycle::state::{RemainingBody, SavedState};
-use http1::response::{HeadOptions, ResponseFraming, encode_fields, finish_head, push_field};
+use http1::response::{HeadOptions, ResponseFraming, encode_fields, finish_head};
 use pubsub::{BUS_PATIENCE, Hub, Outcome, Ticket};
 use std::io::Read;
 use std::sync::Arc;
@@ -52,10 +52,7 @@ impl Awaiting {
         let status = response.status_code();
         let said = encode_fields(out, status, response.headers(), date).unwrap_or_default();
         let mut content: Body = response.into_reader();
-        if let Some(content_type) = content.content_type.filter(|_| !said.content_type) {
-            push_field(out, b"Content-Type", content_type.as_bytes());
-        }
-        out.extend_from_slice(content.fields.as_deref().unwrap_or_default());
+        content.push_fields(out, said);
         out.extend_from_slice(&self.fields);
         let mut body = Vec::new();
         // It is bytes in memory, which are read whole.
@@ -90,17 +87,15 @@ impl Connection {
         turn: &mut Turn<'_>,
         Later { ticket, hub, answer_to }: Later,
         body: Option<SharedBody>,
-        start: usize,
+        (start, keep_alive): (usize, bool),
     ) -> Flow {
         let mut fields = work.out.split_off(start);
         // Without its first line, which says a status that is not known.
         let line = fields.iter().position(|&byte| byte == b'\n').map_or(fields.len(), |at| at + 1);
         fields.drain(..line);
         remove_date(&mut fields);
-        let head = work.request.head().0;
-        let (minor, keep_alive) = (head.minor, head.keep_alive && body.is_none());
-        let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
-        exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
+        let minor = work.request.head().0.minor;
+        let Some(exchange) = work.put_off_without_request() else { return close(CloseReason::Cut) };
         let awaiting = Awaiting {
             ticket,
             hub,
@@ -108,7 +103,8 @@ impl Connection {
             exchange: Some(exchange),
             answer: work.answer,
             fields: fields.into(),
-            keep_alive,
+            // What is left of a body that nobody reads any more stands in the way of a next request.
+            keep_alive: keep_alive && body.is_none(),
             minor,
             until: work.now.after(BUS_PATIENCE),
         };
@@ -135,11 +131,7 @@ impl Connection {
             Some(outcome) => outcome,
         };
         work.resume_exchange(awaiting.exchange.take(), awaiting.answer);
-        let most = work.shared.limits.requests;
-        let keep_alive = awaiting.keep_alive
-            && work.shared.keeps_connections()
-            && !self.last
-            && most.is_none_or(|most| self.served + 1 < most.get());
+        let keep_alive = awaiting.keep_alive && work.shared.keeps_connections() && !self.last;
         let date = work.date.field().to_vec();
         let (status, head) = awaiting.encode(&mut work.out, outcome, &date, keep_alive);
         work.answer.begins(status, head);

@@ -159,6 +159,13 @@ impl WorkerContext {
         self.exchange.take()
     }
 
+    /// The same for one that goes on without its request, of which it keeps what is said of it.
+    pub(super) fn put_off_without_request(&mut self) -> Option<Exchange> {
+        let mut exchange = self.put_off_exchange()?;
+        exchange.keep_line_of(&self.request, self.shared.request_log.is_some());
+        Some(exchange)
+    }
+
     /// It has ended, unless it was cut in its flight.
     pub(super) fn end_exchange(&mut self, end: End) {
         self.end_flight();

@@ -297,8 +297,7 @@ impl Connection {
             framed.beat = next_heartbeat(work.now, framed.heartbeat, work.token);
         }
         work.answer.begins_to_last();
-        let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
-        exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
+        let Some(exchange) = work.put_off_without_request() else { return close(CloseReason::Cut) };
         if let Side::Listener(listener) = &mut side {
             listener.beat = next_heartbeat(work.now, listener.heartbeat, work.token);
         }

@@ -14,7 +14,7 @@ use crate::api::{Body, IntoResponse, Kind, Response, Side, StreamFn};
 use crate::logging::rate_limit::log_rate_limited;
 use http1::Reject;
 use http1::is_same_name;
-use http1::response::{self, HeadOptions, InvalidResponse, ResponseFraming, encode_fields, finish_head, push_field};
+use http1::response::{self, HeadOptions, InvalidResponse, ResponseFraming, encode_fields, finish_head};
 use std::fmt;
 use std::io::{self, Read};
 use tiny_http::{Method, StatusCode};
@@ -55,18 +55,12 @@ impl Connection {
             let wrong = format!("what a hub or a conversation has to say has the status {only}, and not {}", status.0);
             return self.cannot_send(work, turn, &wrong, body);
         }
-        if let Some(content_type) = content.content_type.filter(|_| !said.content_type) {
-            push_field(&mut work.out, b"Content-Type", content_type.as_bytes());
-        }
-        if let Some(fields) = &content.fields {
-            work.out.extend_from_slice(fields);
-        }
-        if let Kind::Later(later) = content.kind {
-            return self.await_outcome(work, turn, *later, body, start);
-        }
+        content.push_fields(&mut work.out, said);
         let (head, _) = work.request.head();
         let (minor, is_head) = (head.minor, head.method == Method::Head);
-        let framing = response::framing(status.0, content.len(), minor);
+        // What is known later has a length then.
+        let length = if matches!(content.kind, Kind::Later(_)) { Some(0) } else { content.len() };
+        let framing = response::framing(status.0, length, minor);
         let keep_alive = head.keep_alive
             && !content.close
             && framing != ResponseFraming::Close
@@ -92,6 +86,9 @@ impl Connection {
                 return self.start_response(work, turn, StatusCode(500).into_response(), body);
             }
             return self.attach(work, turn, *attach, body, (start, keep_alive));
+        }
+        if let Kind::Later(later) = content.kind {
+            return self.await_outcome(work, turn, *later, body, (start, keep_alive));
         }
         finish_head(&mut work.out, &HeadOptions { framing, keep_alive, client_minor: minor });
         work.answer.begins(status.0, work.out.len() - start);
@@ -284,8 +281,7 @@ impl Connection {
     /// Keeps a response that is not out for a later turn, and ends this one so.
     fn suspend(&mut self, work: &mut WorkerContext, mut writing: Writing, flow: Flow) -> Flow {
         // Who has cut it meanwhile has ended it.
-        let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
-        exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
+        let Some(exchange) = work.put_off_without_request() else { return close(CloseReason::Cut) };
         (writing.exchange, writing.answer) = (Some(exchange), work.answer);
         writing.unsent = std::mem::take(&mut work.out);
         writing.unsent.shrink_to_fit();

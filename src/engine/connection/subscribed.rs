@@ -159,8 +159,7 @@ impl Connection {
         }
         subscription.enter(work.token);
         work.answer.begins_to_last();
-        let Some(mut exchange) = work.put_off_exchange() else { return close(CloseReason::Cut) };
-        exchange.keep_line_of(&work.request, work.shared.request_log.is_some());
+        let Some(exchange) = work.put_off_without_request() else { return close(CloseReason::Cut) };
         work.answer.delivers(0);
         let ends = lasts.map_or(Millis::NEVER, |lasts| now.after(lasts));
         let until = if poll { now.after(wait).min(ends) } else { next_heartbeat(now, heartbeat, work.token) };
