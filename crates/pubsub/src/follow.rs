@@ -172,7 +172,7 @@ impl Hub {
     pub fn begin_publishing(&self, messages: Vec<(Topic, Message)>, now: i64, key: Option<Key<'_>>) -> Begun {
         let bus = self.bus_slot().clone();
         match bus {
-            None => Begun::Ended(self.publish_all(messages, now, key)),
+            None => Begun::Ended(self.publish_here(messages, now, key)),
             Some(bus) => match self.give(&*bus, messages, key) {
                 Ok(begun) => begun,
                 Err(error) => Begun::Ended(Err(error)),

@@ -412,12 +412,20 @@ impl Hub {
         M: AsRef<[(Topic, Message)]> + IntoIterator<Item = (Topic, Message)>,
     {
         let bus = self.bus_slot().clone();
-        if let Some(bus) = bus {
-            return match self.give(&*bus, these.into_iter().collect(), key)? {
+        match bus {
+            None => self.publish_here(these, now, key),
+            Some(bus) => match self.give(&*bus, these.into_iter().collect(), key)? {
                 Begun::Ended(outcome) => outcome,
                 Begun::Waits(ticket) => ticket.wait(BUS_PATIENCE),
-            };
+            },
         }
+    }
+
+    /// Puts them into the log, which follows no bus.
+    pub(crate) fn publish_here<M>(&self, these: M, now: i64, key: Option<Key<'_>>) -> Result<Published, PublishError>
+    where
+        M: AsRef<[(Topic, Message)]> + IntoIterator<Item = (Topic, Message)>,
+    {
         let mut state = match self.open_state() {
             Ok(state) => state,
             Err(PublishError::HandedOver) => return self.publish_elsewhere(these.into_iter().collect(), key),

@@ -74,7 +74,8 @@ struct Sought {
     /// In which it was asked for, and until which look at the bus there is hope.
     asked_in: u64,
     until: u64,
-    place: Position,
+    /// `None` for behind all that a log has that has read nothing of its bus yet.
+    place: Option<Position>,
 }
 
 /// What has come of it.
@@ -83,16 +84,14 @@ enum Found {
     All,
     /// Something may be missing.
     Missed,
-    /// There is nothing to say yet.
-    Waits,
+    /// There is nothing to say yet but where its client is.
+    Waits(Position),
 }
 
 impl Sought {
-    /// Behind all that a log has that has read nothing of its bus yet.
     fn end_of_first(state: &State) -> Option<Box<Sought>> {
         let is_cold = state.follower.as_ref().is_some_and(|follower| !follower.has_read);
-        let place = state.log.at(u64::MAX);
-        is_cold.then(|| Box::new(Sought { asked_in: place.epoch, until: 0, place }))
+        is_cold.then(|| Box::new(Sought { asked_in: state.log.epoch, until: 0, place: None }))
     }
 
     fn of(log: &mut Log, place: Position) -> Option<Box<Sought>> {
@@ -100,12 +99,7 @@ impl Sought {
             return None;
         }
         log.sought_until = log.looks + 2;
-        Some(Box::new(Sought { asked_in: log.epoch, until: log.sought_until, place }))
-    }
-
-    /// Where its client is, if that has a place.
-    fn place(&self) -> Option<Position> {
-        (self.place.offset < u64::MAX).then_some(self.place)
+        Some(Box::new(Sought { asked_in: log.epoch, until: log.sought_until, place: Some(place) }))
     }
 }
 
@@ -552,7 +546,7 @@ impl Subscription {
     /// known whether it does, it hears nothing: also what comes in the epoch before that it may have heard.
     fn find(&mut self, log: &Log) -> Found {
         let Some(sought) = self.sought.as_deref() else { return Found::All };
-        let Some(place) = sought.place() else {
+        let Some(place) = sought.place else {
             if sought.asked_in == log.epoch {
                 return Found::All;
             }
@@ -562,7 +556,7 @@ impl Subscription {
             return Found::Missed;
         };
         if log.may_come_to(place.epoch) && log.looks < sought.until {
-            return Found::Waits;
+            return Found::Waits(place);
         }
         self.sought = None;
         match log.resume(place, &self.topics) {
@@ -579,17 +573,19 @@ impl Subscription {
 
     /// Appends that, and notes where each event ends; the opening and what belongs to it are one.
     fn join(&mut self, log: &Log, out: &mut Vec<u8>, ends: &mut Vec<End>) -> Pulled {
-        let found = self.find(log);
-        if let (Found::Waits, Some(place)) = (&found, self.sought.as_ref().and_then(|sought| sought.place())) {
-            let mut pulled = Pulled::default();
-            if self.opening.take().is_some() {
-                push_opening(out, place, self.form);
-                ends.push(End { at: out.len(), cursor: self.cursor, messages: 0 });
-                pulled.some = !out.is_empty();
+        let may_have_missed = match self.find(log) {
+            Found::All => false,
+            Found::Missed => true,
+            Found::Waits(place) => {
+                let mut pulled = Pulled::default();
+                if self.opening.take().is_some() {
+                    push_opening(out, place, self.form);
+                    ends.push(End { at: out.len(), cursor: self.cursor, messages: 0 });
+                    pulled.some = !out.is_empty();
+                }
+                return pulled;
             }
-            return pulled;
-        }
-        let may_have_missed = matches!(found, Found::Missed);
+        };
         let Subscription { topics, cursor, told, opening, recent, .. } = self;
         let (form, topics) = (self.form, &**topics);
         let mut pulled = Pulled::default();
@@ -675,7 +671,7 @@ impl Subscription {
 
     /// Where it is: where its client was, as long as the log may come to that.
     fn position(&self) -> Position {
-        let place = self.sought.as_ref().and_then(|sought| sought.place());
+        let place = self.sought.as_ref().and_then(|sought| sought.place);
         place.unwrap_or_else(|| self.hub.read().log.at(self.cursor))
     }
 
@@ -702,11 +698,11 @@ impl Subscription {
         let hub = self.hub.clone();
         let state = hub.read();
         let log = &state.log;
-        let found = self.find(log);
-        if let (Found::Waits, Some(place)) = (&found, self.sought.as_ref().and_then(|sought| sought.place())) {
-            return in_any_case.then(|| (empty_answer(place, false), 0));
-        }
-        let may_have_missed = matches!(found, Found::Missed);
+        let may_have_missed = match self.find(log) {
+            Found::All => false,
+            Found::Missed => true,
+            Found::Waits(place) => return in_any_case.then(|| (empty_answer(place, false), 0)),
+        };
         let Subscription { topics, cursor, told, opening, .. } = self;
         let mut out = b"{\"messages\":[".to_vec();
         let (mut messages, began) = (0, out.len());
