@@ -436,26 +436,23 @@ def nobody_there(directory):
 
 def hangs(directory):
     """A listener that accepts and says nothing; then it goes, and a Redis comes."""
-    stranger, made = Stranger(), []
-
-    def repair():
-        stranger.close()
-        made.append(Redis(directory / "redis", port=stranger.port))
-
-    starts_without("Who listens there says nothing", f"redis://127.0.0.1:{stranger.port}", directory / "host", repair)
-    for redis in made:
-        redis.kill()
+    gives_way("Who listens there says nothing", Stranger(), directory)
 
 
 def no_redis(directory):
     """A server of something else."""
-    stranger, made = Stranger(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"), []
+    stranger = Stranger(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+    gives_way("Who listens there is no Redis", stranger, directory)
+
+
+def gives_way(what, stranger, directory):
+    made = []
 
     def repair():
         stranger.close()
         made.append(Redis(directory / "redis", port=stranger.port))
 
-    starts_without("Who listens there is no Redis", f"redis://127.0.0.1:{stranger.port}", directory / "host", repair)
+    starts_without(what, f"redis://127.0.0.1:{stranger.port}", directory / "host", repair)
     for redis in made:
         redis.kill()
 

@@ -57,7 +57,8 @@ pub struct Restored {
 
 impl Connection {
     /// The connection as it is, in that version of the state, with the file it sends; `None` while only this process can go
-    /// on with it, because code of the application is part of what comes next, or what is answered is not known yet. The connection stays usable.
+    /// on with it, because code of the application is part of what comes next, or what is answered is not known yet. The
+    /// connection stays usable.
     pub fn snapshot(&self, deadline: Millis, version: u32) -> Option<(Snapshot, Option<BorrowedFd<'_>>)> {
         let mut file_to_send = None;
         let state = match &self.state {
